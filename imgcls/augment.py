@@ -1,0 +1,267 @@
+"""Augmentation pipelines: from the YAML list to one function of (image, seed), and the model's own evaluation steps."""
+
+import difflib
+import importlib
+import inspect
+import os
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a package index for news
+
+import albumentations as A
+import cv2
+import numpy as np
+import pydantic
+import torch
+from numpy.typing import NDArray
+
+from imgcls.batch import Normalization, Preprocessing
+from imgcls.errors import ConfigError
+from imgcls.images import Pixels
+
+Spec = dict[str, Any]
+Item = A.BasicTransform | A.BaseCompose
+
+NORMALIZE = "Normalize"
+_INTERPOLATION = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+class Pipeline:
+    """Albumentations transforms and plain callables, applied in the order of the YAML list.
+
+    Args:
+        specs: Items of the form ``{class_path, init_args}``.
+        where: The config key of the list, for messages.
+
+    Raises:
+        ConfigError: If an item cannot be built; the message names the item.
+    """
+
+    def __init__(self, specs: list[Spec], where: str) -> None:
+        self.where = where
+        self.names = [f"{where}[{n}] {_class_path(spec)}" for n, spec in enumerate(specs)]
+        self.items = [build_item(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
+        self._compose = A.Compose(self.items)
+        # a callable of the user's draws from the global generators, which Albumentations' own transforms leave alone
+        self._seeds_globals = any(isinstance(item, A.Lambda) for item in self.items)
+
+    def __call__(self, image: Pixels, seed: int) -> NDArray[Any]:
+        """Apply the pipeline; every random choice follows from ``seed``.
+
+        Args:
+            image: uint8, ``(H, W, 3)``.
+            seed: Any whole number.
+
+        Returns:
+            ``(H', W', 3)``, uint8, or float32 where the list holds ``albumentations.Normalize``.
+        """
+        # not set_random_seed: it gives all transforms of the pipeline one and the same stream
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
+        if self._seeds_globals:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+        return _as_array(self._compose(image=image)["image"])
+
+    def check(self, image: Pixels) -> tuple[int, int] | None:
+        """Try every item on a real image.
+
+        Returns:
+            The height and width that every image gets, or None if they differ from image to image.
+
+        Raises:
+            ConfigError: If an item fails, makes floats (``Normalize`` apart) or does not leave three channels.
+        """
+        height, width = image.shape[:2]
+        other = cv2.resize(image, (width + width // 3 + 7, height))
+        sizes = {self._try(image), self._try(np.asarray(other, dtype=np.uint8))}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def _try(self, image: Pixels) -> tuple[int, int]:
+        array: NDArray[Any] = image
+        normalised = False
+        for name, item in zip(self.names, self.items, strict=True):
+            normalised = normalised or isinstance(item, A.Normalize)
+            array = self._try_item(item, name, array)
+            if array.dtype != np.uint8 and not normalised:
+                raise ConfigError(
+                    f"{name}: makes {array.dtype} pixels. Pixels stay uint8 and the model normalises them; "
+                    "remove the item, or put albumentations.Normalize in its place"
+                )
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise ConfigError(f"{self.where}: gives an image of shape {array.shape}; (H, W, 3) is needed")
+        return array.shape[0], array.shape[1]
+
+    def _try_item(self, item: Item, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return _as_array(A.Compose([item])(image=array)["image"])
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{name}: fails on an image of shape {array.shape}: {_first_line(error)}") from error
+
+
+def build_item(spec: Spec, where: str) -> Item:
+    """Build one item of an augmentation list.
+
+    Raises:
+        ConfigError: If the class, one of its arguments or one of their values is wrong.
+    """
+    class_path = _class_path(spec)
+    name = f"{where} {class_path}"
+    unknown = set(spec) - {"class_path", "init_args"}
+    if unknown:
+        raise ConfigError(f"{name}: unknown key {sorted(unknown)[0]!r}; an item has 'class_path' and 'init_args'")
+    target = _find(class_path, name)
+    arguments = {key: _build_nested(value, f"{where}.{key}") for key, value in (spec.get("init_args") or {}).items()}
+    _check_arguments(target, arguments, name)
+    if inspect.isfunction(target):
+        return _custom(partial(target, **arguments), name)
+    try:
+        item = target(**arguments)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{name}: {_pydantic_reason(error)}") from error
+    except Exception as error:
+        raise ConfigError(f"{name}: {_first_line(error)}") from error
+    if isinstance(item, (A.BasicTransform, A.BaseCompose)):
+        return item
+    if callable(item):
+        return _custom(item, name)
+    raise ConfigError(f"{name}: is neither an Albumentations transform nor callable as f(image=array)")
+
+
+def find_normalization(specs: list[Spec] | None, where: str) -> Normalization | None:
+    """Return what the list's ``albumentations.Normalize`` does, None if it holds none."""
+    for number, spec in enumerate(specs or []):
+        if _class_path(spec).rsplit(".", 1)[-1] != NORMALIZE:
+            continue
+        item = build_item(spec, f"{where}[{number}]")
+        if not isinstance(item, A.Normalize):
+            continue
+        if item.normalization != "standard":
+            raise ConfigError(
+                f"{where}[{number}] {_class_path(spec)}: normalization {item.normalization!r} depends on each image "
+                "and cannot be kept with the model; use 'standard'"
+            )
+        scale = item.max_pixel_value / 255
+        mean = np.broadcast_to(np.asarray(item.mean) * scale, 3)
+        std = np.broadcast_to(np.asarray(item.std) * scale, 3)
+        return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
+    return None
+
+
+def eval_specs(preprocessing: Preprocessing) -> list[Spec]:
+    """The evaluation steps that a pretrained model expects: resize, and crop where it does."""
+    height, width = preprocessing.size
+    if preprocessing.shortest_edge is None:
+        return [resize_spec(preprocessing)]
+    resize = {"max_size": preprocessing.shortest_edge, **_resampling(preprocessing)}
+    crop = {"height": height, "width": width, "pad_if_needed": True}
+    return [
+        {"class_path": "albumentations.SmallestMaxSize", "init_args": resize},
+        {"class_path": "albumentations.CenterCrop", "init_args": crop},
+    ]
+
+
+def train_specs(preprocessing: Preprocessing) -> list[Spec]:
+    """The default training augmentation: a random crop of 25 to 100 % of the area, and a horizontal flip."""
+    crop = {"size": list(preprocessing.size), "scale": [0.25, 1.0], **_resampling(preprocessing)}
+    return [
+        {"class_path": "albumentations.RandomResizedCrop", "init_args": crop},
+        {"class_path": "albumentations.HorizontalFlip"},
+    ]
+
+
+def resize_spec(preprocessing: Preprocessing) -> Spec:
+    """A resize to the model's size that does not keep the aspect ratio."""
+    height, width = preprocessing.size
+    return {
+        "class_path": "albumentations.Resize",
+        "init_args": {"height": height, "width": width, **_resampling(preprocessing)},
+    }
+
+
+def _resampling(preprocessing: Preprocessing) -> dict[str, Any]:
+    # OpenCV's interpolations do not antialias; area does, as Pillow's do, with which the weights were trained
+    return {"interpolation": _INTERPOLATION[preprocessing.interpolation], "area_for_downscale": "image"}
+
+
+def _class_path(spec: Spec) -> str:
+    if isinstance(spec, dict) and isinstance(spec.get("class_path"), str):
+        return str(spec["class_path"])
+    raise ConfigError(f"augmentations: an item is {{class_path: albumentations.HorizontalFlip, init_args: ...}}, not {spec!r}")
+
+
+def _find(class_path: str, name: str) -> Callable[..., Any]:
+    module_name, _, attribute = class_path.rpartition(".")
+    module_name = module_name or "albumentations"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{name}: cannot import {module_name!r}: {error}") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        close = difflib.get_close_matches(attribute, dir(module), 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{name}: {module_name!r} has no {attribute!r}{hint}")
+    return found  # type: ignore[no-any-return]
+
+
+def _build_nested(value: Any, where: str) -> Any:  # noqa: ANN401 - any YAML value
+    if isinstance(value, dict) and "class_path" in value:
+        return build_item(value, where)
+    if isinstance(value, (list, tuple)):
+        return [_build_nested(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    return value
+
+
+def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], name: str) -> None:
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for argument in arguments:
+        if argument not in parameters:
+            close = difflib.get_close_matches(argument, parameters, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(parameters)}"
+            raise ConfigError(f"{name}: has no argument {argument!r}; {hint}")
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty and key not in {*arguments, "image"} and parameter.kind is not parameter.VAR_POSITIONAL
+    ]
+    if missing:
+        raise ConfigError(f"{name}: needs the argument {missing[0]!r}")
+
+
+def _custom(function: Callable[..., Any], name: str) -> A.Lambda:
+    return A.Lambda(image=partial(_call_custom, function, name), p=1.0)
+
+
+def _call_custom(function: Callable[..., Any], name: str, image: NDArray[Any], **_: object) -> NDArray[Any]:
+    result = function(image=image)
+    if not isinstance(result, dict) or "image" not in result:
+        raise ConfigError(f"{name}: must return {{'image': array}}, not {type(result).__name__}")
+    return _as_array(result["image"])
+
+
+def _as_array(image: object) -> NDArray[Any]:
+    if isinstance(image, torch.Tensor):  # ToTensorV2
+        return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
+    return np.asarray(image)
+
+
+def _pydantic_reason(error: pydantic.ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key}: {first['msg']}" if key else first["msg"]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

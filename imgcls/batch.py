@@ -1,0 +1,67 @@
+"""What the data half and the model half share: the batch, and what each asks of the other."""
+
+from dataclasses import dataclass
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+
+from torch import Tensor
+
+
+class Batch(TypedDict):
+    """One batch of images.
+
+    ``image`` is ``(B, 3, H, W)``: uint8 in 0..255, not normalised; or float32, already normalised by the user's own
+    ``albumentations.Normalize``. Its memory is laid out as NHWC (channels-last). ``label`` is ``(B,)`` int64, the place
+    in the class list; -1 where unknown. ``path`` names each sample. ``error`` (predict alone) holds for each sample the
+    reason why it could not be read, or an empty string.
+    """
+
+    image: Tensor
+    label: Tensor
+    path: list[str]
+    error: NotRequired[list[str]]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a pretrained model expects its images.
+
+    Args:
+        size: Height and width in pixels of the network's input.
+        shortest_edge: Length in pixels that the shorter side is resized to before the centre crop; None resizes to
+            ``size`` without keeping the aspect ratio.
+        interpolation: Interpolation of that resize.
+        mean: Mean of each channel, for pixels scaled to 0..1.
+        std: Standard deviation of each channel, for pixels scaled to 0..1.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    shortest_edge: int | None = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of each channel, for pixels scaled to 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@runtime_checkable
+class ClassifiedData(Protocol):
+    """What the model asks of the datamodule that it is trained with (``trainer.datamodule``)."""
+
+    class_names: list[str]
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """The user's own normalisation, None to use the pretrained model's."""
+
+
+@runtime_checkable
+class PreprocessedModel(Protocol):
+    """What the datamodule asks of the model that it feeds (``trainer.lightning_module``)."""
+
+    preprocessing: Preprocessing

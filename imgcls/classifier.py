@@ -1,0 +1,208 @@
+"""The model: a Hugging Face image classifier as a LightningModule."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from imgcls.backbone import Backbone
+from imgcls.batch import Batch, ClassifiedData, Preprocessing
+from imgcls.chance import mix, run_seed
+from imgcls.errors import ConfigError
+from imgcls.network import build_recorded, load_config, load_network, read_preprocessing, record_of
+from imgcls.optim import OptimizerConfig, SchedulerConfig, make_optimizer, make_scheduler
+from imgcls.plain import plain, versions
+
+DEFAULT_MODEL = "microsoft/resnet-18"
+
+
+class ImageClassifier(pl.LightningModule):
+    """Any image classifier of Hugging Face, with the head replaced for the classes of the data.
+
+    Args:
+        model_name: A Hub id, or a local folder (with config.json alone if ``pretrained`` is false).
+        pretrained: Start from the pretrained weights; false starts from random ones.
+        num_classes: Number of classes; null takes it from the data.
+        freeze_encoder: true, false, or the fraction 0 to 1 of the encoder's layers that stay as they are, counted from
+            the input up in the order of execution.
+        optimizer_config: The optimizer and its parameters.
+        scheduler_config: How the learning rate moves.
+    """
+
+    def __init__(
+        self,
+        model_name: str = DEFAULT_MODEL,
+        pretrained: bool = True,
+        num_classes: int | None = None,
+        freeze_encoder: bool | float = False,
+        optimizer_config: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
+        scheduler_config: SchedulerConfig = SchedulerConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        if not 0 <= float(freeze_encoder) <= 1:
+            raise ConfigError(f"model.init_args.freeze_encoder: {freeze_encoder}; true, false or a fraction 0 to 1")
+        self.save_hyperparameters()
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.num_classes = num_classes
+        self.freeze_encoder = freeze_encoder
+        self.optimizer_config = _as(OptimizerConfig, optimizer_config)
+        self.scheduler_config = _as(SchedulerConfig, scheduler_config)
+        self.criterion = nn.CrossEntropyLoss()
+        self.class_names: list[str] = []
+        self.preprocessing = Preprocessing()
+        self.backbone: Backbone | None = None
+        self.register_buffer("temperature", torch.tensor(1.0))
+        self._set_normalization()
+
+    # -- building
+
+    def configure_model(self) -> None:
+        """Build the network for the classes of the trainer's data, unless a checkpoint has built it already."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self.backbone is None:
+            self.build(self._class_names(data))
+        if isinstance(data, ClassifiedData) and data.normalization is not None:
+            own = data.normalization
+            self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
+            self._set_normalization()
+
+    def build(self, class_names: list[str], record: Mapping[str, Any] | None = None) -> None:
+        """Build the network.
+
+        Args:
+            class_names: Names of the outputs.
+            record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from it,
+                with random weights, and nothing is fetched.
+
+        Raises:
+            ConfigError: If ``num_classes`` says otherwise than ``class_names``.
+        """
+        if self.num_classes is not None and self.num_classes != len(class_names):
+            raise ConfigError(
+                f"model.init_args.num_classes: {self.num_classes}, but the data have {len(class_names)} classes: "
+                f"{', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}"
+            )
+        self.class_names = list(class_names)
+        if record is None:
+            self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
+            network = load_network(self.model_name, self.pretrained, self.class_names)
+        else:
+            self.preprocessing = _recorded_preprocessing(record["preprocessing"])
+            network = build_recorded(record["network"], self.class_names)
+        self.backbone = Backbone(network, self.preprocessing.size)
+        self.backbone.freeze(self.freeze_encoder)
+        if self.backbone.convolutional:
+            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._set_normalization()
+
+    def _class_names(self, data: object) -> list[str]:
+        if isinstance(data, ClassifiedData) and data.class_names:
+            return data.class_names
+        if self.num_classes is not None:
+            return [str(number) for number in range(self.num_classes)]
+        raise ConfigError("model.init_args.num_classes: the data state no class names; give the number of classes")
+
+    def _set_normalization(self) -> None:
+        shape = (1, 3, 1, 1)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(self.preprocessing.mean).reshape(shape), persistent=False)
+        self.register_buffer("pixel_std", 255 * torch.tensor(self.preprocessing.std).reshape(shape), persistent=False)
+
+    # -- inference
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Scale and normalise uint8 images ``(B, 3, H, W)``; float images are normalised already."""
+        if images.dtype != torch.uint8:
+            return images
+        return (images.float() - self.pixel_mean) / self.pixel_std
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the features of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised."""
+        return self._built().encode(self.normalize(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return logits ``(B, classes)``, float32, divided by the temperature."""
+        return self._built().classify(features) / self.temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, classes)`` of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised."""
+        return self.classify(self.encode(images))
+
+    def _built(self) -> Backbone:
+        if self.backbone is None:
+            raise ConfigError("the network is not built yet: call build(class_names), or use a Trainer")
+        return self.backbone
+
+    # -- steps
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the step by its place in the run, so that a resumed run draws the same dropout."""
+        torch.manual_seed(mix(run_seed(), self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``."""
+        return self._step(batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the loss, and what metrics need."""
+        return self._step(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the loss, and what metrics need."""
+        return self._step(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the probabilities ``(B, classes)``, float32."""
+        return torch.softmax(self(batch["image"]), dim=1)
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self(batch["image"])
+        loss = self.criterion(logits, batch["label"])
+        # Lightning divides 'loss' by the accumulated batches; 'batch_loss' stays what it is
+        return {"loss": loss, "batch_loss": loss.detach(), "logits": logits.detach(), "label": batch["label"]}
+
+    # -- training
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build optimizer and schedule; frozen parameters stay out."""
+        optimizer = make_optimizer(self.optimizer_config, self.parameters())
+        total = int(self.trainer.estimated_stepping_batches)
+        epochs = self.trainer.max_epochs or 1
+        scheduler = make_scheduler(self.scheduler_config, optimizer, total, total / max(epochs, 1))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the model without a hub, and keep every value plain."""
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            if key in checkpoint:
+                checkpoint[key] = plain(checkpoint[key])
+        checkpoint["imgcls"] = self.record()
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the model besides its weights, as plain values."""
+        return {
+            "class_names": list(self.class_names),
+            "network": record_of(self._built().network),
+            "preprocessing": plain(asdict(self.preprocessing)),
+            "versions": versions(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the network that the checkpoint records, where nothing is built yet."""
+        if self.backbone is None:
+            self.build(checkpoint["imgcls"]["class_names"], checkpoint["imgcls"])
+
+
+def _recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return Preprocessing(**values)
+
+
+def _as(kind: Any, value: Any) -> Any:  # noqa: ANN401 - a dict where hyperparameters come from a checkpoint
+    return kind(**value) if isinstance(value, dict) else value

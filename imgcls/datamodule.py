@@ -1,0 +1,343 @@
+"""The data of a run: which samples belong to which split, and the loaders that feed them."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from imgcls.augment import Pipeline, Spec, eval_specs, find_normalization, resize_spec, train_specs
+from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
+from imgcls.chance import run_seed
+from imgcls.errors import ConfigError, ImageError
+from imgcls.samples import FolderImageDataset, ImageDataset
+from imgcls.sampling import Key, KeyedSampler, TrainLoader
+from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labels_of, recorded_hold_out
+
+log = logging.getLogger(__name__)
+
+_KEY = "data.init_args"
+
+
+@dataclass
+class DatasetClasses:
+    """The dataset of each split; a path stands for an ``imgcls.FolderImageDataset`` of that folder.
+
+    Args:
+        train: Labelled images to train on; they also give the list of classes.
+        validation: Labelled images to choose the best epoch by; null holds a part of ``train`` out.
+        test: Labelled images for the final figures.
+        predict: Images to predict.
+    """
+
+    train: ImageDataset | str | None = None
+    validation: ImageDataset | str | None = None
+    test: ImageDataset | str | None = None
+    predict: ImageDataset | str | None = None
+
+
+@dataclass
+class Augmentations:
+    """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables ``f(image=array) -> {"image": array}``.
+
+    Args:
+        train: Applied to training images; null is a random crop to the model's size and a horizontal flip.
+        eval: Applied to validation, test and prediction images; null resizes and crops as the pretrained model expects.
+    """
+
+    train: list[dict[str, Any]] | None = None
+    eval: list[dict[str, Any]] | None = None
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Datasets, splits, augmentation and loaders of a run.
+
+    Args:
+        dataset_classes: The dataset of each split; only ``train`` is needed to fit.
+        augmentations: What happens to an image between file and batch.
+        batch_size: Images in a batch, in each process.
+        num_workers: Processes that read images; null chooses from the cores that this process may use.
+        create_dataset: Decode and resize once into a cache that every epoch and run reuses.
+        validation_split: Share of ``train`` held out, 0 to 1, stratified, where ``dataset_classes.validation`` is null.
+        split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
+        class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
+    """
+
+    def __init__(
+        self,
+        dataset_classes: DatasetClasses | None = None,
+        augmentations: Augmentations = Augmentations(),  # noqa: B008 - never written to
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        create_dataset: bool = False,
+        validation_split: float = 0.2,
+        split_seed: int = 0,
+        class_names: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError(f"{_KEY}.batch_size: {batch_size}; it must be at least 1")
+        if not 0 < validation_split < 1:
+            raise ConfigError(f"{_KEY}.validation_split: {validation_split}; it must lie between 0 and 1")
+        if create_dataset:
+            log.info("create_dataset: true has no effect yet; images are decoded in every epoch")
+        self.save_hyperparameters()
+        self.datasets = _as_datasets(dataset_classes)
+        self.augmentations = _as_augmentations(augmentations)
+        self.batch_size = batch_size
+        self.num_workers = available_cores() - 1 if num_workers is None else num_workers
+        self.validation_split = validation_split
+        self.split_seed = split_seed
+        self.class_names: list[str] = class_names or []
+        self.normalization = self._normalization()
+        self._splits: dict[str, Split] = {}
+        self._recorded_split: dict[str, list[str]] | None = None
+        self._stage = ""
+
+    # -- the hooks of Lightning
+
+    def setup(self, stage: str) -> None:
+        """Find the class list; the model is built from it."""
+        self._stage = stage
+        needed = {"fit": "train", "validate": "validation"}.get(stage, stage)
+        if needed == "validation" and self.datasets["validation"] is None:
+            needed = "train"
+        if self.datasets[needed] is None:
+            raise ConfigError(f"no {needed} data: give --data.dataset_classes.{needed} FOLDER, or the key in the YAML")
+        if not self.class_names and self.datasets["train"] is not None:
+            self.class_names = class_names_of(self.datasets["train"])
+        if not self.class_names and stage != "predict":
+            raise ConfigError("no class list: give dataset_classes.train, class_names, or a checkpoint that holds one")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of the training split."""
+        split = self.split("train")
+        pipeline = self._pipeline("train", split)
+        data = SplitBatches(split, pipeline)
+        sampler = self._sampler(data, shuffle=True)
+        alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
+        if alone:  # BatchNorm cannot train on a single value a channel
+            log.info("the last batch would hold a single image: one image, another in each epoch, is left out")
+        loader = TrainLoader(**self._loader_arguments(data, sampler), drop_last=alone)
+        loader.trainer = self.trainer
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the validation split, in order."""
+        return self._eval_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the test split, in order."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the images to predict, in order; one that cannot be read comes with its reason."""
+        return self._eval_loader("predict")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: classes, evaluation steps, and the content hashes of each split."""
+        return {
+            "class_names": list(self.class_names),
+            "eval": self.eval_specs(),
+            "split": {name: self.split(name).fingerprints() for name in ("train", "validation")},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the split of the checkpoint, so that no image changes sides."""
+        self._recorded_split = state_dict["split"]
+
+    # -- what a run writes down
+
+    @property
+    def has_test(self) -> bool:
+        """Whether test data are given."""
+        return self.datasets["test"] is not None
+
+    def split_table(self) -> pd.DataFrame:
+        """One row for each sample of the training and validation splits: path, label, split."""
+        names = ("train", "validation") + (("test",) if self.has_test else ())
+        return pd.concat([self.split(name).table().assign(split=name) for name in names], ignore_index=True)
+
+    def ignored_files(self) -> list[dict[str, str]]:
+        """Every file that was found and not used, with the rule that leaves it out."""
+        used = {id(data): data for data in self.datasets.values() if data is not None}
+        return [{"path": path, "reason": rule} for data in used.values() for path, rule in data.ignored.items()]
+
+    def eval_specs(self) -> list[Spec]:
+        """The evaluation steps as plain values, the model's own where the configuration has none."""
+        if self.augmentations.eval is not None:
+            return self.augmentations.eval
+        return eval_specs(self._preprocessing())
+
+    # -- splits
+
+    def split(self, name: str) -> Split:
+        """Return the split ``train``, ``validation``, ``test`` or ``predict``."""
+        if name not in self._splits:
+            self._splits.update(self._make_splits(name))
+        return self._splits[name]
+
+    def _make_splits(self, name: str) -> dict[str, Split]:
+        data = self.datasets[name]
+        if name == "predict":
+            return {name: Split(_given(data, name), labels=None)}
+        if name == "test" or (name == "validation" and data is not None):
+            return {name: self._whole(name)}
+        whole = self._whole("train")
+        if self._recorded_split is not None and self._stage == "fit":
+            check_unchanged(whole, self._recorded_split)
+        if self.datasets["validation"] is not None:
+            return {"train": whole}
+        if self._recorded_split is not None:
+            return recorded_hold_out(whole, self._recorded_split)
+        return hold_out(whole, self.validation_split, self.split_seed)
+
+    def _whole(self, name: str) -> Split:
+        data = _given(self.datasets[name], name)
+        return Split(data, labels_of(data, self.class_names, name))
+
+    # -- pipelines and loaders
+
+    def _normalization(self) -> Normalization | None:
+        train = find_normalization(self.augmentations.train, f"{_KEY}.augmentations.train")
+        evaluation = find_normalization(self.augmentations.eval, f"{_KEY}.augmentations.eval")
+        if train and evaluation and train != evaluation:
+            raise ConfigError(
+                f"{_KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
+            )
+        return train or evaluation
+
+    def _preprocessing(self) -> Preprocessing:
+        model = getattr(self.trainer, "lightning_module", None)
+        if not isinstance(model, PreprocessedModel):
+            raise ConfigError(f"{_KEY}.augmentations: the model states no preprocessing; give both lists, train and eval")
+        return model.preprocessing
+
+    def _pipeline(self, stage: str, split: Split) -> Pipeline:
+        specs = self.augmentations.train if stage == "train" else self.eval_specs()
+        if specs is None:
+            specs = train_specs(self._preprocessing())
+        where = f"{_KEY}.augmentations.{stage}"
+        pipeline = Pipeline(specs, where)
+        image = split.first_readable()
+        if image is None or pipeline.check(image) is not None:
+            return pipeline
+        resize = resize_spec(self._preprocessing())
+        log.info("%s: does not fix the image size; %s is put in front", where, resize["init_args"])
+        return Pipeline([resize, *specs], where)
+
+    def _eval_loader(self, name: str) -> DataLoader[Batch]:
+        split = self.split(name)
+        data = SplitBatches(split, self._pipeline("eval", split), keep_errors=name == "predict")
+        return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
+
+    def _sampler(self, data: "SplitBatches", shuffle: bool) -> KeyedSampler:
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return KeyedSampler(data, shuffle, run_seed(), num_replicas=world, rank=rank)
+
+    def _loader_arguments(self, data: "SplitBatches", sampler: KeyedSampler) -> dict[str, Any]:
+        return {
+            "dataset": data,
+            "sampler": sampler,
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": _whole_batch,
+            "worker_init_fn": _start_worker,
+            "generator": torch.Generator(),  # making an iterator must not draw from the global generator
+        }
+
+
+class SplitBatches(Dataset[Batch]):
+    """Reads, augments and collates whole batches of a split.
+
+    Args:
+        split: The samples.
+        pipeline: Applied to each image.
+        keep_errors: An image that cannot be read comes as black pixels with its reason in ``error``, instead of
+            ending the run.
+    """
+
+    def __init__(self, split: Split, pipeline: Pipeline, keep_errors: bool = False) -> None:
+        self.split = split
+        self.pipeline = pipeline
+        self.keep_errors = keep_errors
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.split)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Return the batch of the given ``(place, seed)`` keys."""
+        errors = [""] * len(keys)
+        images: list[NDArray[Any] | None] = [None] * len(keys)
+        for number, (place, seed) in enumerate(keys):
+            try:
+                images[number] = self.pipeline(self.split.read(place), seed)
+            except ImageError as error:
+                if not self.keep_errors:
+                    raise
+                errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
+        batch = Batch(
+            image=_stack(images, self.pipeline.where),
+            label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
+            path=[self.split.path(place) for place, _ in keys],
+        )
+        if self.keep_errors:
+            batch["error"] = errors
+        return batch
+
+    def __getitem__(self, key: Key) -> Batch:
+        """Return a batch of one."""
+        return self.__getitems__([key])
+
+
+def available_cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _stack(images: list[NDArray[Any] | None], where: str) -> torch.Tensor:
+    shapes = {(image.shape, str(image.dtype)) for image in images if image is not None}
+    if len(shapes) > 1:
+        raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
+    shape, dtype = shapes.pop() if shapes else ((1, 1, 3), "uint8")
+    if dtype not in {"uint8", "float32"}:
+        raise ConfigError(f"{where}: gives {dtype} pixels; uint8, or float32 from albumentations.Normalize, is needed")
+    stacked = np.stack([np.zeros(shape, dtype) if image is None else image for image in images])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def _whole_batch(batch: Batch) -> Batch:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+
+
+def _given(data: ImageDataset | None, name: str) -> ImageDataset:
+    if data is None:
+        raise ConfigError(f"no {name} data: give --data.dataset_classes.{name} FOLDER, or the key in the YAML")
+    return data
+
+
+def _as_datasets(given: DatasetClasses | dict[str, Any] | None) -> dict[str, ImageDataset | None]:
+    classes = DatasetClasses(**given) if isinstance(given, dict) else given or DatasetClasses()
+    return {
+        name: FolderImageDataset(value) if isinstance(value, (str, os.PathLike)) else value
+        for name, value in vars(classes).items()
+    }
+
+
+def _as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:
+    return Augmentations(**given) if isinstance(given, dict) else given

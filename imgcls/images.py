@@ -1,0 +1,118 @@
+"""From a file to pixels: one reader for every image that imgcls touches."""
+
+import os
+import stat
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imgcls.errors import ImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+# Pillow warns of a decompression bomb above this size; we refuse instead.
+MAX_PIXELS = 89_478_485
+
+# What Pillow's decoders raise on damaged files (its plugins let struct, zlib and lookup errors through).
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Read an image file as upright RGB.
+
+    The content decides the format, not the file's extension. EXIF orientation is applied, 16-bit channels keep their
+    high byte, CMYK and YCCK are converted, transparency is composited over white, the first frame of an animation is
+    taken, and colour profiles are ignored.
+
+    Args:
+        path: The image file.
+        max_pixels: The largest width x height that is decoded, judged by the file's header.
+
+    Returns:
+        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
+
+    Raises:
+        ImageError: If the path is no regular file, is larger than ``max_pixels`` or cannot be decoded.
+    """
+    try:
+        _refuse_special_files(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broken metadata, which do not touch the pixels
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _refuse_bombs(image, max_pixels)
+                return _to_rgb(image)
+    except _DAMAGED as error:
+        raise ImageError(f"{os.fspath(path)}: {_reason(error)}") from error
+
+
+def _refuse_special_files(path: str | os.PathLike[str]) -> None:
+    # before opening: opening a pipe waits for ever
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise ValueError("is a folder, not an image file")
+    if not stat.S_ISREG(mode):
+        raise ValueError("is not a regular file (a pipe, socket or device)")
+
+
+def _refuse_bombs(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return _grey(np.asarray(image) >> 8)
+    if image.mode == "I":  # 16-bit values in 32-bit pixels
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("has 32-bit pixels; 8 or 16 bits are supported")
+        return _grey(values >> 8)
+    if image.mode == "F":
+        raise ValueError("has floating-point pixels; 8 or 16 bits are supported")
+    if image.has_transparency_data:
+        return _over_white(image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def _grey(values: npt.NDArray[np.integer]) -> Pixels:
+    return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _over_white(image: Image.Image) -> Pixels:
+    white = Image.new("RGBA", image.size, "white")
+    return np.array(Image.alpha_composite(white, image).convert("RGB"))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image, or of an unknown format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"is too large: {error}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,34 @@
+"""Plain values: what a checkpoint may hold, so that it loads with ``weights_only=True``."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from enum import Enum
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any value of a configuration
+    """Turn a configuration value into dicts, lists, texts and numbers; an object without such a form into its name."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.path.abspath(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in vars(value).items()}
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    packages = ("imgcls", "torch", "lightning", "transformers", "albumentations", "torchmetrics")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,76 @@
+"""The order of samples as a function of (seed, epoch), and a training loader that knows where the loop stands."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from imgcls.batch import Batch
+from imgcls.chance import mix
+
+Key = tuple[int, int]
+
+
+class KeyedSampler(DistributedSampler[Key]):
+    """Yields ``(place, seed)``: both follow from the run's seed and the epoch alone.
+
+    A subclass of DistributedSampler, so that Lightning leaves it in place.
+
+    Args:
+        data: The dataset to draw from.
+        shuffle: True: a new order each epoch, ranks padded to equal lengths. False: in order, every sample once, and
+            the same seeds in every epoch.
+        seed: The run's seed.
+        num_replicas: Number of processes.
+        rank: Number of this process.
+    """
+
+    def __init__(self, data: Dataset[Batch], shuffle: bool, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(data, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
+        self.skip = 0
+        self.size = len(data)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over this rank's share of the epoch, less the first ``skip`` samples."""
+        epoch = self.epoch if self.shuffle else 0
+        for place in self._places()[self.skip :]:
+            yield int(place), mix(self.seed, epoch, int(place))
+
+    def __len__(self) -> int:
+        """Number of samples of this rank in a whole epoch."""
+        if self.shuffle:
+            return -(-self.size // self.num_replicas)
+        return len(range(self.rank, self.size, self.num_replicas))
+
+    def _places(self) -> Any:  # noqa: ANN401 - an integer array
+        order = np.arange(self.size)
+        if self.shuffle:
+            order = np.random.default_rng(mix(self.seed, self.epoch)).permutation(self.size)
+            order = np.resize(order, len(self) * self.num_replicas)
+        return order[self.rank :: self.num_replicas]
+
+
+class TrainLoader(DataLoader[Batch]):
+    """A loader that starts each epoch where the training loop stands, also in the middle of a resumed epoch.
+
+    Lightning makes a loader's iterator before it restores the epoch; this one asks at the first batch.
+    """
+
+    trainer: pl.Trainer | None = None
+
+    def __iter__(self) -> Any:  # noqa: ANN401 - DataLoader's own iterator type is private
+        """Iterate over the batches of the trainer's current epoch that are still to come."""
+        trainer, sampler = self.trainer, self.sampler
+        if trainer is not None and isinstance(sampler, KeyedSampler):
+            sampler.set_epoch(trainer.current_epoch)
+            sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready * (self.batch_size or 1)
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to save; that it exists tells Lightning that the loader can resume in mid-epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
