@@ -1,10 +1,12 @@
 """The parts of an unknown network, found on the meta device, where shapes flow and nothing is computed."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def examine(network: PreTrainedModel, size: tuple[int, int]) -> Anatomy:
         network: The classifier, with ``n`` classes.
         size: Height and width of its input in pixels.
     """
-    twin = _twin(network.config)
+    twin = _twin(network)
     heads = _heads(network, twin)
     order = _execution_order(twin, size)
     unused = [name for name, parameter in twin.named_parameters() if parameter.grad is None]
@@ -46,13 +48,11 @@ def examine(network: PreTrainedModel, size: tuple[int, int]) -> Anatomy:
     return Anatomy(heads, [names for names in layers.values() if names], unused)
 
 
-def _twin(config: PreTrainedConfig) -> PreTrainedModel:
-    other = type(config).from_dict(config.to_dict())
-    other.architectures = config.architectures
-    other.num_labels = config.num_labels + 1
+def _twin(network: PreTrainedModel) -> PreTrainedModel:
+    config = copy.deepcopy(network.config)
+    config.num_labels += 1
     with torch.device("meta"):
-        twin: PreTrainedModel = AutoModelForImageClassification.from_config(other)
-    return twin.eval()
+        return type(network)(config).eval()
 
 
 def _heads(network: nn.Module, twin: nn.Module) -> list[str]:
@@ -69,13 +69,12 @@ def _execution_order(twin: nn.Module, size: tuple[int, int]) -> list[str]:
         module.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
         for name, module in twin.named_modules()
     ]
-    images = torch.empty(2, 3, *size, device="meta")
-    first_output(twin(pixel_values=images)).sum().backward()
+    with FakeTensorMode(allow_non_fake_inputs=True):  # plain meta tensors fail where values are asked for (perceiver)
+        images = torch.empty(2, 3, *size, device="meta")
+        first_output(twin(pixel_values=images)).sum().backward()
     for hook in hooks:
         hook.remove()
     return list(order)
-
-
 
 
 def first_output(output: object) -> torch.Tensor:

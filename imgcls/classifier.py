@@ -1,5 +1,6 @@
 """The model: a Hugging Face image classifier as a LightningModule."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,6 +17,8 @@ from imgcls.errors import ConfigError
 from imgcls.network import build_recorded, load_config, load_network, read_preprocessing, record_of
 from imgcls.optim import OptimizerConfig, SchedulerConfig, make_optimizer, make_scheduler
 from imgcls.plain import plain, versions
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "microsoft/resnet-18"
 
@@ -99,6 +102,20 @@ class ImageClassifier(pl.LightningModule):
         if self.backbone.convolutional:
             self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_normalization()
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the weights that fit by name and shape, and say which do not.
+
+        Raises:
+            ConfigError: If none fits.
+        """
+        own = self.state_dict()
+        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+        if not fitting:
+            raise ConfigError("experiment.only_weights_load: no weight of the checkpoint fits this model")
+        self.load_state_dict(fitting, strict=False)
+        left = sorted(own.keys() - fitting.keys())
+        log.info("loaded %d of %d weights%s", len(fitting), len(own), f"; new: {', '.join(left[:6])}" if left else "")
 
     def _class_names(self, data: object) -> list[str]:
         if isinstance(data, ClassifiedData) and data.class_names:

@@ -156,6 +156,16 @@ class ImageDataModule(pl.LightningDataModule):
 
     # -- what a run writes down
 
+    def predict_on(self, data: ImageDataset) -> None:
+        """Set the images to predict."""
+        self.datasets["predict"] = data
+
+    @property
+    def name(self) -> str:
+        """A short name of the training data."""
+        data = self.datasets["train"]
+        return os.path.abspath(data) if isinstance(data, os.PathLike) else type(data).__name__
+
     @property
     def has_test(self) -> bool:
         """Whether test data are given."""

@@ -114,10 +114,10 @@ def set_classes(config: PreTrainedConfig, class_names: list[str]) -> None:
     config.num_labels = len(class_names)  # some models (pvt) read this alone
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
-    if config.architectures is None:  # several models share a type (deit, levit, perceiver); take the first
-        known = AutoModelForImageClassification._model_mapping.get(type(config))  # noqa: SLF001 - no public way
-        first = known[0] if isinstance(known, tuple) else known
-        config.architectures = [first.__name__] if first else None
+    config.architectures = config.architectures or []  # None fails where several models share a type (deit, levit, perceiver)
+    for key, value in {"label_names": list(class_names), "num_classes": len(class_names)}.items():
+        if hasattr(config, key):  # timm's wrapper keeps the former labels here, and would write them out again
+            setattr(config, key, value)
 
 
 def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessing:

@@ -1,0 +1,46 @@
+"""imgcls: one YAML in, a trustworthy image classifier out.
+
+Importing this package imports nothing else: its public names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Augmentations": "datamodule",
+    "DatasetClasses": "datamodule",
+    "DigitsDataset": "digits",
+    "FolderImageDataset": "samples",
+    "ImageClassifier": "classifier",
+    "ImageDataModule": "datamodule",
+    "ImageDataset": "samples",
+    "MetricsLogger": "callbacks.metrics",
+    "OptimizerConfig": "optim",
+    "SchedulerConfig": "optim",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - names of _HOMES are texts
+
+if TYPE_CHECKING:
+    from imgcls.callbacks.metrics import MetricsLogger as MetricsLogger
+    from imgcls.classifier import ImageClassifier as ImageClassifier
+    from imgcls.datamodule import Augmentations as Augmentations
+    from imgcls.datamodule import DatasetClasses as DatasetClasses
+    from imgcls.datamodule import ImageDataModule as ImageDataModule
+    from imgcls.digits import DigitsDataset as DigitsDataset
+    from imgcls.optim import OptimizerConfig as OptimizerConfig
+    from imgcls.optim import SchedulerConfig as SchedulerConfig
+    from imgcls.samples import FolderImageDataset as FolderImageDataset
+    from imgcls.samples import ImageDataset as ImageDataset
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,240 @@
+"""MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from imgcls.errors import ConfigError
+
+Spec = dict[str, Any]
+
+STAGES = ("train", "validation", "test")
+DEFAULT_METRICS: dict[str, Spec] = {
+    "accuracy": {"class_path": "torchmetrics.Accuracy", "init_args": {"average": "micro"}},
+    "precision": {"class_path": "torchmetrics.Precision", "init_args": {"average": "macro"}},
+    "recall": {"class_path": "torchmetrics.Recall", "init_args": {"average": "macro"}},
+    "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
+}
+_KEY = "imgcls.MetricsLogger: metrics"
+_BUFFER_VALUES = 2**24  # 64 MiB of float32
+
+
+class MetricsLogger(Callback):
+    """Logs the loss and the given metrics of train, validation and test as ``{stage}_{name}``.
+
+    Probabilities and labels wait on the device and reach the metrics in large portions: an ``update`` in each step would
+    make the device wait for the host several times a step.
+
+    Args:
+        metrics: Name -> ``{class_path, init_args}`` of any torchmetrics class; ``task`` and ``num_classes`` are filled
+            in. Null: accuracy, and macro precision, recall and f1_score.
+    """
+
+    def __init__(self, metrics: dict[str, dict[str, Any]] | None = None) -> None:
+        self.specs = DEFAULT_METRICS if metrics is None else metrics
+        for name, spec in self.specs.items():
+            _check_spec(name, spec)
+        self._stages: dict[str, _StageMetrics] = {}
+
+    def names(self) -> list[str]:
+        """Names of all values that will be logged."""
+        return [f"{stage}_{name}" for stage in STAGES for name in ("loss", *self.specs)]
+
+    def default_monitor(self) -> tuple[str, str]:
+        """Return the value to choose the best epoch by, and ``max`` or ``min``."""
+        if not self.specs:
+            return "validation_loss", "min"
+        name = "f1_score" if "f1_score" in self.specs else next(iter(self.specs))
+        lower_is_better = _build(name, self.specs[name], num_classes=2).higher_is_better is False
+        return f"validation_{name}", "min" if lower_is_better else "max"
+
+    # -- the hooks of Lightning
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Build the metrics; a wrong one is refused here, before the first step."""
+        self._prepare(pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Build the metrics where there was no fit."""
+        self._prepare(pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Build the metrics where there was no fit."""
+        self._prepare(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+    ) -> None:
+        """Keep the outputs; now and then log the loss of the step."""
+        self._stages["train"].add(outputs)
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            values = {"train_loss_step": outputs["batch_loss"].item(), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0  # noqa: ANN401
+    ) -> None:
+        """Keep the outputs."""
+        self._stages["validation"].add(outputs)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0  # noqa: ANN401
+    ) -> None:
+        """Keep the outputs."""
+        self._stages["test"].add(outputs)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the epoch's values."""
+        self._log("train", pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the epoch's values."""
+        self._log("validation", pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the values."""
+        self._log("test", pl_module)
+
+    def _prepare(self, pl_module: pl.LightningModule) -> None:
+        class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
+        for stage in STAGES:
+            if stage not in self._stages:
+                self._stages[stage] = _StageMetrics(stage, self.specs, class_names)
+            self._stages[stage].to(pl_module.device)
+
+    def _log(self, stage: str, pl_module: pl.LightningModule) -> None:
+        # computed over all processes already: nothing is left to reduce
+        pl_module.log_dict(self._stages[stage].compute())
+
+
+class _StageMetrics:
+    """The metrics of one stage, and the outputs that they have not seen yet."""
+
+    def __init__(self, stage: str, specs: Mapping[str, Spec], class_names: list[str]) -> None:
+        self.stage = stage
+        self.class_names = class_names
+        self.names = ["loss", *specs]  # in the user's order
+        built = {name: _build(name, spec, len(class_names)) for name, spec in specs.items()}
+        self.of_classes = MetricCollection({name: metric for name, metric in built.items() if not _is_binary(metric)})
+        self.of_second_class = MetricCollection({name: metric for name, metric in built.items() if _is_binary(metric)})
+        self.loss = MeanMetric(nan_strategy="disable")  # its check for NaN would wait for the device
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.waiting = 0
+
+    def to(self, device: torch.device) -> None:
+        for metric in (self.of_classes, self.of_second_class, self.loss):
+            metric.to(device)
+
+    def add(self, outputs: Mapping[str, Tensor]) -> None:
+        logits, labels = outputs["logits"], outputs["label"]
+        self.loss.update(outputs["batch_loss"], len(labels))
+        self.logits.append(logits)
+        self.labels.append(labels)
+        self.waiting += logits.numel()
+        if self.waiting > _BUFFER_VALUES:
+            self._flush()
+
+    def compute(self) -> dict[str, Tensor]:
+        self._flush()
+        found = {"loss": self.loss.compute(), **self.of_classes.compute(), **self.of_second_class.compute()}
+        for metric in (self.loss, self.of_classes, self.of_second_class):
+            metric.reset()
+        values: dict[str, Tensor] = {}
+        for name in self.names:
+            values |= self._named(f"{self.stage}_{name}", found[name])
+        return values
+
+    def _flush(self) -> None:
+        if not self.logits:
+            return
+        probs, labels = torch.softmax(torch.cat(self.logits), dim=1), torch.cat(self.labels)
+        self.logits, self.labels, self.waiting = [], [], 0
+        if self.of_classes:
+            self.of_classes.update(probs, labels)
+        if self.of_second_class:
+            self.of_second_class.update(probs[:, 1], labels)
+
+    def _named(self, name: str, value: Tensor) -> dict[str, Tensor]:
+        if value.ndim == 0:
+            return {name: value}
+        return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
+
+
+def _check_spec(name: str, spec: Spec) -> None:
+    where = f"{_KEY}.{name}"
+    if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
+        raise ConfigError(f"{where}: a metric is {{class_path: torchmetrics.Accuracy, init_args: ...}}, not {spec!r}")
+    if unknown := set(spec) - {"class_path", "init_args"}:
+        raise ConfigError(f"{where}: unknown key {sorted(unknown)[0]!r}; a metric has 'class_path' and 'init_args'")
+    parameters = _parameters(_find(spec["class_path"], where))
+    for argument in spec.get("init_args") or {}:
+        if argument not in parameters:
+            close = difflib.get_close_matches(argument, parameters, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(parameters)}"
+            raise ConfigError(f"{where}: {spec['class_path']} has no argument {argument!r}; {hint}")
+
+
+def _build(name: str, spec: Spec, num_classes: int) -> Metric:
+    where = f"{_KEY}.{name}"
+    kind = _find(spec["class_path"], where)
+    parameters = _parameters(kind)
+    arguments = dict(spec.get("init_args") or {})
+    if "task" in parameters:
+        arguments.setdefault("task", "multiclass")
+    if "num_classes" in parameters and arguments.get("task", "multiclass") == "multiclass":
+        arguments.setdefault("num_classes", num_classes)
+    try:
+        metric: Metric = kind(**arguments)
+        _try_out(metric, num_classes)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: {spec['class_path']}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    return metric
+
+
+def _try_out(metric: Metric, num_classes: int) -> None:
+    """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
+    labels = torch.arange(2 * num_classes) % num_classes
+    probs = torch.softmax(torch.nn.functional.one_hot(labels, num_classes).float(), dim=1)
+    metric.update(probs[:, 1] if _is_binary(metric) else probs, labels)
+    value = metric.compute()
+    metric.reset()
+    if not isinstance(value, Tensor) or value.shape not in {(), (num_classes,)}:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(f"{type(metric).__name__}: gives {shape}; one number, or one for each class, can be logged")
+
+
+def _is_binary(metric: Metric) -> bool:
+    return type(metric).__name__.startswith("Binary")
+
+
+def _find(class_path: str, where: str) -> Callable[..., Any]:
+    module_name, _, attribute = class_path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name or "torchmetrics")
+    except ImportError as error:
+        raise ConfigError(f"{where}: cannot import {module_name!r}: {error}") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        close = difflib.get_close_matches(attribute, dir(module), 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{where}: {module_name or 'torchmetrics'!r} has no {attribute!r}{hint}")
+    return found  # type: ignore[no-any-return]
+
+
+def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Arguments of a metric; those of torchmetrics' task wrappers stand in ``__new__``."""
+    function = kind.__new__ if "__new__" in vars(kind) else kind.__init__  # type: ignore[misc]
+    named = dict(inspect.signature(function).parameters)
+    return {name: parameter for name, parameter in named.items() if name not in {"self", "cls", "kwargs", "args"}}

@@ -1,0 +1,80 @@
+"""PredictionsWriter: one CSV row for each input image, written while predicting."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class PredictionsWriter(Callback):
+    """Writes ``path, prediction, probability, prob_<class>…, error``, in the order of the inputs.
+
+    An image that could not be read has its reason in ``error`` and nothing else. The file gets its name when it is
+    complete. A text that a spreadsheet would run as a formula (it begins with = + - @ tab or return) gets an apostrophe
+    in front; a path gets ``./``, which leaves it the same path.
+
+    Args:
+        path: The CSV file.
+        class_names: Names of the model's outputs.
+    """
+
+    def __init__(self, path: Path, class_names: list[str]) -> None:
+        self.path = path
+        self.class_names = [_harmless(name) for name in class_names]
+        self.rows = 0
+        self.errors = 0
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._file: TextIO | None = None
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the head of the table."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # file names may hold bytes that are no text; they are written as they are
+        self._file = self._partial.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        columns = [f"prob_{name}" for name in self.class_names]
+        csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0  # noqa: ANN401
+    ) -> None:
+        """Write the batch's rows."""
+        probs: Tensor = outputs
+        best = probs.argmax(dim=1).tolist()
+        # float32 in its shortest form that reads back as itself
+        texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
+        writer = csv.writer(self._file)  # type: ignore[arg-type]
+        for path, row, place, error in zip(batch["path"], texts, best, batch["error"], strict=True):
+            result = ["", ""] + [""] * len(row) if error else [self.class_names[place], row[place], *row]
+            writer.writerow([_harmless_path(path), *result, error])
+            self.errors += bool(error)
+        self.rows += len(best)
+        self._file.flush()  # type: ignore[union-attr]
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the complete file its name."""
+        self._close()
+        os.replace(self._partial, self.path)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave no half file behind."""
+        self._close()
+        self._partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _harmless_path(path: str) -> str:
+    return f"./{path}" if path.startswith(_FORMULA_STARTS) else path

@@ -1,0 +1,90 @@
+"""CheckpointSaver: the two checkpoints that every run keeps, best.ckpt and last.ckpt."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from imgcls.checkpoint import PARTIAL, sync_folder
+from imgcls.run_folder import BEST, LAST
+
+
+class CheckpointSaver(Checkpoint):
+    """Writes last.ckpt at the end of each epoch, and keeps it as best.ckpt where the monitored value improved.
+
+    Args:
+        folder: Where the two files lie.
+        monitor: The logged value that decides.
+        mode: ``max`` if higher is better, ``min`` if lower.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.mode = mode
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+        self._validated = False
+
+    @property
+    def best(self) -> Path:
+        """Path of best.ckpt."""
+        return self.folder / BEST
+
+    @property
+    def last(self) -> Path:
+        """Path of last.ckpt."""
+        return self.folder / LAST
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove what a killed run left half-written; forget a best epoch whose file lies in another run's folder."""
+        if trainer.is_global_zero:
+            for partial in self.folder.glob(f".*{PARTIAL}"):
+                partial.unlink()
+        if not self.best.exists():
+            self.best_score = self.best_epoch = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember that the monitored value is new."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; an epoch's end is the place from which a resumed run is the same run bit for bit."""
+        improved = self._improved(trainer)
+        trainer.save_checkpoint(self.last)
+        if improved and trainer.is_global_zero:
+            _link(self.last, self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far."""
+        return {"monitor": self.monitor, "best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best epoch, unless another value is monitored now."""
+        if state_dict["monitor"] == self.monitor:
+            self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    def _improved(self, trainer: pl.Trainer) -> bool:
+        if self.monitor.startswith("validation_") and not self._validated:
+            return False
+        self._validated = False
+        score = float(trainer.callback_metrics[self.monitor])
+        # written so that NaN is never better
+        if self.best_score is None:
+            better = score == score  # noqa: PLR0124
+        else:
+            better = score > self.best_score if self.mode == "max" else score < self.best_score
+        if better:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+        return better
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name at once and without a copy; the first name may be replaced later."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+    partial.unlink(missing_ok=True)
+    os.link(source, partial)
+    partial.replace(target)
+    sync_folder(target.parent)

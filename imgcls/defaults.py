@@ -1,0 +1,89 @@
+"""The callbacks that a run gets where its configuration names none of the kind, and the values that they watch."""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
+
+from imgcls.callbacks.metrics import MetricsLogger
+from imgcls.errors import ConfigError
+
+PATIENCE = 10  # epochs
+
+
+def add_default_callbacks(callbacks: list[Callback], trainer: dict[str, Any], metrics: dict[str, Any] | None) -> list[Callback]:
+    """Append a metrics logger, a progress bar and early stopping, each where there is none of its kind.
+
+    Args:
+        callbacks: The user's callbacks; they stay in front.
+        trainer: The Trainer's arguments, whose flags switch kinds off.
+        metrics: Specs for the metrics logger; None for its defaults.
+    """
+    found = list(callbacks)
+    if not _has(found, MetricsLogger):
+        found.append(MetricsLogger(metrics))
+    if not _has(found, ProgressBar) and trainer.get("enable_progress_bar") is not False and sys.stdout.isatty():
+        found.append(RichProgressBar(refresh_rate=1, leave=False))
+    if not _has(found, EarlyStopping):
+        monitor, mode = default_monitor(found)
+        found.append(EarlyStopping(monitor, mode=mode, patience=PATIENCE, verbose=False))
+    return found
+
+
+def default_monitor(callbacks: Sequence[Callback]) -> tuple[str, str]:
+    """Return the value to choose epochs by, and its mode: ``validation_f1_score``, else the first metric, else the loss."""
+    logger = metrics_logger(callbacks)
+    return logger.default_monitor() if logger else ("validation_loss", "min")
+
+
+def chosen_monitor(callbacks: Sequence[Callback]) -> tuple[str, str]:
+    """Return monitor and mode of the first checkpoint saver that has one, else the default."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback.monitor, callback.mode
+    return default_monitor(callbacks)
+
+
+def metrics_logger(callbacks: Sequence[Callback]) -> MetricsLogger | None:
+    """Return the metrics logger among the callbacks."""
+    return next((callback for callback in callbacks if isinstance(callback, MetricsLogger)), None)
+
+
+def place_checkpoints(callbacks: Sequence[Callback], folder: Path) -> None:
+    """Let the user's checkpoint savers write into the run folder where they name no other."""
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder)
+
+
+def check_monitors(callbacks: Sequence[Callback]) -> None:
+    """Refuse a callback that watches, or names a file by, a value that nothing logs.
+
+    Raises:
+        ConfigError: Names the callback, the value, and the values that exist.
+    """
+    logger = metrics_logger(callbacks)
+    known = logger.names() if logger else []
+    for callback in callbacks:
+        if not isinstance(callback, (ModelCheckpoint, EarlyStopping)):
+            continue
+        name = type(callback).__name__
+        if callback.monitor is not None and callback.monitor not in known:
+            raise ConfigError(_unknown(f"{name}: monitor", callback.monitor, known))
+        for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
+            if placeholder not in {"epoch", "step", *known}:
+                raise ConfigError(_unknown(f"{name}: filename", placeholder, ["epoch", "step", *known]))
+
+
+def _unknown(where: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{where}: nothing logs {name!r}; {hint}there are {', '.join(known) or 'no logged values'}"
+
+
+def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)

@@ -1,0 +1,28 @@
+"""Silence for what others print and a user of imgcls can do nothing about; each entry says what it is."""
+
+import logging
+import warnings
+
+_WARNINGS = (
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # torch, of Lightning's own code
+    ".*Dump of a value that does not round-trip",  # jsonargparse, of tuples; read back as lists and taken as such
+    ".*does not have many workers which may be a bottleneck",  # imgcls chooses the workers, or the user did
+    ".*The number of training batches .* is smaller than the logging interval",  # of small data sets
+    ".*Found \\d+ module\\(s\\) in eval mode at the start of training",  # frozen layers, which we report ourselves
+    ".*dirpath has changed from",  # a checkpoint used in another run folder
+    ".*Checkpoint directory .* exists and is not empty",  # two savers share the run's folder
+    ".*It is recommended to use `self.log\\(.*sync_dist=True\\)`",  # our metrics are computed over all processes
+    ".*precision=16.* is supported for historical reasons",  # the user's guide writes 16
+    ".*Trying to infer the `batch_size` from an ambiguous collection",  # no value of ours is averaged over batches
+    ".*LightningCLI's args parameter is intended to run from within Python",  # that is how main(args) is used
+    ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
+)
+_LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+
+
+def quieten() -> None:
+    """Hide tips, device listings and warnings of other packages; errors stay."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,119 @@
+"""The configuration that a checkpoint implies for validate, test and predict.
+
+A checkpoint is data, perhaps a stranger's: only what describes the model and where its data lie is taken from it, and
+no class outside imgcls, albumentations and torchmetrics is ever loaded because a checkpoint names it.
+"""
+
+import json
+import logging
+from typing import Any
+
+from imgcls.checkpoint import CONFIG_KEY, Content, data_state
+from imgcls.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_TRUSTED = ("imgcls.", "albumentations.", "torchmetrics.")
+_METRICS_LOGGER = "MetricsLogger"
+_MODEL_KEYS = ("freeze_encoder", "optimizer_config", "scheduler_config", "model_name", "pretrained", "num_classes")
+_DATASETS = ("train", "validation", "test", "predict")
+
+
+def evaluation_config(content: Content, given_config: bool) -> dict[str, Any]:
+    """Return the part of a checkpoint's configuration that an evaluation takes over.
+
+    Args:
+        content: The checkpoint.
+        given_config: Whether the user gave a configuration too, which then speaks where the checkpoint may not.
+
+    Raises:
+        ConfigError: If the checkpoint needs a class that is not loaded from a checkpoint.
+    """
+    recorded = _recorded_config(content)
+    model, data = recorded.get("model") or {}, recorded.get("data") or {}
+    if not given_config:
+        _require_trusted(model.get("class_path", "imgcls."), "model")
+        _require_trusted(data.get("class_path", "imgcls."), "data")
+    model_arguments = {key: value for key, value in _arguments(model).items() if key in _MODEL_KEYS}
+    config: dict[str, Any] = {"data": {"init_args": _data_arguments(content, _arguments(data), given_config)}}
+    if model_arguments:
+        config["model"] = {"init_args": model_arguments}
+    if isinstance(recorded.get("seed_everything"), int):
+        config["seed_everything"] = recorded["seed_everything"]
+    return config
+
+
+def recorded_metrics(content: Content) -> dict[str, Any] | None:
+    """Return the metric specs of a checkpoint, None for the default metrics."""
+    callbacks = (_recorded_config(content).get("trainer") or {}).get("callbacks") or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
+            metrics: dict[str, Any] | None = _arguments(callback).get("metrics")
+            return None if metrics is None else _trusted_metrics(metrics)
+    return None
+
+
+def _recorded_config(content: Content) -> dict[str, Any]:
+    if CONFIG_KEY in content:
+        config: dict[str, Any] = json.loads(content[CONFIG_KEY])
+        return config
+    # a run of the Python API: Lightning's own record of the arguments
+    return {
+        "model": {"init_args": content.get("hyper_parameters") or {}},
+        "data": {"init_args": content.get("datamodule_hyper_parameters") or {}},
+    }
+
+
+def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bool) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"class_names": list(content["imgcls"]["class_names"])}
+    for key in ("batch_size", "validation_split", "split_seed"):
+        if key in recorded:
+            arguments[key] = recorded[key]
+    datasets = recorded.get("dataset_classes") or {}
+    arguments["dataset_classes"] = {name: _trusted_dataset(name, datasets.get(name)) for name in _DATASETS}
+    steps = data_state(content).get("eval")
+    if steps is not None and not (given_config and _untrusted(steps)):
+        for class_path in _untrusted(steps):
+            _require_trusted(class_path, "augmentations.eval")
+        arguments["augmentations"] = {"eval": steps}
+    return arguments
+
+
+def _trusted_dataset(name: str, spec: Any) -> Any:  # noqa: ANN401 - any YAML value
+    if isinstance(spec, dict):
+        class_path = str(spec.get("class_path"))
+        if class_path.startswith(_TRUSTED) and not _untrusted(spec.get("init_args")):
+            return spec
+        log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
+        return None
+    return spec if isinstance(spec, str) and ("/" in spec or "\\" in spec) else None
+
+
+def _trusted_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    trusted = {name: spec for name, spec in metrics.items() if not _untrusted(spec)}
+    for name in metrics.keys() - trusted.keys():
+        log.info("metric %s: the checkpoint names a class which only --config may load; it is left out", name)
+    return trusted
+
+
+def _require_trusted(class_path: str, where: str) -> None:
+    if not class_path.startswith(_TRUSTED):
+        raise ConfigError(
+            f"{where}: the checkpoint names {class_path}, and a class of your own is never loaded because a checkpoint "
+            "names it; add --config with the YAML of the run"
+        )
+
+
+def _untrusted(value: Any) -> list[str]:  # noqa: ANN401 - any YAML value
+    """All class paths within a value that a checkpoint may not load."""
+    if isinstance(value, dict):
+        own = value.get("class_path")
+        found = [own] if isinstance(own, str) and not own.startswith(_TRUSTED) else []
+        return found + [path for item in value.values() for path in _untrusted(item)]
+    if isinstance(value, list):
+        return [path for item in value for path in _untrusted(item)]
+    return []
+
+
+def _arguments(section: dict[str, Any]) -> dict[str, Any]:
+    return section.get("init_args") or {}

@@ -1,0 +1,64 @@
+"""Run folders: ``<output_dir>/<name>/version_N``, and the checkpoints that lie there."""
+
+import re
+from pathlib import Path
+
+from imgcls.checkpoint import is_intact
+from imgcls.errors import ConfigError
+
+CHECKPOINTS = "checkpoints"
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+
+
+def runs_folder(output_dir: str, name: str | None, model_name: str, data_name: str) -> Path:
+    """Return ``<output_dir>/<name>``; without a name, one is made from model and data."""
+    return Path(output_dir, name or f"{folder_name(model_name)}-{folder_name(data_name)}")
+
+
+def new_run_folder(parent: Path) -> Path:
+    """Make the next free ``version_N``; two runs that start at once get one each.
+
+    Raises:
+        ConfigError: If the folder cannot be written.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            taken = [int(match[1]) for path in parent.iterdir() if (match := re.fullmatch(r"version_(\d+)", path.name))]
+            folder = parent / f"version_{max(taken, default=-1) + 1}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise ConfigError(f"experiment.output_dir: cannot write to {parent}: {error.strerror}") from error
+
+
+def run_folder_of(checkpoint: Path) -> Path | None:
+    """Return the run folder that a checkpoint lies in, None if it lies elsewhere."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == CHECKPOINTS else None
+
+
+def newest_checkpoint(parent: Path, name: str = "*.ckpt") -> Path | None:
+    """Return the newest checkpoint below ``<output_dir>/<name>`` that is whole; damaged ones are passed over."""
+    found = sorted(
+        parent.glob(f"version_*/{CHECKPOINTS}/{name}"),
+        # best.ckpt and last.ckpt of one epoch are one file; the run goes on from last
+        key=lambda path: (path.stat().st_mtime_ns, path.name == LAST),
+        reverse=True,
+    )
+    return next((path for path in found if is_intact(path)), None)
+
+
+def newest_best(output_dir: Path) -> Path | None:
+    """Return the best checkpoint of the newest run below ``output_dir``."""
+    found = output_dir.glob(f"*/version_*/{CHECKPOINTS}/{BEST}")
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def folder_name(text: str) -> str:
+    """Make a readable folder name of a model name or path."""
+    return re.sub(r"[^\w.-]+", "-", Path(text).name).strip("-.") or "run"

@@ -1,0 +1,91 @@
+"""Lightning's Trainer with what imgcls chooses where the configuration leaves it open."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from imgcls.checkpoint import AtomicCheckpointIO
+from imgcls.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+TRAINER_DEFAULTS = {"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False}
+
+
+def build_trainer(
+    options: dict[str, Any], callbacks: list[Callback], files: AtomicCheckpointIO, folder: Path | None, fitting: bool
+) -> Trainer:
+    """Build the Trainer.
+
+    Args:
+        options: The Trainer's arguments as configured.
+        callbacks: All callbacks.
+        files: Reads and writes the checkpoints.
+        folder: The run folder; None where nothing is kept.
+        fitting: Whether the run trains.
+
+    Raises:
+        ConfigError: If the Trainer cannot be built on this machine.
+    """
+    chosen = {
+        "callbacks": callbacks,
+        "precision": _precision(options),
+        "plugins": [*_as_list(options["plugins"]), files],
+        "logger": _logger(options["logger"], folder),
+        "default_root_dir": options["default_root_dir"] or (str(folder) if folder else None),
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+    }
+    if not fitting and options["devices"] == "auto":
+        chosen["devices"] = 1  # several processes would need shares of equal length
+    try:
+        return Trainer(**options | chosen)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(_reason(error, options)) from error
+
+
+def _precision(options: dict[str, Any]) -> Any:  # noqa: ANN401 - as the Trainer takes it
+    if options["precision"] is not None:
+        return options["precision"]
+    on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
+    precision = best_precision(on_gpu)
+    log.info("precision: %s, chosen for this %s", precision, "GPU" if on_gpu else "processor")
+    return precision
+
+
+def best_precision(on_gpu: bool) -> str:
+    """Return ``bf16-mixed`` where the device computes in bfloat16, else ``32-true``."""
+    if on_gpu:
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        abilities = torch.cpu.get_capabilities()
+        fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _logger(given: Any, folder: Path | None) -> Any:  # noqa: ANN401 - as the Trainer takes it
+    if given not in (None, True):
+        return given
+    if folder is None:
+        return False
+    return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+
+
+def _reason(error: Exception, options: dict[str, Any]) -> str:
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    asked = f"accelerator: {options['accelerator']}, devices: {options['devices']}"
+    if "supported gpu backend" in line or "accelerator" in line.lower() or "devices" in line.lower():
+        return f"trainer: {line} ({asked}); accelerator: auto and devices: auto take what this machine has"
+    return f"trainer: {line}"
+
+
+def _as_list(plugins: Any) -> list[Any]:  # noqa: ANN401 - None, one or several
+    if plugins is None:
+        return []
+    return list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
