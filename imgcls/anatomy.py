@@ -1,12 +1,17 @@
 """The parts of an unknown network, found on the meta device, where shapes flow and nothing is computed."""
 
 import copy
+import inspect
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from imgcls.errors import ConfigError
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Anatomy:
     unused: list[str]
 
 
-def examine(network: PreTrainedModel, size: tuple[int, int]) -> Anatomy:
+def examine(network: PreTrainedModel, size: Size) -> Anatomy:
     """Find heads, layers and unused parameters of an image classifier.
 
     A weight layer is a module that owns parameters; one that is never called itself counts with its nearest caller.
@@ -32,6 +37,9 @@ def examine(network: PreTrainedModel, size: tuple[int, int]) -> Anatomy:
     Args:
         network: The classifier, with ``n`` classes.
         size: Height and width of its input in pixels.
+
+    Raises:
+        ConfigError: If it has no head of its own, or takes no images of that size.
     """
     twin = _twin(network)
     heads = _heads(network, twin)
@@ -57,27 +65,63 @@ def _twin(network: PreTrainedModel) -> PreTrainedModel:
 
 def _heads(network: nn.Module, twin: nn.Module) -> list[str]:
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    changed = [name.rpartition(".")[0] for name, parameter in twin.named_parameters() if parameter.shape != shapes[name]]
-    if not changed:
-        raise ValueError(f"{type(network).__name__} has no classification head")
-    return list(dict.fromkeys(changed))
+    changed = {name.rpartition(".")[0]: None for name, value in twin.named_parameters() if value.shape != shapes[name]}
+    if not changed or "" in changed:
+        raise ConfigError(f"model.init_args.model_name: {type(network).__name__} has no classification head of its own")
+    return list(changed)
 
 
-def _execution_order(twin: nn.Module, size: tuple[int, int]) -> list[str]:
+def _execution_order(twin: nn.Module, size: Size) -> list[str]:
     order: dict[str, None] = {}
-    hooks = [
+    for name, module in twin.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
-        for name, module in twin.named_modules()
-    ]
-    with FakeTensorMode(allow_non_fake_inputs=True):  # plain meta tensors fail where values are asked for (perceiver)
-        images = torch.empty(2, 3, *size, device="meta")
-        first_output(twin(pixel_values=images)).sum().backward()
-    for hook in hooks:
-        hook.remove()
+    try:
+        _flow(twin, size)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        name, (height, width), (reason, *_) = type(twin).__name__, size, [*str(error).splitlines(), ""]
+        raise ConfigError(
+            f"model.init_args.model_name: {name} takes no images of {height} x {width} pixels: {reason}"
+        ) from error
     return list(order)
 
 
-def first_output(output: object) -> torch.Tensor:
-    """Return the logits of a transformers output; some models call them otherwise."""
-    logits = getattr(output, "logits", None)
-    return logits if logits is not None else output[0]  # type: ignore[index, no-any-return]
+def _flow(twin: nn.Module, size: Size) -> None:
+    images = torch.empty(2, 3, *size, device="meta")
+    origin = interpolation_origin(twin)
+    try:
+        _backpropagate(twin, images, origin)
+    except RuntimeError:  # perceiver asks for values of its mask, but not while it is traced; that takes longer
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _backpropagate(twin, torch.empty_like(images), origin)
+
+
+@torch.enable_grad()
+def _backpropagate(twin: nn.Module, images: Tensor, origin: Size | None) -> None:
+    torch.autograd.backward(call(twin, images, origin).sum())
+
+
+def call(network: nn.Module, images: Tensor, origin: Size | None) -> Tensor:
+    """Return the logits of a transformers network.
+
+    Args:
+        network: The network, intact or without its head.
+        images: Normalised images ``(B, 3, H, W)``.
+        origin: Its ``interpolation_origin``.
+    """
+    options = {"interpolate_pos_encoding": True} if origin and tuple(images.shape[-2:]) != origin else {}
+    output = network(pixel_values=images, **options)
+    logits: Tensor | None = getattr(output, "logits", None)
+    return output[0] if logits is None else logits  # pp_lcnet names them otherwise
+
+
+def interpolation_origin(network: nn.Module) -> Size | None:
+    """Height and width that position embeddings are interpolated from, None where they need no telling or cannot be."""
+    # clip hands the option down to a part that knows it
+    takes = any("interpolate_pos_encoding" in inspect.signature(part.forward).parameters for part in network.modules())
+    return own_size(network.config) if takes else None
+
+
+def own_size(config: PreTrainedConfig) -> Size | None:
+    """Height and width in pixels of the images that a config states, None where it states none."""
+    size = getattr(getattr(config, "vision_config", config), "image_size", None)
+    return (size, size) if isinstance(size, int) else size and (size[0], size[1])

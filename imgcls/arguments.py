@@ -8,62 +8,22 @@ import yaml
 
 from imgcls.errors import ConfigError
 
+COMMANDS = {
+    "fit": "train; ends with the best checkpoint evaluated on validation, and on test where it is given",
+    "validate": "evaluate a checkpoint on the validation data",
+    "test": "evaluate a checkpoint on the test data",
+    "predict": "write a CSV with one row for each image",
+}
 EVALUATIONS = ("validate", "test", "predict")
-COMMANDS = ("fit", *EVALUATIONS)
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, which refuses a key that is given twice; by itself it keeps the last."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if isinstance(key, str) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        if isinstance(key, str):
-            seen.add(key)
-    loader.flatten_mapping(node)
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """Read a configuration file.
-
-    Raises:
-        ConfigError: If it is missing, no YAML, gives a key twice or is no mapping; names file and line.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: cannot be read: {error}") from error
-    try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds no sections; a configuration starts with 'data:', 'model:' or 'trainer:'")
-    return content
 
 
 def option_values(arguments: list[str], *names: str) -> list[str]:
     """Return the values of an option, given as ``--name value`` or ``--name=value``, in order."""
     values = []
     for number, argument in enumerate(arguments):
-        if argument in names and number + 1 < len(arguments):
-            values.append(arguments[number + 1])
-        else:
-            values += [argument.removeprefix(f"{name}=") for name in names if argument.startswith(f"{name}=")]
+        if argument in names:
+            values += arguments[number + 1 : number + 2]
+        values += [argument.removeprefix(f"{name}=") for name in names if argument.startswith(f"{name}=")]
     return values
 
 
@@ -74,10 +34,18 @@ def config_files(arguments: list[str]) -> list[str]:
 
 def checkpoint_argument(arguments: list[str]) -> str | None:
     """Return the checkpoint that the command line names, else the last configuration file that names one."""
-    named = [read_yaml(path).get("ckpt_path") for path in config_files(arguments)]
+    named = [_mapping(path).get("ckpt_path") for path in config_files(arguments)]
     named += option_values(arguments, "--ckpt_path")
     given = [path for path in named if path is not None]
     return None if not given or given[-1] in {"null", "None"} else str(given[-1])
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether a command line asks for help or for its configuration, and runs nothing."""
+    return any(
+        argument in {"-h", "--help"} or argument.endswith(".help") or ".help=" in argument or argument.startswith("--print_config")
+        for argument in arguments
+    )
 
 
 def join_images(arguments: list[str]) -> list[str]:
@@ -86,14 +54,42 @@ def join_images(arguments: list[str]) -> list[str]:
     paths: list[str] = []
     taking = False
     for argument in arguments:
-        if argument == "--images":
-            taking = True
-        elif argument.startswith("--images="):
-            paths.append(argument.removeprefix("--images="))
-            taking = False
+        if argument == "--images" or argument.startswith("--images="):
+            taking = argument == "--images"
+            paths += [] if taking else [argument.removeprefix("--images=")]
         elif taking and not argument.startswith("--"):
             paths.append(argument)
         else:
             taking = False
             rest.append(argument)
     return [*rest, f"--images={json.dumps(paths)}"] if paths else arguments
+
+
+def compose_yaml(path: str) -> yaml.MappingNode:
+    """Read a configuration file into nodes, which know their lines.
+
+    Raises:
+        ConfigError: If it is missing, no YAML or no mapping; names file and line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: cannot be read: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path}: holds no sections; a configuration has sections such as 'data:' and 'model:'")
+    return node
+
+
+def _mapping(path: str) -> dict[str, Any]:
+    compose_yaml(path)
+    content: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return content

@@ -25,7 +25,10 @@ from imgcls.images import Pixels
 Spec = dict[str, Any]
 Item = A.BasicTransform | A.BaseCompose
 
-NORMALIZE = "Normalize"
+_TRIES = 4  # of the random choices of a pipeline, before it is used
+_FLOATS = (
+    "pixels stay uint8 and the model normalises them; remove the item, or put albumentations.Normalize in its place"
+)
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
@@ -50,8 +53,8 @@ class Pipeline:
         self.names = [f"{where}[{n}] {_class_path(spec)}" for n, spec in enumerate(specs)]
         self.items = [build_item(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
         self._compose = A.Compose(self.items)
-        # a callable of the user's draws from the global generators, which Albumentations' own transforms leave alone
-        self._seeds_globals = any(isinstance(item, A.Lambda) for item in self.items)
+        self._dtype = np.float32 if any(isinstance(item, A.Normalize) for item in self.items) else np.uint8
+        self._seeds_globals = any(map(_is_foreign, self.items))
 
     def __call__(self, image: Pixels, seed: int) -> NDArray[Any]:
         """Apply the pipeline; every random choice follows from ``seed``.
@@ -63,12 +66,14 @@ class Pipeline:
         Returns:
             ``(H', W', 3)``, uint8, or float32 where the list holds ``albumentations.Normalize``.
         """
-        # not set_random_seed: it gives all transforms of the pipeline one and the same stream
-        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
         if self._seeds_globals:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-        return _as_array(self._compose(image=image)["image"])
+            torch.default_generator.manual_seed(seed)
+        array = _apply(self._compose, image, seed)
+        if array.dtype != self._dtype:
+            raise ConfigError(f"{self.where}: makes {array.dtype} pixels of some images; {_FLOATS}")
+        return array
 
     def check(self, image: Pixels) -> tuple[int, int] | None:
         """Try every item on a real image.
@@ -81,31 +86,29 @@ class Pipeline:
         """
         height, width = image.shape[:2]
         other = cv2.resize(image, (width + width // 3 + 7, height))
-        sizes = {self._try(image), self._try(np.asarray(other, dtype=np.uint8))}
+        pictures = image, np.asarray(other, dtype=np.uint8)
+        sizes = {self._try(picture, seed) for picture in pictures for seed in range(_TRIES)}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def _try(self, image: Pixels) -> tuple[int, int]:
+    def _try(self, image: Pixels, seed: int) -> tuple[int, int]:
         array: NDArray[Any] = image
         normalised = False
         for name, item in zip(self.names, self.items, strict=True):
             normalised = normalised or isinstance(item, A.Normalize)
-            array = self._try_item(item, name, array)
+            array = self._try_item(item, name, array, seed)
             if array.dtype != np.uint8 and not normalised:
-                raise ConfigError(
-                    f"{name}: makes {array.dtype} pixels. Pixels stay uint8 and the model normalises them; "
-                    "remove the item, or put albumentations.Normalize in its place"
-                )
+                raise ConfigError(f"{name}: makes {array.dtype} pixels; {_FLOATS}")
         if array.ndim != 3 or array.shape[2] != 3:
             raise ConfigError(f"{self.where}: gives an image of shape {array.shape}; (H, W, 3) is needed")
         return array.shape[0], array.shape[1]
 
-    def _try_item(self, item: Item, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    def _try_item(self, item: Item, name: str, array: NDArray[Any], seed: int) -> NDArray[Any]:
         try:
-            return _as_array(A.Compose([item])(image=array)["image"])
+            return _apply(A.Compose([item]), array, seed)
         except ConfigError:
             raise
         except Exception as error:
-            raise ConfigError(f"{name}: fails on an image of shape {array.shape}: {_first_line(error)}") from error
+            raise ConfigError(f"{name}: fails on an image of shape {array.shape}: {reason_of(error)}") from error
 
 
 def build_item(spec: Spec, where: str) -> Item:
@@ -119,17 +122,18 @@ def build_item(spec: Spec, where: str) -> Item:
     unknown = set(spec) - {"class_path", "init_args"}
     if unknown:
         raise ConfigError(f"{name}: unknown key {sorted(unknown)[0]!r}; an item has 'class_path' and 'init_args'")
+    given = spec.get("init_args") or {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"{name}: init_args are named values, not {given!r}")
     target = _find(class_path, name)
-    arguments = {key: _build_nested(value, f"{where}.{key}") for key, value in (spec.get("init_args") or {}).items()}
+    arguments = {key: _build_nested(value, f"{where}.{key}") for key, value in given.items()}
     _check_arguments(target, arguments, name)
     if inspect.isfunction(target):
         return _custom(partial(target, **arguments), name)
     try:
         item = target(**arguments)
-    except pydantic.ValidationError as error:
-        raise ConfigError(f"{name}: {_pydantic_reason(error)}") from error
     except Exception as error:
-        raise ConfigError(f"{name}: {_first_line(error)}") from error
+        raise ConfigError(f"{name}: {reason_of(error)}") from error
     if isinstance(item, (A.BasicTransform, A.BaseCompose)):
         return item
     if callable(item):
@@ -251,17 +255,28 @@ def _call_custom(function: Callable[..., Any], name: str, image: NDArray[Any], *
     return _as_array(result["image"])
 
 
+def _is_foreign(item: Item) -> bool:
+    # code of the user's draws from the global generators, which Albumentations' own transforms leave alone
+    if isinstance(item, A.Lambda) or not type(item).__module__.startswith("albumentations."):
+        return True
+    return any(map(_is_foreign, getattr(item, "transforms", ())))
+
+
+def _apply(compose: A.Compose, image: NDArray[Any], seed: int) -> NDArray[Any]:
+    # not set_random_seed: it gives all transforms of the pipeline one and the same stream
+    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
+    return _as_array(compose(image=image)["image"])
+
+
 def _as_array(image: object) -> NDArray[Any]:
     if isinstance(image, torch.Tensor):  # ToTensorV2
         return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
     return np.asarray(image)
 
 
-def _pydantic_reason(error: pydantic.ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    return f"{key}: {first['msg']}" if key else first["msg"]
-
-
-def _first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return in one line what an item or its constructor complains of."""
+    if isinstance(error.__cause__, pydantic.ValidationError):  # of which Albumentations makes many lines
+        first = error.__cause__.errors()[0]
+        return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,15 +1,15 @@
 """Any Hugging Face classifier, cut in two: images to features, features to logits."""
 
-import inspect
 import logging
 from collections.abc import Iterator
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
-from imgcls.anatomy import Anatomy, examine, first_output
+from imgcls.anatomy import Anatomy, call, examine, interpolation_origin
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Backbone(nn.Module):
     """An encoder and its classification head.
 
-    The head's modules are taken out of the network, so that the network itself returns the features.
+    The heads are taken out of the network, so that the network itself returns the features.
 
     Args:
         network: The classifier.
@@ -27,29 +27,27 @@ class Backbone(nn.Module):
     def __init__(self, network: PreTrainedModel, size: tuple[int, int]) -> None:
         super().__init__()
         self.anatomy: Anatomy = examine(network, size)
-        self.heads = nn.ModuleList()
-        for name in self.anatomy.heads:
-            self.heads.append(network.get_submodule(name))
-            network.set_submodule(name, nn.Identity())
+        self._origin = interpolation_origin(network)
+        self.heads = nn.ModuleList(network.get_submodule(name) for name in self.anatomy.heads)
+        self._widths = [head.get_parameter("weight").shape[1] for head in self.heads]
+        for number, name in enumerate(self.anatomy.heads):
+            network.set_submodule(name, _Slot(number, self._widths))
         self.network = network
         self.convolutional = _is_convolutional(network)
         self._frozen: list[nn.Module] = []
-        self._own_size = _size_to_interpolate_from(network)
         for name in self.anatomy.unused:
             self._parameter(name).requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the features ``(B, ...)`` that the head takes, of normalised images ``(B, 3, H, W)``."""
+        """Return the features ``(B, ...)`` that the heads take, of normalised images ``(B, 3, H, W)``."""
         if self.convolutional:
             images = images.contiguous(memory_format=torch.channels_last)
-        options = {}
-        if self._own_size and tuple(images.shape[-2:]) != self._own_size:
-            options["interpolate_pos_encoding"] = True
-        return first_output(self.network(pixel_values=images, **options))
+        return call(self.network, images, self._origin)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits ``(B, classes)``, float32; the mean where a network has several heads."""
-        logits = [head(features).float() for head in self.heads]
+        parts = torch.split(features, self._widths, dim=-1) if len(self.heads) > 1 else [features]
+        logits = [_apply(head, part).float() for head, part in zip(self.heads, parts, strict=True)]
         return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -80,7 +78,8 @@ class Backbone(nn.Module):
         return self
 
     def _parameter(self, name: str) -> nn.Parameter:
-        return self.network.get_parameter(name)
+        parameter: nn.Parameter = self.network.get_parameter(name)
+        return parameter
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         for module in self.network.modules():
@@ -93,19 +92,36 @@ class Backbone(nn.Module):
         frozen = sum(size for size, learns in sizes if not learns) / 1e6
         total = sum(size for size, _ in sizes) / 1e6
         layers = self.anatomy.layers
-        rest = f"; trains from {layers[count][0].rpartition('.')[0]}" if count < len(layers) else "; trains the head alone"
-        return f"{count} of {len(layers)} encoder layers, {frozen:.1f} of {total:.1f} M parameters{rest}"
+        rest = f"from {layers[count][0].rpartition('.')[0]}" if count < len(layers) else "the head alone"
+        return f"{count} of {len(layers)} encoder layers, {frozen:.1f} of {total:.1f} M parameters; trains {rest}"
+
+
+class _Slot(nn.Module):
+    """Takes a head's place, and lays the head's features beside those of the others.
+
+    A network with several heads (deit, levit, swiftformer: one learnt from a teacher) returns the mean of their logits,
+    though each head has features of its own. Here they fill a part of the vector that is zero for the other heads,
+    times the number of heads, so that the network's mean is all of them, side by side.
+    """
+
+    def __init__(self, number: int, widths: list[int]) -> None:
+        super().__init__()
+        self.count = len(widths)
+        self.padding = (sum(widths[:number]), sum(widths[number + 1 :]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features in their part of the vector."""
+        return functional.pad(features * self.count, self.padding) if self.count > 1 else features
+
+
+def _apply(head: nn.Module, features: Tensor) -> Tensor:
+    """Return logits; some of timm's heads are convolutions, behind which the network flattens."""
+    if isinstance(head, nn.Conv2d) and features.ndim == 2:
+        return head(features[..., None, None]).flatten(1)  # type: ignore[no-any-return]
+    return head(features)  # type: ignore[no-any-return]
 
 
 def _is_convolutional(network: nn.Module) -> bool:
     """Whether most weights are convolutions; channels-last memory makes those about twice as fast."""
     kernels = sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d))
     return kernels > 0.5 * sum(parameter.numel() for parameter in network.parameters())
-
-
-def _size_to_interpolate_from(network: PreTrainedModel) -> tuple[int, int] | None:
-    """Height and width of the position embeddings, None where they are not or need not be interpolated."""
-    own = getattr(network.config, "image_size", None)
-    if own is None or "interpolate_pos_encoding" not in inspect.signature(network.forward).parameters:
-        return None
-    return (own[0], own[1]) if isinstance(own, (list, tuple)) else (own, own)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -65,10 +66,12 @@ class ImageClassifier(pl.LightningModule):
     # -- building
 
     def configure_model(self) -> None:
-        """Build the network for the classes of the trainer's data, unless a checkpoint has built it already."""
+        """Build the network for the classes of the trainer's data, unless that is done; freeze what does not train."""
         data = getattr(self.trainer, "datamodule", None)
         if self.backbone is None:
             self.build(self._class_names(data))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._built().freeze(self.freeze_encoder)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
             own = data.normalization
             self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
@@ -98,7 +101,6 @@ class ImageClassifier(pl.LightningModule):
             self.preprocessing = _recorded_preprocessing(record["preprocessing"])
             network = build_recorded(record["network"], self.class_names)
         self.backbone = Backbone(network, self.preprocessing.size)
-        self.backbone.freeze(self.freeze_encoder)
         if self.backbone.convolutional:
             self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_normalization()

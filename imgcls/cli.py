@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from imgcls.arguments import EVALUATIONS, checkpoint_argument, config_files, join_images
+from imgcls.arguments import EVALUATIONS, asks_for_help, checkpoint_argument, config_files, join_images
 from imgcls.callbacks.history import History
 from imgcls.callbacks.predictions import PredictionsWriter
 from imgcls.callbacks.run_files import RunFiles
@@ -26,7 +26,7 @@ from imgcls.recover import evaluation_config, recorded_metrics
 from imgcls.report import print_results
 from imgcls.run_folder import CHECKPOINTS, new_run_folder, newest_best, newest_checkpoint, run_folder_of, runs_folder
 from imgcls.samples import PathListDataset, find_images
-from imgcls.trainer import TRAINER_DEFAULTS, build_trainer
+from imgcls.trainer import TRAINER_DEFAULTS, build_trainer, check_devices
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class ImgclsCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; for an evaluation the checkpoint's configuration comes first, so that whatever is typed wins."""
         arguments = list(args) if isinstance(args, list) else []
-        if arguments and arguments[0] in EVALUATIONS:
+        if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
             arguments = [arguments[0], *self._checkpoint_config(arguments), *join_images(arguments[1:])]
         self.config = parser.parse_args(arguments)
 
@@ -99,7 +99,7 @@ class ImgclsCLI(LightningCLI):
         if path is None:
             newest = newest_best(Path("runs"))
             hint = newest or "<run folder>/checkpoints/best.ckpt"
-            raise ConfigError(f"imgcls {arguments[0]}: needs the checkpoint of a trained model; type --ckpt_path {hint}")
+            raise ConfigError(f"{arguments[0]} needs the checkpoint of a trained model; type --ckpt_path {hint}")
         self._read(Path(path))
         assert self.content is not None  # noqa: S101 - for mypy
         config = evaluation_config(self.content, given_config=bool(config_files(arguments)))
@@ -133,6 +133,7 @@ class ImgclsCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Let data and model meet, then build the Trainer around them."""
         options = dict(self.config_init[str(self.subcommand)]["trainer"])
+        check_devices(options)
         self._choose_start()
         self._meet()
         callbacks = self._callbacks(options)
@@ -161,6 +162,8 @@ class ImgclsCLI(LightningCLI):
         record = self.content["imgcls"] if self.content else None
         if record and not (self.subcommand == "fit" and weights_only):
             self.datamodule.class_names = list(record["class_names"])
+        if self.section.get("images"):
+            self.datamodule.predict_on(PathListDataset(find_images(self.section["images"])))
         self.datamodule.setup(str(self.subcommand))
         self.model.build(self.datamodule.class_names, record)
         if self.content and self.subcommand == "fit" and weights_only:

@@ -73,7 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        dataset_classes: DatasetClasses | None = None,
+        dataset_classes: DatasetClasses = DatasetClasses(),  # noqa: B008 - never written to
         augmentations: Augmentations = Augmentations(),  # noqa: B008 - never written to
         batch_size: int = 32,
         num_workers: int | None = None,
@@ -111,7 +111,8 @@ class ImageDataModule(pl.LightningDataModule):
         if needed == "validation" and self.datasets["validation"] is None:
             needed = "train"
         if self.datasets[needed] is None:
-            raise ConfigError(f"no {needed} data: give --data.dataset_classes.{needed} FOLDER, or the key in the YAML")
+            hint = "--images PATH, or " if stage == "predict" else ""
+            raise ConfigError(f"no {needed} data: give {hint}--data.dataset_classes.{needed} FOLDER, or the key in the YAML")
         if not self.class_names and self.datasets["train"] is not None:
             self.class_names = class_names_of(self.datasets["train"])
         if not self.class_names and stage != "predict":
@@ -341,8 +342,11 @@ def _given(data: ImageDataset | None, name: str) -> ImageDataset:
     return data
 
 
-def _as_datasets(given: DatasetClasses | dict[str, Any] | None) -> dict[str, ImageDataset | None]:
-    classes = DatasetClasses(**given) if isinstance(given, dict) else given or DatasetClasses()
+def _as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDataset | None]:
+    classes = DatasetClasses(**given) if isinstance(given, dict) else given
+    for name, value in vars(classes).items():
+        if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
+            raise ConfigError(f"{_KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
     return {
         name: FolderImageDataset(value) if isinstance(value, (str, os.PathLike)) else value
         for name, value in vars(classes).items()

@@ -1,8 +1,10 @@
-"""The program: answers in an instant what needs no model, and turns every expected error into a line and an exit code."""
+"""The program: answers at once what needs no model, and hands the rest to the commands."""
 
+import os
 import sys
 
-from imgcls.arguments import COMMANDS
+from imgcls import precheck
+from imgcls.errors import ConfigError
 
 
 def main(args: list[str] | None = None) -> None:
@@ -13,11 +15,26 @@ def main(args: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: With 1 if the run failed, 2 for a bad configuration, arguments or data, 130 for Ctrl-C, 143 for
-            SIGTERM; a run that is done returns.
+            SIGTERM. A run that is done returns.
     """
-    arguments = sys.argv[1:] if args is None else list(args)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    from imgcls.program import run
+    given = sys.argv[1:] if args is None else list(args)
+    arguments = [argument for argument in given if argument != "--debug"]
+    text = precheck.answer(arguments)
+    if text is not None:
+        _print(text)
+        return
+    try:
+        precheck.check(arguments)
+    except ConfigError as error:
+        print(f"imgcls: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    from imgcls.program import run  # takes seconds: torch, Lightning, transformers
 
-    run(arguments, debug)
+    run(arguments, debug="--debug" in given)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # of `imgcls --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from imgcls.errors import ImageError
 
@@ -16,6 +16,17 @@ Pixels = npt.NDArray[np.uint8]
 
 # Pillow warns of a decompression bomb above this size; we refuse instead.
 MAX_PIXELS = 89_478_485
+
+# EXIF orientation -> what turns the image upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # What Pillow's decoders raise on damaged files (its plugins let struct, zlib and lookup errors through).
 _DAMAGED = (
@@ -28,7 +39,7 @@ _DAMAGED = (
     TypeError,
     AttributeError,
     OverflowError,
-    NotImplementedError,
+    RuntimeError,
     MemoryError,
     struct.error,
     zlib.error,
@@ -55,24 +66,35 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
         ImageError: If the path is no regular file, is larger than ``max_pixels`` or cannot be decoded.
     """
     try:
-        _refuse_special_files(path)
+        _refuse_unopened(path)
+        _raise_pillows_limit(max_pixels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken metadata, which do not touch the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 _refuse_bombs(image, max_pixels)
+                if image.format == "PNG":
+                    _verify(path)
                 return _to_rgb(image)
     except _DAMAGED as error:
         raise ImageError(f"{os.fspath(path)}: {_reason(error)}") from error
 
 
-def _refuse_special_files(path: str | os.PathLike[str]) -> None:
+def _refuse_unopened(path: str | os.PathLike[str]) -> None:
     # before opening: opening a pipe waits for ever
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise ValueError("is a folder, not an image file")
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("is not a regular file (a pipe, socket or device)")
+    if status.st_size == 0:
+        raise ValueError("is empty")
+
+
+def _raise_pillows_limit(max_pixels: int) -> None:
+    # it is global, and Pillow refuses what is larger whatever the caller allows
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 def _refuse_bombs(image: Image.Image, max_pixels: int) -> None:
@@ -81,10 +103,19 @@ def _refuse_bombs(image: Image.Image, max_pixels: int) -> None:
         raise ValueError(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
 
 
+def _verify(path: str | os.PathLike[str]) -> None:
+    # Pillow's PNG decoder takes pixels with a wrong checksum, and a file without its end
+    with Image.open(path) as image:
+        image.verify()
+
+
 def _to_rgb(image: Image.Image) -> Pixels:
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image) >> 8)
+        values = np.asarray(image)
+        grey = _grey(values >> 8)
+        grey[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
+        return grey
     if image.mode == "I":  # 16-bit values in 32-bit pixels
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
@@ -95,6 +126,13 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         return _over_white(image.convert("RGBA"))
     return np.array(image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # not ImageOps.exif_transpose: it also writes the EXIF block anew, and fails on tags that have nothing to do with it
+    image.load()  # PNG may hold its EXIF after the pixels, TIFF turns itself
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _grey(values: npt.NDArray[np.integer]) -> Pixels:
@@ -114,5 +152,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"is too large: {error}"
+        return f"is larger than max_pixels: {error}"
     return str(error) or type(error).__name__

@@ -4,18 +4,39 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TimmWrapperImageProcessor,
+)
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import is_timm_available
 from transformers.utils import logging as transformers_logging
 
+from imgcls.anatomy import Size, own_size
 from imgcls.batch import Preprocessing
 from imgcls.errors import ConfigError, RunError
 
 log = logging.getLogger(__name__)
 
+# architectures whose input is not an image as such
+_UNUSABLE = {
+    "dinat": "needs natten, which imgcls does not support",
+    "imagegpt": "takes colour clusters in place of pixels",
+    "shieldgemma2": "needs a text beside the image",
+    "siglip2": "takes patches in place of images; siglip takes images",
+}
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "bilinear", 5: "bilinear"}  # of Pillow
 _KEY = "model.init_args.model_name"
 
@@ -36,7 +57,7 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> P
     set_classes(config, class_names)
     if not pretrained:
         return build(config)
-    transformers_logging.set_verbosity_error()  # its table of reshaped weights; the head's are expected, others we report
+    transformers_logging.set_verbosity_error()  # its table of reshaped weights: _report_missing is shorter
     transformers_logging.disable_progress_bar()
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
@@ -50,7 +71,17 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> P
         raise _load_error(model_name, error) from error
     network.train()  # from_pretrained leaves evaluation mode, and Lightning keeps it
     _report_missing(network, info, model_name)
-    return network  # type: ignore[no-any-return]
+    processor = _image_processor(model_name, config)
+    if processor is not None and _colours(processor).is_bgr:
+        _turn_to_rgb(network)
+    return network
+
+
+def _turn_to_rgb(network: nn.Module) -> None:
+    """Let a network that was trained on BGR images (mobilevit, pp_lcnet) take RGB: turn its first kernels round."""
+    stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
+    with torch.no_grad():
+        stem.weight.copy_(stem.weight.flip(1))
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:
@@ -60,7 +91,7 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
     except ImportError as error:
         raise ConfigError(f"{_KEY}: {_first_line(error)}") from error
     except ValueError as error:
-        raise ConfigError(f"{_KEY}: {config.model_type!r} is no image classifier: {_first_line(error)}") from error
+        raise ConfigError(f"{_KEY}: {config.model_type} cannot be built: {_first_line(error)}") from error
     return network.train()
 
 
@@ -76,7 +107,7 @@ def build_recorded(record: dict[str, Any], class_names: list[str]) -> PreTrained
 def record_of(network: PreTrainedModel) -> dict[str, Any]:
     """Return the network's config as plain values."""
     record: dict[str, Any] = json.loads(network.config.to_json_string(use_diff=False))
-    record["architectures"] = network.config.architectures
+    record["architectures"] = [type(network).__name__]
     return record
 
 
@@ -88,9 +119,15 @@ def load_config(model_name: str) -> PreTrainedConfig:
         RunError: If the Hub cannot be reached.
     """
     try:
-        return AutoConfig.from_pretrained(local_or_hub(model_name))
-    except (OSError, ValueError, KeyError) as error:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(local_or_hub(model_name), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _load_error(model_name, error) from error
+    reason = _UNUSABLE.get(config.model_type)
+    if reason is None and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        reason = "is no image classifier in transformers"
+    if reason is not None:
+        raise ConfigError(f"{_KEY}: {model_name!r} cannot be used: its architecture {config.model_type} {reason}")
+    return config
 
 
 def local_or_hub(model_name: str) -> str:
@@ -105,7 +142,9 @@ def local_or_hub(model_name: str) -> str:
             raise ConfigError(f"{_KEY}: the folder {model_name!r} holds no config.json")
         return str(path)
     if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or path.exists():
-        raise ConfigError(f"{_KEY}: no folder {model_name!r}; give a folder with config.json, or a Hub id such as microsoft/resnet-18")
+        raise ConfigError(
+            f"{_KEY}: no folder {model_name!r}; give a folder with config.json, or a Hub id such as microsoft/resnet-18"
+        )
     return model_name
 
 
@@ -114,90 +153,121 @@ def set_classes(config: PreTrainedConfig, class_names: list[str]) -> None:
     config.num_labels = len(class_names)  # some models (pvt) read this alone
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
-    config.architectures = config.architectures or []  # None fails where several models share a type (deit, levit, perceiver)
+    config.architectures = config.architectures or []  # None fails where models share a type (deit, levit, perceiver)
     for key, value in {"label_names": list(class_names), "num_classes": len(class_names)}.items():
         if hasattr(config, key):  # timm's wrapper keeps the former labels here, and would write them out again
             setattr(config, key, value)
 
 
 def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessing:
-    """Read how a pretrained model expects its images; ImageNet's values, and a line that says so, where it is not stated."""
-    timm_record = getattr(config, "pretrained_cfg", None)
-    if timm_record:
-        return _from_timm(timm_record)
+    """Read how a pretrained model expects its images; where it is not stated, say so and take ImageNet's values.
+
+    Raises:
+        ConfigError: If its image processor cannot be followed.
+        RunError: If the Hub cannot be reached.
+    """
+    processor = _image_processor(model_name, config)
+    if processor is None:
+        usual = _imagenet(config)
+        log.info("%s states no preprocessing; ImageNet's mean and std at %s x %s are used", model_name, *usual.size)
+        return usual
+    colours = _colours(processor)
+    size, shortest_edge = _geometry(processor, colours)
+    mean, std = (tuple(float(f"{value:.6g}") for value in values) for values in (colours.mean, colours.std))
+    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std)
+
+
+def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProcessor | None:
     try:
-        record, _ = BaseImageProcessor.get_image_processor_dict(local_or_hub(model_name))
-    except OSError:
-        preprocessing = _imagenet(config)
-        log.info("%s states no preprocessing; ImageNet's mean and std at %s x %s are used", model_name, *preprocessing.size)
-        return preprocessing
-    return _from_processor(record, config)
+        return AutoImageProcessor.from_pretrained(local_or_hub(model_name), trust_remote_code=False)
+    except OSError as error:
+        if _is_unreachable(model_name, error):
+            raise _load_error(model_name, error) from error
+    except (ValueError, TypeError) as error:
+        raise _load_error(model_name, error) from error
+    if config.model_type != "timm_wrapper" or not is_timm_available():
+        return None
+    import timm  # an extra
+
+    record = timm.get_pretrained_cfg(config.architecture)
+    return TimmWrapperImageProcessor(record.to_dict()) if record else None
+
+
+def _interpolation(processor: BaseImageProcessor) -> str:
+    named: str = getattr(processor, "data_config", {}).get("interpolation", "")  # of timm
+    return named if named in _RESAMPLE.values() else _RESAMPLE.get(getattr(processor, "resample", 2), "bilinear")
 
 
 def _imagenet(config: PreTrainedConfig) -> Preprocessing:
-    height, width = _pair(getattr(config, "image_size", None) or 224)
+    height, width = own_size(config) or (224, 224)
     return Preprocessing(size=(height, width), shortest_edge=round(min(height, width) / 0.875))
 
 
-def _from_timm(record: dict[str, Any]) -> Preprocessing:
-    _, height, width = record.get("input_size", (3, 224, 224))
-    share = record.get("crop_pct") or 0.875
-    squash = record.get("crop_mode") == "squash" or height != width
-    interpolation = record.get("interpolation") or "bicubic"
-    return Preprocessing(
-        size=(height, width),
-        shortest_edge=None if squash else int(min(height, width) / share),
-        interpolation=interpolation if interpolation in _RESAMPLE.values() else "bicubic",
-        mean=tuple(record.get("mean") or Preprocessing.mean),
-        std=tuple(record.get("std") or Preprocessing.std),
-    )
+class _Colours(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    is_bgr: bool
 
 
-def _from_processor(record: dict[str, Any], config: PreTrainedConfig) -> Preprocessing:
-    size = record.get("size") or getattr(config, "image_size", None) or 224
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-    crop = record.get("crop_size") if record.get("do_center_crop") else None
-    if shortest and crop is None:
-        # ConvNeXt: enlarge by crop_pct and crop below 384 pixels, squash from there
-        share = record.get("crop_pct") or 0.875
-        target, shortest = (shortest, shortest), None if shortest >= 384 else int(shortest / share)
-    else:
-        target = _pair(crop if crop is not None else size)
-        shortest = shortest or (_shortest(size) if crop is not None else None)
-    mean, std = _normalization(record)
-    return Preprocessing(
-        size=target,
-        shortest_edge=shortest,
-        interpolation=_RESAMPLE.get(record.get("resample", 2), "bilinear"),
-        mean=mean,
-        std=std,
-    )
+def _colours(processor: BaseImageProcessor) -> _Colours:
+    """Mean and std in RGB order for pixels scaled to 0..1, whatever way they come about, and whether the result is BGR.
+
+    Each processor class has ways of its own (crop shares, offsets, normalising twice, defaults that its file does not
+    repeat), so what it does is measured on images that show it, here and in ``_geometry``, rather than read.
+    """
+    black, white, red = (_centre(processor, colour) for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0)))
+    is_bgr = int((red - black).argmax()) == 2
+    if is_bgr:
+        black, white = black.flip(0), white.flip(0)
+    std = 1 / (white - black)
+    return _Colours(-black * std, std, is_bgr)
 
 
-def _normalization(record: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Fold rescaling, offset and normalisation into one mean and std for pixels scaled to 0..1."""
-    factor = 255 * record.get("rescale_factor", 1 / 255) if record.get("do_rescale", True) else 255.0
-    offset = 1.0 if record.get("rescale_offset") else 0.0
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if record.get("do_normalize", True):
-        mean = tuple(record.get("image_mean") or Preprocessing.mean)
-        std = tuple(record.get("image_std") or Preprocessing.std)
-    again = std if record.get("include_top") else (1.0, 1.0, 1.0)  # EfficientNet normalises twice
-    return (
-        tuple((m + offset) / factor for m in mean),
-        tuple(s * a / factor for s, a in zip(std, again, strict=True)),
-    )
+def _centre(processor: BaseImageProcessor, colour: tuple[int, int, int]) -> Tensor:
+    result = _run(processor, np.full((64, 64, 3), colour, np.uint8))
+    return result[:, result.shape[1] // 2, result.shape[2] // 2]  # its borders may be padding
 
 
-def _pair(size: Any) -> tuple[int, int]:  # noqa: ANN401 - as the JSON has it
-    if isinstance(size, dict):
-        return (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
-    return (size[0], size[1]) if isinstance(size, (list, tuple)) else (size, size)
+def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, int | None]:
+    """Size of the result, and the shorter side before the crop; None where both sides are resized for themselves."""
+    size, wide = _view(processor, colours, 480, 640)
+    other, tall = _view(processor, colours, 960, 720)
+    lengths = [*wide, *tall]
+    if size == other and _close(lengths, [size[0], 0.75 * size[1], 0.75 * size[0], size[1]]):
+        return size, None
+    shortest = round(max(lengths))
+    if size != other or not _close(lengths, [shortest] * 4):
+        size = size if size == other else (min(size), min(size))
+        instead = f"shorter side {shortest} pixels, then a crop of {size[0]} x {size[1]}"
+        log.info("%s stretches, pads or varies in size; instead: %s", type(processor).__name__, instead)
+    return size, shortest
 
 
-def _shortest(size: Any) -> int | None:  # noqa: ANN401 - as the JSON has it
-    height, width = _pair(size)
-    return height if height == width else None
+def _view(processor: BaseImageProcessor, colours: _Colours, height: int, width: int) -> tuple[Size, list[float]]:
+    """Size of the result, and how long the shorter side became before any crop, judged vertically and horizontally."""
+    y, x = (np.mgrid[:height, :width] + 0.5) * (255 / np.array([height, width]))[:, None, None]
+    result = _run(processor, np.stack([x, y, x], -1).round().astype(np.uint8))
+    result = result.flip(0) if colours.is_bgr else result
+    horizontal, vertical, _ = result * colours.std[:, None, None] + colours.mean[:, None, None]
+    steps = height * _slope(vertical.mean(1)), width * _slope(horizontal.mean(0))  # source pixels for a pixel
+    return (result.shape[1], result.shape[2]), [min(height, width) / step for step in steps]
+
+
+def _run(processor: BaseImageProcessor, pixels: NDArray[np.uint8]) -> Tensor:
+    result: Tensor = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0].float()
+    if result.ndim != 3 or len(result) != 3:
+        raise ConfigError(f"{_KEY}: its {type(processor).__name__} gives {tuple(result.shape)}, not (3, height, width)")
+    return result
+
+
+def _slope(ramp: Tensor) -> float:
+    inner = ramp[len(ramp) // 5 : -(len(ramp) // 5)]  # clear of padding
+    steps = torch.arange(len(inner)) - (len(inner) - 1) / 2
+    return float((steps * inner).sum() / (steps * steps).sum())
+
+
+def _close(lengths: list[float], expected: list[float]) -> bool:
+    return all(abs(length / value - 1) < 0.015 for length, value in zip(lengths, expected, strict=True))
 
 
 def _report_missing(network: PreTrainedModel, info: dict[str, Any], model_name: str) -> None:
@@ -205,7 +275,9 @@ def _report_missing(network: PreTrainedModel, info: dict[str, Any], model_name: 
     new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     total = len(network.state_dict())
     if len(new) > total / 2:
-        raise ConfigError(f"{_KEY}: {model_name!r} holds weights for {total - len(new)} of {total} tensors only; it is another network")
+        raise ConfigError(
+            f"{_KEY}: {model_name!r} holds weights for {total - len(new)} of {total} tensors; it is another network"
+        )
     if new:
         names = sorted(new)
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
@@ -215,8 +287,7 @@ def _report_missing(network: PreTrainedModel, info: dict[str, Any], model_name: 
 def _load_error(model_name: str, error: Exception) -> ConfigError | RunError:
     if os.path.isdir(os.path.expanduser(model_name)):
         return ConfigError(f"{_KEY}: the folder {model_name!r} cannot be loaded: {_first_line(error)}")
-    text = str(error)
-    if any(sign in text for sign in ("offline", "couldn't connect", "connection", "Connection", "internet")):
+    if _is_unreachable(model_name, error):
         return RunError(
             f"{_KEY}: {model_name!r} is neither in the local cache nor can the Hub be reached; "
             "connect once, or give a local folder"
@@ -224,5 +295,10 @@ def _load_error(model_name: str, error: Exception) -> ConfigError | RunError:
     return ConfigError(f"{_KEY}: {model_name!r} cannot be loaded: {_first_line(error)}")
 
 
+def _is_unreachable(model_name: str, error: Exception) -> bool:
+    signs = ("offline", "couldn't connect", "connection", "Connection", "internet")
+    return not os.path.isdir(os.path.expanduser(model_name)) and any(sign in str(error) for sign in signs)
+
+
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

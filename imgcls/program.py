@@ -3,12 +3,9 @@
 import logging
 import sys
 import traceback
-from argparse import ArgumentError
-
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from imgcls.cli import ImgclsCLI
-from imgcls.errors import ImageError, ImgclsError
+from imgcls.explain import explain
 from imgcls.quiet import quieten
 
 
@@ -36,45 +33,8 @@ def run(arguments: list[str], debug: bool = False) -> None:
         raise SystemExit(code) from None
 
 
-def explain(error: BaseException) -> tuple[str, int]:
-    """Return what to print for an error, and the exit code."""
-    for cause in _causes(error):
-        if isinstance(cause, ImgclsError):
-            return _of_worker(str(cause)), cause.exit_code
-        if isinstance(cause, ImageError):
-            return f"{_of_worker(str(cause))}; remove or replace the file", 2
-    if isinstance(error, ArgumentError):
-        return _of_parser(str(error)), 2
-    if isinstance(error, MisconfigurationException):
-        return _first_line(error), 2
-    return f"the run failed: {type(error).__name__}: {_of_worker(str(error))} (--debug shows where)", 1
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def _of_worker(text: str) -> str:
-    """Take the error out of the report that a loader worker sends."""
-    if "Original Traceback" in text:
-        last = text.strip().splitlines()[-1]
-        return last.partition(": ")[2] or last
-    return text
-
-
-def _of_parser(text: str) -> str:
-    return text
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
 def _talk() -> None:
+    """Print what imgcls itself says, on stderr: standard output is for results."""
     logger = logging.getLogger("imgcls")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -12,8 +12,9 @@ _WARNINGS = (
     ".*dirpath has changed from",  # a checkpoint used in another run folder
     ".*Checkpoint directory .* exists and is not empty",  # two savers share the run's folder
     ".*It is recommended to use `self.log\\(.*sync_dist=True\\)`",  # our metrics are computed over all processes
-    ".*precision=16.* is supported for historical reasons",  # the user's guide writes 16
+    ".*is supported for historical reasons but its usage is discouraged",  # precision: 16, as the user's guide has it
     ".*Trying to infer the `batch_size` from an ambiguous collection",  # no value of ours is averaged over batches
+    "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # an evaluation needs none of them
     ".*LightningCLI's args parameter is intended to run from within Python",  # that is how main(args) is used
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
 )
@@ -21,8 +22,13 @@ _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "light
 
 
 def quieten() -> None:
-    """Hide tips, device listings and warnings of other packages; errors stay."""
+    """Hide tips, device listings and warnings of other packages; what is left is one line each, and errors stay."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _one_line
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {message}\n"

@@ -1,5 +1,6 @@
 """Where samples come from: a table of ids and labels, and a way to read the pixels of one."""
 
+import csv
 import os
 import re
 from functools import cached_property
@@ -107,7 +108,7 @@ class PathListDataset(ImageDataset):
 
 
 def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:
-    """List the files below a folder, links to folders followed once.
+    """List the files below a folder; links to folders are followed once, and last, so that a folder keeps its own name.
 
     Returns:
         The sorted candidate image files, and the ignored files with the rule that ignores each.
@@ -116,26 +117,31 @@ def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:
     ignored: dict[str, str] = {}
     seen: set[str] = set()
     folders = [root]
-    while folders:
-        folder = folders.pop()
+    links: list[str] = []
+    while folders or links:
+        folder = (folders or links).pop(0)
         real = os.path.realpath(folder)
         if real in seen:
+            ignored[folder] = "a link to a folder that is used already"
             continue
         seen.add(real)
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            rule = _ignore_rule(entry.name)
-            if rule:
+            is_link = entry.is_symlink() and os.path.isdir(entry.path)
+            is_folder = entry.is_dir(follow_symlinks=False) or is_link
+            if rule := _ignore_rule(entry.name, is_folder):
                 ignored[entry.path] = rule
-            elif entry.is_dir():
-                folders.append(entry.path)
+            elif is_folder:
+                (links if is_link else folders).append(entry.path)
             else:
                 files.append(entry.path)
     return sorted(files), ignored
 
 
-def _ignore_rule(name: str) -> str:
+def _ignore_rule(name: str, is_folder: bool) -> str:
     if name.startswith("."):
         return "hidden"
+    if is_folder:
+        return ""
     if name.lower() in JUNK_FILES:
         return "written by a file browser"
     if os.path.splitext(name)[1].lower() in COMPANION_SUFFIXES:
@@ -179,9 +185,12 @@ def _expand(path: str) -> list[str]:
 
 def _paths_in_csv(path: str) -> list[str]:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    except (ValueError, OSError) as error:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            table = csv.DictReader(file)
+            columns = table.fieldnames or []
+            files = [row.get("path") or "" for row in table]
+    except (csv.Error, OSError) as error:
         raise ConfigError(f"--images {path}: cannot be read as CSV: {error}") from error
-    if "path" not in table.columns:
-        raise ConfigError(f"--images {path}: has no column 'path'; it has {', '.join(map(repr, table.columns))}")
-    return [os.path.join(os.path.dirname(path), file) for file in table["path"]]
+    if "path" not in columns:
+        raise ConfigError(f"--images {path}: has no column 'path'; it has {', '.join(map(repr, columns)) or 'none'}")
+    return [os.path.join(os.path.dirname(path), file) for file in files]

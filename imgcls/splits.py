@@ -184,7 +184,7 @@ def _labels(data: ImageDataset, split: str) -> pd.Series:
 
 
 def _name(data: ImageDataset) -> str:
-    return os.fspath(getattr(data, "root", type(data).__name__))
+    return str(getattr(data, "root", type(data).__name__))
 
 
 def _some(names: list[str]) -> str:

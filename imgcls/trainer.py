@@ -18,6 +18,23 @@ log = logging.getLogger(__name__)
 TRAINER_DEFAULTS = {"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False}
 
 
+def check_devices(options: dict[str, Any]) -> None:
+    """Refuse devices that this machine lacks, before any image or model is looked at.
+
+    Raises:
+        ConfigError: Says what was asked for and what takes what there is.
+    """
+    asked = {key: options[key] for key in ("accelerator", "devices", "num_nodes")}
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    try:
+        Trainer(**asked, **silent)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"trainer: {_first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
+            "accelerator: auto and devices: auto take what this machine has"
+        ) from error
+
+
 def build_trainer(
     options: dict[str, Any], callbacks: list[Callback], files: AtomicCheckpointIO, folder: Path | None, fitting: bool
 ) -> Trainer:
@@ -31,7 +48,7 @@ def build_trainer(
         fitting: Whether the run trains.
 
     Raises:
-        ConfigError: If the Trainer cannot be built on this machine.
+        ConfigError: If an argument of the Trainer is wrong.
     """
     chosen = {
         "callbacks": callbacks,
@@ -47,16 +64,20 @@ def build_trainer(
     try:
         return Trainer(**options | chosen)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise ConfigError(_reason(error, options)) from error
+        raise ConfigError(f"trainer: {_first_line(error)}") from error
 
 
 def _precision(options: dict[str, Any]) -> Any:  # noqa: ANN401 - as the Trainer takes it
-    if options["precision"] is not None:
-        return options["precision"]
     on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
-    precision = best_precision(on_gpu)
-    log.info("precision: %s, chosen for this %s", precision, "GPU" if on_gpu else "processor")
-    return precision
+    given = options["precision"]
+    if given is None:
+        precision = best_precision(on_gpu)
+        log.info("precision: %s, chosen for this %s", precision, "GPU" if on_gpu else "processor")
+        return precision
+    if str(given) in {"16", "16-mixed"} and not on_gpu:
+        log.info("precision: %s needs a GPU; bf16-mixed is used on this processor", given)
+        return "bf16-mixed"
+    return given
 
 
 def best_precision(on_gpu: bool) -> str:
@@ -77,12 +98,8 @@ def _logger(given: Any, folder: Path | None) -> Any:  # noqa: ANN401 - as the Tr
     return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
 
 
-def _reason(error: Exception, options: dict[str, Any]) -> str:
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    asked = f"accelerator: {options['accelerator']}, devices: {options['devices']}"
-    if "supported gpu backend" in line or "accelerator" in line.lower() or "devices" in line.lower():
-        return f"trainer: {line} ({asked}); accelerator: auto and devices: auto take what this machine has"
-    return f"trainer: {line}"
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _as_list(plugins: Any) -> list[Any]:  # noqa: ANN401 - None, one or several

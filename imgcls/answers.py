@@ -1,0 +1,83 @@
+"""Writes answers.json: the help texts and the keys of the real parser, for answers before the parser is imported.
+
+Run it after changing an option, a default or a docstring: ``python -m imgcls.answers``; a test compares.
+"""
+
+import inspect
+import json
+import os
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import yaml
+
+import imgcls
+from imgcls.arguments import COMMANDS
+from imgcls.cli import ImgclsCLI
+
+FILE = Path(__file__).with_name("answers.json")
+_WIDTH = "100"
+
+
+def collect() -> dict[str, Any]:
+    """Ask the real parser for its help and its keys."""
+    sections = _printed_config("fit")
+    model, data = sections["model"]["init_args"], sections["data"]["init_args"]
+    classes = {f"imgcls.{name}": _arguments(name) for name in imgcls.__all__ if _is_configurable(name)}
+    classes |= {"imgcls.ImageClassifier": model, "imgcls.ImageDataModule": data}
+    options = {command: sorted(_printed_config(command).keys() - sections.keys()) for command in COMMANDS}
+    return {
+        "help": {command: _help(command) for command in COMMANDS},
+        "sections": sections,
+        "options": options,
+        "classes": classes,
+    }
+
+
+def _printed_config(command: str) -> dict[str, Any]:
+    config: dict[str, Any] = _keys(yaml.safe_load(_output([command, "--print_config"])))
+    return config
+
+
+def _keys(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+    """Keep the keys of a configuration and forget its values."""
+    return {key: _keys(item) for key, item in value.items()} or None if isinstance(value, dict) else None
+
+
+def _is_configurable(name: str) -> bool:
+    return inspect.isclass(getattr(imgcls, name)) and "samples" in dir(getattr(imgcls, name)) or name == "MetricsLogger"
+
+
+def _arguments(name: str) -> dict[str, None]:
+    return dict.fromkeys(inspect.signature(getattr(imgcls, name)).parameters)
+
+
+def _help(command: str) -> str:
+    usage = f"usage: imgcls {command} [--config FILE.yaml ...] [--section.key VALUE ...]"
+    parts = [usage, COMMANDS[command][0].upper() + COMMANDS[command][1:] + "."]
+    parts += [_after(_output([command, f"--{section}.help"]), "Help for") for section in ("data", "model")]
+    parts.append(_after(_output([command, "--help"]), "options:", keep=True))
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def _after(text: str, mark: str, keep: bool = False) -> str:
+    """Leave out the usage, which repeats every option."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(mark))
+    return "\n".join(line.rstrip() for line in lines[start if keep else start + 1 :])
+
+
+def _output(arguments: list[str]) -> str:
+    with redirect_stdout(StringIO()) as output, mock.patch.dict(os.environ, COLUMNS=_WIDTH):
+        try:
+            ImgclsCLI(arguments)
+        except SystemExit:
+            return output.getvalue()
+    raise AssertionError(f"{arguments} ran")
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(collect(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

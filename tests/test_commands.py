@@ -1,0 +1,217 @@
+"""fit, validate, test and predict through the real entry point."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from imgcls.entry import main
+from tests.runs import arguments, assert_same_weights, fails, load
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with test data."""
+    out = tmp_path_factory.mktemp("runs")
+    main(["fit", *arguments(photos, tiny_model, out, f"--data.dataset_classes.test={test_photos}")])
+    return out / "run" / "version_0"
+
+
+def table_of(output: str) -> dict[str, list[str]]:
+    """The last table that a command printed: metric -> values."""
+    rows = [line.split() for line in output.splitlines()]
+    start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
+    return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}
+
+
+def test_fit_writes_the_run_folder(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"config.yaml", "metrics.csv", "splits.csv", "data.json", "checkpoints"}
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_fit_records_every_epoch_once(run: Path) -> None:
+    table = pd.read_csv(run / "metrics.csv")
+    assert list(table["epoch"]) == [0, 1]
+    expected = {f"{s}_{m}" for s in ("train", "validation") for m in ("loss", "accuracy", "precision", "recall", "f1_score")}
+    assert expected <= set(table.columns)
+    assert table[sorted(expected)].notna().all(axis=None)
+
+
+def test_fit_records_the_split(run: Path, photos: Path) -> None:
+    table = pd.read_csv(run / "splits.csv")
+    assert table["split"].value_counts().to_dict() == {"train": 48, "validation": 12, "test": 18}
+    assert table.groupby("split")["label"].value_counts().unstack().loc["validation"].tolist() == [4, 4, 4]
+    in_folder = {str(path) for path in photos.rglob("*.png")}
+    assert set(table["path"][table["split"] != "test"]) == in_folder
+    assert json.loads((run / "data.json").read_text()) == {"used": 78, "unused": []}
+
+
+def test_fit_ends_with_the_folder(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1] == str(tmp_path / "run" / "version_0")
+    assert set(table_of(output)) == {"loss", "accuracy", "precision", "recall", "f1_score"}
+
+
+def test_saved_config_gives_the_same_weights(run: Path, tmp_path: Path) -> None:
+    main(["fit", "--config", str(run / "config.yaml"), f"--experiment.output_dir={tmp_path}"])
+    assert_same_weights(run / "checkpoints/last.ckpt", tmp_path / "run/version_0/checkpoints/last.ckpt")
+    again = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    first = yaml.safe_load((run / "config.yaml").read_text())
+    assert again.pop("experiment") | {"output_dir": ""} == first.pop("experiment") | {"output_dir": ""}
+    assert again == first
+    assert first["ckpt_path"] is None
+    assert first["trainer"]["precision"] is None
+
+
+def test_second_fit_gets_the_next_version(run: Path, photos: Path, tiny_model: Path) -> None:
+    main(["fit", *arguments(photos, tiny_model, run.parent.parent, "--trainer.max_epochs=1")])
+    assert (run.parent / "version_1" / "checkpoints" / "last.ckpt").is_file()
+    assert len(pd.read_csv(run / "metrics.csv")) == 2
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_evaluation_needs_the_checkpoint_alone(
+    run: Path, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main([command, "--ckpt_path", str(run / "checkpoints/best.ckpt")])
+    table = table_of(capsys.readouterr().out)
+    if command == "validate":
+        recorded = pd.read_csv(run / "metrics.csv")
+        best = recorded.loc[recorded["validation_f1_score"].idxmax()]
+        assert table["f1_score"] == [f"{best['validation_f1_score']:.4f}"]
+        assert table["loss"] == [f"{best['validation_loss']:.4f}"]
+    assert set(table) == {"loss", "accuracy", "precision", "recall", "f1_score"}
+
+
+def test_test_agrees_with_predictions(
+    run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(run / "checkpoints/best.ckpt")
+    main(["test", "--ckpt_path", checkpoint])
+    accuracy = table_of(capsys.readouterr().out)["accuracy"]
+    main(["predict", "--ckpt_path", checkpoint, "--images", str(test_photos), "--output", str(tmp_path / "p.csv")])
+    table = pd.read_csv(tmp_path / "p.csv")
+    truth = table["path"].map(lambda path: Path(path).parent.name)
+    assert [f"{(table['prediction'] == truth).mean():.4f}"] == accuracy
+
+
+def test_predict_accounts_for_every_file(run: Path, test_photos: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(test_photos / "red", images)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    single = test_photos / "blue" / "000.png"
+    (tmp_path / "list.csv").write_text(f"path\nimages/001.png\n{single}\n")
+    given = ["--images", str(images), str(single), "--images", str(tmp_path / "list.csv")]
+    main(["predict", "--ckpt_path", str(run / "checkpoints/best.ckpt"), *given, f"--output={tmp_path / 'p.csv'}"])
+    table = pd.read_csv(tmp_path / "p.csv", dtype={"error": str})
+    assert list(table.columns) == ["path", "prediction", "probability", "prob_blue", "prob_green", "prob_red", "error"]
+    assert list(table["path"]) == sorted([*map(str, images.iterdir()), str(single)])
+    broken = table.set_index("path").loc[str(images / "broken.jpg")]
+    assert broken["error"] == "Truncated File Read"
+    assert broken[["prediction", "probability", "prob_red"]].isna().all()
+    good = table[table["error"].isna()]
+    assert (good[["prob_blue", "prob_green", "prob_red"]].sum(axis=1) - 1).abs().max() < 1e-5
+    assert (good["probability"] == good[["prob_blue", "prob_green", "prob_red"]].max(axis=1)).all()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_predict_does_not_overwrite(run: Path, test_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["predict", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--images", str(test_photos / "red")]
+    main(line)
+    written = run / "predictions.csv"
+    assert len(pd.read_csv(written)) == 6
+    code, message = fails(line, capsys)
+    assert (code, "--overwrite" in message, str(written) in message) == (2, True, True)
+    main([*line, "--overwrite", "true"])
+    written.unlink()
+
+
+def test_checkpoint_works_with_training_folder_and_model_gone(
+    photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "train")
+    shutil.copytree(tiny_model, tmp_path / "model")
+    main(["fit", *arguments(tmp_path / "train", tmp_path / "model", tmp_path / "out", "--trainer.max_epochs=1")])
+    checkpoint = tmp_path / "moved.ckpt"
+    (tmp_path / "out/run/version_0/checkpoints/best.ckpt").rename(checkpoint)
+    for gone in ("train", "model", "out"):
+        shutil.rmtree(tmp_path / gone)
+    line = ["--ckpt_path", str(checkpoint)]
+    main(["predict", *line, "--images", str(test_photos), "--output", str(tmp_path / "p.csv")])
+    assert set(pd.read_csv(tmp_path / "p.csv")["prediction"]) <= {"blue", "green", "red"}
+    capsys.readouterr()
+    main(["test", *line, f"--data.dataset_classes.test={test_photos}"])
+    assert "accuracy" in table_of(capsys.readouterr().out)
+    code, message = fails(["test", *line], capsys)
+    assert (code, "--data.dataset_classes.test" in message) == (2, True)
+
+
+def test_labels_match_by_name(run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--trainer.precision=32"])
+    whole = table_of(capsys.readouterr().out)
+    for name in ("green", "red"):  # the first class is missing
+        shutil.copytree(test_photos / name, tmp_path / "part" / name)
+    main(["predict", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--images", str(test_photos), f"--output={tmp_path}/p.csv", "--trainer.precision=32"])
+    table = pd.read_csv(tmp_path / "p.csv")
+    truth = table["path"].map(lambda path: Path(path).parent.name)
+    correct = (table["prediction"] == truth)[truth != "blue"].mean()
+    capsys.readouterr()
+    main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), f"--data.dataset_classes.test={tmp_path / 'part'}", "--trainer.precision=32"])
+    assert table_of(capsys.readouterr().out)["accuracy"] == [f"{correct:.4f}"]
+    assert f"{(table['prediction'] == truth).mean():.4f}" == whole["accuracy"][0]
+
+
+def test_unknown_class_in_test_data(run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(test_photos, tmp_path / "more")
+    (tmp_path / "more" / "red").rename(tmp_path / "more" / "pink")
+    code, message = fails(
+        ["test", "--ckpt_path", str(run / "checkpoints/best.ckpt"), f"--data.dataset_classes.test={tmp_path / 'more'}"], capsys
+    )
+    assert code == 2
+    assert "['pink']" in message
+    assert "['blue', 'green', 'red']" in message
+
+
+def test_checkpoint_holds_what_the_contract_says(run: Path) -> None:
+    content = load(run / "checkpoints/best.ckpt")
+    record = content["imgcls"]
+    assert record["class_names"] == ["blue", "green", "red"]
+    assert record["network"]["model_type"] == "resnet"
+    assert record["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert content["state_dict"]["temperature"] == 1
+    split = content["ImageDataModule"]["split"]
+    assert (len(split["train"]), len(split["validation"])) == (48, 12)
+    assert content["ImageDataModule"]["eval"][0]["class_path"] == "albumentations.SmallestMaxSize"
+    assert json.loads(content["imgcls_config"])["data"]["init_args"]["batch_size"] == 8
+    assert record["versions"]["torch"]
+
+
+def test_trainer_of_the_checkpoint_is_not_used(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.limit_val_batches=1", "--trainer.max_epochs=1")])
+    limited = pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_loss"].iloc[0]
+    capsys.readouterr()
+    main(["validate", "--ckpt_path", str(tmp_path / "run/version_0/checkpoints/last.ckpt")])
+    assert table_of(capsys.readouterr().out)["loss"] != [f"{limited:.4f}"]
+
+
+def test_evaluation_without_checkpoint_names_the_newest(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, message = fails(["test"], capsys)
+    assert (code, "--ckpt_path" in message) == (2, True)
+    (tmp_path / "runs").symlink_to(run.parent.parent)
+    _, message = fails(["test"], capsys)
+    assert "best.ckpt" in message
+    assert "version_" in message

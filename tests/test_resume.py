@@ -1,0 +1,144 @@
+"""A run that is killed and resumed is the uninterrupted run."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from imgcls.entry import main
+from tests.runs import arguments, assert_same_weights, fails, load, program
+
+KILLER = "{class_path: tests.killer.Killer, init_args: {epoch: 2, batch: 3}}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_after_sigkill_is_bit_for_bit(workers: int, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=5", f"--data.num_workers={workers}", "--model.freeze_encoder=0.3"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path / "whole", *more)])
+    line = arguments(photos, tiny_model, tmp_path / "killed", *more)
+    killed = program("fit", *line, f"--trainer.callbacks=[{KILLER}]")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    main(["fit", *line, "--ckpt_path=last"])
+
+    whole, resumed = tmp_path / "whole/run/version_0", tmp_path / "killed/run/version_0"
+    assert [path.name for path in resumed.parent.iterdir()] == ["version_0"]
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_same_weights(whole / "checkpoints" / name, resumed / "checkpoints" / name)
+    ours, theirs = (load(folder / "checkpoints/last.ckpt") for folder in (whole, resumed))
+    assert_equal(ours["optimizer_states"], theirs["optimizer_states"])
+    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(whole / "metrics.csv"), pd.read_csv(resumed / "metrics.csv"), check_exact=True
+    )
+
+
+def assert_equal(ours: object, theirs: object) -> None:
+    """Compare nested lists and dicts of tensors and numbers."""
+    if isinstance(ours, torch.Tensor):
+        assert isinstance(theirs, torch.Tensor)
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert isinstance(theirs, dict)
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_equal(ours[key], theirs[key])
+    elif isinstance(ours, list):
+        assert isinstance(theirs, list)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_equal(one, other)
+    else:
+        assert ours == theirs
+
+
+def test_path_opens_a_new_version(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    first = tmp_path / "run/version_0"
+    before = (first / "checkpoints/last.ckpt").read_bytes()
+    main([*line, "--ckpt_path", str(first / "checkpoints/last.ckpt")])
+    assert list(pd.read_csv(tmp_path / "run/version_1/metrics.csv")["epoch"]) == [0, 1]
+    assert (first / "checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_last_without_a_run(photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--ckpt_path=last")], capsys)
+    assert code == 2
+    assert str(tmp_path / "run") in message
+
+
+def test_last_passes_over_a_torn_file(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    checkpoints = tmp_path / "run/version_0/checkpoints"
+    content = (checkpoints / "last.ckpt").read_bytes()
+    (checkpoints / "last.ckpt").unlink()  # best.ckpt is the same file
+    (checkpoints / "last.ckpt").write_bytes(content[: len(content) // 2])
+    main([*line, "--ckpt_path=last"])
+    assert list(pd.read_csv(tmp_path / "run/version_0/metrics.csv")["epoch"]) == [0, 1]
+
+
+def test_resume_refuses_other_images(
+    tiny_model: Path, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "data")
+    line = ["fit", *arguments(tmp_path / "data", tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    shutil.copy(photos / "red" / "000.png", tmp_path / "data" / "red" / "copy.png")
+    (tmp_path / "data" / "red" / "001.png").unlink()
+    other = (photos / "red" / "002.png").read_bytes() + b"\0"
+    (tmp_path / "data" / "red" / "new.png").write_bytes(other)
+    code, message = fails([*line, "--ckpt_path=last"], capsys)
+    assert code == 2
+    assert "1 new or changed" in message
+    assert "new.png" in message
+
+
+def test_resume_refuses_other_classes(
+    tiny_model: Path, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "data")
+    line = ["fit", *arguments(tmp_path / "data", tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    (tmp_path / "data" / "red").rename(tmp_path / "data" / "pink")
+    code, message = fails([*line, "--ckpt_path=last"], capsys)
+    assert code == 2
+    assert "['pink']" in message
+    assert "'red'" in message
+
+
+def test_only_weights_load_starts_fresh(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main(line)
+    first = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    fresh = ["--experiment.only_weights_load=true", f"--ckpt_path={first}"]
+    main([*line, *fresh, "--model.optimizer_config.lr=1e-12", "--model.optimizer_config.weight_decay=0"])
+    second = tmp_path / "run/version_1/checkpoints/last.ckpt"
+    assert load(second)["epoch"] == 0
+    ours, theirs = load(first)["state_dict"], load(second)["state_dict"]
+    kernels = [name for name in ours if ours[name].ndim == 4]
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in kernels) < 1e-6
+    count = len(ours)
+    assert f"loaded {count} of {count} weights" in capsys.readouterr().err
+
+
+def test_killed_while_writing_leaves_a_whole_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """F01, F02: the process dies inside the write, with the temporary folder on another file system."""
+    line = arguments(photos, tiny_model, tmp_path)
+    killer = "{class_path: tests.killer.KillInWrite, init_args: {epoch: 1}}"
+    environment = os.environ | {"TMPDIR": "/dev/shm"}  # noqa: S108
+    killed = program("fit", *line, f"--trainer.callbacks=[{killer}]", env=environment)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    checkpoints = tmp_path / "run/version_0/checkpoints"
+    left = sorted(path.name for path in checkpoints.iterdir())
+    assert [name for name in left if not name.startswith(".")] == ["best.ckpt", "last.ckpt"]
+    assert any(name.endswith(".partial") for name in left)
+    assert load(checkpoints / "last.ckpt")["epoch"] == 0
+    main(["fit", *line, "--ckpt_path=last"])
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert load(checkpoints / "last.ckpt")["epoch"] == 1
