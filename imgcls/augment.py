@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a package index for news
 
@@ -23,9 +23,9 @@ from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 
 Spec = dict[str, Any]
-Item = A.BasicTransform | A.BaseCompose
+Item: TypeAlias = A.BasicTransform | A.BaseCompose
 
-_TRIES = 4  # of the random choices of a pipeline, before it is used
+NORMALIZE = "Normalize"
 _FLOATS = (
     "pixels stay uint8 and the model normalises them; remove the item, or put albumentations.Normalize in its place"
 )
@@ -53,7 +53,7 @@ class Pipeline:
         self.names = [f"{where}[{n}] {_class_path(spec)}" for n, spec in enumerate(specs)]
         self.items = [build_item(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
         self._compose = A.Compose(self.items)
-        self._dtype = np.float32 if any(isinstance(item, A.Normalize) for item in self.items) else np.uint8
+        self._dtype = np.float32 if any(map(_is_normalize, self.items)) else np.uint8
         self._seeds_globals = any(map(_is_foreign, self.items))
 
     def __call__(self, image: Pixels, seed: int) -> NDArray[Any]:
@@ -68,15 +68,16 @@ class Pipeline:
         """
         if self._seeds_globals:
             random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            np.random.seed(seed % 2**32)
             torch.default_generator.manual_seed(seed)
-        array = _apply(self._compose, image, seed)
+        _set_state(self._compose, seed)
+        array = _as_array(self._compose(image=image)["image"])
         if array.dtype != self._dtype:
             raise ConfigError(f"{self.where}: makes {array.dtype} pixels of some images; {_FLOATS}")
         return array
 
     def check(self, image: Pixels) -> tuple[int, int] | None:
-        """Try every item on a real image.
+        """Try every item on a real image, with and without those that are applied by chance.
 
         Returns:
             The height and width that every image gets, or None if they differ from image to image.
@@ -87,24 +88,27 @@ class Pipeline:
         height, width = image.shape[:2]
         other = cv2.resize(image, (width + width // 3 + 7, height))
         pictures = image, np.asarray(other, dtype=np.uint8)
-        sizes = {self._try(picture, seed) for picture in pictures for seed in range(_TRIES)}
+        sizes = {self._try(picture, by_chance) for picture in pictures for by_chance in (True, False)}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def _try(self, image: Pixels, seed: int) -> tuple[int, int]:
+    def _try(self, image: Pixels, by_chance: bool) -> tuple[int, int]:
         array: NDArray[Any] = image
         normalised = False
         for name, item in zip(self.names, self.items, strict=True):
-            normalised = normalised or isinstance(item, A.Normalize)
-            array = self._try_item(item, name, array, seed)
+            if item.p == 0 or (item.p < 1 and not by_chance):
+                continue
+            normalised = normalised or _is_normalize(item)
+            array = self._try_item(item, name, array)
             if array.dtype != np.uint8 and not normalised:
                 raise ConfigError(f"{name}: makes {array.dtype} pixels; {_FLOATS}")
         if array.ndim != 3 or array.shape[2] != 3:
             raise ConfigError(f"{self.where}: gives an image of shape {array.shape}; (H, W, 3) is needed")
         return array.shape[0], array.shape[1]
 
-    def _try_item(self, item: Item, name: str, array: NDArray[Any], seed: int) -> NDArray[Any]:
+    def _try_item(self, item: Item, name: str, array: NDArray[Any]) -> NDArray[Any]:
         try:
-            return _apply(A.Compose([item]), array, seed)
+            _set_state(item, seed=0)
+            return _as_array(item(image=array, force_apply=True)["image"])
         except ConfigError:
             raise
         except Exception as error:
@@ -142,23 +146,33 @@ def build_item(spec: Spec, where: str) -> Item:
 
 
 def find_normalization(specs: list[Spec] | None, where: str) -> Normalization | None:
-    """Return what the list's ``albumentations.Normalize`` does, None if it holds none."""
-    for number, spec in enumerate(specs or []):
-        if _class_path(spec).rsplit(".", 1)[-1] != NORMALIZE:
-            continue
-        item = build_item(spec, f"{where}[{number}]")
-        if not isinstance(item, A.Normalize):
-            continue
-        if item.normalization != "standard":
-            raise ConfigError(
-                f"{where}[{number}] {_class_path(spec)}: normalization {item.normalization!r} depends on each image "
-                "and cannot be kept with the model; use 'standard'"
-            )
-        scale = item.max_pixel_value / 255
-        mean = np.broadcast_to(np.asarray(item.mean) * scale, 3)
-        std = np.broadcast_to(np.asarray(item.std) * scale, 3)
-        return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
-    return None
+    """Return what the list's ``albumentations.Normalize`` does, None if it holds none.
+
+    Raises:
+        ConfigError: If it holds two, or one that does not treat every image alike.
+    """
+    found = [
+        (f"{where}[{number}] {_class_path(spec)}", item)
+        for number, spec in enumerate(specs or [])
+        if _class_path(spec).rsplit(".", 1)[-1] == NORMALIZE
+        and _is_normalize(item := build_item(spec, f"{where}[{number}]"))
+    ]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ConfigError(f"{found[1][0]}: the list normalises already, by {found[0][0]}; remove one of them")
+    [(name, item)] = found
+    if item.normalization != "standard" or item.p < 1:
+        raise ConfigError(
+            f"{name}: normalization {item.normalization!r} with p {item.p} differs from image to image and cannot be "
+            "kept with the model; use 'standard' with p 1"
+        )
+    if {np.size(item.mean), np.size(item.std)} - {1, 3}:
+        raise ConfigError(f"{name}: mean and std need one value, or three")
+    scale = item.max_pixel_value / 255
+    mean = np.broadcast_to(np.asarray(item.mean) * scale, 3)
+    std = np.broadcast_to(np.asarray(item.std) * scale, 3)
+    return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
 
 
 def eval_specs(preprocessing: Preprocessing) -> list[Spec]:
@@ -200,7 +214,9 @@ def _resampling(preprocessing: Preprocessing) -> dict[str, Any]:
 def _class_path(spec: Spec) -> str:
     if isinstance(spec, dict) and isinstance(spec.get("class_path"), str):
         return str(spec["class_path"])
-    raise ConfigError(f"augmentations: an item is {{class_path: albumentations.HorizontalFlip, init_args: ...}}, not {spec!r}")
+    raise ConfigError(
+        f"augmentations: an item is {{class_path: albumentations.HorizontalFlip, init_args: ...}}, not {spec!r}"
+    )
 
 
 def _find(class_path: str, name: str) -> Callable[..., Any]:
@@ -238,7 +254,9 @@ def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], name
     missing = [
         key
         for key, parameter in parameters.items()
-        if parameter.default is parameter.empty and key not in {*arguments, "image"} and parameter.kind is not parameter.VAR_POSITIONAL
+        if parameter.default is parameter.empty
+        and key not in {*arguments, "image"}
+        and parameter.kind is not parameter.VAR_POSITIONAL
     ]
     if missing:
         raise ConfigError(f"{name}: needs the argument {missing[0]!r}")
@@ -255,6 +273,11 @@ def _call_custom(function: Callable[..., Any], name: str, image: NDArray[Any], *
     return _as_array(result["image"])
 
 
+def _is_normalize(item: Item) -> bool:
+    # not a subclass, which may do something else
+    return type(item) is A.Normalize
+
+
 def _is_foreign(item: Item) -> bool:
     # code of the user's draws from the global generators, which Albumentations' own transforms leave alone
     if isinstance(item, A.Lambda) or not type(item).__module__.startswith("albumentations."):
@@ -262,15 +285,14 @@ def _is_foreign(item: Item) -> bool:
     return any(map(_is_foreign, getattr(item, "transforms", ())))
 
 
-def _apply(compose: A.Compose, image: NDArray[Any], seed: int) -> NDArray[Any]:
-    # not set_random_seed: it gives all transforms of the pipeline one and the same stream
-    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
-    return _as_array(compose(image=image)["image"])
+def _set_state(item: Item, seed: int) -> None:
+    # not set_random_seed: it gives all transforms of a pipeline one and the same stream
+    item.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
 
 
 def _as_array(image: object) -> NDArray[Any]:
     if isinstance(image, torch.Tensor):  # ToTensorV2
-        return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
+        return image.permute(1, 2, 0).numpy()
     return np.asarray(image)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from imgcls.anatomy import Anatomy, call, examine, interpolation_origin
+from imgcls.anatomy import Anatomy, Size, call, examine, interpolation_origin
+from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,13 @@ class Backbone(nn.Module):
     Args:
         network: The classifier.
         size: Height and width of its input in pixels.
+
+    Raises:
+        ConfigError: If the network has no head of its own, takes no images of that size, or has heads that it does not
+            average.
     """
 
-    def __init__(self, network: PreTrainedModel, size: tuple[int, int]) -> None:
+    def __init__(self, network: PreTrainedModel, size: Size) -> None:
         super().__init__()
         self.anatomy: Anatomy = examine(network, size)
         self._origin = interpolation_origin(network)
@@ -32,6 +37,8 @@ class Backbone(nn.Module):
         self._widths = [head.get_parameter("weight").shape[1] for head in self.heads]
         for number, name in enumerate(self.anatomy.heads):
             network.set_submodule(name, _Slot(number, self._widths))
+        if len(self.heads) > 1 and not _averages(network, torch.zeros(1, 3, *size), self._origin):
+            raise ConfigError(f"model.init_args.model_name: {type(network).__name__} does not average its heads")
         self.network = network
         self.convolutional = _is_convolutional(network)
         self._frozen: list[nn.Module] = []
@@ -112,6 +119,23 @@ class _Slot(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the features in their part of the vector."""
         return functional.pad(features * self.count, self.padding) if self.count > 1 else features
+
+
+@torch.no_grad()
+def _averages(network: PreTrainedModel, image: Tensor, origin: Size | None) -> bool:
+    """Whether a network with several heads returns the mean of what they say; volo and efficientvim do otherwise."""
+    slots = [module for module in network.modules() if isinstance(module, _Slot)]
+    said = len(slots) * torch.eye(len(slots), device=network.device)
+    hooks = [
+        slot.register_forward_hook(lambda *_, row=row: row)
+        for slot, row in zip(slots, torch.split(said, 1), strict=True)
+    ]
+    training = network.training
+    logits = call(network.eval(), image.to(network.device), origin)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    return logits.shape == (1, len(slots)) and torch.allclose(logits, torch.ones_like(logits))
 
 
 def _apply(head: nn.Module, features: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from imgcls.augment import Pipeline, Spec, eval_specs, find_normalization, resize_spec, train_specs
+from imgcls.augment import Pipeline, Spec, eval_specs, find_normalization, reason_of, resize_spec, train_specs
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
 from imgcls.chance import run_seed
 from imgcls.errors import ConfigError, ImageError
+from imgcls.images import Pixels
 from imgcls.samples import FolderImageDataset, ImageDataset
 from imgcls.sampling import Key, KeyedSampler, TrainLoader
 from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labels_of, recorded_hold_out
@@ -25,6 +26,8 @@ from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labe
 log = logging.getLogger(__name__)
 
 _KEY = "data.init_args"
+
+_BLACK: Pixels = np.zeros((512, 512, 3), dtype=np.uint8)  # in place of an image that cannot be read
 
 
 @dataclass
@@ -46,7 +49,7 @@ class DatasetClasses:
 
 @dataclass
 class Augmentations:
-    """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables ``f(image=array) -> {"image": array}``.
+    """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables f(image=array) -> {"image": array}.
 
     Args:
         train: Applied to training images; null is a random crop to the model's size and a horizontal flip.
@@ -112,7 +115,9 @@ class ImageDataModule(pl.LightningDataModule):
             needed = "train"
         if self.datasets[needed] is None:
             hint = "--images PATH, or " if stage == "predict" else ""
-            raise ConfigError(f"no {needed} data: give {hint}--data.dataset_classes.{needed} FOLDER, or the key in the YAML")
+            raise ConfigError(
+                f"no {needed} data: give {hint}--data.dataset_classes.{needed} FOLDER, or the key in the YAML"
+            )
         if not self.class_names and self.datasets["train"] is not None:
             self.class_names = class_names_of(self.datasets["train"])
         if not self.class_names and stage != "predict":
@@ -160,9 +165,10 @@ class ImageDataModule(pl.LightningDataModule):
     def predict_on(self, data: ImageDataset) -> None:
         """Set the images to predict."""
         self.datasets["predict"] = data
+        self._splits.pop("predict", None)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # Lightning has a plain attribute
         """A short name of the training data."""
         data = self.datasets["train"]
         return os.path.abspath(data) if isinstance(data, os.PathLike) else type(data).__name__
@@ -229,7 +235,9 @@ class ImageDataModule(pl.LightningDataModule):
     def _preprocessing(self) -> Preprocessing:
         model = getattr(self.trainer, "lightning_module", None)
         if not isinstance(model, PreprocessedModel):
-            raise ConfigError(f"{_KEY}.augmentations: the model states no preprocessing; give both lists, train and eval")
+            raise ConfigError(
+                f"{_KEY}.augmentations: the model states no preprocessing; give both lists, train and eval"
+            )
         return model.preprocessing
 
     def _pipeline(self, stage: str, split: Split) -> Pipeline:
@@ -239,7 +247,7 @@ class ImageDataModule(pl.LightningDataModule):
         where = f"{_KEY}.augmentations.{stage}"
         pipeline = Pipeline(specs, where)
         image = split.first_readable()
-        if image is None or pipeline.check(image) is not None:
+        if pipeline.check(_BLACK if image is None else image) is not None:
             return pipeline
         resize = resize_spec(self._preprocessing())
         log.info("%s: does not fix the image size; %s is put in front", where, resize["init_args"])
@@ -290,14 +298,16 @@ class SplitBatches(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of the given ``(place, seed)`` keys."""
         errors = [""] * len(keys)
-        images: list[NDArray[Any] | None] = [None] * len(keys)
+        images = []
         for number, (place, seed) in enumerate(keys):
             try:
-                images[number] = self.pipeline(self.split.read(place), seed)
+                pixels = self.split.read(place)
             except ImageError as error:
                 if not self.keep_errors:
                     raise
                 errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
+                pixels = _BLACK
+            images.append(self._augment(pixels, place, seed))
         batch = Batch(
             image=_stack(images, self.pipeline.where),
             label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
@@ -311,21 +321,27 @@ class SplitBatches(Dataset[Batch]):
         """Return a batch of one."""
         return self.__getitems__([key])
 
+    def _augment(self, pixels: Pixels, place: int, seed: int) -> NDArray[Any]:
+        try:
+            return self.pipeline(pixels, seed)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{self.pipeline.where}: fails on {self.split.path(place)}, of shape {pixels.shape}: {reason_of(error)}"
+            ) from error
+
 
 def available_cores() -> int:
     """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _stack(images: list[NDArray[Any] | None], where: str) -> torch.Tensor:
-    shapes = {(image.shape, str(image.dtype)) for image in images if image is not None}
+def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
+    shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    shape, dtype = shapes.pop() if shapes else ((1, 1, 3), "uint8")
-    if dtype not in {"uint8", "float32"}:
-        raise ConfigError(f"{where}: gives {dtype} pixels; uint8, or float32 from albumentations.Normalize, is needed")
-    stacked = np.stack([np.zeros(shape, dtype) if image is None else image for image in images])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def _whole_batch(batch: Batch) -> Batch:
@@ -348,7 +364,7 @@ def _as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatas
         if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
             raise ConfigError(f"{_KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
     return {
-        name: FolderImageDataset(value) if isinstance(value, (str, os.PathLike)) else value
+        name: value if value is None or isinstance(value, ImageDataset) else FolderImageDataset(os.fspath(value))
         for name, value in vars(classes).items()
     }
 

@@ -178,8 +178,9 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessi
 
 
 def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProcessor | None:
+    transformers_logging.set_verbosity_error()  # what runs without torchvision is no news
     try:
-        return AutoImageProcessor.from_pretrained(local_or_hub(model_name), trust_remote_code=False)
+        return AutoImageProcessor.from_pretrained(local_or_hub(model_name), backend="pil", trust_remote_code=False)
     except OSError as error:
         if _is_unreachable(model_name, error):
             raise _load_error(model_name, error) from error
@@ -220,7 +221,7 @@ def _colours(processor: BaseImageProcessor) -> _Colours:
     if is_bgr:
         black, white = black.flip(0), white.flip(0)
     std = 1 / (white - black)
-    return _Colours(-black * std, std, is_bgr)
+    return _Colours(0.0 - black * std, std, is_bgr)
 
 
 def _centre(processor: BaseImageProcessor, colour: tuple[int, int, int]) -> Tensor:
@@ -230,27 +231,38 @@ def _centre(processor: BaseImageProcessor, colour: tuple[int, int, int]) -> Tens
 
 def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, int | None]:
     """Size of the result, and the shorter side before the crop; None where both sides are resized for themselves."""
-    size, wide = _view(processor, colours, 480, 640)
-    other, tall = _view(processor, colours, 960, 720)
-    lengths = [*wide, *tall]
-    if size == other and _close(lengths, [size[0], 0.75 * size[1], 0.75 * size[0], size[1]]):
+    views = [_view(processor, colours, height, width) for height, width in ((240, 320), (360, 270))]
+    (size, _, _), (other, _, _) = views
+    lengths = [length for _, sides, _ in views for length in sides]
+    shares = [share for _, _, seen in views for share in seen]
+    if size == other and _alike(lengths):
+        return size, round(sum(lengths) / 4)
+    if size == other and _alike([*shares, 1.0]):
         return size, None
-    shortest = round(max(lengths))
-    if size != other or not _close(lengths, [shortest] * 4):
-        size = size if size == other else (min(size), min(size))
-        instead = f"shorter side {shortest} pixels, then a crop of {size[0]} x {size[1]}"
-        log.info("%s stretches, pads or varies in size; instead: %s", type(processor).__name__, instead)
+    size = size if size == other else (min(size), min(size))
+    shortest = round(min(size) / shares[0]) if _alike(shares) else None
+    instead = "a resize" if shortest is None else f"shorter side {shortest} pixels, then a crop"
+    name = type(processor).__name__.removesuffix("Pil")
+    log.info("%s stretches, pads or varies in size; here: %s to %s x %s", name, instead, *size)
     return size, shortest
 
 
-def _view(processor: BaseImageProcessor, colours: _Colours, height: int, width: int) -> tuple[Size, list[float]]:
-    """Size of the result, and how long the shorter side became before any crop, judged vertically and horizontally."""
+def _view(
+    processor: BaseImageProcessor, colours: _Colours, height: int, width: int
+) -> tuple[Size, list[float], list[float]]:
+    """Show an image; return the result's size, how long the shorter side became, and the share that is seen.
+
+    Length and share are judged vertically and horizontally.
+    """
     y, x = (np.mgrid[:height, :width] + 0.5) * (255 / np.array([height, width]))[:, None, None]
-    result = _run(processor, np.stack([x, y, x], -1).round().astype(np.uint8))
-    result = result.flip(0) if colours.is_bgr else result
-    horizontal, vertical, _ = result * colours.std[:, None, None] + colours.mean[:, None, None]
-    steps = height * _slope(vertical.mean(1)), width * _slope(horizontal.mean(0))  # source pixels for a pixel
-    return (result.shape[1], result.shape[2]), [min(height, width) / step for step in steps]
+    dither = np.random.default_rng(0).random((height, width, 1))  # ramps that rounding to 8 bits does not bend
+    result = _run(processor, (np.stack([x, y, x], -1) + dither).astype(np.uint8))
+    ramps = result.flip(0) if colours.is_bgr else result
+    horizontal, vertical, _ = ramps * colours.std[:, None, None] + colours.mean[:, None, None]
+    slopes = _slope(vertical), _slope(horizontal.T)
+    lengths = [min(height, width) / side / slope for side, slope in zip((height, width), slopes, strict=True)]
+    shares = [length * slope for length, slope in zip(result.shape[1:], slopes, strict=True)]
+    return (result.shape[1], result.shape[2]), lengths, shares
 
 
 def _run(processor: BaseImageProcessor, pixels: NDArray[np.uint8]) -> Tensor:
@@ -261,13 +273,14 @@ def _run(processor: BaseImageProcessor, pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _slope(ramp: Tensor) -> float:
-    inner = ramp[len(ramp) // 5 : -(len(ramp) // 5)]  # clear of padding
+    top, left = (length // 5 for length in ramp.shape)
+    inner = ramp[top:-top, left:-left].mean(1)  # clear of padding
     steps = torch.arange(len(inner)) - (len(inner) - 1) / 2
     return float((steps * inner).sum() / (steps * steps).sum())
 
 
-def _close(lengths: list[float], expected: list[float]) -> bool:
-    return all(abs(length / value - 1) < 0.015 for length, value in zip(lengths, expected, strict=True))
+def _alike(values: list[float]) -> bool:
+    return max(values) < 1.01 * min(values)
 
 
 def _report_missing(network: PreTrainedModel, info: dict[str, Any], model_name: str) -> None:

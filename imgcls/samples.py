@@ -39,11 +39,11 @@ class ImageDataset:
         Raises:
             ImageError: If the sample cannot be read.
         """
-        return load_image(self.samples["path"].iat[index])
+        return load_image(str(self.samples["path"].iat[index]))
 
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the content of row ``index``, the same wherever the sample lies."""
-        path = self.samples["path"].iat[index]
+        path = str(self.samples["path"].iat[index])
         content = Path(path).read_bytes() if os.path.isfile(path) else self.read(index).tobytes()
         return blake2b(content, digest_size=8).hexdigest()
 
@@ -87,7 +87,7 @@ class FolderImageDataset(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of file ``index``, uint8, ``(H, W, 3)``, RGB."""
-        return load_image(self.samples["path"].iat[index], self.max_pixels)
+        return load_image(str(self.samples["path"].iat[index]), self.max_pixels)
 
     @cached_property
     def _scan(self) -> tuple[list[str], dict[str, str]]:

@@ -1,6 +1,5 @@
 """Which sample belongs to which split: labels by name, a stratified hold-out, and a recorded split kept."""
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -81,7 +80,9 @@ def class_names_of(data: ImageDataset) -> list[str]:
     names = sorted({str(label) for label in labels}, key=natural_order)
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no labelled image"
-        raise ConfigError(f"train: found {found} in {_name(data)}; a classifier needs one folder of images a class, at least two")
+        raise ConfigError(
+            f"train: found {found} in {_name(data)}; a classifier needs one folder of images a class, at least two"
+        )
     return names
 
 
@@ -112,9 +113,7 @@ def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
     counts = np.bincount(whole.label_array)
     divisible = np.flatnonzero(counts[whole.label_array] > 1)
     try:
-        _, held = train_test_split(
-            divisible, test_size=share, random_state=seed, stratify=whole.label_array[divisible]
-        )
+        _, held = train_test_split(divisible, test_size=share, random_state=seed, stratify=whole.label_array[divisible])
     except ValueError as error:
         raise ConfigError(
             f"data.init_args.validation_split: {share} of {len(whole)} images in {np.count_nonzero(counts)} classes "
@@ -152,8 +151,8 @@ def check_unchanged(whole: Split, recorded: dict[str, list[str]]) -> None:
     lost = set(recorded["train"]) - set(fingerprints)
     if new or lost:
         raise ConfigError(
-            f"train: the images are not those of the checkpoint: {len(new)} new or changed {new[:5]}, {len(lost)} gone; "
-            "restore them, or start a new run (experiment.only_weights_load: true keeps the weights)"
+            f"train: the images are not those of the checkpoint: {len(new)} new or changed {new[:5]}, {len(lost)} "
+            "gone; restore them, or start a new run (experiment.only_weights_load: true keeps the weights)"
         )
 
 

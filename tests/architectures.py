@@ -30,6 +30,8 @@ _PYRAMID = {
     "mlp_ratios": [2, 2],
     "sr_ratios": [2, 1],
 }
+# transformers' default for the dropout, 0.999, is what TensorFlow keeps, not what it drops
+_MOBILENET = {"image_size": 32, "depth_multiplier": 0.125, "classifier_dropout_prob": 0.001}
 _BLOCKS = [[[3, 8, 8, 2, squeeze]] for squeeze in (False, False, False, True, True)]
 
 TINY: dict[str, Tiny] = {
@@ -106,8 +108,8 @@ TINY: dict[str, Tiny] = {
         },
     ),
     "metaclip_2": Tiny(32, _CLIP),
-    "mobilenet_v1": Tiny(32, {"image_size": 32, "depth_multiplier": 0.125}),
-    "mobilenet_v2": Tiny(32, {"image_size": 32, "depth_multiplier": 0.125}),
+    "mobilenet_v1": Tiny(32, _MOBILENET),
+    "mobilenet_v2": Tiny(32, _MOBILENET),
     "mobilevit": Tiny(
         64,
         {

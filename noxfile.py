@@ -1,0 +1,62 @@
+"""The checks of this project; ``nox -l`` lists them."""
+
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"  # pip, which takes a torch that is at hand
+nox.options.sessions = ["tests", "lint"]
+
+PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and types."""
+    session.install(".[timm,dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the quick tests."""
+    session.install(".[timm,dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Run the long tests on real data."""
+    session.install(".[timm,dev]")
+    session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Print figures of speed; nothing is asserted."""
+    session.install(".[timm,dev]")
+    for script in sorted(Path("tests/benchmarks").glob("*.py")):
+        session.run("python", str(script), *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build wheel and sdist, and try the wheel in an environment of its own."""
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", session.create_tmp())
+    [wheel] = Path(session.create_tmp()).glob("*.whl")
+    session.install(str(wheel))
+    with session.chdir(session.create_tmp()):
+        session.run("imgcls", "--help")
+        session.run("imgcls", "fit", "--print_config", silent=True)
+
+
+@nox.session(default=False)
+def minimums(session: nox.Session) -> None:
+    """Run the quick tests with the lowest versions that pyproject allows."""
+    floors = [requirement.split(",")[0].replace(">=", "==") for requirement in PROJECT["dependencies"]]
+    session.install(*floors, ".[timm,dev]")
+    session.run("python", "-m", "pytest", *session.posargs)

@@ -1,0 +1,166 @@
+"""Answers before any heavy import, in step with the real parser."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imgcls
+from imgcls import answers
+from imgcls.entry import main
+from tests.runs import fails, program
+
+QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+
+
+def test_answers_are_those_of_the_parser() -> None:
+    assert json.loads(answers.FILE.read_text(encoding="utf-8")) == answers.collect(), "run: python -m imgcls.answers"
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([option])
+    output = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict"):
+        assert f"\n  {command} " in output
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("fit", "--model.freeze_encoder"), ("fit", "--trainer.max_epochs"), ("predict", "--images"), ("test", "--ckpt_path")],
+)
+def test_command_help_explains_the_options(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help"])
+    assert f"\n  {option} " in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"imgcls {imgcls.__version__}\n"
+
+
+@pytest.mark.parametrize("line", [["--help"], ["--version"], ["fit", "--help"], ["fit", "--config", "none.yaml"], ["fitt"]])
+def test_instant_answers_load_nothing_heavy(line: list[str]) -> None:
+    code = (
+        "import sys\nfrom imgcls.entry import main\n"
+        f"try:\n    main({line!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'numpy', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("loaded")) == (0, 0)
+
+
+def test_program_answers_and_its_exit_codes() -> None:
+    assert program("--version").stdout == f"imgcls {imgcls.__version__}\n"
+    missing = program("fit", "--config", "none.yaml")
+    assert (missing.returncode, missing.stderr) == (2, "imgcls: --config none.yaml: no such file\n")
+
+
+CONFIGS = {
+    "a: [1": ":1: expected ',' or ']'",
+    "modle:\n  model_name: x\n": ":1: unknown key 'modle'; did you mean 'model'?",
+    "model:\n  init_args:\n    model_nam: x\n": ":3: unknown key 'model.init_args.model_nam'; did you mean 'model_name'?",
+    "model:\n  model_nam: x\n": "did you mean 'model_name'?",
+    "data:\n  init_args:\n    dataset_classes:\n      trian: x\n": "did you mean 'train'?",
+    "data:\n  dataset_classes:\n    train: {class_path: imgcls.FolderImageDataset, init_args: {rot: x}}\n": "did you mean 'root'?",
+    "trainer:\n  max_epoch: 3\n": "did you mean 'max_epochs'?",
+    "trainer:\n  callbacks:\n    - class_path: imgcls.MetricsLogger\n      init_args: {metric: {}}\n": "did you mean 'metrics'?",
+    "model: {}\ndata: {}\nmodel: {}\n": ":3: the key 'model' is given twice",
+    "- fit\n": "holds no sections",
+    "optuna:\n  n_trial: 3\n": "did you mean 'n_trials'?",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGS)
+def test_wrong_config_is_refused_at_once(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    code, message = fails(["fit", "--config", str(path)], capsys)
+    assert code == 2
+    assert message.startswith(f"imgcls: {path}")
+    assert CONFIGS[text] in message
+
+
+LINES = {
+    "--modle.model_name=x": "--modle; did you mean 'model'?",
+    "--model.init_args.optimizer_config.lrr=1": "did you mean 'model.init_args.optimizer_config.lr'?",
+    "--model.model_nam=x": "did you mean 'model.model_name'?",
+    "--trainer.max_epoch=3": "did you mean 'trainer.max_epochs'?",
+    "--ckpt=x": "--ckpt",
+    "--images=x": "--images",
+}
+
+
+@pytest.mark.parametrize("option", LINES)
+def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["fit", option], capsys)
+    assert code == 2
+    assert message.startswith("imgcls: unknown option ")
+    assert LINES[option] in message
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (["--config", "c.yaml"], "imgcls fit --config c.yaml"),
+        (["--config", "c.yaml", "--test", "--ckpt_path", "x"], "imgcls test --config c.yaml --ckpt_path x"),
+        (["--val", "--ckpt_path", "x"], "imgcls validate --ckpt_path x"),
+        (["--predict"], "imgcls predict"),
+    ],
+)
+def test_old_spelling_names_the_new(line: list[str], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(line, capsys)
+    assert (code, message.endswith(f"type: {command}")) == (2, True)
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["valdate"], capsys)
+    assert code == 2
+    assert "did you mean 'validate'?" in message
+
+
+REAL = {
+    "--model.init_args.optimizer_config.lr=abc": "model.init_args.optimizer_config.lr: expected float, not abc",
+    "--model.init_args.optimizer_config.name=adamm": "expected one of 'adam', 'adamw', 'sgd', not adamm",
+    "--model.init_args.optimizer_config.momentum=0.9": "momentum does not apply to 'adamw', only to sgd",
+    "--data.batch_size=big": "data.init_args.batch_size: expected int, not big",
+    "--data.batch_size=0": "data.init_args.batch_size: 0; it must be at least 1",
+    "--data.validation_split=1.5": "data.init_args.validation_split: 1.5; it must lie between 0 and 1",
+    "--model.freeze_encoder=1.5": "model.init_args.freeze_encoder: 1.5; true, false or a fraction 0 to 1",
+    "--model.num_classes=42": "model.init_args.num_classes: 42, but the data have 10 classes: 0, 1, 2",
+    "--model.class_path=torch.nn.Linear": "torch.nn.Linear does not correspond to a subclass of ImageClassifier",
+    "--model.model_name=./none": "model.init_args.model_name: no folder './none'",
+    "--data.dataset_classes.train=/none": "no folder '/none'",
+    "--data.dataset_classes.train.class_path=imgcls.DigitDataset": "did you mean 'DigitsDataset'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStoping, init_args: {monitor: x}}]": "did you mean 'EarlyStopping'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_f1}}]": "did you mean 'validation_f1_score'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {filename: '{epoch}-{val_loss}'}}]": "nothing logs 'val_loss'",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {patiense: 3}}]": "did you mean 'patience'?",
+    "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.Timer}]": "write lightning.pytorch.",
+    "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Acuracy}}}}]": "did you mean 'Accuracy'?",
+    "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Accuracy, init_args: {averag: macro}}}}}]": "did you mean 'average'?",
+    "--data.augmentations.train=[{class_path: albumentations.HorizontalFlp}]": "data.init_args.augmentations.train[0] albumentations.HorizontalFlp: 'albumentations' has no 'HorizontalFlp'; did you mean 'HorizontalFlip'?",
+    "--trainer.accelerator=gpu": "accelerator: auto",
+    "--trainer.devices=[0]": "devices: auto",
+    "--trainer.precision=17": "trainer.precision: expected one of",
+    "--optuna.direction=up": "optuna.direction: expected one of 'maximize', 'minimize', not up",
+    "--optuna.search_spaces={a: {distribution: uniform, lo: 1}}": "did you mean 'low'?",
+}
+
+
+@pytest.mark.parametrize("option", REAL)
+def test_real_parser_errors_are_one_line(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(QUICKSTART.parent.parent)
+    line = ["fit", "--config", str(QUICKSTART), f"--experiment.output_dir={tmp_path}", option]
+    with pytest.raises(SystemExit) as stop:
+        main(line)
+    assert stop.value.code == 2
+    *before, message = capsys.readouterr().err.strip().splitlines()
+    assert REAL[option] in message
+    assert [text for text in before if "preprocessing" not in text and "precision" not in text] == []
+    assert list(tmp_path.rglob("*.ckpt")) == []

@@ -1,0 +1,190 @@
+"""Every image classifier of transformers is cut, trained, frozen and reloaded by the same few lines."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from imgcls.anatomy import call, interpolation_origin
+from imgcls.backbone import Backbone
+from imgcls.batch import Batch
+from imgcls.classifier import ImageClassifier
+from imgcls.errors import ConfigError
+from imgcls.network import build, load_config, load_network, set_classes
+from tests.architectures import TINY, tiny_config
+
+CLASS_NAMES = ["a", "b", "c"]
+every_architecture = pytest.mark.parametrize("model_type", TINY)
+
+
+def make_model(folder: Path, model_type: str) -> ImageClassifier:
+    tiny_config(model_type).save_pretrained(folder)
+    torch.manual_seed(0)
+    model = ImageClassifier(str(folder), pretrained=False)
+    model.build(CLASS_NAMES)
+    return model
+
+
+def make_batch(size: int) -> Batch:
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return {"image": images, "label": torch.tensor([0, 2]), "path": ["a/1.png", "c/1.png"]}
+
+
+def train(model: ImageClassifier, batch: Batch, steps: int) -> Tensor:
+    # the logits of some untrained networks are as small as 1e-12
+    optimizer = torch.optim.Adam((parameter for parameter in model.parameters() if parameter.requires_grad), eps=1e-30)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = model.training_step(batch, step)["loss"]
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return loss
+
+
+def backbone_of(model: ImageClassifier) -> Backbone:
+    assert model.backbone is not None
+    return model.backbone
+
+
+def still(backbone: Backbone) -> Iterator[tuple[str, Tensor]]:
+    """Frozen parameters, and the buffers of modules whose parameters are all frozen."""
+    for name, module in backbone.network.named_modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            yield from module.named_buffers(name)
+    yield from ((name, value) for name, value in backbone.network.named_parameters() if not value.requires_grad)
+
+
+def make_network(model_type: str, **values: object) -> PreTrainedModel:
+    config = tiny_config(model_type)
+    config.update(values)
+    set_classes(config, CLASS_NAMES)
+    torch.manual_seed(0)
+    return build(config)
+
+
+def assert_cut_leaves_logits(model_type: str, size: int, **values: object) -> None:
+    network = make_network(model_type, **values).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)  # biases and layer scales that start at zero must count
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = call(network, images, interpolation_origin(network))
+        logits = Backbone(network, (size, size)).eval()(images)
+    assert logits.shape == (2, 3)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@every_architecture
+def test_cut_network_gives_the_logits_of_the_intact_one(model_type: str) -> None:
+    assert_cut_leaves_logits(model_type, TINY[model_type].size)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture"),
+    [
+        ("deit", "DeiTForImageClassificationWithTeacher"),
+        ("levit", "LevitForImageClassificationWithTeacher"),
+        ("perceiver", "PerceiverForImageClassificationConvProcessing"),
+    ],
+)
+def test_cut_keeps_the_architecture_that_the_config_names(model_type: str, architecture: str) -> None:
+    assert_cut_leaves_logits(model_type, TINY[model_type].size, architectures=[architecture])
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("test_vit", 160), ("crossvit_tiny_240", 240), ("resnetv2_18", 64)])
+def test_cut_keeps_heads_of_unequal_width_and_heads_of_convolution(architecture: str, size: int) -> None:
+    assert_cut_leaves_logits("timm_wrapper", size, architecture=architecture)
+
+
+def test_heads_that_are_not_averaged_are_refused() -> None:
+    network = make_network("swiftformer")
+    network.register_forward_hook(lambda *passed: (2 * passed[-1].logits,))
+    with pytest.raises(ConfigError, match="does not average its heads"):
+        Backbone(network, (32, 32))
+
+
+@every_architecture
+def test_one_step_gives_every_trainable_parameter_a_gradient(model_type: str, tmp_path: Path) -> None:
+    model = make_model(tmp_path, model_type)
+    loss = train(model, make_batch(TINY[model_type].size), 1)
+    assert loss.isfinite()
+    assert not [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    assert backbone_of(model).network.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+@every_architecture
+def test_record_rebuilds_the_model(model_type: str, tmp_path: Path) -> None:
+    model = make_model(tmp_path, model_type)
+    file = io.BytesIO()
+    torch.save({"record": json.loads(json.dumps(model.record())), "state_dict": model.state_dict()}, file)
+    file.seek(0)
+    checkpoint = torch.load(file, weights_only=True)
+    (tmp_path / "config.json").unlink()
+    other = ImageClassifier(str(tmp_path))
+    other.build(CLASS_NAMES, checkpoint["record"])
+    other.load_state_dict(checkpoint["state_dict"])
+    images = make_batch(TINY[model_type].size)["image"]
+    with torch.no_grad():
+        assert torch.equal(other.eval()(images), model.eval()(images))
+    assert backbone_of(other).network.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert type(backbone_of(other).network) is type(backbone_of(model).network)
+
+
+@every_architecture
+def test_half_frozen_encoder_stays_and_the_rest_learns(model_type: str, tmp_path: Path) -> None:
+    model = make_model(tmp_path, model_type)
+    backbone = backbone_of(model)
+    backbone.freeze(0.5)
+    frozen = {name: value.clone() for name, value in still(backbone)}
+    before = {name: value.clone() for name, value in backbone.named_parameters()}
+    train(model, make_batch(TINY[model_type].size), 2)
+    assert len(backbone.anatomy.layers) > 3
+    assert frozen
+    assert all(torch.equal(value, frozen[name]) for name, value in still(backbone))
+    changed = {name.partition(".")[0] for name, value in backbone.named_parameters() if not value.equal(before[name])}
+    assert changed == {"network", "heads"}
+
+
+@pytest.mark.parametrize("model_type", ["vit", "clip", "hiera", "perceiver", "swin", "resnet"])
+def test_images_of_another_size_are_taken(model_type: str) -> None:
+    assert_cut_leaves_logits(model_type, 2 * TINY[model_type].size)
+
+
+@pytest.mark.parametrize("model_type", ["levit", "pvt"])
+def test_images_of_another_size_are_refused(model_type: str) -> None:
+    with pytest.raises(ConfigError, match="takes no images of 128 x 128 pixels"):
+        Backbone(make_network(model_type), (128, 128))
+
+
+def test_labels_of_timm_are_written_out_anew(tmp_path: Path) -> None:
+    config = tiny_config("timm_wrapper")
+    set_classes(config, ["old", "older"])
+    config.save_pretrained(tmp_path)
+    network = load_network(str(tmp_path), False, CLASS_NAMES)
+    network.config.save_pretrained(tmp_path)
+    assert load_config(str(tmp_path)).id2label == {0: "a", 1: "b", 2: "c"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("dinat", "natten"),
+        ("imagegpt", "colour clusters"),
+        ("siglip2", "patches"),
+        ("shieldgemma2", "text"),
+        ("bert", "no image classifier"),
+    ],
+)
+def test_architectures_that_cannot_be_used_are_named(model_type: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=f"^[^\n]*cannot be used: its architecture {model_type} [^\n]*{reason}[^\n]*$"
+    ):
+        ImageClassifier(str(tmp_path), pretrained=False).build(CLASS_NAMES)

@@ -1,0 +1,129 @@
+"""The rooms of the house: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "imgcls"
+
+SHARED = {"batch", "chance", "errors"}
+DATA = {"samples", "images", "augment", "sampling", "splits", "datamodule", "digits"}
+MODEL = {"anatomy", "network", "backbone", "optim", "plain", "classifier"}
+INSTANT = {"entry", "precheck", "arguments"}
+
+# room -> rooms that it may import; a room of several files may import within itself only as listed
+ARROWS: dict[str, set[str]] = {
+    "batch": set(),
+    "chance": set(),
+    "errors": set(),
+    "images": {"errors"},
+    "samples": {"errors", "images"},
+    "splits": {"errors", "images", "samples"},
+    "augment": {"batch", "errors", "images"},
+    "sampling": {"batch", "chance"},
+    "datamodule": {"augment", "batch", "chance", "errors", "images", "samples", "sampling", "splits"},
+    "digits": {"images", "samples"},
+    "anatomy": set(),
+    "network": {"batch", "errors"},
+    "backbone": {"anatomy"},
+    "optim": {"errors"},
+    "plain": set(),
+    "classifier": {"backbone", "batch", "chance", "errors", "network", "optim", "plain"},
+    "checkpoint": {"errors"},
+    "run_folder": {"checkpoint", "errors"},
+    "config": set(),
+    "report": set(),
+    "quiet": set(),
+    "recover": {"checkpoint", "errors"},
+    "trainer": {"checkpoint", "errors"},
+    "callbacks": {"checkpoint", "datamodule", "errors", "run_folder"},
+    "defaults": {"callbacks", "errors"},
+    "arguments": {"errors"},
+    "precheck": {"arguments", "errors"},
+    "entry": {"errors", "precheck", "program"},
+    "explain": {"errors"},
+    "program": {"cli", "explain", "quiet"},
+    "answers": {"arguments", "cli"},
+    "cli": {
+        "arguments",
+        "callbacks",
+        "checkpoint",
+        "classifier",
+        "config",
+        "datamodule",
+        "defaults",
+        "errors",
+        "recover",
+        "report",
+        "run_folder",
+        "samples",
+        "trainer",
+    },
+    "__main__": {"entry"},
+    "__init__": set(),
+}
+HEAVY = {"torch", "lightning", "transformers", "albumentations", "torchmetrics", "numpy", "pandas", "sklearn", "cv2"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports, those for type checkers alone left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    hidden = {id(child) for block in for_types for child in ast.walk(block)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "imgcls":
+            found |= {f"imgcls.{name.name}" for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_go_one_way(path: Path) -> None:
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("imgcls.")}
+    assert ours - {room(path)} <= ARROWS[room(path)]
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room(path) for path in FILES} == set(ARROWS)
+
+
+def test_halves_do_not_meet() -> None:
+    for one, other in ((DATA, MODEL), (MODEL, DATA)):
+        assert {name: ARROWS[name] & other for name in one if ARROWS[name] & other} == {}
+    assert set.union(*(ARROWS[name] for name in DATA)) <= DATA | SHARED
+    assert set.union(*(ARROWS[name] for name in MODEL)) <= MODEL | SHARED
+
+
+def test_arrows_make_no_circle() -> None:
+    left = {name: set(targets) for name, targets in ARROWS.items()}
+    while free := [name for name, targets in left.items() if not targets]:
+        left = {name: targets - set(free) for name, targets in left.items() if name not in free}
+    assert left == {}
+
+
+@pytest.mark.parametrize("name", sorted(INSTANT | {"__init__", "errors"}))
+def test_instant_answers_import_nothing_heavy(name: str) -> None:
+    assert {module.split(".")[0] for module in imported(PACKAGE / f"{name}.py")} & HEAVY == set()
+
+
+def test_no_function_is_longer_than_fifty_lines() -> None:
+    long = [
+        f"{path.name}:{node.lineno} {node.name}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 50
+    ]
+    assert long == []

@@ -1,0 +1,359 @@
+"""The one reader of image files: what it makes of every format, and what it refuses, by name and with a reason."""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from imgcls.errors import ImageError
+from imgcls.images import Pixels, load_image
+
+WHITE = [255, 255, 255]
+
+
+def quarters() -> Pixels:
+    """32 wide, 16 high: red, blue above green, black; no turn or mirror image of it is the same."""
+    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
+    pixels[:8, :16, 0] = pixels[8:, :16, 1] = pixels[:8, 16:, 2] = 255
+    return pixels
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, depth: int, colour: int, row: bytes, transparent: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    middle = chunk(b"tRNS", transparent) if transparent else b""
+    data = chunk(b"IDAT", zlib.compress((b"\0" + row) * height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + data + chunk(b"IEND", b"")
+
+
+def read(folder: Path, content: bytes, name: str = "image") -> Pixels:
+    (folder / name).write_bytes(content)
+    return load_image(folder / name)
+
+
+def refusal(path: Path, **options: int) -> str:
+    """The reason that stands behind the path in the error's text."""
+    with pytest.raises(ImageError) as caught:
+        load_image(path, **options)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
+
+
+def assert_upright(pixels: Pixels, tolerance: int = 0) -> None:
+    assert pixels.shape == (16, 32, 3)
+    assert pixels.dtype == np.uint8
+    difference = np.abs(pixels[4::8, 8::16].astype(int) - quarters()[4::8, 8::16])
+    assert difference.max() <= tolerance
+
+
+# -- formats
+
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "png": {"format": "PNG"},
+    "bmp": {"format": "BMP"},
+    "tiff": {"format": "TIFF"},
+    "tiff-lzw": {"format": "TIFF", "compression": "tiff_lzw"},
+    "tiff-deflate": {"format": "TIFF", "compression": "tiff_deflate"},
+    "webp-lossless": {"format": "WEBP", "lossless": True},
+    "jpeg2000": {"format": "JPEG2000"},
+    "ppm": {"format": "PPM"},
+    "tga": {"format": "TGA"},
+}
+LOSSY: dict[str, dict[str, Any]] = {
+    "jpeg": {"format": "JPEG"},
+    "jpeg-progressive": {"format": "JPEG", "progressive": True},
+    "webp": {"format": "WEBP"},
+    "avif": {"format": "AVIF"},
+    "tiff-jpeg": {"format": "TIFF", "compression": "jpeg"},
+    "mpo": {"format": "MPO"},
+}
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_load_image_reads_lossless_formats_exactly(kind: str, tmp_path: Path) -> None:
+    Image.fromarray(quarters()).save(tmp_path / "image", **LOSSLESS[kind])
+    pixels = load_image(tmp_path / "image")
+    np.testing.assert_array_equal(pixels, quarters())
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_load_image_reads_lossy_formats(kind: str, tmp_path: Path) -> None:
+    Image.fromarray(quarters()).save(tmp_path / "image", **LOSSY[kind])
+    assert_upright(load_image(tmp_path / "image"), tolerance=25)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.txt", "photo"])
+def test_load_image_goes_by_content_not_by_extension(name: str, tmp_path: Path) -> None:
+    assert_upright(read(tmp_path, encoded(Image.fromarray(quarters()), "PNG"), name))
+
+
+def test_load_image_takes_text_paths_and_one_pixel(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (7, 8, 9)).save(tmp_path / "one.png")
+    assert load_image(str(tmp_path / "one.png")).tolist() == [[[7, 8, 9]]]
+
+
+def test_load_image_reads_a_tiled_tiff(tmp_path: Path) -> None:
+    tiles = bytes([10]) * 256 + bytes([200]) * 256  # two tiles of 16 x 16, side by side
+    # width, height, bits, no compression, black is zero, one sample, tile width, tile height, offsets, byte counts
+    values = {256: 32, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    tables = 8 + 2 + 12 * 10 + 4
+    entries += struct.pack("<HHII", 324, 4, 2, tables) + struct.pack("<HHII", 325, 4, 2, tables + 8)
+    directory = struct.pack("<H", 10) + entries + struct.pack("<I", 0)
+    places = struct.pack("<IIII", tables + 16, tables + 16 + 256, 256, 256)
+    pixels = read(tmp_path, b"II*\0" + struct.pack("<I", 8) + directory + places + tiles)
+    assert pixels.shape == (16, 32, 3)
+    assert pixels[0, [0, 15, 16, 31], 0].tolist() == [10, 10, 200, 200]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_load_image_takes_the_first_frame(kind: str, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    with Image.open(BytesIO(content)) as image:
+        assert getattr(image, "n_frames", 1) == 2
+    np.testing.assert_allclose(read(tmp_path, content)[4, 4], [255, 0, 0], atol=4)
+
+
+def test_load_image_ignores_the_colour_profile(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    assert_upright(read(tmp_path, encoded(Image.fromarray(quarters()), "PNG", icc_profile=profile)))
+
+
+# -- orientation
+
+STORED = {  # EXIF orientation -> how a camera that writes it stores the upright picture
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def oriented(orientation: int, kind: str) -> bytes:
+    turn = STORED[orientation]
+    upright = Image.fromarray(quarters())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x011A] = 72.5
+    return encoded(upright if turn is None else upright.transpose(turn), kind, exif=exif)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_load_image_applies_the_exif_orientation(orientation: int, kind: str, tmp_path: Path) -> None:
+    assert_upright(read(tmp_path, oriented(orientation, kind)), tolerance=25)
+
+
+def test_load_image_applies_the_orientation_beside_broken_tags(tmp_path: Path) -> None:
+    broken = oriented(6, "JPEG").replace(
+        b"\x01\x1a\x00\x05", b"\x01\x1a\x00\x02"
+    )  # a resolution that claims to be text
+    assert broken != oriented(6, "JPEG")
+    assert_upright(read(tmp_path, broken), tolerance=25)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 300])
+def test_load_image_leaves_an_unknown_orientation(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert_upright(read(tmp_path, encoded(Image.fromarray(quarters()), "PNG", exif=exif)))
+
+
+# -- pixel modes
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_load_image_keeps_the_high_byte_of_16_bits(kind: str, tmp_path: Path) -> None:
+    grey = Image.fromarray(np.array([[0x1234, 0xFF00, 0x00FF]], dtype=np.uint16))
+    assert read(tmp_path, encoded(grey, kind))[0].tolist() == [[0x12] * 3, [0xFF] * 3, [0] * 3]
+
+
+def test_load_image_keeps_the_high_byte_of_big_endian_tiff_and_16_bit_rgb(tmp_path: Path) -> None:
+    big = Image.fromarray(np.full((1, 1), 0x1234, dtype=">u2"))
+    assert read(tmp_path, encoded(big, "TIFF")).tolist() == [[[0x12] * 3]]
+    rgb = png(1, 1, 16, 2, struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
+    assert read(tmp_path, rgb).tolist() == [[[0x12, 0x56, 0x9A]]]
+
+
+CLEAR_THEN_OPAQUE = [WHITE, [10, 20, 30]]
+
+
+def palette_with_transparency() -> bytes:
+    image = Image.new("P", (2, 1))
+    image.putpalette([1, 2, 3, 10, 20, 30])
+    image.putpixel((1, 0), 1)
+    return encoded(image, "PNG", transparency=0)
+
+
+def rgba(kind: str) -> bytes:
+    return encoded(Image.fromarray(np.array([[[1, 2, 3, 0], [10, 20, 30, 255]]], dtype=np.uint8)), kind)
+
+
+TRANSPARENT: dict[str, tuple[Callable[[], bytes], list[list[int]]]] = {
+    "rgba": (lambda: rgba("PNG"), CLEAR_THEN_OPAQUE),
+    "rgba-tiff": (lambda: rgba("TIFF"), CLEAR_THEN_OPAQUE),
+    "rgba-half": (
+        lambda: encoded(Image.new("RGBA", (1, 1), (0, 0, 200, 128)), "PNG"),
+        [[127, 127, 227]],
+    ),
+    "palette": (palette_with_transparency, CLEAR_THEN_OPAQUE),
+    "palette-gif": (
+        lambda: encoded(Image.fromarray(np.array([[0, 9]], np.uint8)), "GIF", transparency=0),
+        [WHITE, [9] * 3],
+    ),
+    "grey-alpha": (lambda: png(2, 1, 8, 4, bytes([1, 0, 9, 255])), [WHITE, [9] * 3]),
+    "grey-key": (lambda: png(2, 1, 8, 0, bytes([1, 9]), struct.pack(">H", 1)), [WHITE, [9] * 3]),
+    "grey-16-key": (
+        lambda: png(2, 1, 16, 0, struct.pack(">2H", 0x1234, 0x1235), struct.pack(">H", 0x1234)),
+        [WHITE, [0x12] * 3],
+    ),
+    "rgb-key": (
+        lambda: png(2, 1, 8, 2, bytes([1, 2, 3, 10, 20, 30]), struct.pack(">3H", 1, 2, 3)),
+        CLEAR_THEN_OPAQUE,
+    ),
+    "1-bit-key": (lambda: png(2, 1, 1, 0, b"\x40", struct.pack(">H", 0)), [WHITE, WHITE]),
+    "1-bit": (lambda: png(2, 1, 1, 0, b"\x40"), [[0] * 3, WHITE]),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_load_image_lays_transparency_over_white(kind: str, tmp_path: Path) -> None:
+    make, expected = TRANSPARENT[kind]
+    assert read(tmp_path, make())[0].tolist() == expected
+
+
+def test_load_image_converts_cmyk(tmp_path: Path) -> None:
+    content = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
+    assert b"Adobe" in content  # so the values in the file are inverted
+    assert read(tmp_path, content)[0, 0].tolist() == [255, 0, 0]
+    assert read(tmp_path, encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "TIFF"))[0, 0].tolist() == [0, 255, 255]
+
+
+def test_load_image_reads_an_opaque_palette(tmp_path: Path) -> None:
+    image = Image.fromarray(quarters()).quantize(4)
+    assert_upright(read(tmp_path, encoded(image, "GIF")))
+
+
+# -- refusals
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+ENCODED = {
+    "png": encoded(Image.fromarray(NOISE), "PNG"),
+    "jpg": encoded(Image.fromarray(NOISE), "JPEG"),
+    "progressive.jpg": encoded(Image.fromarray(NOISE), "JPEG", progressive=True),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize("kept", [3, 30, 0.3, 0.6, -40, -12, -6, -4])
+def test_load_image_refuses_truncated_files(kept: float, kind: str, tmp_path: Path) -> None:
+    content = ENCODED[kind]
+    end = int(kept * len(content)) if 0 < kept < 1 else int(kept)
+    end = min(end, -5) if kind == "png" and kept < 0 else end  # the last four bytes are a checksum of nothing
+    path = tmp_path / f"cut.{kind}"
+    path.write_bytes(content[:end])
+    reason = refusal(path).lower()
+    assert "truncated" in reason or "broken" in reason or "is not an image" in reason
+
+
+NO_IMAGE = {"empty": b"", "text": b"hello, world\n" * 50, "html": b"<!DOCTYPE html><html><body>404</body></html>"}
+
+
+@pytest.mark.parametrize("kind", NO_IMAGE)
+def test_load_image_refuses_what_is_no_image(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(NO_IMAGE[kind])
+    assert refusal(path) == ("is empty" if kind == "empty" else "is not an image, or of an unknown format")
+
+
+@pytest.mark.parametrize("place", ["header", "pixels", "sum"])
+def test_load_image_refuses_a_png_with_a_wrong_checksum(place: str, tmp_path: Path) -> None:
+    content = bytearray(ENCODED["png"])
+    start = content.index(b"IDAT")
+    (length,) = struct.unpack(">I", content[start - 4 : start])
+    content[{"header": 30, "pixels": start + 100, "sum": start + 4 + length}[place]] ^= 1
+    (tmp_path / "bad.png").write_bytes(content)
+    reason = refusal(tmp_path / "bad.png")
+    assert "is not an image" in reason if place == "header" else "bad header checksum in b'IDAT'" in reason
+
+
+def test_load_image_refuses_what_is_not_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert refusal(tmp_path / "pipe.jpg") == "is not a regular file (a pipe, socket or device)"
+    assert refusal(tmp_path) == "is a folder, not an image file"
+
+
+def test_load_image_refuses_links_to_nowhere_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "dangling.jpg").symlink_to("nothing.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    assert refusal(tmp_path / "dangling.jpg") == "No such file or directory"
+    assert refusal(tmp_path / "missing.jpg") == "No such file or directory"
+    assert refusal(tmp_path / "loop.jpg") == "Too many levels of symbolic links"
+
+
+def test_load_image_judges_the_size_by_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "claims.png"
+    path.write_bytes(png(300, 200, 8, 0, b""))  # holds no pixels, so that decoding would fail otherwise
+    assert refusal(path, max_pixels=59_999) == "has 300 x 200 pixels, more than max_pixels 59999"
+    assert "more than max_pixels" not in refusal(path, max_pixels=60_000)
+    path.write_bytes(png(65_500, 65_500, 1, 0, b""))
+    assert refusal(path).startswith("is larger than max_pixels: Image size (4290250000 pixels)")
+
+
+def test_load_image_goes_beyond_pillows_limit_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.fromarray(quarters()).save(tmp_path / "image.png")
+    assert refusal(tmp_path / "image.png", max_pixels=100).startswith("is larger than max_pixels")
+    assert load_image(tmp_path / "image.png", max_pixels=512).shape == (16, 32, 3)
+
+
+def test_load_image_refuses_floats_and_32_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((3, 4), np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((3, 4), 70_000, np.int32)).save(tmp_path / "long.tiff")
+    assert refusal(tmp_path / "float.tiff") == "has floating-point pixels; 8 or 16 bits are supported"
+    assert refusal(tmp_path / "long.tiff") == "has 32-bit pixels; 8 or 16 bits are supported"
+
+
+def outcome(folder: Path, content: bytes) -> str:
+    try:
+        return read(folder, content).dtype.name
+    except ImageError as error:
+        return str(error).partition(": ")[0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "TGA", "ICO"])
+def test_load_image_reads_or_refuses_whatever_the_damage(kind: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    content = encoded(Image.fromarray(NOISE), kind)
+    outcomes = set()
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in generator.integers(0, min(len(content), 400), 4):
+            damaged[place] = generator.integers(0, 256)
+        outcomes.add(outcome(tmp_path, bytes(damaged)))
+    assert str(tmp_path / "image") in outcomes
+    assert outcomes <= {"uint8", str(tmp_path / "image")}

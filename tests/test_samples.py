@@ -1,0 +1,226 @@
+"""Where samples come from: folders as people have them, with every file accounted for."""
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imgcls.errors import ConfigError, ImageError
+from imgcls.samples import (
+    FolderImageDataset,
+    ImageDataset,
+    PathListDataset,
+    find_images,
+    natural_order,
+    scan_folder,
+)
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files below a folder; what is in them does not matter to a scan."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def below(root: Path, paths: list[str]) -> list[str]:
+    return [os.path.relpath(path, root) for path in paths]
+
+
+def rows(data: ImageDataset, root: Path) -> list[tuple[str, str | None]]:
+    return list(zip(below(root, list(data.samples["path"])), data.samples["label"], strict=True))
+
+
+def ignored(data: ImageDataset, root: Path) -> dict[str, str]:
+    return {os.path.relpath(path, root): rule for path, rule in data.ignored.items()}
+
+
+# -- FolderImageDataset
+
+
+def test_folder_dataset_labels_nested_files_by_the_class_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "cat/deep/er/2.png", "dog/3.jpg", "dog/noextension")
+    assert rows(FolderImageDataset(str(tmp_path)), tmp_path) == [
+        ("cat/1.jpg", "cat"),
+        ("cat/deep/er/2.png", "cat"),
+        ("dog/3.jpg", "dog"),
+        ("dog/noextension", "dog"),
+    ]
+
+
+def test_folder_dataset_accounts_for_every_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "loose.jpg", "a/Thumbs.db", "b/desktop.ini", "a/.DS_Store", ".git/config")
+    touch(tmp_path, "a/1.txt", "a/1.XML", "labels.csv", "README.md")
+    data = FolderImageDataset(str(tmp_path))
+    assert rows(data, tmp_path) == [("a/1.jpg", "a"), ("b/2.jpg", "b")]
+    assert ignored(data, tmp_path) == {
+        "loose.jpg": "not inside a class folder",
+        "a/Thumbs.db": "written by a file browser",
+        "b/desktop.ini": "written by a file browser",
+        "a/.DS_Store": "hidden",
+        ".git": "hidden",
+        "a/1.txt": "a text file by its extension",
+        "a/1.XML": "a text file by its extension",
+        "labels.csv": "a text file by its extension",
+        "README.md": "a text file by its extension",
+    }
+
+
+def test_folder_dataset_takes_folders_of_any_name_for_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "config.json/1.jpg", "thumbs.db/2.jpg")
+    assert [label for _, label in rows(FolderImageDataset(str(tmp_path)), tmp_path)] == ["config.json", "thumbs.db"]
+
+
+def test_folder_dataset_reads_a_flat_folder_without_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "2.jpg", "1.jpg", "notes.txt")
+    data = FolderImageDataset(str(tmp_path))
+    assert rows(data, tmp_path) == [("1.jpg", None), ("2.jpg", None)]
+    assert ignored(data, tmp_path) == {"notes.txt": "a text file by its extension"}
+
+
+def test_folder_dataset_keeps_odd_names(tmp_path: Path) -> None:
+    names = ["a,b \n'c'/x,1.jpg", "ünï/ö \t.jpg", os.fsdecode(b"\xff\xfe/\xe9.jpg")]
+    touch(tmp_path, *names)
+    data = FolderImageDataset(str(tmp_path))
+    assert sorted(path for path, _ in rows(data, tmp_path)) == sorted(names)
+    assert set(data.samples["label"]) == {"a,b \n'c'", "ünï", os.fsdecode(b"\xff\xfe")}
+    assert all(os.path.isfile(path) for path in data.samples["path"])
+
+
+def test_folder_dataset_names_a_missing_root(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="no folder '.*nowhere'; 'root' names a folder with one folder of images a class"
+    ):
+        _ = FolderImageDataset(str(tmp_path / "nowhere")).samples
+
+
+def test_folder_dataset_expands_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert os.fspath(FolderImageDataset("~/photos")) == str(tmp_path / "photos")
+
+
+def test_folder_dataset_reads_within_max_pixels(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "a.png")
+    assert FolderImageDataset(str(tmp_path)).read(0)[3, 4].tolist() == [1, 2, 3]
+    with pytest.raises(ImageError, match="5 x 4 pixels, more than max_pixels 19"):
+        FolderImageDataset(str(tmp_path), max_pixels=19).read(0)
+
+
+# -- links
+
+
+def test_scan_folder_ends_on_link_loops(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "b/self").symlink_to("self")
+    files, left_out = scan_folder(str(tmp_path))
+    assert below(tmp_path, files) == ["a/1.jpg", "b/2.jpg", "b/self"]  # the last one is refused when it is read
+    assert left_out == {str(tmp_path / "a/up"): "a link to a folder that is used already"}
+
+
+def test_scan_folder_counts_a_linked_folder_under_its_own_name(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/deep/2.jpg")
+    (tmp_path / "z").symlink_to("a")
+    (tmp_path / "0").symlink_to("a/deep")
+    data = FolderImageDataset(str(tmp_path))
+    assert rows(data, tmp_path) == [("a/1.jpg", "a"), ("a/deep/2.jpg", "a")]
+    assert set(ignored(data, tmp_path)) == {"0", "z"}
+
+
+def test_scan_folder_follows_links_to_elsewhere_once(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/sub/1.jpg", "root/own/2.jpg")
+    for name in ("first", "second"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "elsewhere")
+    files, left_out = scan_folder(str(tmp_path / "root"))
+    assert below(tmp_path / "root", files) == ["first/sub/1.jpg", "own/2.jpg"]
+    assert below(tmp_path / "root", list(left_out)) == ["second"]
+
+
+# -- natural_order
+
+
+def test_natural_order_sorts_numbers_by_value() -> None:
+    names = ["class10", "class2", "10", "9", "b", "a1b10", "a1b9", "", "1a"]
+    assert sorted(names, key=natural_order) == ["", "1a", "9", "10", "a1b9", "a1b10", "b", "class2", "class10"]
+
+
+def test_natural_order_does_not_depend_on_the_order_given() -> None:
+    names = ["1", "01", "001", "x", "X"]
+    assert sorted(names, key=natural_order) == sorted(reversed(names), key=natural_order)
+
+
+# -- find_images
+
+
+def test_find_images_sorts_and_takes_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "d/2.jpg", "d/1.jpg", "d/.hidden", "other.png")
+    monkeypatch.chdir(tmp_path)
+    found = find_images(["other.png", "d", "d/1.jpg", str(tmp_path / "d"), "./other.png"])
+    assert found == ["d/1.jpg", "d/2.jpg", "other.png"]
+
+
+def test_find_images_reads_paths_relative_to_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absolute = tmp_path / "abs.jpg"
+    names = [b"sub/a.jpg", b'"with,comma and\nnewline.jpg"', b"caf\xe9.jpg", os.fsencode(absolute)]
+    rows = b"".join(b"cat," + name + b"\n" for name in names)
+    (tmp_path / "list.csv").write_bytes("\ufefflabel,path\n".encode() + rows)
+    monkeypatch.chdir("/")
+    expected = ["sub/a.jpg", "with,comma and\nnewline.jpg", os.fsdecode(b"caf\xe9.jpg"), "abs.jpg"]
+    assert set(find_images([str(tmp_path / "list.csv")])) == {str(tmp_path / name) for name in expected}
+
+
+def test_find_images_takes_the_path_column_of_uneven_rows(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label\na.jpg,cat,\nb.jpg\n")  # a comma too many, a value too few
+    assert below(tmp_path, find_images([str(tmp_path / "list.csv")])) == ["a.jpg", "b.jpg"]
+
+
+def test_find_images_names_what_is_wrong(tmp_path: Path) -> None:
+    touch(tmp_path, "empty/notes.txt", "empty.csv")
+    (tmp_path / "list.csv").write_text("file,label\na.jpg,x\n")
+    wrong = {
+        "missing.jpg": "missing.jpg: no such file or folder",
+        "empty": "empty: the folder holds no image",
+        "list.csv": "list.csv: has no column 'path'; it has 'file', 'label'",
+        "empty.csv": "empty.csv: has no column 'path'; it has none",
+    }
+    for name, message in wrong.items():
+        with pytest.raises(ConfigError, match=f"--images .*{message}"):
+            find_images([str(tmp_path / name)])
+
+
+def test_find_images_keeps_a_dangling_link_for_the_report(tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to("nothing")
+    assert find_images([str(tmp_path / "link.jpg")]) == [str(tmp_path / "link.jpg")]
+
+
+# -- ImageDataset
+
+
+def test_path_list_dataset_keeps_the_order_given(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), (9, 8, 7)).save(tmp_path / "z.png")
+    data = PathListDataset([str(tmp_path / "z.png"), "a.png"])
+    assert list(data.samples["path"]) == [str(tmp_path / "z.png"), "a.png"]
+    assert data.samples["label"].isna().all()
+    assert data.read(0)[0, 0].tolist() == [9, 8, 7]
+
+
+def test_dataset_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / "c.png").write_bytes(b"other")
+    data = FolderImageDataset(str(tmp_path))
+    assert data.fingerprint(0) == data.fingerprint(1)
+    assert data.fingerprint(2) == blake2b(b"other", digest_size=8).hexdigest()
+
+
+def test_dataset_class_without_samples_says_what_it_needs() -> None:
+    class Mine(ImageDataset):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Mine must set 'samples', a DataFrame with 'path' and 'label'"):
+        _ = Mine().samples
+    assert Mine().ignored == {}
