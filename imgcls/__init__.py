@@ -21,7 +21,7 @@ _HOMES = {
     "SchedulerConfig": "optim",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - names of _HOMES are texts
+__all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from imgcls.callbacks.metrics import MetricsLogger as MetricsLogger

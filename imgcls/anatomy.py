@@ -90,7 +90,10 @@ def _flow(twin: nn.Module, size: Size) -> None:
     origin = interpolation_origin(twin)
     try:
         _backpropagate(twin, images, origin)
-    except RuntimeError:  # perceiver asks for values of its mask, but not while it is traced; that takes longer
+    except RuntimeError as error:
+        if "meta tensors" not in str(error):
+            raise
+        # perceiver asks for values of its mask, except where it is traced, as it then thinks; that takes longer
         with FakeTensorMode(allow_non_fake_inputs=True):
             _backpropagate(twin, torch.empty_like(images), origin)
 

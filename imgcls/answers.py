@@ -16,7 +16,9 @@ import yaml
 
 import imgcls
 from imgcls.arguments import COMMANDS
+from imgcls.callbacks.metrics import MetricsLogger
 from imgcls.cli import ImgclsCLI
+from imgcls.samples import ImageDataset
 
 FILE = Path(__file__).with_name("answers.json")
 _WIDTH = "100"
@@ -42,13 +44,14 @@ def _printed_config(command: str) -> dict[str, Any]:
     return config
 
 
-def _keys(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+def _keys(value: Any) -> Any:
     """Keep the keys of a configuration and forget its values."""
     return {key: _keys(item) for key, item in value.items()} or None if isinstance(value, dict) else None
 
 
 def _is_configurable(name: str) -> bool:
-    return inspect.isclass(getattr(imgcls, name)) and "samples" in dir(getattr(imgcls, name)) or name == "MetricsLogger"
+    found = getattr(imgcls, name)
+    return inspect.isclass(found) and issubclass(found, (ImageDataset, MetricsLogger))
 
 
 def _arguments(name: str) -> dict[str, None]:

@@ -43,7 +43,10 @@ def checkpoint_argument(arguments: list[str]) -> str | None:
 def asks_for_help(arguments: list[str]) -> bool:
     """Whether a command line asks for help or for its configuration, and runs nothing."""
     return any(
-        argument in {"-h", "--help"} or argument.endswith(".help") or ".help=" in argument or argument.startswith("--print_config")
+        argument in {"-h", "--help"}
+        or argument.endswith(".help")
+        or ".help=" in argument
+        or argument.startswith("--print_config")
         for argument in arguments
     )
 

@@ -234,7 +234,7 @@ def _find(class_path: str, name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _build_nested(value: Any, where: str) -> Any:  # noqa: ANN401 - any YAML value
+def _build_nested(value: Any, where: str) -> Any:
     if isinstance(value, dict) and "class_path" in value:
         return build_item(value, where)
     if isinstance(value, (list, tuple)):
@@ -243,7 +243,10 @@ def _build_nested(value: Any, where: str) -> Any:  # noqa: ANN401 - any YAML val
 
 
 def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], name: str) -> None:
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # some of those written in C have none
+        return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for argument in arguments:
@@ -280,9 +283,9 @@ def _is_normalize(item: Item) -> bool:
 
 def _is_foreign(item: Item) -> bool:
     # code of the user's draws from the global generators, which Albumentations' own transforms leave alone
-    if isinstance(item, A.Lambda) or not type(item).__module__.startswith("albumentations."):
-        return True
-    return any(map(_is_foreign, getattr(item, "transforms", ())))
+    if isinstance(item, A.BaseCompose):
+        return any(map(_is_foreign, item.transforms))
+    return isinstance(item, A.Lambda) or not type(item).__module__.startswith("albumentations.")
 
 
 def _set_state(item: Item, seed: int) -> None:

@@ -82,7 +82,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self, config: str | None = None) -> None:
         self.config = config
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ANN401
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint to a local path; a URL goes Lightning's way."""
         if self.config is not None:
             checkpoint[CONFIG_KEY] = self.config
@@ -102,7 +102,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
         sync_folder(target.parent)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ANN401
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint; only tensors and plain values are ever loaded."""
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)

@@ -15,9 +15,11 @@ from imgcls.backbone import Backbone
 from imgcls.batch import Batch, ClassifiedData, Preprocessing
 from imgcls.chance import mix, run_seed
 from imgcls.errors import ConfigError
-from imgcls.network import build_recorded, load_config, load_network, read_preprocessing, record_of
+from imgcls.hub import load_config
+from imgcls.network import build_recorded, load_network, record_of
 from imgcls.optim import OptimizerConfig, SchedulerConfig, make_optimizer, make_scheduler
 from imgcls.plain import plain, versions
+from imgcls.preprocessing import read_preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ class ImageClassifier(pl.LightningModule):
         optimizer_config: The optimizer and its parameters.
         scheduler_config: How the learning rate moves.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    temperature: Tensor
 
     def __init__(
         self,
@@ -67,10 +73,13 @@ class ImageClassifier(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Build the network for the classes of the trainer's data, unless that is done; freeze what does not train."""
-        data = getattr(self.trainer, "datamodule", None)
+        trainer = self._trainer
+        if trainer is None:
+            return  # load_from_checkpoint: the checkpoint's own record follows, in on_load_checkpoint
+        data = getattr(trainer, "datamodule", None)
         if self.backbone is None:
             self.build(self._class_names(data))
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == TrainerFn.FITTING:
             self._built().freeze(self.freeze_encoder)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
             own = data.normalization
@@ -82,8 +91,8 @@ class ImageClassifier(pl.LightningModule):
 
         Args:
             class_names: Names of the outputs.
-            record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from it,
-                with random weights, and nothing is fetched.
+            record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from
+                it, with random weights, and nothing is fetched.
 
         Raises:
             ConfigError: If ``num_classes`` says otherwise than ``class_names``.
@@ -96,13 +105,14 @@ class ImageClassifier(pl.LightningModule):
         self.class_names = list(class_names)
         if record is None:
             self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
-            network = load_network(self.model_name, self.pretrained, self.class_names)
+            network, new = load_network(self.model_name, self.pretrained, self.class_names)
         else:
             self.preprocessing = _recorded_preprocessing(record["preprocessing"])
-            network = build_recorded(record["network"], self.class_names)
+            network, new = build_recorded(record["network"], self.class_names), []
         self.backbone = Backbone(network, self.preprocessing.size)
+        _report_new(new, self.backbone.anatomy.heads)
         if self.backbone.convolutional:
-            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.backbone.to(memory_format=torch.channels_last)
         self._set_normalization()
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
@@ -218,10 +228,18 @@ class ImageClassifier(pl.LightningModule):
             self.build(checkpoint["imgcls"]["class_names"], checkpoint["imgcls"])
 
 
+def _report_new(names: list[str], heads: list[str]) -> None:
+    """Say which weights of the encoder start at random; the head's always do."""
+    unexpected = [name for name in names if name.rpartition(".")[0] not in heads]
+    if unexpected:
+        more = f" and {len(unexpected) - 4} more" if len(unexpected) > 4 else ""
+        log.info("not among the pretrained weights, random: %s%s", ", ".join(unexpected[:4]), more)
+
+
 def _recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     return Preprocessing(**values)
 
 
-def _as(kind: Any, value: Any) -> Any:  # noqa: ANN401 - a dict where hyperparameters come from a checkpoint
+def _as(kind: Any, value: Any) -> Any:
     return kind(**value) if isinstance(value, dict) else value

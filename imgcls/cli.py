@@ -69,11 +69,13 @@ class ImgclsCLI(LightningCLI):
         ours = {"model", "datamodule", "weights_only", "verbose", "return_predictions"}
         return {command: skipped | ours for command, skipped in LightningCLI.subcommands().items()}
 
-    def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
+    def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command; ``predict`` alone has options for images and output."""
         parser = super().init_parser(**kwargs)
         if command == "predict":
-            parser.add_argument("--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'.")
+            parser.add_argument(
+                "--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'."
+            )
             parser.add_argument("--output", type=str | None, help="The CSV to write (default: in the run folder).")
             parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing CSV.")
         return parser
@@ -112,7 +114,7 @@ class ImgclsCLI(LightningCLI):
     # -- building
 
     @property
-    def section(self) -> Any:  # noqa: ANN401 - jsonargparse's Namespace
+    def section(self) -> Any:
         """The parsed configuration of the command."""
         return self.config[str(self.subcommand)]
 
@@ -130,7 +132,7 @@ class ImgclsCLI(LightningCLI):
             elif spec is not None and "root" in (spec.get("init_args") or {}):
                 spec["init_args.root"] = _absolute(spec["init_args.root"])
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Let data and model meet, then build the Trainer around them."""
         options = dict(self.config_init[str(self.subcommand)]["trainer"])
         check_devices(options)
@@ -199,39 +201,46 @@ class ImgclsCLI(LightningCLI):
         return new_run_folder(self._runs_folder())
 
     def _saved_config(self) -> dict[str, Any]:
-        return self.config_dump | {"ckpt_path": None}
+        config: dict[str, Any] = self.config_dump | {"ckpt_path": None}
+        return config
 
     # -- commands
 
-    def fit(self, **_: Any) -> None:  # noqa: ANN401
+    def fit(self, **_: Any) -> None:
         """Train; then evaluate the best checkpoint."""
         if self.section["optuna.tune"]:
             log.info("optuna.tune: true does nothing under fit; the search is `imgcls tune`, which this version lacks")
         resume = self.ckpt_path if not self.section["experiment.only_weights_load"] else None
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=resume, weights_only=True if resume else None)
+        self.trainer.fit(
+            self.model, datamodule=self.datamodule, ckpt_path=resume, weights_only=True if resume else None
+        )
         if self.trainer.received_sigterm:
             raise SystemExit(143)
         if self.folder is None:
             return
-        saver = next((c for c in self.trainer.callbacks if isinstance(c, CheckpointSaver)), None)
+        saver = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, CheckpointSaver)), None)
         if saver is not None:
             self._evaluate_best(saver)
         print(self.folder)
 
-    def validate(self, **_: Any) -> None:  # noqa: ANN401
+    def validate(self, **_: Any) -> None:
         """Evaluate a checkpoint on the validation data."""
         print_results({"validation": self._evaluate("validate", self.ckpt_path)})
 
-    def test(self, **_: Any) -> None:  # noqa: ANN401
+    def test(self, **_: Any) -> None:
         """Evaluate a checkpoint on the test data."""
         print_results({"test": self._evaluate("test", self.ckpt_path)})
 
-    def predict(self, **_: Any) -> None:  # noqa: ANN401
+    def predict(self, **_: Any) -> None:
         """Write a prediction for each image."""
         writer = PredictionsWriter(self._predictions_file(), self.model.class_names)
-        self.trainer.callbacks.append(writer)
+        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         self.trainer.predict(
-            self.model, datamodule=self.datamodule, ckpt_path=self.ckpt_path, return_predictions=False, weights_only=True
+            self.model,
+            datamodule=self.datamodule,
+            ckpt_path=self.ckpt_path,
+            return_predictions=False,
+            weights_only=True,
         )
         if writer.errors:
             log.info("%d of %d images could not be read; the column 'error' says why", writer.errors, writer.rows)
@@ -266,7 +275,7 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _as_list(callbacks: Any) -> list[Any]:  # noqa: ANN401 - None, one or several
+def _as_list(callbacks: Any) -> list[Any]:
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]

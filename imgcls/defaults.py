@@ -1,6 +1,5 @@
 """The callbacks that a run gets where its configuration names none of the kind, and the values that they watch."""
 
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -10,12 +9,14 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
 
 from imgcls.callbacks.metrics import MetricsLogger
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, did_you_mean
 
 PATIENCE = 10  # epochs
 
 
-def add_default_callbacks(callbacks: list[Callback], trainer: dict[str, Any], metrics: dict[str, Any] | None) -> list[Callback]:
+def add_default_callbacks(
+    callbacks: list[Callback], trainer: dict[str, Any], metrics: dict[str, Any] | None
+) -> list[Callback]:
     """Append a metrics logger, a progress bar and early stopping, each where there is none of its kind.
 
     Args:
@@ -35,7 +36,7 @@ def add_default_callbacks(callbacks: list[Callback], trainer: dict[str, Any], me
 
 
 def default_monitor(callbacks: Sequence[Callback]) -> tuple[str, str]:
-    """Return the value to choose epochs by, and its mode: ``validation_f1_score``, else the first metric, else the loss."""
+    """Return the value to choose epochs by, and its mode: the F1 score, else the first metric, else the loss."""
     logger = metrics_logger(callbacks)
     return logger.default_monitor() if logger else ("validation_loss", "min")
 
@@ -80,9 +81,8 @@ def check_monitors(callbacks: Sequence[Callback]) -> None:
 
 
 def _unknown(where: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{where}: nothing logs {name!r}; {hint}there are {', '.join(known) or 'no logged values'}"
+    there = ", ".join(known) or "no logged values"
+    return f"{where}: nothing logs {name!r}{did_you_mean(name, known)}; there are {there}"
 
 
 def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:

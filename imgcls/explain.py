@@ -1,14 +1,13 @@
 """From an exception to the lines that a user reads, and the exit code."""
 
-import difflib
 import importlib
 import inspect
 import re
 from argparse import ArgumentError
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from imgcls.errors import ImageError, ImgclsError
+from imgcls.errors import ImageError, ImgclsError, did_you_mean, first_line
 
 # what jsonargparse says around the one line that tells
 _NOISE = (
@@ -36,7 +35,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ArgumentError):
         return _of_parser(str(error)), 2
     if isinstance(error, MisconfigurationException):
-        return _first_line(error), 2
+        return first_line(error), 2
     return f"the run failed: {type(error).__name__}: {_of_worker(str(error))} (--debug shows where)", 1
 
 
@@ -77,19 +76,14 @@ def _of_parser(text: str) -> str:
 
 def _readable(line: str, class_path: str) -> str:
     if match := re.match(r"Option '([^']+)' is not accepted", line):
-        return f"{class_path} has no argument {match[1]!r}{_near(match[1], _arguments(class_path))}"
+        return f"{class_path} has no argument {match[1]!r}{did_you_mean(match[1], _arguments(class_path))}"
     if match := re.match(r"module '([^']+)' has no attribute '([^']+)'", line):
-        return f"{line}{_near(match[2], dir(importlib.import_module(match[1])))}"
+        return f"{line}{did_you_mean(match[2], dir(importlib.import_module(match[1])))}"
     if "pytorch_lightning." in line:
         return f"{line}; the package's name is lightning.pytorch now: write lightning.pytorch. for pytorch_lightning."
     line = re.sub(r"Expected a typing\.Literal\[([^\]]*)\]", r"expected one of \1", line)
     line = re.sub(r"Expected an? <class '([^']+)'>", r"expected \1", line)
     return re.sub(r"\. Got value: (.*)", r", not \1", line)
-
-
-def _near(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _arguments(class_path: str) -> list[str]:
@@ -108,7 +102,3 @@ def _find(class_path: str) -> object:
 
 def _join(before: str, key: str) -> str:
     return f"{before}.{key}" if before else key
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - any value of a configuration
+def plain(value: Any) -> Any:
     """Turn a configuration value into dicts, lists, texts and numbers; an object without such a form into its name."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.value if isinstance(value, Enum) else value

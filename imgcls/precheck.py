@@ -3,9 +3,7 @@
 What it knows of the parser stands in answers.json, written by ``python -m imgcls.answers`` from the parser itself.
 """
 
-import difflib
 import json
-from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
@@ -13,7 +11,7 @@ import yaml
 
 import imgcls
 from imgcls.arguments import COMMANDS, compose_yaml, config_files
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, did_you_mean
 
 Schema = dict[str, Any] | None
 
@@ -73,7 +71,7 @@ class _Checker:
                 raise ConfigError(f"{place}: the key {_join(where, key.value)!r} is given twice")
             seen.add(key.value)
             if schema and key.value not in schema:
-                raise ConfigError(f"{place}: unknown key {_join(where, key.value)!r}{_hint(key.value, schema)}")
+                raise ConfigError(f"{place}: unknown key {_join(where, key.value)!r}{did_you_mean(key.value, schema)}")
             self.check_node(value, schema.get(key.value) if schema else None, path, _join(where, key.value))
 
     def check_option(self, option: str) -> None:
@@ -85,11 +83,11 @@ class _Checker:
                 return
             if key not in schema:
                 before = ".".join(keys[:number])
-                raise ConfigError(f"unknown option --{_join(before, key)}{_hint(key, schema, before)}")
+                raise ConfigError(f"unknown option --{_join(before, key)}{did_you_mean(key, schema, before)}")
             schema = schema[key]
 
     def _refine(self, schema: Schema, given: dict[str, yaml.Node]) -> Schema:
-        """Take the arguments of the class that is named; those of the default class may also stand without init_args."""
+        """Take the arguments of the class that is named; the default class's may also stand without init_args."""
         named = given.get("class_path")
         class_path = named.value if isinstance(named, yaml.ScalarNode) else None
         if class_path is not None:
@@ -106,12 +104,7 @@ def _no_command(arguments: list[str]) -> str:
         new = next((_OLD_SPELLINGS[a] for a in arguments if a in {"--test", "--val", "--predict"}), "fit")
         rest = [argument for argument in arguments if argument not in {"--test", "--val", "--predict"}]
         return f"a command comes first; type: imgcls {' '.join([new, *rest])}"
-    return f"no command {first!r}{_hint(first, COMMANDS)}; there are {', '.join(COMMANDS)}"
-
-
-def _hint(key: str, known: Iterable[str], before: str = "") -> str:
-    close = difflib.get_close_matches(key, list(known), 1)
-    return f"; did you mean {_join(before, close[0])!r}?" if close else ""
+    return f"no command {first!r}{did_you_mean(first, COMMANDS)}; there are {', '.join(COMMANDS)}"
 
 
 def _join(before: str, key: str) -> str:

@@ -3,6 +3,8 @@
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from imgcls.cli import ImgclsCLI
 from imgcls.explain import explain
@@ -19,10 +21,10 @@ def run(arguments: list[str], debug: bool = False) -> None:
     Raises:
         SystemExit: With the exit code, if the command did not end well.
     """
-    _talk()
     quieten()
     try:
-        ImgclsCLI(arguments)
+        with _talking():
+            ImgclsCLI(arguments)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
@@ -33,11 +35,15 @@ def run(arguments: list[str], debug: bool = False) -> None:
         raise SystemExit(code) from None
 
 
-def _talk() -> None:
+@contextmanager
+def _talking() -> Iterator[None]:
     """Print what imgcls itself says, on stderr: standard output is for results."""
     logger = logging.getLogger("imgcls")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -79,7 +79,7 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bo
     return arguments
 
 
-def _trusted_dataset(name: str, spec: Any) -> Any:  # noqa: ANN401 - any YAML value
+def _trusted_dataset(name: str, spec: Any) -> Any:
     if isinstance(spec, dict):
         class_path = str(spec.get("class_path"))
         if class_path.startswith(_TRUSTED) and not _untrusted(spec.get("init_args")):
@@ -104,7 +104,7 @@ def _require_trusted(class_path: str, where: str) -> None:
         )
 
 
-def _untrusted(value: Any) -> list[str]:  # noqa: ANN401 - any YAML value
+def _untrusted(value: Any) -> list[str]:
     """All class paths within a value that a checkpoint may not load."""
     if isinstance(value, dict):
         own = value.get("class_path")

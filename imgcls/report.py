@@ -12,9 +12,7 @@ def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
     Args:
         results: Split -> logged name -> value.
     """
-    names = dict.fromkeys(
-        name.removeprefix(f"{split}_") for split, values in results.items() for name in values
-    )
+    names = dict.fromkeys(name.removeprefix(f"{split}_") for split, values in results.items() for name in values)
     rows = [[name, *(_cell(values.get(f"{split}_{name}")) for split, values in results.items())] for name in names]
     console = Console()
     if console.is_terminal:

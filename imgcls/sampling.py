@@ -44,7 +44,7 @@ class KeyedSampler(DistributedSampler[Key]):
             return -(-self.size // self.num_replicas)
         return len(range(self.rank, self.size, self.num_replicas))
 
-    def _places(self) -> Any:  # noqa: ANN401 - an integer array
+    def _places(self) -> Any:
         order = np.arange(self.size)
         if self.shuffle:
             order = np.random.default_rng(mix(self.seed, self.epoch)).permutation(self.size)
@@ -60,7 +60,7 @@ class TrainLoader(DataLoader[Batch]):
 
     trainer: pl.Trainer | None = None
 
-    def __iter__(self) -> Any:  # noqa: ANN401 - DataLoader's own iterator type is private
+    def __iter__(self) -> Any:
         """Iterate over the batches of the trainer's current epoch that are still to come."""
         trainer, sampler = self.trainer, self.sampler
         if trainer is not None and isinstance(sampler, KeyedSampler):

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from imgcls.checkpoint import AtomicCheckpointIO
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +25,17 @@ def check_devices(options: dict[str, Any]) -> None:
         ConfigError: Says what was asked for and what takes what there is.
     """
     asked = {key: options[key] for key in ("accelerator", "devices", "num_nodes")}
-    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    silent: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     try:
         Trainer(**asked, **silent)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError(
-            f"trainer: {_first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
+            f"trainer: {first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
             "accelerator: auto and devices: auto take what this machine has"
         ) from error
 
@@ -64,10 +69,10 @@ def build_trainer(
     try:
         return Trainer(**options | chosen)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise ConfigError(f"trainer: {_first_line(error)}") from error
+        raise ConfigError(f"trainer: {first_line(error)}") from error
 
 
-def _precision(options: dict[str, Any]) -> Any:  # noqa: ANN401 - as the Trainer takes it
+def _precision(options: dict[str, Any]) -> Any:
     on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
     given = options["precision"]
     if given is None:
@@ -90,7 +95,7 @@ def best_precision(on_gpu: bool) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
-def _logger(given: Any, folder: Path | None) -> Any:  # noqa: ANN401 - as the Trainer takes it
+def _logger(given: Any, folder: Path | None) -> Any:
     if given not in (None, True):
         return given
     if folder is None:
@@ -98,11 +103,7 @@ def _logger(given: Any, folder: Path | None) -> Any:  # noqa: ANN401 - as the Tr
     return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def _as_list(plugins: Any) -> list[Any]:  # noqa: ANN401 - None, one or several
+def _as_list(plugins: Any) -> list[Any]:
     if plugins is None:
         return []
     return list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]

@@ -44,5 +44,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     folder.mkdir()
     text = Path(__file__, "../../configs/tiny-resnet/config.json").resolve().read_text(encoding="utf-8")
-    (folder / "config.json").write_text(text.replace("[32, 64, 128]", "[8, 16, 16]").replace('"embedding_size": 32', '"embedding_size": 8'))
+    (folder / "config.json").write_text(
+        text.replace("[32, 64, 128]", "[8, 16, 16]").replace('"embedding_size": 32', '"embedding_size": 8')
+    )
     return folder

@@ -57,6 +57,8 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def program(*line: str, **options: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401 - of subprocess.run
+def program(*line: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run the program as a user does, in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "imgcls", *line], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "imgcls", *line], capture_output=True, text=True, check=False, **options
+    )

@@ -15,7 +15,8 @@ from imgcls.backbone import Backbone
 from imgcls.batch import Batch
 from imgcls.classifier import ImageClassifier
 from imgcls.errors import ConfigError
-from imgcls.network import build, load_config, load_network, set_classes
+from imgcls.hub import load_config
+from imgcls.network import build, load_network, set_classes
 from tests.architectures import TINY, tiny_config
 
 CLASS_NAMES = ["a", "b", "c"]
@@ -167,7 +168,7 @@ def test_labels_of_timm_are_written_out_anew(tmp_path: Path) -> None:
     config = tiny_config("timm_wrapper")
     set_classes(config, ["old", "older"])
     config.save_pretrained(tmp_path)
-    network = load_network(str(tmp_path), False, CLASS_NAMES)
+    network, _ = load_network(str(tmp_path), False, CLASS_NAMES)
     network.config.save_pretrained(tmp_path)
     assert load_config(str(tmp_path)).id2label == {0: "a", 1: "b", 2: "c"}
 

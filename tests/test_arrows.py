@@ -7,9 +7,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "chance", "errors"}
+SHARED = {"batch", "chance", "errors", "specs"}
 DATA = {"samples", "images", "augment", "sampling", "splits", "datamodule", "digits"}
-MODEL = {"anatomy", "network", "backbone", "optim", "plain", "classifier"}
+MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "plain", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
 # room -> rooms that it may import; a room of several files may import within itself only as listed
@@ -17,19 +17,22 @@ ARROWS: dict[str, set[str]] = {
     "batch": set(),
     "chance": set(),
     "errors": set(),
+    "specs": {"errors"},
     "images": {"errors"},
     "samples": {"errors", "images"},
     "splits": {"errors", "images", "samples"},
-    "augment": {"batch", "errors", "images"},
+    "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "datamodule": {"augment", "batch", "chance", "errors", "images", "samples", "sampling", "splits"},
     "digits": {"images", "samples"},
-    "anatomy": set(),
-    "network": {"batch", "errors"},
-    "backbone": {"anatomy"},
+    "anatomy": {"errors"},
+    "hub": {"errors"},
+    "preprocessing": {"anatomy", "batch", "errors", "hub"},
+    "network": {"errors", "hub", "preprocessing"},
+    "backbone": {"anatomy", "errors"},
     "optim": {"errors"},
     "plain": set(),
-    "classifier": {"backbone", "batch", "chance", "errors", "network", "optim", "plain"},
+    "classifier": {"backbone", "batch", "chance", "errors", "hub", "network", "optim", "plain", "preprocessing"},
     "checkpoint": {"errors"},
     "run_folder": {"checkpoint", "errors"},
     "config": set(),
@@ -37,14 +40,14 @@ ARROWS: dict[str, set[str]] = {
     "quiet": set(),
     "recover": {"checkpoint", "errors"},
     "trainer": {"checkpoint", "errors"},
-    "callbacks": {"checkpoint", "datamodule", "errors", "run_folder"},
+    "callbacks": {"checkpoint", "datamodule", "errors", "run_folder", "specs"},
     "defaults": {"callbacks", "errors"},
     "arguments": {"errors"},
     "precheck": {"arguments", "errors"},
     "entry": {"errors", "precheck", "program"},
     "explain": {"errors"},
     "program": {"cli", "explain", "quiet"},
-    "answers": {"arguments", "cli"},
+    "answers": {"arguments", "callbacks", "cli", "samples"},
     "cli": {
         "arguments",
         "callbacks",
@@ -74,7 +77,9 @@ def room(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     """Modules that a file imports, those for type checkers alone left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    for_types = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    ]
     hidden = {id(child) for block in for_types for child in ast.walk(block)}
     found: set[str] = set()
     for node in ast.walk(tree):

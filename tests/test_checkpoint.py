@@ -29,7 +29,9 @@ def good(photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
 
 def _flip_in_tensor(content: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        largest = max((info for info in archive.infolist() if "/data/" in info.filename), key=lambda info: info.file_size)
+        largest = max(
+            (info for info in archive.infolist() if "/data/" in info.filename), key=lambda info: info.file_size
+        )
     place = largest.header_offset + 200
     return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
@@ -118,7 +120,8 @@ def test_checkpoint_does_not_steer_the_configuration(
     content = torch.load(io.BytesIO(good), weights_only=True)
     content["hyper_parameters"] |= {"model_name": "evil/repo", "trust_remote_code": True, "_class_path": "os.system"}
     content["hyper_parameters"]["_instantiator"] = "os.system"
-    content["imgcls_config"] = content["imgcls_config"].replace('"callbacks": null', '"callbacks": [{"class_path": "evil.Callback"}]')
+    evil = '"callbacks": [{"class_path": "evil.Callback"}]'
+    content["imgcls_config"] = content["imgcls_config"].replace('"callbacks": null', evil)
     content["imgcls"]["network"]["auto_map"] = {"AutoModelForImageClassification": "evil--repo"}
     path = tmp_path / "x.ckpt"
     torch.save(content, path)

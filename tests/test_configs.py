@@ -16,14 +16,22 @@ CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
 
 def test_quickstart_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
-    main(["fit", "--config", "configs/quickstart.yaml", f"--experiment.output_dir={tmp_path}", "--trainer.max_epochs=8"])
+    main(
+        ["fit", "--config", "configs/quickstart.yaml", f"--experiment.output_dir={tmp_path}", "--trainer.max_epochs=8"]
+    )
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     assert pd.read_csv(folder / "metrics.csv")["validation_accuracy"].max() > 0.95
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path, test_photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    photos: Path,
+    test_photos: Path,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With small images and a tiny model in place of those that it names: all else is as shipped."""
     config = yaml.safe_load(path.read_text())

@@ -25,7 +25,7 @@ def quarters() -> Pixels:
     return pixels
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

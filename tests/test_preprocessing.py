@@ -18,7 +18,9 @@ from imgcls.anatomy import call
 from imgcls.augment import Pipeline, eval_specs
 from imgcls.batch import Preprocessing
 from imgcls.errors import ConfigError
-from imgcls.network import build, load_config, load_network, read_preprocessing, set_classes
+from imgcls.hub import load_config
+from imgcls.network import build, load_network, set_classes
+from imgcls.preprocessing import read_preprocessing
 from tests.architectures import tiny_config
 
 RESNET = {  # as microsoft/resnet-18 has it: an old name, and a size that is not explained
@@ -128,7 +130,7 @@ def test_network_trained_on_bgr_is_turned_to_rgb(
     network.save_pretrained(folder)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        turned = call(load_network(folder, True, ["c", "d"]).eval(), images.flip(1), None)
+        turned = call(load_network(folder, True, ["c", "d"])[0].eval(), images.flip(1), None)
         torch.testing.assert_close(turned, call(network, images, None))
 
 
@@ -163,6 +165,13 @@ def test_timm_states_its_own(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     assert read(str(tmp_path)) == Preprocessing((176, 176), 185, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     assert_as_processor(str(tmp_path), smooth_image(300, 400))
+
+
+def test_timm_config_may_be_short(tmp_path: Path) -> None:
+    record = {"model_type": "timm_wrapper", "architecture": "test_resnet", "pretrained_cfg": TIMM}
+    (tmp_path / "config.json").write_text(json.dumps(record), encoding="utf-8")
+    assert read(str(tmp_path)).size == (176, 176)
+    assert load_network(str(tmp_path), False, ["a", "b", "c"])[0].num_labels == 3
 
 
 def test_imagenet_at_the_size_of_the_config_where_nothing_is_stated(tmp_path: Path) -> None:

@@ -92,9 +92,7 @@ def test_folder_dataset_keeps_odd_names(tmp_path: Path) -> None:
 
 
 def test_folder_dataset_names_a_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="no folder '.*nowhere'; 'root' names a folder with one folder of images a class"
-    ):
+    with pytest.raises(ConfigError, match=r"no folder '.*nowhere'; 'root' names a folder with one folder of images"):
         _ = FolderImageDataset(str(tmp_path / "nowhere")).samples
 
 
@@ -149,8 +147,8 @@ def test_natural_order_sorts_numbers_by_value() -> None:
 
 
 def test_natural_order_does_not_depend_on_the_order_given() -> None:
-    names = ["1", "01", "001", "x", "X"]
-    assert sorted(names, key=natural_order) == sorted(reversed(names), key=natural_order)
+    one_order = sorted(["1", "01", "001", "x", "X"], key=natural_order)
+    assert one_order == sorted(["X", "01", "x", "001", "1"], key=natural_order)
 
 
 # -- find_images

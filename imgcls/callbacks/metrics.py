@@ -1,7 +1,5 @@
 """MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
 
-import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,11 +8,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection, SumMetric
 
-from imgcls.errors import ConfigError
-
-Spec = dict[str, Any]
+from imgcls.errors import ConfigError, first_line
+from imgcls.specs import Spec, check_arguments, class_path_of, find_class
 
 STAGES = ("train", "validation", "test")
 DEFAULT_METRICS: dict[str, Spec] = {
@@ -23,6 +20,7 @@ DEFAULT_METRICS: dict[str, Spec] = {
     "recall": {"class_path": "torchmetrics.Recall", "init_args": {"average": "macro"}},
     "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
 }
+_PACKAGE = "torchmetrics"
 _KEY = "imgcls.MetricsLogger: metrics"
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
@@ -30,8 +28,8 @@ _BUFFER_VALUES = 2**24  # 64 MiB of float32
 class MetricsLogger(Callback):
     """Logs the loss and the given metrics of train, validation and test as ``{stage}_{name}``.
 
-    Probabilities and labels wait on the device and reach the metrics in large portions: an ``update`` in each step would
-    make the device wait for the host several times a step.
+    Probabilities and labels wait on the device and reach the metrics in large portions: an ``update`` in each step
+    would make the device wait for the host several times a step.
 
     Args:
         metrics: Name -> ``{class_path, init_args}`` of any torchmetrics class; ``task`` and ``num_classes`` are filled
@@ -71,23 +69,43 @@ class MetricsLogger(Callback):
         self._prepare(pl_module)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Keep the outputs; now and then log the loss of the step."""
         self._stages["train"].add(outputs)
-        if trainer.global_step % trainer.log_every_n_steps == 0:
-            values = {"train_loss_step": outputs["batch_loss"].item(), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            values = {
+                "train_loss_step": outputs["batch_loss"].item(),
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            }
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0  # noqa: ANN401
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the outputs."""
         self._stages["validation"].add(outputs)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0  # noqa: ANN401
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the outputs."""
         self._stages["test"].add(outputs)
@@ -126,18 +144,22 @@ class _StageMetrics:
         built = {name: _build(name, spec, len(class_names)) for name, spec in specs.items()}
         self.of_classes = MetricCollection({name: metric for name, metric in built.items() if not _is_binary(metric)})
         self.of_second_class = MetricCollection({name: metric for name, metric in built.items() if _is_binary(metric)})
-        self.loss = MeanMetric(nan_strategy="disable")  # its check for NaN would wait for the device
+        # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
+        # wait for the device in every step
+        self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
+        self.images = 0
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.waiting = 0
 
     def to(self, device: torch.device) -> None:
-        for metric in (self.of_classes, self.of_second_class, self.loss):
+        for metric in self._all():
             metric.to(device)
 
     def add(self, outputs: Mapping[str, Tensor]) -> None:
         logits, labels = outputs["logits"], outputs["label"]
-        self.loss.update(outputs["batch_loss"], len(labels))
+        self.loss_sum.update(outputs["batch_loss"] * len(labels))
+        self.images += len(labels)
         self.logits.append(logits)
         self.labels.append(labels)
         self.waiting += logits.numel()
@@ -146,13 +168,19 @@ class _StageMetrics:
 
     def compute(self) -> dict[str, Tensor]:
         self._flush()
-        found = {"loss": self.loss.compute(), **self.of_classes.compute(), **self.of_second_class.compute()}
-        for metric in (self.loss, self.of_classes, self.of_second_class):
+        self.count.update(self.images)
+        loss = self.loss_sum.compute() / self.count.compute()
+        found = {"loss": loss, **self.of_classes.compute(), **self.of_second_class.compute()}
+        self.images = 0
+        for metric in self._all():
             metric.reset()
         values: dict[str, Tensor] = {}
         for name in self.names:
             values |= self._named(f"{self.stage}_{name}", found[name])
         return values
+
+    def _all(self) -> tuple[Metric | MetricCollection, ...]:
+        return self.of_classes, self.of_second_class, self.loss_sum, self.count
 
     def _flush(self) -> None:
         if not self.logits:
@@ -172,21 +200,14 @@ class _StageMetrics:
 
 def _check_spec(name: str, spec: Spec) -> None:
     where = f"{_KEY}.{name}"
-    if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
-        raise ConfigError(f"{where}: a metric is {{class_path: torchmetrics.Accuracy, init_args: ...}}, not {spec!r}")
-    if unknown := set(spec) - {"class_path", "init_args"}:
-        raise ConfigError(f"{where}: unknown key {sorted(unknown)[0]!r}; a metric has 'class_path' and 'init_args'")
-    parameters = _parameters(_find(spec["class_path"], where))
-    for argument in spec.get("init_args") or {}:
-        if argument not in parameters:
-            close = difflib.get_close_matches(argument, parameters, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(parameters)}"
-            raise ConfigError(f"{where}: {spec['class_path']} has no argument {argument!r}; {hint}")
+    class_path = class_path_of(spec, where)
+    parameters = _parameters(find_class(class_path, _PACKAGE, where))
+    check_arguments(spec.get("init_args") or {}, parameters, f"{where}: {class_path}")
 
 
 def _build(name: str, spec: Spec, num_classes: int) -> Metric:
     where = f"{_KEY}.{name}"
-    kind = _find(spec["class_path"], where)
+    kind = find_class(spec["class_path"], _PACKAGE, where)
     parameters = _parameters(kind)
     arguments = dict(spec.get("init_args") or {})
     if "task" in parameters:
@@ -199,7 +220,7 @@ def _build(name: str, spec: Spec, num_classes: int) -> Metric:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{where}: {spec['class_path']}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        raise ConfigError(f"{where}: {spec['class_path']}: {first_line(error)}") from error
     return metric
 
 
@@ -219,22 +240,8 @@ def _is_binary(metric: Metric) -> bool:
     return type(metric).__name__.startswith("Binary")
 
 
-def _find(class_path: str, where: str) -> Callable[..., Any]:
-    module_name, _, attribute = class_path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name or "torchmetrics")
-    except ImportError as error:
-        raise ConfigError(f"{where}: cannot import {module_name!r}: {error}") from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        close = difflib.get_close_matches(attribute, dir(module), 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"{where}: {module_name or 'torchmetrics'!r} has no {attribute!r}{hint}")
-    return found  # type: ignore[no-any-return]
-
-
 def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Arguments of a metric; those of torchmetrics' task wrappers stand in ``__new__``."""
-    function = kind.__new__ if "__new__" in vars(kind) else kind.__init__  # type: ignore[misc]
+    function = kind.__new__ if "__new__" in vars(kind) else kind.__init__
     named = dict(inspect.signature(function).parameters)
     return {name: parameter for name, parameter in named.items() if name not in {"self", "cls", "kwargs", "args"}}

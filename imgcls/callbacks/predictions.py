@@ -41,7 +41,13 @@ class PredictionsWriter(Callback):
         csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
 
     def on_predict_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0  # noqa: ANN401
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Write the batch's rows."""
         probs: Tensor = outputs

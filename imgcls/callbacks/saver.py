@@ -73,7 +73,7 @@ class CheckpointSaver(Checkpoint):
         score = float(trainer.callback_metrics[self.monitor])
         # written so that NaN is never better
         if self.best_score is None:
-            better = score == score  # noqa: PLR0124
+            better = score == score
         else:
             better = score > self.best_score if self.mode == "max" else score < self.best_score
         if better:

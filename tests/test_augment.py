@@ -1,0 +1,272 @@
+"""Augmentation lists: what they do, that chance follows from the seed, and errors that name the item."""
+
+import random
+import re
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from imgcls.augment import Pipeline, Spec, build_item, eval_specs, find_normalization, resize_spec, train_specs
+from imgcls.batch import Normalization, Preprocessing
+from imgcls.errors import ConfigError
+from imgcls.images import Pixels
+
+WHERE = "data.init_args.augmentations.train"
+IMAGE: Pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def item(class_path: str, /, **init_args: Any) -> Spec:
+    return {"class_path": class_path, "init_args": init_args}
+
+
+def refusal(*specs: Spec) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Pipeline(list(specs), WHERE).check(IMAGE)
+    return str(caught.value)
+
+
+# preprocessing of a user's own, named in the lists below by class_path
+
+
+def darker(image: Pixels, by: int = 10) -> dict[str, Any]:
+    return {"image": np.maximum(image, by) - np.uint8(by)}
+
+
+class Stripes:
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def __call__(self, image: Pixels) -> dict[str, Any]:
+        striped = image.copy()
+        striped[:: self.every] = 0
+        return {"image": striped}
+
+
+def noisy(image: Pixels) -> dict[str, Any]:
+    noise = random.randrange(100) + np.random.randint(0, 50, image.shape) + torch.randint(50, image.shape).numpy()
+    return {"image": (image // 2 + noise // 2).astype(np.uint8)}
+
+
+def only_the_array(image: Pixels) -> Pixels:
+    return image
+
+
+# -- chance
+
+
+def test_pipeline_draws_each_item_by_itself() -> None:
+    flips = Pipeline([item("albumentations.HorizontalFlip", p=0.5), item("VerticalFlip", p=0.5)], WHERE)
+    names = {IMAGE[::v, ::h].tobytes(): (v, h) for v in (1, -1) for h in (1, -1)}
+    found = Counter(names[flips(IMAGE, seed).tobytes()] for seed in range(1000))
+    assert len(found) == 4
+    assert all(190 < count < 310 for count in found.values())  # 250 expected, 4.4 standard deviations either way
+
+
+NESTED = [
+    item("OneOf", transforms=[item("HorizontalFlip"), item("Compose", transforms=[item("ColorJitter", p=1)])], p=0.9),
+    item("SomeOf", transforms=[item("GaussNoise", p=1), item("Rotate", p=1), item(f"{__name__}.noisy")], n=2, p=1),
+]
+
+
+@pytest.mark.parametrize("specs", [NESTED, [item(f"{__name__}.noisy")]], ids=["nested", "callable"])
+def test_pipeline_gives_the_same_for_the_same_seed(specs: list[Spec]) -> None:
+    first, second = Pipeline(specs, WHERE), Pipeline(specs, WHERE)
+    results = [first(IMAGE, seed) for seed in range(20)]
+    for seed in reversed(range(20)):
+        np.testing.assert_array_equal(second(IMAGE, seed), results[seed])
+    assert len({result.tobytes() for result in results}) == 20
+
+
+def seed_globals() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def test_pipeline_without_callables_leaves_the_global_generators_alone() -> None:
+    pipeline = Pipeline([item("ColorJitter", p=1), item("OneOf", transforms=[item("GaussNoise", p=1)], p=1)], WHERE)
+    seed_globals()
+    expected = noisy(IMAGE)["image"]
+    seed_globals()
+    assert pipeline(IMAGE, 1).tobytes() != IMAGE.tobytes()
+    np.testing.assert_array_equal(noisy(IMAGE)["image"], expected)
+
+
+# -- items
+
+
+def test_pipeline_applies_callables_in_the_order_of_the_list() -> None:
+    stripes, dark = item(f"{__name__}.Stripes", every=2), item(f"{__name__}.darker", by=200)
+    brighter = item("InvertImg", p=1)
+    expected = 255 - (np.maximum(IMAGE, 200) - 200)
+    expected[::2] = 0
+    np.testing.assert_array_equal(Pipeline([dark, brighter, stripes], WHERE)(IMAGE, 0), expected)
+
+
+def test_pipeline_takes_totensorv2() -> None:
+    for class_path in ("albumentations.pytorch.ToTensorV2", "ToTensorV2"):
+        pipeline = Pipeline([item("Resize", height=8, width=9), item(class_path)], WHERE)
+        assert pipeline.check(IMAGE) == (8, 9)
+        assert pipeline(IMAGE, 0).shape == (8, 9, 3)
+
+
+def test_pipeline_applies_normalize_as_written() -> None:
+    result = Pipeline([item("Normalize", mean=[0.5] * 3, std=[0.25] * 3, max_pixel_value=200)], WHERE)(IMAGE, 0)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, (IMAGE - 100.0) / 50, atol=1e-5)
+
+
+WRONG = {
+    "HorizontalFlp": (item("albumentations.HorizontalFlp"), "has no 'HorizontalFlp'; did you mean 'HorizontalFlip'?"),
+    "module": (item("albumentation.HorizontalFlip"), "cannot import 'albumentation': No module named 'albumentation'"),
+    "argument": (item("Resize", widht=3, height=4), "has no argument 'widht'; did you mean 'width'?"),
+    "old argument": (item("RandomResizedCrop", height=3, width=4), "has no argument 'height'; it takes size, scale,"),
+    "value": (item("HorizontalFlip", p=3), "p: Input should be less than or equal to 1"),
+    "word": (item("Resize", height=3, width=3, interpolation="cubic"), "interpolation: Input should be 0, 6, 1, 2, 3"),
+    "missing": (item("Resize", height=3), "needs the argument 'width'"),
+    "key": ({"class_path": "Blur", "args": {}}, "unknown key 'args'; an item has 'class_path' and 'init_args'"),
+    "list": ({"class_path": "Blur", "init_args": [3]}, "init_args are named values, not [3]"),
+    "not callable": (item("collections.OrderedDict"), "is neither an Albumentations transform nor callable"),
+    "function argument": (item(f"{__name__}.darker", bye=3), "has no argument 'bye'; did you mean 'by'?"),
+    "class argument": (item(f"{__name__}.Stripes"), "needs the argument 'every'"),
+    "returns": (item(f"{__name__}.only_the_array"), "must return {'image': array}, not ndarray"),
+    "signature": (
+        item("torch.nn.Flatten"),
+        "fails on an image of shape (40, 50, 3): Flatten.forward() got an unexpected",
+    ),
+    "too small": (item("RandomCrop", height=64, width=64), "fails on an image of shape (40, 50, 3): Crop size"),
+    "floats": (item("ToFloat"), "makes float32 pixels; pixels stay uint8 and the model normalises them; remove"),
+    "floats by chance": (item("ToFloat", p=0.01), "makes float32 pixels; pixels stay uint8"),
+    "nested floats": (item("OneOf", transforms=[item("Normalize")], p=0.5), "makes float32 pixels; pixels stay uint8"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_pipeline_names_the_item_that_is_wrong(mistake: str) -> None:
+    spec, message = WRONG[mistake]
+    text = refusal(item("VerticalFlip"), spec)
+    assert text.startswith(f"{WHERE}[1] {spec['class_path']}: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_pipeline_names_the_place_of_a_nested_item() -> None:
+    text = refusal(item("OneOf", transforms=[item("HorizontalFlip"), item("Blur", blur_limt=3)]))
+    assert text == f"{WHERE}[0].transforms[1] Blur: has no argument 'blur_limt'; did you mean 'blur_limit'?"
+
+
+def test_pipeline_refuses_a_text_and_a_grey_image() -> None:
+    with pytest.raises(ConfigError, match=r"an item is \{class_path: .*\}, not 'HorizontalFlip'"):
+        Pipeline(["HorizontalFlip"], WHERE)  # type: ignore[list-item]
+    assert (
+        refusal(item("ToGray", num_output_channels=1))
+        == f"{WHERE}: gives an image of shape (40, 50); (H, W, 3) is needed"
+    )
+
+
+def test_pipeline_refuses_floats_that_only_some_images_get() -> None:
+    pipeline = Pipeline([item("OneOf", transforms=[item("ToFloat", p=1), item("NoOp", p=1)], p=1)], WHERE)
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{WHERE}: makes float32 pixels of some images; pixels stay uint8")
+    ):
+        [pipeline(IMAGE, seed) for seed in range(20)]
+
+
+# -- sizes
+
+
+@pytest.mark.parametrize(
+    ("specs", "size"),
+    [
+        ([item("Resize", height=8, width=9)], (8, 9)),
+        ([item("RandomResizedCrop", size=[8, 9]), item("HorizontalFlip")], (8, 9)),
+        ([item("HorizontalFlip")], None),
+        ([item("SmallestMaxSize", max_size=8)], None),
+        ([item("PadIfNeeded", min_height=60, min_width=60)], None),
+        ([item("Resize", height=8, width=9), item("Resize", height=7, width=7, p=0.1)], None),
+        ([item("Resize", height=8, width=9), item("Resize", height=7, width=7, p=0)], (8, 9)),
+    ],
+)
+def test_pipeline_check_tells_the_size_that_every_image_gets(specs: list[Spec], size: tuple[int, int] | None) -> None:
+    assert Pipeline(specs, WHERE).check(IMAGE) == size
+
+
+ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
+
+
+@pytest.mark.parametrize("shape", ODD_SIZES)
+@pytest.mark.parametrize("shortest_edge", [None, 48, 20])
+def test_default_specs_give_the_models_size(shape: tuple[int, int], shortest_edge: int | None) -> None:
+    preprocessing = Preprocessing(size=(32, 40), shortest_edge=shortest_edge)
+    image = np.full((*shape, 3), 77, dtype=np.uint8)
+    for specs in (eval_specs(preprocessing), train_specs(preprocessing), [resize_spec(preprocessing)]):
+        assert Pipeline(specs, WHERE)(image, 0).shape == (32, 40, 3)
+
+
+def test_eval_specs_resize_the_shorter_side_and_crop_the_middle() -> None:
+    wide = np.zeros((64, 192, 3), dtype=np.uint8)
+    wide[:, 64:128] = 255
+    crop = Pipeline(eval_specs(Preprocessing(size=(28, 28), shortest_edge=32)), WHERE)(wide, 0)
+    assert crop.min() == 255
+    squeezed = Pipeline(eval_specs(Preprocessing(size=(30, 30), shortest_edge=None)), WHERE)(wide, 0)
+    assert squeezed[15, [2, 15, 27], 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_resize_spec_smooths_what_it_shrinks(interpolation: str) -> None:
+    board: NDArray[np.uint8] = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    spec = resize_spec(Preprocessing(size=(16, 16), interpolation=interpolation))
+    small = Pipeline([spec], WHERE)(np.repeat(board[:, :, None], 3, axis=2), 0)
+    assert set(np.unique(small)) <= {127, 128}
+
+
+# -- normalisation
+
+
+def test_find_normalization_scales_to_pixels_of_0_to_1() -> None:
+    specs = [item("HorizontalFlip"), item("albumentations.Normalize", mean=[0.5, 0.4, 0.3], std=0.2)]
+    assert find_normalization(specs, WHERE) == Normalization((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+    of_1 = find_normalization([item("Normalize", mean=[127.5] * 3, std=[51.0] * 3, max_pixel_value=1)], WHERE)
+    assert of_1 is not None
+    np.testing.assert_allclose([of_1.mean, of_1.std], [[0.5] * 3, [0.2] * 3])
+
+
+def test_find_normalization_finds_none() -> None:
+    assert find_normalization(None, WHERE) is None
+    assert find_normalization([item("HorizontalFlip")], WHERE) is None
+
+
+def test_find_normalization_is_what_the_list_does() -> None:
+    specs = [item("Normalize", mean=[0.5, 0.4, 0.3], std=[0.1, 0.2, 0.3], max_pixel_value=128)]
+    found = find_normalization(specs, WHERE)
+    assert found is not None
+    by_model = (IMAGE / 255 - np.array(found.mean)) / np.array(found.std)
+    np.testing.assert_allclose(Pipeline(specs, WHERE)(IMAGE, 0), by_model, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (
+            [item("Normalize", normalization="image")],
+            "[0] Normalize: normalization 'image' with p 1.0 differs from image",
+        ),
+        ([item("Normalize", p=0.5)], "[0] Normalize: normalization 'standard' with p 0.5 differs from image to image"),
+        ([item("Normalize", mean=[0, 0], std=[1, 1])], "[0] Normalize: mean and std need one value, or three"),
+        ([item("Normalize"), item("Normalize")], "[1] Normalize: the list normalises already, by"),
+        ([item("Normalize", men=3)], "[0] Normalize: has no argument 'men'; did you mean 'mean'?"),
+    ],
+)
+def test_find_normalization_refuses_what_a_model_cannot_keep(specs: list[Spec], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(WHERE + message)):
+        find_normalization(specs, WHERE)
+
+
+def test_build_item_leaves_the_spec_as_it_is() -> None:
+    spec = item("OneOf", transforms=[item("HorizontalFlip", p=0.5)])
+    build_item(spec, WHERE)
+    assert spec == item("OneOf", transforms=[item("HorizontalFlip", p=0.5)])

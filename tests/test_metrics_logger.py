@@ -1,0 +1,151 @@
+"""MetricsLogger against torchmetrics and scikit-learn."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+
+from imgcls.callbacks import metrics as module
+from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
+from imgcls.errors import ConfigError
+
+NAMES = ["a", "b", "c"]
+
+
+def spec(class_path: str, **init_args: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": init_args}
+
+
+def outputs(count: int, classes: int = 3, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for size in (8, 8, 5)[:count]:
+        logits = torch.randn(size, classes, generator=generator)
+        labels = torch.randint(0, classes, (size,), generator=generator)
+        batches.append({"logits": logits, "label": labels, "batch_loss": logits.mean()})
+    return batches
+
+
+def test_values_are_those_of_all_batches() -> None:
+    specs = {
+        "accuracy": spec("torchmetrics.Accuracy"),
+        "f1_score": spec("torchmetrics.F1Score", average="macro"),
+        "auroc": spec("torchmetrics.AUROC"),
+        "recall": spec("torchmetrics.Recall", average="none"),
+    }
+    stage = _StageMetrics("validation", specs, NAMES)
+    batches = outputs(3)
+    for batch in batches:
+        stage.add(batch)
+    values = {name: float(value) for name, value in stage.compute().items()}
+    logits, labels = (torch.cat([batch[key] for batch in batches]) for key in ("logits", "label"))
+    probs, preds = torch.softmax(logits, 1), logits.argmax(1)
+    assert list(values) == [
+        f"validation_{name}" for name in ("loss", "accuracy", "f1_score", "auroc", "recall_a", "recall_b", "recall_c")
+    ]
+    assert values["validation_accuracy"] == pytest.approx((preds == labels).float().mean().item())
+    assert values["validation_f1_score"] == pytest.approx(f1_score(labels, preds, average="macro"))
+    assert values["validation_auroc"] == pytest.approx(roc_auc_score(labels, probs, multi_class="ovr"), abs=1e-6)
+    weights = [len(batch["label"]) for batch in batches]
+    losses = [batch["batch_loss"].item() for batch in batches]
+    assert values["validation_loss"] == pytest.approx(np.average(losses, weights=weights))
+
+
+def test_second_epoch_starts_anew() -> None:
+    stage = _StageMetrics("train", {"accuracy": spec("torchmetrics.Accuracy")}, NAMES)
+    stage.add(outputs(1, seed=1)[0])
+    stage.compute()
+    batch = outputs(1, seed=2)[0]
+    stage.add(batch)
+    expected = (batch["logits"].argmax(1) == batch["label"]).float().mean()
+    assert stage.compute()["train_accuracy"] == expected
+
+
+def test_full_buffer_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = []
+    for limit in (0, 30, 2**24):
+        monkeypatch.setattr(module, "_BUFFER_VALUES", limit)
+        stage = _StageMetrics("test", {"f1_score": spec("torchmetrics.F1Score", average="macro")}, NAMES)
+        for batch in outputs(3):
+            stage.add(batch)
+        values.append(stage.compute()["test_f1_score"].item())
+    assert values[0] == values[1] == values[2]
+
+
+def test_binary_task_takes_the_second_class() -> None:
+    stage = _StageMetrics("test", {"auroc": spec("torchmetrics.AUROC", task="binary")}, ["no", "yes"])
+    batches = outputs(3, classes=2)
+    for batch in batches:
+        stage.add(batch)
+    logits, labels = (torch.cat([batch[key] for batch in batches]) for key in ("logits", "label"))
+    expected = roc_auc_score(labels, torch.softmax(logits, 1)[:, 1])
+    assert stage.compute()["test_auroc"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_step_waits_for_nothing() -> None:
+    """On the meta device every read of a value by the host raises."""
+    stage = _StageMetrics("train", MetricsLogger().specs, NAMES)
+    stage.to(torch.device("meta"))
+    batch = {key: value.to("meta") for key, value in outputs(1)[0].items()}
+    for _ in range(5):
+        stage.add(batch)
+    assert len(stage.logits) == 5
+
+
+def test_default_metrics_have_known_names() -> None:
+    logger = MetricsLogger()
+    assert [name for name in logger.names() if name.startswith("train")] == [
+        "train_loss",
+        "train_accuracy",
+        "train_precision",
+        "train_recall",
+        "train_f1_score",
+    ]
+    assert logger.default_monitor() == ("validation_f1_score", "max")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({}, ("validation_loss", "min")),
+        (
+            {"auroc": spec("torchmetrics.AUROC"), "f1_score": spec("torchmetrics.F1Score")},
+            ("validation_f1_score", "max"),
+        ),
+        ({"hamming": spec("torchmetrics.HammingDistance")}, ("validation_hamming", "min")),
+    ],
+)
+def test_default_monitor(metrics: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert MetricsLogger(metrics).default_monitor() == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (spec("torchmetrics.Acuracy"), "'torchmetrics' has no 'Acuracy'; did you mean 'Accuracy'?"),
+        (spec("nowhere.Metric"), "cannot import 'nowhere'"),
+        (spec("torchmetrics.Accuracy", num_clases=3), "no argument 'num_clases'; did you mean 'num_classes'?"),
+        ({"class_path": "torchmetrics.Accuracy", "args": {}}, "unknown key 'args'"),
+        ("torchmetrics.Accuracy", "a class is given as {class_path"),
+    ],
+)
+def test_wrong_spec_is_refused_when_parsed(metric: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"metrics\.mine") as error:
+        MetricsLogger({"mine": metric})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (spec("torchmetrics.Accuracy", average="makro"), "average"),
+        (spec("torchmetrics.ConfusionMatrix"), "one number, or one for each class, can be logged"),
+        (spec("torchmetrics.Accuracy", num_classes=2), "should be equal to number of classes"),
+    ],
+)
+def test_metric_that_cannot_work_is_refused_before_training(metric: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        _StageMetrics("train", {"mine": metric}, NAMES)
+    assert message in str(error.value)

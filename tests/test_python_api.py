@@ -1,0 +1,101 @@
+"""The classes without the command line."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pandas as pd
+import pytest
+import torch
+
+import imgcls
+from imgcls.entry import main
+from tests.conftest import COLOURS
+from tests.runs import load
+
+# of Lightning; the commands hide them
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:Found .* in eval mode"
+)
+
+
+def fit(photos: Path, tiny_model: Path, out: Path, **model: object) -> tuple[pl.Trainer, Path]:
+    data = imgcls.ImageDataModule(
+        imgcls.DatasetClasses(train=imgcls.FolderImageDataset(str(photos))), batch_size=8, num_workers=0
+    )
+    classifier = imgcls.ImageClassifier(
+        str(tiny_model),
+        pretrained=False,
+        optimizer_config=imgcls.OptimizerConfig(lr=0.01),
+        **model,  # type: ignore[arg-type]
+    )
+    trainer = pl.Trainer(
+        max_epochs=1,
+        default_root_dir=out,
+        accelerator="cpu",
+        logger=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[imgcls.MetricsLogger(), pl.callbacks.ModelCheckpoint(out, "last")],
+        log_every_n_steps=1,
+    )
+    trainer.fit(classifier, datamodule=data)
+    return trainer, out / "last.ckpt"
+
+
+def test_python_run_makes_a_plain_checkpoint_that_the_commands_take(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer, path = fit(photos, tiny_model, tmp_path)
+    assert trainer.callback_metrics["validation_f1_score"] > 0
+    content = load(path)
+    assert content["hyper_parameters"]["optimizer_config"]["lr"] == 0.01
+    assert content["datamodule_hyper_parameters"]["dataset_classes"]["train"] == str(photos)
+    main(["predict", "--ckpt_path", str(path), "--images", str(photos), "--output", str(tmp_path / "p.csv")])
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 60
+    main(["validate", "--ckpt_path", str(path)])
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_load_from_checkpoint_gives_the_same_logits(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    trainer, path = fit(photos, tiny_model, tmp_path)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    loaded = imgcls.ImageClassifier.load_from_checkpoint(path).eval()
+    model = trainer.lightning_module.eval()
+    with torch.no_grad():
+        assert torch.equal(model(images), loaded(images))
+    assert loaded.class_names == sorted(COLOURS)
+
+
+def test_frozen_part_stays(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    _, path = fit(photos, tiny_model, tmp_path, freeze_encoder=0.5)
+    state = load(path)["state_dict"]
+    optimized = sum(len(group["params"]) for group in load(path)["optimizer_states"][0]["param_groups"])
+    untouched = [name for name in state if name.endswith("num_batches_tracked") and state[name] == 0]
+    moved = [name for name in state if name.endswith("num_batches_tracked") and state[name] > 0]
+    assert untouched
+    assert moved
+    parameters = [name for name in state if name.endswith(("weight", "bias"))]
+    assert 0 < optimized < len(parameters)
+
+
+def test_public_names_can_be_imported() -> None:
+    for name in imgcls.__all__:
+        assert getattr(imgcls, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        imgcls.Nothing  # noqa: B018
+
+
+def test_normalisation_happens_once(tiny_model: Path) -> None:
+    model = imgcls.ImageClassifier(str(tiny_model), pretrained=False)
+    model.build(["a", "b"])
+    model.eval()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    mean = torch.tensor((0.485, 0.456, 0.406)).reshape(1, 3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225)).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(model(images), model((images / 255 - mean) / std), atol=1e-5)
+        features = model.encode(images)
+        assert torch.equal(model.classify(features), model(images))
+        model.temperature.fill_(2.0)
+        assert torch.allclose(model.classify(features) * 2, model.backbone.classify(features))  # type: ignore[union-attr]

@@ -1,0 +1,230 @@
+"""Which sample belongs to which split, and what is said when that cannot be."""
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from imgcls.errors import ConfigError
+from imgcls.samples import FolderImageDataset, ImageDataset
+from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labels_of, recorded_hold_out
+
+
+class Table(ImageDataset):
+    """Samples without pixels, to test the bookkeeping."""
+
+    def __init__(self, labels: Sequence[str | None], paths: list[str] | None = None) -> None:
+        paths = [f"{number}.png" for number in range(len(labels))] if paths is None else paths
+        self.samples = pd.DataFrame({"path": paths, "label": labels}, dtype=object)
+
+
+def whole(data: ImageDataset) -> Split:
+    return Split(data, labels_of(data, class_names_of(data), "train"))
+
+
+def paths(split: Split) -> list[str]:
+    return [split.path(place) for place in range(len(split))]
+
+
+def write(root: Path, contents: dict[str, str]) -> FolderImageDataset:
+    """Files below a folder; their contents are what a recorded split knows them by."""
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return FolderImageDataset(str(root))
+
+
+# -- classes and labels
+
+
+def test_class_names_of_sorts_naturally_and_by_name() -> None:
+    assert class_names_of(Table(["10", "9", "b", "a", "9"])) == ["9", "10", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["cat", "cat"], "train: found one class, 'cat' in Table; a classifier needs one folder of images a class"),
+        ([], "train: no image in Table"),
+        (["cat", None], "train: '1.png' has no label; put the images into one folder a class"),
+    ],
+)
+def test_class_names_of_says_what_is_missing(labels: list[str | None], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        class_names_of(Table(labels))
+
+
+def test_class_names_of_names_the_missing_column() -> None:
+    data = Table(["a", "b"])
+    data.samples = data.samples.rename(columns={"label": "klass"})
+    with pytest.raises(ConfigError, match="train: the samples of Table have no column 'label'"):
+        class_names_of(data)
+
+
+def test_labels_of_go_by_name_when_a_class_is_missing() -> None:
+    labels = labels_of(Table(["c", "a", "c"]), ["a", "b", "c"], "validation")
+    assert labels.tolist() == [2, 0, 2]
+    assert labels.dtype == np.int64
+
+
+def test_labels_of_names_unknown_classes_and_known_ones() -> None:
+    with pytest.raises(
+        ConfigError, match=re.escape("test: classes ['y10', 'z'] are not among those of the model, ['a']")
+    ):
+        labels_of(Table(["a", "z", "y10"]), ["a"], "test")
+
+
+def test_labels_of_shortens_a_long_list() -> None:
+    names = [str(number) for number in range(30)]
+    with pytest.raises(ConfigError, match=r"'9'\] and 20 more"):
+        labels_of(Table(["x"]), names, "test")
+
+
+def test_labels_of_refuses_a_path_twice() -> None:
+    with pytest.raises(ConfigError, match=r"validation: Table lists 'x\.png' twice; 'path' must be unique"):
+        labels_of(Table(["a", "b"], ["x.png", "x.png"]), ["a", "b"], "validation")
+
+
+# -- hold_out
+
+
+def test_hold_out_is_disjoint_complete_and_stratified() -> None:
+    data = Table(["a"] * 40 + ["b"] * 20 + ["c"] * 10)
+    splits = hold_out(whole(data), 0.2, seed=0)
+    assert sorted(paths(splits["train"]) + paths(splits["validation"])) == sorted(data.samples["path"])
+    assert Counter(splits["validation"].table()["label"]) == {"a": 8, "b": 4, "c": 2}
+    assert splits["validation"].label_array.tolist() == [0] * 8 + [1] * 4 + [2] * 2
+    assert Counter(splits["train"].label_array.tolist()) == {0: 32, 1: 16, 2: 8}
+
+
+def test_hold_out_follows_the_seed_not_the_order_of_creation(tmp_path: Path) -> None:
+    names = [f"{label}/{number}.png" for label in "ab" for number in range(10)]
+    orders = names, names[::-1]
+    datasets = [write(tmp_path / str(n), dict.fromkeys(order, "")) for n, order in enumerate(orders)]
+
+    def held(n: int, seed: int) -> list[str]:
+        return [
+            os.path.relpath(path, tmp_path / str(n))
+            for path in paths(hold_out(whole(datasets[n]), 0.3, seed)["validation"])
+        ]
+
+    assert held(0, seed=1) == held(1, seed=1)
+    assert held(0, seed=1) != held(0, seed=2)
+    assert len(held(0, seed=1)) == 6
+
+
+def test_hold_out_keeps_a_single_sample_in_train() -> None:
+    data = Table(["a"] * 10 + ["alone"] + ["b"] * 10)
+    for seed in range(5):
+        splits = hold_out(whole(data), 0.5, seed)
+        assert "10.png" in paths(splits["train"])
+        assert set(splits["validation"].table()["label"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("share", "labels"), [(0.1, ["a", "b"] * 5), (0.99, ["a", "b"] * 5), (0.5, ["a", "b"])])
+def test_hold_out_says_that_a_share_cannot_be_held_out(share: float, labels: list[str | None]) -> None:
+    message = f"_split: {share} of {len(labels)} images in 2 classes cannot be held out .*give dataset_classes.valid"
+    with pytest.raises(ConfigError, match=message):
+        hold_out(whole(Table(labels)), share, seed=0)
+
+
+# -- a recorded split
+
+CONTENTS = {f"{label}/{number}.png": f"{label}{number}" for label in "ab" for number in range(10)}
+
+
+def record(data: ImageDataset) -> dict[str, list[str]]:
+    return {name: split.fingerprints() for name, split in hold_out(whole(data), 0.2, seed=3).items()}
+
+
+def test_recorded_hold_out_finds_the_split_in_a_moved_folder(tmp_path: Path) -> None:
+    data = write(tmp_path / "old", CONTENTS)
+    recorded = record(data)
+    before = [
+        os.path.relpath(path, tmp_path / "old") for path in paths(hold_out(whole(data), 0.2, seed=3)["validation"])
+    ]
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = whole(FolderImageDataset(str(tmp_path / "new")))
+    check_unchanged(moved, recorded)
+    after = recorded_hold_out(moved, recorded)
+    assert [os.path.relpath(path, tmp_path / "new") for path in paths(after["validation"])] == before
+    assert after["train"].fingerprints() == recorded["train"]
+    assert after["validation"].label_array.tolist() == [0, 0, 1, 1]
+
+
+def test_recorded_hold_out_puts_new_files_into_train(tmp_path: Path) -> None:
+    recorded = record(write(tmp_path, CONTENTS))
+    splits = recorded_hold_out(whole(write(tmp_path, {"a/new.png": "new"})), recorded)
+    assert str(tmp_path / "a/new.png") in paths(splits["train"])
+    assert splits["validation"].fingerprints() == recorded["validation"]
+
+
+def test_recorded_hold_out_keeps_what_was_trained_on_in_train(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    held = Path(paths(hold_out(whole(data), 0.2, seed=3)["validation"])[0])
+    trained = Path(paths(hold_out(whole(data), 0.2, seed=3)["train"])[0])
+    held.write_text(trained.read_text())  # one content on both sides
+    recorded = record(data)
+    splits = recorded_hold_out(whole(data), recorded)
+    assert str(held) in paths(splits["train"])
+    assert len(splits["validation"]) == 3
+
+
+def test_recorded_hold_out_says_that_held_out_images_are_gone(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    recorded = record(data)
+    Path(paths(hold_out(whole(data), 0.2, seed=3)["validation"])[0]).unlink()
+    with pytest.raises(
+        ConfigError, match="1 of the 4 images that the checkpoint's run held out are gone or changed; give"
+    ):
+        recorded_hold_out(whole(FolderImageDataset(str(tmp_path))), recorded)
+
+
+def test_check_unchanged_names_new_changed_and_lost_images(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    recorded = record(data)
+    trained = Path(paths(hold_out(whole(data), 0.2, seed=3)["train"])[0])
+    trained.write_text("changed")
+    message = (
+        rf"train: .* not those of the checkpoint: 1 new or changed \['{trained}'\], 1 gone; restore them, or start"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
+    trained.unlink()
+    with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 gone"):
+        check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
+
+
+# -- Split
+
+
+def test_split_gives_its_own_rows(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (1, 1), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    data = Table(["a", "b", "c"], [str(tmp_path / f"{number}.png") for number in range(3)])
+    split = Split(data, np.array([0, 1, 2]), rows=np.array([2, 0]))
+    assert paths(split) == [str(tmp_path / "2.png"), str(tmp_path / "0.png")]
+    assert split.label_array.tolist() == [2, 0]
+    assert split.read(0).tolist() == [[[2, 0, 0]]]
+    assert split.table().to_dict("list") == {"path": paths(split), "label": ["c", "a"]}
+
+
+def test_split_without_labels_has_minus_one() -> None:
+    assert Split(Table([None, None]), labels=None).label_array.tolist() == [-1, -1]
+
+
+def test_split_first_readable_skips_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_text("no image")
+    Image.new("RGB", (1, 1), (5, 6, 7)).save(tmp_path / "1.png")
+    data = FolderImageDataset(str(tmp_path))
+    first = Split(data, labels=None).first_readable()
+    assert first is not None
+    assert first.tolist() == [[[5, 6, 7]]]
+    assert Split(data, labels=None, rows=np.array([0])).first_readable() is None
