@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -49,6 +50,10 @@ class Stripes:
 def noisy(image: Pixels) -> dict[str, Any]:
     noise = random.randrange(100) + np.random.randint(0, 50, image.shape) + torch.randint(50, image.shape).numpy()
     return {"image": (image // 2 + noise // 2).astype(np.uint8)}
+
+
+class MyNormalize(A.Normalize):  # type: ignore[misc]  # ships no types
+    pass
 
 
 def only_the_array(image: Pixels) -> Pixels:
@@ -141,6 +146,7 @@ WRONG = {
     "too small": (item("RandomCrop", height=64, width=64), "fails on an image of shape (40, 50, 3): Crop size"),
     "floats": (item("ToFloat"), "makes float32 pixels; pixels stay uint8 and the model normalises them; remove"),
     "floats by chance": (item("ToFloat", p=0.01), "makes float32 pixels; pixels stay uint8"),
+    "own floats": (item(f"{__name__}.MyNormalize"), "makes float32 pixels; pixels stay uint8"),
     "nested floats": (item("OneOf", transforms=[item("Normalize")], p=0.5), "makes float32 pixels; pixels stay uint8"),
 }
 

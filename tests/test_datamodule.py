@@ -318,6 +318,16 @@ def test_predict_batches_carry_the_reason_of_unreadable_images(normalised: bool,
     assert torch.equal(mixed["image"][1:3], unreadable["image"])
 
 
+def test_predict_batches_have_the_models_size_where_nothing_can_be_read(tmp_path: Path) -> None:
+    images = PathListDataset([str(tmp_path / "missing.png")])
+    data = module(stage="predict", predict=images, augmentations=Augmentations(eval=FLIPS), class_names=["a", "b"])
+    data.trainer = model_of((24, 28))
+    (batch,) = batches(data.predict_dataloader())
+    assert batch["error"] == ["No such file or directory"]
+    assert batch["image"].shape == (1, 3, 24, 28)
+    assert batch["image"].sum() == 0
+
+
 def test_predict_on_replaces_the_images() -> None:
     data = module(stage="predict", predict=Numbers(3), class_names=["a", "b"])
     assert [batch["path"] for batch in batches(data.predict_dataloader())] == [["number/0", "number/1", "number/2"]]
@@ -338,9 +348,10 @@ def test_empty_lists_are_those_of_the_model(photos: Path) -> None:
 
 
 def test_a_list_that_leaves_the_size_open_gets_a_resize_in_front(photos: Path, said: pytest.LogCaptureFixture) -> None:
-    data = module(str(photos), augmentations=Augmentations(train=FLIPS, eval=[RESIZE]))
+    border: Spec = {"class_path": "Pad", "init_args": {"padding": 2}}
+    data = module(str(photos), augmentations=Augmentations(train=[border], eval=[RESIZE]))
     data.trainer = model_of((24, 28))
-    assert data.train_dataloader().dataset[(0, 1)]["image"].shape == (1, 3, 24, 28)
+    assert data.train_dataloader().dataset[(0, 1)]["image"].shape == (1, 3, 28, 32)
     assert batches(data.val_dataloader())[0]["image"].shape == (8, 3, 16, 20)
     (message,) = said.messages
     assert message.startswith(

@@ -164,8 +164,8 @@ def test_find_images_sorts_and_takes_each_file_once(tmp_path: Path, monkeypatch:
 def test_find_images_reads_paths_relative_to_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absolute = tmp_path / "abs.jpg"
     names = [b"sub/a.jpg", b'"with,comma and\nnewline.jpg"', b"caf\xe9.jpg", os.fsencode(absolute)]
-    rows = b"".join(b"cat," + name + b"\n" for name in names)
-    (tmp_path / "list.csv").write_bytes("\ufefflabel,path\n".encode() + rows)
+    rows = b"".join(name + b",cat\n" for name in names)
+    (tmp_path / "list.csv").write_bytes("\ufeffpath,label\n".encode() + rows)
     monkeypatch.chdir("/")
     expected = ["sub/a.jpg", "with,comma and\nnewline.jpg", os.fsdecode(b"caf\xe9.jpg"), "abs.jpg"]
     assert set(find_images([str(tmp_path / "list.csv")])) == {str(tmp_path / name) for name in expected}
