@@ -1,7 +1,5 @@
 """Augmentation pipelines: from the YAML list to one function of (image, seed), and the model's own evaluation steps."""
 
-import difflib
-import importlib
 import inspect
 import os
 import random
@@ -19,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from imgcls.batch import Normalization, Preprocessing
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, first_line
 from imgcls.images import Pixels
+from imgcls.specs import Spec, check_arguments, class_path_of, find_class
 
-Spec = dict[str, Any]
 Item: TypeAlias = A.BasicTransform | A.BaseCompose
 
 NORMALIZE = "Normalize"
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FLOATS = (
     "pixels stay uint8 and the model normalises them; remove the item, or put albumentations.Normalize in its place"
 )
@@ -50,7 +49,7 @@ class Pipeline:
 
     def __init__(self, specs: list[Spec], where: str) -> None:
         self.where = where
-        self.names = [f"{where}[{n}] {_class_path(spec)}" for n, spec in enumerate(specs)]
+        self.names = [_name(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
         self.items = [build_item(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
         self._compose = A.Compose(self.items)
         self._dtype = np.float32 if any(map(_is_normalize, self.items)) else np.uint8
@@ -121,17 +120,14 @@ def build_item(spec: Spec, where: str) -> Item:
     Raises:
         ConfigError: If the class, one of its arguments or one of their values is wrong.
     """
-    class_path = _class_path(spec)
+    class_path = class_path_of(spec, where)
     name = f"{where} {class_path}"
-    unknown = set(spec) - {"class_path", "init_args"}
-    if unknown:
-        raise ConfigError(f"{name}: unknown key {sorted(unknown)[0]!r}; an item has 'class_path' and 'init_args'")
     given = spec.get("init_args") or {}
     if not isinstance(given, dict):
         raise ConfigError(f"{name}: init_args are named values, not {given!r}")
-    target = _find(class_path, name)
+    target = find_class(class_path, "albumentations", name)
     arguments = {key: _build_nested(value, f"{where}.{key}") for key, value in given.items()}
-    _check_arguments(target, arguments, name)
+    _check(target, arguments, name)
     if inspect.isfunction(target):
         return _custom(partial(target, **arguments), name)
     try:
@@ -151,12 +147,11 @@ def find_normalization(specs: list[Spec] | None, where: str) -> Normalization | 
     Raises:
         ConfigError: If it holds two, or one that does not treat every image alike.
     """
-    found = [
-        (f"{where}[{number}] {_class_path(spec)}", item)
-        for number, spec in enumerate(specs or [])
-        if _class_path(spec).rsplit(".", 1)[-1] == NORMALIZE
-        and _is_normalize(item := build_item(spec, f"{where}[{number}]"))
-    ]
+    found = []
+    for number, spec in enumerate(specs or []):
+        name = _name(spec, f"{where}[{number}]")
+        if name.endswith(NORMALIZE) and _is_normalize(item := build_item(spec, f"{where}[{number}]")):
+            found.append((name, item))
     if not found:
         return None
     if len(found) > 1:
@@ -211,27 +206,8 @@ def _resampling(preprocessing: Preprocessing) -> dict[str, Any]:
     return {"interpolation": _INTERPOLATION[preprocessing.interpolation], "area_for_downscale": "image"}
 
 
-def _class_path(spec: Spec) -> str:
-    if isinstance(spec, dict) and isinstance(spec.get("class_path"), str):
-        return str(spec["class_path"])
-    raise ConfigError(
-        f"augmentations: an item is {{class_path: albumentations.HorizontalFlip, init_args: ...}}, not {spec!r}"
-    )
-
-
-def _find(class_path: str, name: str) -> Callable[..., Any]:
-    module_name, _, attribute = class_path.rpartition(".")
-    module_name = module_name or "albumentations"
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{name}: cannot import {module_name!r}: {error}") from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        close = difflib.get_close_matches(attribute, dir(module), 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"{name}: {module_name!r} has no {attribute!r}{hint}")
-    return found  # type: ignore[no-any-return]
+def _name(spec: Spec, where: str) -> str:
+    return f"{where} {class_path_of(spec, where)}"
 
 
 def _build_nested(value: Any, where: str) -> Any:
@@ -242,27 +218,17 @@ def _build_nested(value: Any, where: str) -> Any:
     return value
 
 
-def _check_arguments(target: Callable[..., Any], arguments: dict[str, Any], name: str) -> None:
+def _check(target: Callable[..., Any], given: dict[str, Any], name: str) -> None:
     try:
-        parameters = inspect.signature(target).parameters
+        parameters = dict(inspect.signature(target).parameters)
     except ValueError:  # some of those written in C have none
         return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for argument in arguments:
-        if argument not in parameters:
-            close = difflib.get_close_matches(argument, parameters, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(parameters)}"
-            raise ConfigError(f"{name}: has no argument {argument!r}; {hint}")
-    missing = [
-        key
-        for key, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and key not in {*arguments, "image"}
-        and parameter.kind is not parameter.VAR_POSITIONAL
-    ]
-    if missing:
-        raise ConfigError(f"{name}: needs the argument {missing[0]!r}")
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        check_arguments(given, parameters, name)
+    for key, parameter in parameters.items():
+        optional = parameter.default is not parameter.empty or parameter.kind in _VARIADIC
+        if not optional and key not in {*given, "image"}:
+            raise ConfigError(f"{name}: needs the argument {key!r}")
 
 
 def _custom(function: Callable[..., Any], name: str) -> A.Lambda:
@@ -304,4 +270,4 @@ def reason_of(error: Exception) -> str:
     if isinstance(error.__cause__, pydantic.ValidationError):  # of which Albumentations makes many lines
         first = error.__cause__.errors()[0]
         return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first_line(error)

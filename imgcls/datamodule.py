@@ -2,32 +2,30 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import lightning.pytorch as pl
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from imgcls.augment import Pipeline, Spec, eval_specs, find_normalization, reason_of, resize_spec, train_specs
+from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec, train_specs
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
+from imgcls.batches import BLACK, SplitBatches, as_it_is, start_worker
 from imgcls.chance import run_seed
-from imgcls.errors import ConfigError, ImageError
-from imgcls.images import Pixels
+from imgcls.errors import ConfigError
+from imgcls.plain import plain
 from imgcls.samples import FolderImageDataset, ImageDataset
-from imgcls.sampling import Key, KeyedSampler, TrainLoader
+from imgcls.sampling import KeyedSampler, TrainLoader
+from imgcls.specs import Spec
 from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labels_of, recorded_hold_out
 
 log = logging.getLogger(__name__)
 
 _KEY = "data.init_args"
 
-_BLACK: Pixels = np.zeros((512, 512, 3), dtype=np.uint8)  # in place of an image that cannot be read
+MOST_WORKERS = 16  # that are started unless the user asks for more
 
 
 @dataclass
@@ -96,7 +94,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.datasets = _as_datasets(dataset_classes)
         self.augmentations = _as_augmentations(augmentations)
         self.batch_size = batch_size
-        self.num_workers = available_cores() - 1 if num_workers is None else num_workers
+        self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
         self.validation_split = validation_split
         self.split_seed = split_seed
         self.class_names: list[str] = class_names or []
@@ -152,7 +150,7 @@ class ImageDataModule(pl.LightningDataModule):
         """What a checkpoint keeps of the data: classes, evaluation steps, and the content hashes of each split."""
         return {
             "class_names": list(self.class_names),
-            "eval": self.eval_specs(),
+            "eval": plain(self.eval_specs()),
             "split": {name: self.split(name).fingerprints() for name in ("train", "validation")},
         }
 
@@ -247,7 +245,7 @@ class ImageDataModule(pl.LightningDataModule):
         where = f"{_KEY}.augmentations.{stage}"
         pipeline = Pipeline(specs, where)
         image = split.first_readable()
-        if pipeline.check(_BLACK if image is None else image) is not None:
+        if pipeline.check(BLACK if image is None else image) is not None:
             return pipeline
         resize = resize_spec(self._preprocessing())
         log.info("%s: does not fix the image size; %s is put in front", where, resize["init_args"])
@@ -258,11 +256,11 @@ class ImageDataModule(pl.LightningDataModule):
         data = SplitBatches(split, self._pipeline("eval", split), keep_errors=name == "predict")
         return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
-    def _sampler(self, data: "SplitBatches", shuffle: bool) -> KeyedSampler:
+    def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return KeyedSampler(data, shuffle, run_seed(), num_replicas=world, rank=rank)
 
-    def _loader_arguments(self, data: "SplitBatches", sampler: KeyedSampler) -> dict[str, Any]:
+    def _loader_arguments(self, data: SplitBatches, sampler: KeyedSampler) -> dict[str, Any]:
         return {
             "dataset": data,
             "sampler": sampler,
@@ -270,86 +268,15 @@ class ImageDataModule(pl.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": _whole_batch,
-            "worker_init_fn": _start_worker,
+            "collate_fn": as_it_is,
+            "worker_init_fn": start_worker,
             "generator": torch.Generator(),  # making an iterator must not draw from the global generator
         }
-
-
-class SplitBatches(Dataset[Batch]):
-    """Reads, augments and collates whole batches of a split.
-
-    Args:
-        split: The samples.
-        pipeline: Applied to each image.
-        keep_errors: An image that cannot be read comes as black pixels with its reason in ``error``, instead of
-            ending the run.
-    """
-
-    def __init__(self, split: Split, pipeline: Pipeline, keep_errors: bool = False) -> None:
-        self.split = split
-        self.pipeline = pipeline
-        self.keep_errors = keep_errors
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.split)
-
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return the batch of the given ``(place, seed)`` keys."""
-        errors = [""] * len(keys)
-        images = []
-        for number, (place, seed) in enumerate(keys):
-            try:
-                pixels = self.split.read(place)
-            except ImageError as error:
-                if not self.keep_errors:
-                    raise
-                errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
-                pixels = _BLACK
-            images.append(self._augment(pixels, place, seed))
-        batch = Batch(
-            image=_stack(images, self.pipeline.where),
-            label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
-            path=[self.split.path(place) for place, _ in keys],
-        )
-        if self.keep_errors:
-            batch["error"] = errors
-        return batch
-
-    def __getitem__(self, key: Key) -> Batch:
-        """Return a batch of one."""
-        return self.__getitems__([key])
-
-    def _augment(self, pixels: Pixels, place: int, seed: int) -> NDArray[Any]:
-        try:
-            return self.pipeline(pixels, seed)
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{self.pipeline.where}: fails on {self.split.path(place)}, of shape {pixels.shape}: {reason_of(error)}"
-            ) from error
 
 
 def available_cores() -> int:
     """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def _whole_batch(batch: Batch) -> Batch:
-    return batch
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
 
 
 def _given(data: ImageDataset | None, name: str) -> ImageDataset:

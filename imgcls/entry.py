@@ -28,9 +28,20 @@ def main(args: list[str] | None = None) -> None:
     except ConfigError as error:
         print(f"imgcls: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    _share_cores()
     from imgcls.program import run  # takes seconds: torch, Lightning, transformers
 
     run(arguments, debug="--debug" in given)
+
+
+def _share_cores() -> None:
+    """Let torch's threads sleep soon when they wait for each other; must be set before torch is imported.
+
+    They spin for milliseconds by default, and take the core from loader workers and other programs. Two trainings on
+    two cores, EfficientNet-Lite0: 5.3 images/s each instead of 1.8; alone on them, 14.8 instead of 15.1.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def _print(text: str) -> None:

@@ -17,6 +17,9 @@ Pixels = npt.NDArray[np.uint8]
 # Pillow warns of a decompression bomb above this size; we refuse instead.
 MAX_PIXELS = 89_478_485
 
+# Not among them: EPS, which Pillow hands to Ghostscript, and formats that hold no pixels of their own.
+_FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM SGI TGA TIFF WEBP".split()
+
 # EXIF orientation -> what turns the image upright
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,7 +74,7 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken metadata, which do not touch the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 _refuse_bombs(image, max_pixels)
                 if image.format == "PNG":
                     _verify(path)

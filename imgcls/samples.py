@@ -125,7 +125,7 @@ def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:
             ignored[folder] = "a link to a folder that is used already"
             continue
         seen.add(real)
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        for entry in _entries(folder):
             is_link = entry.is_symlink() and os.path.isdir(entry.path)
             is_folder = entry.is_dir(follow_symlinks=False) or is_link
             if rule := _ignore_rule(entry.name, is_folder):
@@ -135,6 +135,13 @@ def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:
             else:
                 files.append(entry.path)
     return sorted(files), ignored
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
 def _ignore_rule(name: str, is_folder: bool) -> str:

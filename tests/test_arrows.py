@@ -7,9 +7,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "chance", "errors", "specs"}
-DATA = {"samples", "images", "augment", "sampling", "splits", "datamodule", "digits"}
-MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "plain", "classifier"}
+SHARED = {"batch", "chance", "errors", "plain", "specs"}
+DATA = {"samples", "images", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
+MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
 # room -> rooms that it may import; a room of several files may import within itself only as listed
@@ -23,7 +23,19 @@ ARROWS: dict[str, set[str]] = {
     "splits": {"errors", "images", "samples"},
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
-    "datamodule": {"augment", "batch", "chance", "errors", "images", "samples", "sampling", "splits"},
+    "batches": {"augment", "batch", "errors", "images", "sampling", "splits"},
+    "datamodule": {
+        "augment",
+        "batch",
+        "batches",
+        "chance",
+        "errors",
+        "plain",
+        "samples",
+        "sampling",
+        "specs",
+        "splits",
+    },
     "digits": {"images", "samples"},
     "anatomy": {"errors"},
     "hub": {"errors"},
