@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 89_478_485
 
 # Not among them: EPS, which Pillow hands to Ghostscript, and formats that hold no pixels of their own.
-_FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM SGI TGA TIFF WEBP".split()
+_FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
 
 # EXIF orientation -> what turns the image upright
 _TURNS = {

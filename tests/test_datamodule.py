@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls.augment import Spec
 from imgcls.batch import Batch, Normalization, Preprocessing
 from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule, available_cores
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 from imgcls.samples import FolderImageDataset, ImageDataset, PathListDataset
 from imgcls.sampling import KeyedSampler
+from imgcls.specs import Spec
 from tests.conftest import write_class_folders
 
 RESIZE: Spec = {"class_path": "Resize", "init_args": {"height": 16, "width": 20}}
