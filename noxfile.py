@@ -38,8 +38,8 @@ def slow(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Print figures of speed; nothing is asserted."""
     session.install(".[timm,dev]")
-    for script in sorted(Path("tests/benchmarks").glob("*.py")):
-        session.run("python", str(script), *session.posargs)
+    for script in sorted(Path("tests/benchmarks").glob("[!_]*.py")):
+        session.run("python", "-m", f"tests.benchmarks.{script.stem}", *session.posargs)
 
 
 @nox.session(default=False)
