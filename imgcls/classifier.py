@@ -216,6 +216,7 @@ class ImageClassifier(pl.LightningModule):
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the model besides its weights, as plain values."""
         return {
+            "model_name": self.model_name,
             "class_names": list(self.class_names),
             "network": record_of(self._built().network),
             "preprocessing": plain(asdict(self.preprocessing)),

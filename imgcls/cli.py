@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ActionYesNo
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from imgcls.arguments import EVALUATIONS, asks_for_help, checkpoint_argument, config_files, join_images
-from imgcls.callbacks.history import History
 from imgcls.callbacks.predictions import PredictionsWriter
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
@@ -20,13 +22,20 @@ from imgcls.checkpoint import AtomicCheckpointIO, Content, read_checkpoint
 from imgcls.classifier import ImageClassifier
 from imgcls.config import ExperimentConfig, OptunaConfig
 from imgcls.datamodule import ImageDataModule
-from imgcls.defaults import add_default_callbacks, check_monitors, chosen_monitor, place_checkpoints
+from imgcls.defaults import add_default_callbacks, add_run_callbacks, check_monitors
 from imgcls.errors import ConfigError
 from imgcls.recover import evaluation_config, recorded_metrics
 from imgcls.report import print_results
-from imgcls.run_folder import CHECKPOINTS, new_run_folder, newest_best, newest_checkpoint, run_folder_of, runs_folder
+from imgcls.run_folder import (
+    folder_name,
+    new_run_folder,
+    newest_best,
+    newest_checkpoint,
+    run_folder_of,
+    runs_folder,
+)
 from imgcls.samples import PathListDataset, find_images
-from imgcls.trainer import TRAINER_DEFAULTS, build_trainer, check_devices
+from imgcls.trainer import TRAINER_DEFAULTS, build_trainer, check_devices, is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +86,7 @@ class ImgclsCLI(LightningCLI):
                 "--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'."
             )
             parser.add_argument("--output", type=str | None, help="The CSV to write (default: in the run folder).")
-            parser.add_argument("--overwrite", type=bool, default=False, help="Replace an existing CSV.")
+            parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace an existing CSV.")
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -162,6 +171,8 @@ class ImgclsCLI(LightningCLI):
         """Give the model the classes of the data; both take those of the checkpoint where there is one."""
         weights_only = self.section["experiment.only_weights_load"]
         record = self.content["imgcls"] if self.content else None
+        if record and self.subcommand == "fit":
+            self._check_same_model(record)
         if record and not (self.subcommand == "fit" and weights_only):
             self.datamodule.class_names = list(record["class_names"])
         if self.section.get("images"):
@@ -170,6 +181,15 @@ class ImgclsCLI(LightningCLI):
         self.model.build(self.datamodule.class_names, record)
         if self.content and self.subcommand == "fit" and weights_only:
             self.model.load_weights(self.content["state_dict"])
+
+    def _check_same_model(self, record: dict[str, Any]) -> None:
+        """Refuse to go on with another architecture than the checkpoint's, which would be used without a word."""
+        ours, theirs = (folder_name(name) for name in (self.model.model_name, record["model_name"]))
+        if ours != theirs:
+            raise ConfigError(
+                f"model.init_args.model_name: {self.model.model_name!r}, but {self.ckpt_path} holds "
+                f"{record['model_name']!r}; name that one, or leave ckpt_path out"
+            )
 
     # -- callbacks and files of a run
 
@@ -180,17 +200,13 @@ class ImgclsCLI(LightningCLI):
             callbacks = add_default_callbacks(callbacks, options, metrics)
         if self.subcommand != "fit":
             return callbacks
-        monitor, mode = chosen_monitor(callbacks)
-        check_monitors(callbacks)
+        check_monitors(callbacks, validated=options["limit_val_batches"] != 0)
         if options["fast_dev_run"]:
-            return [*callbacks, History(None, monitor)]
+            return add_run_callbacks(callbacks, folder=None, keep_checkpoints=False)
         self.folder = self._run_folder()
-        place_checkpoints(callbacks, self.folder / CHECKPOINTS)
-        callbacks.append(RunFiles(self.folder, yaml.safe_dump(self._saved_config(), sort_keys=False)))
-        callbacks.append(History(self.folder / "metrics.csv", monitor))
-        if options["enable_checkpointing"] is not False and self.section["experiment.default_callbacks"]:
-            callbacks.append(CheckpointSaver(self.folder / CHECKPOINTS, monitor, mode))
-        return callbacks
+        config = yaml.safe_dump(self._saved_config(), sort_keys=False)
+        keeps = options["enable_checkpointing"] is not False and self.section["experiment.default_callbacks"]
+        return [RunFiles(self.folder, config), *add_run_callbacks(callbacks, self.folder, keeps)]
 
     def _run_folder(self) -> Path:
         """Go on in the folder of the last run, or make a new one."""
@@ -198,6 +214,8 @@ class ImgclsCLI(LightningCLI):
             folder = run_folder_of(self.ckpt_path)
             if folder is not None:
                 return folder
+        if not is_first_process():
+            return self._runs_folder()  # the first process makes the folder, and tells the others in fit
         return new_run_folder(self._runs_folder())
 
     def _saved_config(self) -> dict[str, Any]:
@@ -214,22 +232,21 @@ class ImgclsCLI(LightningCLI):
         self.trainer.fit(
             self.model, datamodule=self.datamodule, ckpt_path=resume, weights_only=True if resume else None
         )
-        if self.trainer.received_sigterm:
-            raise SystemExit(143)
+        self._stop_if_terminated()
         if self.folder is None:
             return
         saver = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, CheckpointSaver)), None)
         if saver is not None:
             self._evaluate_best(saver)
-        print(self.folder)
+        _print_once(self.folder)
 
     def validate(self, **_: Any) -> None:
         """Evaluate a checkpoint on the validation data."""
-        print_results({"validation": self._evaluate("validate", self.ckpt_path)})
+        self._show({"validation": self._evaluate("validate", self.ckpt_path)})
 
     def test(self, **_: Any) -> None:
         """Evaluate a checkpoint on the test data."""
-        print_results({"test": self._evaluate("test", self.ckpt_path)})
+        self._show({"test": self._evaluate("test", self.ckpt_path)})
 
     def predict(self, **_: Any) -> None:
         """Write a prediction for each image."""
@@ -244,20 +261,32 @@ class ImgclsCLI(LightningCLI):
         )
         if writer.errors:
             log.info("%d of %d images could not be read; the column 'error' says why", writer.errors, writer.rows)
+        self._stop_if_terminated()
         print(writer.path)
 
     def _evaluate_best(self, saver: CheckpointSaver) -> None:
-        path, which = (saver.best, "best") if saver.best.exists() else (saver.last, "last")
-        results = {"validation": self._evaluate("validate", path)}
+        path: Path = self.trainer.strategy.broadcast(saver.best if saver.best.exists() else saver.last)
+        if saver.best_epoch is None:
+            log.info("no best epoch: no finite %s was logged; the last one is evaluated", saver.monitor)
+        else:
+            log.info("best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
+        results = {"validation": self._evaluate("validate", path)} if self.trainer.limit_val_batches else {}
         if self.datamodule.has_test:
             results["test"] = self._evaluate("test", path)
-        if saver.best_epoch is not None and which == "best":
-            log.info("best epoch: %s, %s %.4f", saver.best_epoch, saver.monitor, saver.best_score)
-        print_results(results)
+        self._show(results)
+
+    def _show(self, results: dict[str, dict[str, float]]) -> None:
+        if self.trainer.is_global_zero:
+            print_results(results)
+
+    def _stop_if_terminated(self) -> None:
+        if self.trainer.received_sigterm:  # Lightning finishes the loop, and returns as if all were done
+            raise SIGTERMException
 
     def _evaluate(self, command: str, path: Path | None) -> dict[str, float]:
         run = getattr(self.trainer, command)
         run(self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False, weights_only=True)
+        self._stop_if_terminated()
         prefix = "validation_" if command == "validate" else "test_"
         values = self.trainer.callback_metrics
         return {name: float(value) for name, value in values.items() if name.startswith(prefix)}
@@ -269,6 +298,11 @@ class ImgclsCLI(LightningCLI):
         if path.exists() and not section["overwrite"]:
             raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
         return path
+
+
+@rank_zero_only
+def _print_once(line: object) -> None:
+    print(line)
 
 
 def _absolute(path: str) -> str:

@@ -8,8 +8,11 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
 
+from imgcls.callbacks.history import History
 from imgcls.callbacks.metrics import MetricsLogger
+from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.errors import ConfigError, did_you_mean
+from imgcls.run_folder import CHECKPOINTS
 
 PATIENCE = 10  # epochs
 
@@ -54,21 +57,36 @@ def metrics_logger(callbacks: Sequence[Callback]) -> MetricsLogger | None:
     return next((callback for callback in callbacks if isinstance(callback, MetricsLogger)), None)
 
 
-def place_checkpoints(callbacks: Sequence[Callback], folder: Path) -> None:
-    """Let the user's checkpoint savers write into the run folder where they name no other."""
+def add_run_callbacks(callbacks: list[Callback], folder: Path | None, keep_checkpoints: bool) -> list[Callback]:
+    """Append what every run of ``fit`` has: its history, and best.ckpt and last.ckpt.
+
+    Args:
+        callbacks: The callbacks so far; the user's checkpoint savers get the run folder where they name none.
+        folder: The run folder; None where nothing is kept.
+        keep_checkpoints: Whether best.ckpt and last.ckpt are wanted.
+    """
+    monitor, mode = chosen_monitor(callbacks)
+    if folder is None:
+        return [*callbacks, History(None, monitor)]
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(folder)
+            callback.dirpath = str(folder / CHECKPOINTS)
+    found = [*callbacks, History(folder / "metrics.csv", monitor)]
+    return [*found, CheckpointSaver(folder / CHECKPOINTS, monitor, mode)] if keep_checkpoints else found
 
 
-def check_monitors(callbacks: Sequence[Callback]) -> None:
+def check_monitors(callbacks: Sequence[Callback], validated: bool) -> None:
     """Refuse a callback that watches, or names a file by, a value that nothing logs.
+
+    Args:
+        callbacks: All callbacks.
+        validated: Whether the run validates.
 
     Raises:
         ConfigError: Names the callback, the value, and the values that exist.
     """
     logger = metrics_logger(callbacks)
-    known = logger.names() if logger else []
+    known = [name for name in (logger.names() if logger else []) if validated or not name.startswith("validation_")]
     for callback in callbacks:
         if not isinstance(callback, (ModelCheckpoint, EarlyStopping)):
             continue

@@ -6,9 +6,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
 from imgcls.cli import ImgclsCLI
 from imgcls.explain import explain
 from imgcls.quiet import quieten
+from imgcls.trainer import is_first_process
+
+INTERRUPTED = 130  # by Ctrl-C
+TERMINATED = 143  # by SIGTERM
 
 
 def run(arguments: list[str], debug: bool = False) -> None:
@@ -26,7 +32,9 @@ def run(arguments: list[str], debug: bool = False) -> None:
         with _talking():
             ImgclsCLI(arguments)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
+    except SystemExit as stop:
+        raise SystemExit(_exit_code(stop)) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -35,13 +43,22 @@ def run(arguments: list[str], debug: bool = False) -> None:
         raise SystemExit(code) from None
 
 
+def _exit_code(stop: SystemExit) -> str | int | None:
+    """Return the code of a stop; Lightning ends with 1 after Ctrl-C, and with 0 after SIGTERM."""
+    if isinstance(stop, SIGTERMException):
+        return TERMINATED
+    if isinstance(stop.__context__, KeyboardInterrupt):
+        return INTERRUPTED
+    return stop.code
+
+
 @contextmanager
 def _talking() -> Iterator[None]:
     """Print what imgcls itself says, on stderr: standard output is for results."""
     logger = logging.getLogger("imgcls")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     logger.addHandler(handler)
     try:
         yield

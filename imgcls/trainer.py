@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from imgcls.checkpoint import AtomicCheckpointIO
 from imgcls.errors import ConfigError, first_line
@@ -16,6 +17,11 @@ from imgcls.errors import ConfigError, first_line
 log = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS = {"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False}
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes, as the launcher's environment says."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def check_devices(options: dict[str, Any]) -> None:

@@ -28,14 +28,24 @@ class History(Callback):
         self.monitor = monitor
         self.rows: list[dict[str, Any]] = []
         self._start = 0.0
+        self._validated = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._start = time.monotonic()
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember that the validation values are this epoch's."""
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if self._validated or not name.startswith("validation_")
+        }
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **values}
         self.rows.append(row)
         if not trainer.is_global_zero:

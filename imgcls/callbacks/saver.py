@@ -70,6 +70,8 @@ class CheckpointSaver(Checkpoint):
         if self.monitor.startswith("validation_") and not self._validated:
             return False
         self._validated = False
+        if self.monitor not in trainer.callback_metrics:  # a run that validates nothing
+            return False
         score = float(trainer.callback_metrics[self.monitor])
         # written so that NaN is never better
         if self.best_score is None:

@@ -1,0 +1,42 @@
+"""Signals and exit codes of the real program."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runs import arguments, fails
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_in_training_gives_its_exit_code(
+    sent: signal.Signals, code: int, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=10000")
+    with subprocess.Popen(
+        [sys.executable, "-m", "imgcls", "fit", *line],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that starts its job in the background makes it ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    ) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            if text.startswith("epoch 2/"):
+                break
+        process.send_signal(sent)
+        rest = process.stderr.read()
+    assert process.returncode == code
+    assert "Traceback" not in rest
+
+
+def test_unwritable_output_is_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path / "file")], capsys)
+    assert code == 2
+    assert message.startswith(f"imgcls: experiment.output_dir: cannot write to {tmp_path / 'file' / 'run'}")
