@@ -250,6 +250,8 @@ class ImgclsCLI(LightningCLI):
 
     def predict(self, **_: Any) -> None:
         """Write a prediction for each image."""
+        if self.trainer.world_size > 1:
+            raise ConfigError("predict writes one file in order, and runs on one device: --trainer.devices 1")
         writer = PredictionsWriter(self._predictions_file(), self.model.class_names)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         self.trainer.predict(

@@ -12,6 +12,8 @@ from imgcls.errors import ConfigError, first_line
 from imgcls.hub import KEY, load_config, load_error, local_or_hub
 from imgcls.preprocessing import takes_bgr
 
+_NOT_FROM_A_RECORD = {"auto_map", "transformers_version", "model_args", "use_kernels"}
+
 
 def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> tuple[PreTrainedModel, list[str]]:
     """Build a classifier for the given classes; its head is new unless the classes are as many as before.
@@ -71,11 +73,30 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
 
 def build_recorded(record: dict[str, Any], class_names: list[str]) -> PreTrainedModel:
     """Build the architecture that a checkpoint recorded; nothing is fetched."""
-    values = {key: value for key, value in record.items() if key not in {"auto_map", "transformers_version"}}
+    values = _without_code(record)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     config.architectures = record.get("architectures")
     set_classes(config, class_names)
     return build(config)
+
+
+def _without_code(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a recorded config, perhaps a stranger's, what would fetch code or read files.
+
+    Raises:
+        ConfigError: If it names an architecture of timm that timm itself does not have.
+    """
+    architecture = record.get("architecture")
+    if record.get("model_type") == "timm_wrapper":
+        import timm  # an extra
+
+        if architecture not in timm.list_models():
+            raise ConfigError(f"the checkpoint names {architecture!r}, which is no architecture of timm")
+    return {
+        key: _without_code(value) if isinstance(value, dict) and key.endswith("_config") else value
+        for key, value in record.items()
+        if key not in _NOT_FROM_A_RECORD and "implementation" not in key
+    }
 
 
 def record_of(network: PreTrainedModel) -> dict[str, Any]:

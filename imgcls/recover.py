@@ -6,16 +6,22 @@ no class outside imgcls, albumentations and torchmetrics is ever loaded because 
 
 import json
 import logging
+import os
 from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a package index for news
+
+import albumentations
+import torchmetrics.classification
 
 from imgcls.checkpoint import CONFIG_KEY, Content, data_state
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_TRUSTED = ("imgcls.", "albumentations.", "torchmetrics.")
+_MODEL, _DATA = "imgcls.ImageClassifier", "imgcls.ImageDataModule"
+_OUR_DATASETS = ("imgcls.FolderImageDataset", "imgcls.DigitsDataset")
 _METRICS_LOGGER = "MetricsLogger"
-_MODEL_KEYS = ("freeze_encoder", "optimizer_config", "scheduler_config", "model_name", "pretrained", "num_classes")
 _DATASETS = ("train", "validation", "test", "predict")
 
 
@@ -32,12 +38,10 @@ def evaluation_config(content: Content, given_config: bool) -> dict[str, Any]:
     recorded = _recorded_config(content)
     model, data = recorded.get("model") or {}, recorded.get("data") or {}
     if not given_config:
-        _require_trusted(model.get("class_path", "imgcls."), "model")
-        _require_trusted(data.get("class_path", "imgcls."), "data")
-    model_arguments = {key: value for key, value in _arguments(model).items() if key in _MODEL_KEYS}
+        _require(model.get("class_path", _MODEL) == _MODEL, model.get("class_path"), "model")
+        _require(data.get("class_path", _DATA) == _DATA, data.get("class_path"), "data")
     config: dict[str, Any] = {"data": {"init_args": _data_arguments(content, _arguments(data), given_config)}}
-    if model_arguments:
-        config["model"] = {"init_args": model_arguments}
+    # nothing of the model: it is built from the checkpoint's own record of the network
     if isinstance(recorded.get("seed_everything"), int):
         config["seed_everything"] = recorded["seed_everything"]
     return config
@@ -72,9 +76,10 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bo
     datasets = recorded.get("dataset_classes") or {}
     arguments["dataset_classes"] = {name: _trusted_dataset(name, datasets.get(name)) for name in _DATASETS}
     steps = data_state(content).get("eval")
-    if steps is not None and not (given_config and _untrusted(steps)):
-        for class_path in _untrusted(steps):
-            _require_trusted(class_path, "augmentations.eval")
+    foreign = [path for path in _class_paths(steps) if not _is_transform(path)]
+    if steps is not None and not (given_config and foreign):
+        for class_path in foreign:
+            _require(False, class_path, "augmentations.eval")
         arguments["augmentations"] = {"eval": steps}
     return arguments
 
@@ -82,7 +87,7 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bo
 def _trusted_dataset(name: str, spec: Any) -> Any:
     if isinstance(spec, dict):
         class_path = str(spec.get("class_path"))
-        if class_path.startswith(_TRUSTED) and not _untrusted(spec.get("init_args")):
+        if class_path in _OUR_DATASETS and not _class_paths(spec.get("init_args")):
             return spec
         log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
         return None
@@ -90,28 +95,44 @@ def _trusted_dataset(name: str, spec: Any) -> Any:
 
 
 def _trusted_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    trusted = {name: spec for name, spec in metrics.items() if not _untrusted(spec)}
+    trusted = {name: spec for name, spec in metrics.items() if all(map(_is_metric, _class_paths(spec)))}
     for name in metrics.keys() - trusted.keys():
         log.info("metric %s: the checkpoint names a class which only --config may load; it is left out", name)
     return trusted
 
 
-def _require_trusted(class_path: str, where: str) -> None:
-    if not class_path.startswith(_TRUSTED):
+def _require(trusted: bool, class_path: object, where: str) -> None:
+    if not trusted:
         raise ConfigError(
             f"{where}: the checkpoint names {class_path}, and a class of your own is never loaded because a checkpoint "
             "names it; add --config with the YAML of the run"
         )
 
 
-def _untrusted(value: Any) -> list[str]:
-    """All class paths within a value that a checkpoint may not load."""
+def _is_transform(class_path: str) -> bool:
+    """Whether a path names a transform of albumentations, by what it is: a prefix would let functions in."""
+    if class_path == "albumentations.pytorch.ToTensorV2":
+        return True
+    package, _, name = class_path.rpartition(".")
+    found = getattr(albumentations, name, None) if package in {"", "albumentations"} else None
+    return isinstance(found, type) and issubclass(found, (albumentations.BasicTransform, albumentations.BaseCompose))
+
+
+def _is_metric(class_path: str) -> bool:
+    """Whether a path names a classification metric of torchmetrics; those of text would fetch models."""
+    package, _, name = class_path.rpartition(".")
+    known = package in {"", "torchmetrics", "torchmetrics.classification"}
+    return known and name in torchmetrics.classification.__all__
+
+
+def _class_paths(value: Any) -> list[str]:
+    """All class paths within a value."""
     if isinstance(value, dict):
         own = value.get("class_path")
-        found = [own] if isinstance(own, str) and not own.startswith(_TRUSTED) else []
-        return found + [path for item in value.values() for path in _untrusted(item)]
+        found = [str(own)] if own is not None else []
+        return found + [path for item in value.values() for path in _class_paths(item)]
     if isinstance(value, list):
-        return [path for item in value for path in _untrusted(item)]
+        return [path for item in value for path in _class_paths(item)]
     return []
 
 

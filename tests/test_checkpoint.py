@@ -1,6 +1,7 @@
 """Checkpoint files that are damaged or hostile."""
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -144,6 +145,34 @@ def test_checkpoint_may_not_name_foreign_classes(
     assert code == 2
     assert ("os.system" if where == "eval" else "evil.Model") in message
     assert "--config" in message
+
+
+@pytest.mark.parametrize("class_path", ["imgcls.cli.ImgclsCLI", "torchmetrics.text.bert.BERTScore", "subprocess.run"])
+def test_checkpoint_may_not_name_any_callable_as_a_metric(
+    class_path: str, good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    config = json.loads(content["imgcls_config"])
+    evil = {"class_path": class_path, "init_args": {"arguments": ["fit", "--config", "evil.yaml"]}}
+    metrics = {"evil": evil, "accuracy": {"class_path": "torchmetrics.Accuracy"}}
+    config["trainer"]["callbacks"] = [{"class_path": "imgcls.MetricsLogger", "init_args": {"metrics": metrics}}]
+    torch.save(content | {"imgcls_config": json.dumps(config)}, tmp_path / "x.ckpt")
+    main(["validate", "--ckpt_path", str(tmp_path / "x.ckpt")])
+    output = capsys.readouterr()
+    assert "metric evil: the checkpoint names a class which only --config may load" in output.err
+    assert "accuracy" in output.out
+    assert "evil" not in output.out
+
+
+@pytest.mark.parametrize("class_path", ["imgcls.cli.ImgclsCLI", "albumentations.from_dict", "albumentations.load"])
+def test_checkpoint_may_not_name_any_callable_as_an_augmentation(
+    class_path: str, good: bytes, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    content["ImageDataModule"]["eval"] = [{"class_path": class_path, "init_args": {}}]
+    torch.save(content, tmp_path / "x.ckpt")
+    code, message = fails(["predict", "--ckpt_path", str(tmp_path / "x.ckpt"), "--images", str(photos)], capsys)
+    assert (code, class_path in message) == (2, True)
 
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ class MetricsLogger(Callback):
         self._stages: dict[str, _StageMetrics] = {}
 
     def names(self) -> list[str]:
-        """Names of all values that will be logged."""
-        return [f"{stage}_{name}" for stage in STAGES for name in ("loss", *self.specs)]
+        """Names of the values that a fit logs."""
+        return [f"{stage}_{name}" for stage in ("train", "validation") for name in ("loss", *self.specs)]
 
     def default_monitor(self) -> tuple[str, str]:
         """Return the value to choose the best epoch by, and ``max`` or ``min``."""
