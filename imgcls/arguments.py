@@ -13,18 +13,26 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on the validation data",
     "test": "evaluate a checkpoint on the test data",
     "predict": "write a CSV with one row for each image",
+    "tune": "search the best values of any keys with Optuna; each trial is a fit",
 }
 EVALUATIONS = ("validate", "test", "predict")
 
 
+def split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
+    """Divide a command line into the command and its options, each with the values that follow it."""
+    found: list[tuple[str, list[str]]] = []
+    for argument in arguments:
+        name, given, value = argument.partition("=")
+        if not found or name in {"-c", "-h"} or (name.startswith("--") and len(name) > 2):
+            found.append((name, [value] if given else []))
+        else:
+            found[-1][1].append(argument)
+    return found
+
+
 def option_values(arguments: list[str], *names: str) -> list[str]:
     """Return the values of an option, given as ``--name value`` or ``--name=value``, in order."""
-    values = []
-    for number, argument in enumerate(arguments):
-        if argument in names:
-            values += arguments[number + 1 : number + 2]
-        values += [argument.removeprefix(f"{name}=") for name in names if argument.startswith(f"{name}=")]
-    return values
+    return [values[0] for name, values in split_options(arguments) if name in names and values]
 
 
 def config_files(arguments: list[str]) -> list[str]:

@@ -4,10 +4,11 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from pydantic import BaseModel, Field, FiniteFloat, Json, PositiveInt, ValidationError
 
 from imgcls.errors import ConfigError
 
@@ -15,6 +16,97 @@ Content = dict[str, Any]
 
 CONFIG_KEY = "imgcls_config"
 PARTIAL = ".partial"
+
+_ABSENT: Any = None  # a default is not checked, a null in the file is
+_CHANNELS = Field(min_length=3, max_length=3)
+
+
+class _Shape(BaseModel, strict=True, arbitrary_types_allowed=True, protected_namespaces=()):
+    """What a part of a checkpoint must look like; keys that are not named here may stand beside."""
+
+
+class _Network(_Shape):
+    model_type: str
+
+
+class _Preprocessing(_Shape, extra="forbid"):
+    size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    shortest_edge: PositiveInt | None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    mean: Annotated[list[FiniteFloat], _CHANNELS]
+    std: Annotated[list[FiniteFloat], _CHANNELS]
+
+
+class _Record(_Shape):
+    model_name: str
+    class_names: Annotated[list[str], Field(min_length=1)]
+    network: _Network
+    preprocessing: _Preprocessing
+    precision: str | None = None
+
+
+class _Split(_Shape):
+    train: list[str]
+    validation: list[str]
+
+
+class _DataState(_Shape):
+    class_names: list[str]
+    eval: list[dict[str, Any]]
+    split: _Split
+
+
+class _Class(_Shape):
+    class_path: str = ""
+    init_args: dict[str, Any] | None = None
+
+
+class _DataArguments(_Shape):
+    dataset_classes: dict[str, Any] | None = None
+
+
+class _Data(_Shape):
+    class_path: str = ""
+    init_args: _DataArguments | None = None
+
+
+class _Trainer(_Shape):
+    callbacks: list[_Class] | _Class | None = None
+
+
+class _Config(_Shape):
+    model: _Class | None = None
+    data: _Data | None = None
+    trainer: _Trainer | None = None
+
+
+class _Count(_Shape):
+    processed: int
+
+
+class _Progress(_Shape):
+    current: _Count
+
+
+class _FitLoop(_Shape):
+    epoch_progress: _Progress
+
+
+class _Loops(_Shape):
+    fit_loop: _FitLoop
+
+
+class _Content(_Shape):
+    imgcls: _Record
+    state_dict: dict[str, torch.Tensor]
+    imgcls_config: Json[_Config] = _ABSENT
+    ImageDataModule: _DataState = _ABSENT
+    hyper_parameters: dict[str, Any] | None = None
+    datamodule_hyper_parameters: _DataArguments | None = None
+    version: str = Field(alias="pytorch-lightning_version")
+    epoch: int
+    global_step: int
+    loops: _Loops
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Content:
@@ -33,9 +125,24 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
         ) from error
     except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
         raise ConfigError(f"{os.fspath(path)}: damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict) or not {"state_dict", "imgcls"} <= content.keys():
-        raise ConfigError(f"{os.fspath(path)}: is not a checkpoint of imgcls")
+    _check_content(path, content)
     return content
+
+
+def _check_content(path: str | os.PathLike[str], content: object) -> None:
+    try:
+        _Content.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if not _is_of_pydantic(str(part)))
+        reason = first["msg"].partition(" or instance of ")[0].lower()
+        what = f"{place}: {reason}" if place else reason
+        raise ConfigError(f"{os.fspath(path)}: is not a checkpoint of imgcls: {what}") from error
+
+
+def _is_of_pydantic(part: str) -> bool:
+    """Whether a part of an error's place names a type of ours rather than a key."""
+    return part.startswith("_") or "[" in part
 
 
 def is_intact(path: str | os.PathLike[str]) -> bool:
@@ -49,6 +156,8 @@ def is_intact(path: str | os.PathLike[str]) -> bool:
 
 def _check_file(path: str | os.PathLike[str]) -> None:
     file = Path(path)
+    if file.is_dir():
+        raise ConfigError(f"{path}: is a folder; {_checkpoints_in(file)}")
     if not file.is_file():
         raise ConfigError(f"{path}: no such checkpoint file")
     if file.stat().st_size == 0:
@@ -60,6 +169,14 @@ def _check_file(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"{path}: truncated, or not a checkpoint: {error}") from error
     if broken:
         raise ConfigError(f"{path}: damaged: wrong checksum in {broken}")
+
+
+def _checkpoints_in(folder: Path) -> str:
+    uses = {"best.ckpt": "to evaluate", "last.ckpt": "to go on with the training"}
+    files = [path for name in uses for path in (folder / name, folder / "checkpoints" / name) if path.is_file()]
+    if not files:
+        return "type --ckpt_path FILE.ckpt"
+    return "type " + ", ".join(f"--ckpt_path {path} {uses[path.name]}" for path in files)
 
 
 def data_state(content: Content) -> dict[str, Any]:
@@ -100,7 +217,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-        sync_folder(target.parent)
+        sync_path(target.parent)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint; only tensors and plain values are ever loaded."""
@@ -109,9 +226,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power loss."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make the content of a file, or a rename in a folder, survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -16,7 +16,7 @@ from imgcls.batch import Batch, ClassifiedData, Preprocessing
 from imgcls.chance import mix, run_seed
 from imgcls.errors import ConfigError
 from imgcls.hub import load_config
-from imgcls.network import build_recorded, load_network, record_of
+from imgcls.network import build_recorded, check_weights, load_network, record_of
 from imgcls.optim import OptimizerConfig, SchedulerConfig, make_optimizer, make_scheduler
 from imgcls.plain import plain, versions
 from imgcls.preprocessing import read_preprocessing
@@ -55,7 +55,7 @@ class ImageClassifier(pl.LightningModule):
         super().__init__()
         if not 0 <= float(freeze_encoder) <= 1:
             raise ConfigError(f"model.init_args.freeze_encoder: {freeze_encoder}; true, false or a fraction 0 to 1")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.model_name = model_name
         self.pretrained = pretrained
         self.num_classes = num_classes
@@ -128,6 +128,14 @@ class ImageClassifier(pl.LightningModule):
         self.load_state_dict(fitting, strict=False)
         left = sorted(own.keys() - fitting.keys())
         log.info("loaded %d of %d weights%s", len(fitting), len(own), f"; new: {', '.join(left[:6])}" if left else "")
+
+    def check_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse the weights of a checkpoint that are not those of its network.
+
+        Raises:
+            ConfigError: Counts what is missing, too many and of another shape.
+        """
+        check_weights(self.state_dict(), state)
 
     def _class_names(self, data: object) -> list[str]:
         if isinstance(data, ClassifiedData) and data.class_names:
@@ -216,6 +224,7 @@ class ImageClassifier(pl.LightningModule):
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the model besides its weights, as plain values."""
         return {
+            "precision": self._trainer.precision if self._trainer else None,
             "model_name": self.model_name,
             "class_names": list(self.class_names),
             "network": record_of(self._built().network),

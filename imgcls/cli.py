@@ -1,61 +1,53 @@
-"""The commands: a LightningCLI, in which data, model and callbacks meet."""
+"""The command line: a LightningCLI whose parser makes model, data and callbacks, and hands them to a command."""
 
-import json
+import gc
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ActionYesNo
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from imgcls.arguments import EVALUATIONS, asks_for_help, checkpoint_argument, config_files, join_images
-from imgcls.callbacks.predictions import PredictionsWriter
-from imgcls.callbacks.run_files import RunFiles
-from imgcls.callbacks.saver import CheckpointSaver
-from imgcls.checkpoint import AtomicCheckpointIO, Content, read_checkpoint
 from imgcls.classifier import ImageClassifier
+from imgcls.commands import Command, Evaluation, Fit, Parts, Prediction, Trial
 from imgcls.config import ExperimentConfig, OptunaConfig
 from imgcls.datamodule import ImageDataModule
-from imgcls.defaults import add_default_callbacks, add_run_callbacks, check_monitors
 from imgcls.errors import ConfigError
-from imgcls.recover import evaluation_config, recorded_metrics
-from imgcls.report import print_results
-from imgcls.run_folder import (
-    folder_name,
-    new_run_folder,
-    newest_best,
-    newest_checkpoint,
-    run_folder_of,
-    runs_folder,
-)
-from imgcls.samples import PathListDataset, find_images
-from imgcls.trainer import TRAINER_DEFAULTS, build_trainer, check_devices, is_first_process
+from imgcls.hub import load_config
+from imgcls.recover import evaluation_config
+from imgcls.run_folder import newest_best
+from imgcls.start import Start, check_same_model, open_start
+from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer
 
 log = logging.getLogger(__name__)
 
 _ONE_LINE_ERRORS = {"exit_on_error": False}
+_LARGEST_SEED = 2**32 - 1  # numpy's
 
 
 class ImgclsCLI(LightningCLI):
-    """``imgcls fit | validate | test | predict``.
+    """``imgcls fit | validate | test | predict | tune``.
 
     Args:
-        arguments: The command line after the program's name.
+        arguments: The command line after the program's name; or, for a fit, its whole configuration.
+        trial: Set for a fit within a search.
     """
 
     model: ImageClassifier
     datamodule: ImageDataModule
+    command: Command
 
-    def __init__(self, arguments: list[str]) -> None:
-        self.content: Content | None = None
-        self.ckpt_path: Path | None = None
-        self.folder: Path | None = None
+    def __init__(self, arguments: list[str] | dict[str, Any], trial: Trial | None = None) -> None:
+        self.start: Start | None = None
+        self.arguments = arguments
+        self.trial = trial
         super().__init__(
             ImageClassifier,
             ImageDataModule,
@@ -63,6 +55,7 @@ class ImgclsCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,  # RunFiles writes it, into our run folder
             seed_everything_default=42,
+            trainer_class=ImgclsTrainer,
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,
             parser_kwargs=_ONE_LINE_ERRORS
@@ -76,7 +69,8 @@ class ImgclsCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The commands, each with the arguments of the Trainer's method that are not options."""
         ours = {"model", "datamodule", "weights_only", "verbose", "return_predictions"}
-        return {command: skipped | ours for command, skipped in LightningCLI.subcommands().items()}
+        commands = LightningCLI.subcommands() | {"tune": set()}
+        return {command: skipped | ours for command, skipped in commands.items()}
 
     def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command; ``predict`` alone has options for images and output."""
@@ -97,6 +91,9 @@ class ImgclsCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; for an evaluation the checkpoint's configuration comes first, so that whatever is typed wins."""
+        if isinstance(args, dict):
+            self.config = parser.parse_object(args)
+            return
         arguments = list(args) if isinstance(args, list) else []
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
             arguments = [arguments[0], *self._checkpoint_config(arguments), *join_images(arguments[1:])]
@@ -107,18 +104,23 @@ class ImgclsCLI(LightningCLI):
 
     def _checkpoint_config(self, arguments: list[str]) -> list[str]:
         path = checkpoint_argument(arguments)
-        if path is None:
-            newest = newest_best(Path("runs"))
-            hint = newest or "<run folder>/checkpoints/best.ckpt"
+        if path in {None, "last"}:
+            hint = newest_best(Path("runs")) or "<run folder>/checkpoints/best.ckpt"
             raise ConfigError(f"{arguments[0]} needs the checkpoint of a trained model; type --ckpt_path {hint}")
-        self._read(Path(path))
-        assert self.content is not None  # noqa: S101 - for mypy
-        config = evaluation_config(self.content, given_config=bool(config_files(arguments)))
+        typed = [argument for argument in arguments if argument.startswith("--model")]
+        if typed:
+            raise ConfigError(f"{arguments[0]}: the model is the checkpoint's; leave out {typed[0]}")
+        self.start = open_start(path)
+        config = evaluation_config(self.start.content, given_config=bool(config_files(arguments)))
+        # the network is built from the checkpoint's record; a configuration that names another model shows by this
+        config["model"] = {"init_args": {"model_name": self.start.record["model_name"]}}
         return ["--config", yaml.safe_dump(config)]
 
-    def _read(self, path: Path) -> None:
-        self.ckpt_path = path.expanduser()
-        self.content = read_checkpoint(self.ckpt_path)
+    def _set_seed(self) -> None:
+        seed = self.section["seed_everything"]
+        if seed is False or (seed is not True and not 0 <= (seed or 0) <= _LARGEST_SEED):
+            raise ConfigError(f"seed_everything: {seed}; a number from 0 to {_LARGEST_SEED}, or true to have one drawn")
+        super()._set_seed()
 
     # -- building
 
@@ -142,176 +144,70 @@ class ImgclsCLI(LightningCLI):
                 spec["init_args.root"] = _absolute(spec["init_args.root"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Let data and model meet, then build the Trainer around them."""
-        options = dict(self.config_init[str(self.subcommand)]["trainer"])
-        check_devices(options)
-        self._choose_start()
-        self._meet()
-        callbacks = self._callbacks(options)
-        files = AtomicCheckpointIO(json.dumps(self._saved_config()))
-        return build_trainer(options, callbacks, files, self.folder, fitting=self.subcommand == "fit")
+        """Make the command of the parts; it builds the Trainer around them."""
+        name = str(self.subcommand)
+        saved = self.config_dump | {"ckpt_path": None}
+        parts = Parts(name, self.config_init[name], saved, self.model, self.datamodule)
+        if name == "tune":
+            from imgcls.tune.command import Tune  # takes a second: Optuna, SQLAlchemy, matplotlib
 
-    def _choose_start(self) -> None:
-        """Find the checkpoint that a fit starts from."""
-        given = self.section.get("ckpt_path")
-        if self.subcommand != "fit" or given is None:
-            return
-        parent = self._runs_folder()
-        path = newest_checkpoint(parent) if given == "last" else Path(given)
-        if path is None:
-            raise ConfigError(f"--ckpt_path last: there is no checkpoint below {parent}; leave it out to start anew")
-        self._read(path)
-
-    def _runs_folder(self) -> Path:
-        experiment = self.section["experiment"]
-        name = experiment.custom_folder_name
-        return runs_folder(experiment.output_dir, name, self.model.model_name, self.datamodule.name)
-
-    def _meet(self) -> None:
-        """Give the model the classes of the data; both take those of the checkpoint where there is one."""
-        weights_only = self.section["experiment.only_weights_load"]
-        record = self.content["imgcls"] if self.content else None
-        if record and self.subcommand == "fit":
-            self._check_same_model(record)
-        if record and not (self.subcommand == "fit" and weights_only):
-            self.datamodule.class_names = list(record["class_names"])
-        if self.section.get("images"):
-            self.datamodule.predict_on(PathListDataset(find_images(self.section["images"])))
-        self.datamodule.setup(str(self.subcommand))
-        self.model.build(self.datamodule.class_names, record)
-        if self.content and self.subcommand == "fit" and weights_only:
-            self.model.load_weights(self.content["state_dict"])
-
-    def _check_same_model(self, record: dict[str, Any]) -> None:
-        """Refuse to go on with another architecture than the checkpoint's, which would be used without a word."""
-        ours, theirs = (folder_name(name) for name in (self.model.model_name, record["model_name"]))
-        if ours != theirs:
-            raise ConfigError(
-                f"model.init_args.model_name: {self.model.model_name!r}, but {self.ckpt_path} holds "
-                f"{record['model_name']!r}; name that one, or leave ckpt_path out"
-            )
-
-    # -- callbacks and files of a run
-
-    def _callbacks(self, options: dict[str, Any]) -> list[Callback]:
-        callbacks = _as_list(options["callbacks"])
-        if self.section["experiment.default_callbacks"]:
-            metrics = recorded_metrics(self.content) if self.content and self.subcommand != "fit" else None
-            callbacks = add_default_callbacks(callbacks, options, metrics)
-        if self.subcommand != "fit":
-            return callbacks
-        check_monitors(callbacks, validated=options["limit_val_batches"] != 0)
-        if options["fast_dev_run"]:
-            return add_run_callbacks(callbacks, folder=None, keep_checkpoints=False)
-        self.folder = self._run_folder()
-        config = yaml.safe_dump(self._saved_config(), sort_keys=False)
-        keeps = options["enable_checkpointing"] is not False and self.section["experiment.default_callbacks"]
-        return [RunFiles(self.folder, config), *add_run_callbacks(callbacks, self.folder, keeps)]
-
-    def _run_folder(self) -> Path:
-        """Go on in the folder of the last run, or make a new one."""
-        if self.section["ckpt_path"] == "last" and not self.section["experiment.only_weights_load"] and self.ckpt_path:
-            folder = run_folder_of(self.ckpt_path)
-            if folder is not None:
-                return folder
-        if not is_first_process():
-            return self._runs_folder()  # the first process makes the folder, and tells the others in fit
-        return new_run_folder(self._runs_folder())
-
-    def _saved_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = self.config_dump | {"ckpt_path": None}
-        return config
+            self.search = Tune(parts, self._check, fit_trial, list(self.arguments))
+            return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
+        if self.start is None:
+            self.command = Fit(parts, self.trial)
+        else:
+            check_same_model(self.start, self.model.model_name)
+            self.command = (Prediction if name == "predict" else Evaluation)(parts, self.start)
+        return self.command.trainer
 
     # -- commands
 
     def fit(self, **_: Any) -> None:
         """Train; then evaluate the best checkpoint."""
-        if self.section["optuna.tune"]:
-            log.info("optuna.tune: true does nothing under fit; the search is `imgcls tune`, which this version lacks")
-        resume = self.ckpt_path if not self.section["experiment.only_weights_load"] else None
-        self.trainer.fit(
-            self.model, datamodule=self.datamodule, ckpt_path=resume, weights_only=True if resume else None
-        )
-        self._stop_if_terminated()
-        if self.folder is None:
-            return
-        saver = next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, CheckpointSaver)), None)
-        if saver is not None:
-            self._evaluate_best(saver)
-        _print_once(self.folder)
+        if self.section["optuna.tune"] and self.trial is None:
+            log.info("optuna.tune: true does nothing under fit; type imgcls tune for the search")
+        self.command.run()
 
     def validate(self, **_: Any) -> None:
         """Evaluate a checkpoint on the validation data."""
-        self._show({"validation": self._evaluate("validate", self.ckpt_path)})
+        self.command.run()
 
     def test(self, **_: Any) -> None:
         """Evaluate a checkpoint on the test data."""
-        self._show({"test": self._evaluate("test", self.ckpt_path)})
+        self.command.run()
 
     def predict(self, **_: Any) -> None:
         """Write a prediction for each image."""
-        if self.trainer.world_size > 1:
-            raise ConfigError("predict writes one file in order, and runs on one device: --trainer.devices 1")
-        writer = PredictionsWriter(self._predictions_file(), self.model.class_names)
-        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        self.trainer.predict(
-            self.model,
-            datamodule=self.datamodule,
-            ckpt_path=self.ckpt_path,
-            return_predictions=False,
-            weights_only=True,
-        )
-        if writer.errors:
-            log.info("%d of %d images could not be read; the column 'error' says why", writer.errors, writer.rows)
-        self._stop_if_terminated()
-        print(writer.path)
+        self.command.run()
 
-    def _evaluate_best(self, saver: CheckpointSaver) -> None:
-        path: Path = self.trainer.strategy.broadcast(saver.best if saver.best.exists() else saver.last)
-        if saver.best_epoch is None:
-            log.info("no best epoch: no finite %s was logged; the last one is evaluated", saver.monitor)
-        else:
-            log.info("best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
-        results = {"validation": self._evaluate("validate", path)} if self.trainer.limit_val_batches else {}
-        if self.datamodule.has_test:
-            results["test"] = self._evaluate("test", path)
-        self._show(results)
+    def tune(self, **_: Any) -> None:
+        """Search over keys of the configuration."""
+        self.search.run()
 
-    def _show(self, results: dict[str, dict[str, float]]) -> None:
-        if self.trainer.is_global_zero:
-            print_results(results)
-
-    def _stop_if_terminated(self) -> None:
-        if self.trainer.received_sigterm:  # Lightning finishes the loop, and returns as if all were done
-            raise SIGTERMException
-
-    def _evaluate(self, command: str, path: Path | None) -> dict[str, float]:
-        run = getattr(self.trainer, command)
-        run(self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False, weights_only=True)
-        self._stop_if_terminated()
-        prefix = "validation_" if command == "validate" else "test_"
-        values = self.trainer.callback_metrics
-        return {name: float(value) for name, value in values.items() if name.startswith(prefix)}
-
-    def _predictions_file(self) -> Path:
-        section = self.section
-        folder = run_folder_of(self.ckpt_path) if self.ckpt_path else None
-        path = Path(section["output"] or (folder or Path()) / "predictions.csv").expanduser()
-        if path.exists() and not section["overwrite"]:
-            raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
-        return path
+    def _check(self, config: dict[str, Any]) -> None:
+        """Parse the configuration of a fit and make its classes; the real parser refuses what is wrong."""
+        parsed = self.parser.parse_object({"subcommand": "fit", "fit": config})
+        made = self.parser.instantiate_classes(parsed)["fit"]
+        load_config(made["model"].model_name)
 
 
-@rank_zero_only
-def _print_once(line: object) -> None:
-    print(line)
+def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback]) -> dict[str, Any] | None:
+    """Fit a configuration as a trial of a search.
+
+    Args:
+        config: The resolved configuration of a fit.
+        folder: Its run folder.
+        callbacks: Callbacks of the search.
+
+    Returns:
+        The logged values of the best epoch; None where the deciding value was never a number.
+    """
+    gc.collect()  # models hang in circles; the memory of the trial before is needed now
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    command = ImgclsCLI({"subcommand": "fit", "fit": config}, Trial(folder, callbacks)).command
+    return command.best_row if isinstance(command, Fit) else None
 
 
 def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
-
-
-def _as_list(callbacks: Any) -> list[Any]:
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,19 @@ from imgcls.batches import BLACK, SplitBatches, as_it_is, start_worker
 from imgcls.chance import run_seed
 from imgcls.errors import ConfigError
 from imgcls.plain import plain
-from imgcls.samples import FolderImageDataset, ImageDataset
-from imgcls.sampling import KeyedSampler, TrainLoader
+from imgcls.samples import FolderImageDataset, ImageDataset, JoinedDataset
+from imgcls.sampling import KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
-from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labels_of, recorded_hold_out
+from imgcls.splits import (
+    Split,
+    check_unchanged,
+    class_names_of,
+    hold_out,
+    labels_of,
+    recorded_hold_out,
+    refuse_empty,
+    repeated_hold_out,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +80,8 @@ class ImageDataModule(pl.LightningDataModule):
         validation_split: Share of ``train`` held out, 0 to 1, stratified, where ``dataset_classes.validation`` is null.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
+        train_on_validation: Train on train + validation, for a last fit whose epochs are known; nothing is left to
+            validate, and ``trainer.limit_val_batches`` must be 0.
     """
 
     def __init__(
@@ -82,25 +94,29 @@ class ImageDataModule(pl.LightningDataModule):
         validation_split: float = 0.2,
         split_seed: int = 0,
         class_names: list[str] | None = None,
+        train_on_validation: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ConfigError(f"{_KEY}.batch_size: {batch_size}; it must be at least 1")
-        if not 0 < validation_split < 1:
-            raise ConfigError(f"{_KEY}.validation_split: {validation_split}; it must lie between 0 and 1")
+        _require(batch_size >= 1, "batch_size", batch_size, "be at least 1")
+        _require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
+        _require(0 < validation_split < 1, "validation_split", validation_split, "lie between 0 and 1")
+        _require(0 <= split_seed < 2**32, "split_seed", split_seed, "lie between 0 and 4294967295")
+        _check_class_names(class_names or [])
         if create_dataset:
             log.info("create_dataset: true has no effect yet; images are decoded in every epoch")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.datasets = _as_datasets(dataset_classes)
         self.augmentations = _as_augmentations(augmentations)
         self.batch_size = batch_size
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
         self.validation_split = validation_split
         self.split_seed = split_seed
+        self.train_on_validation = train_on_validation
         self.class_names: list[str] = class_names or []
         self.normalization = self._normalization()
         self._splits: dict[str, Split] = {}
         self._recorded_split: dict[str, list[str]] | None = None
+        self._recorded_labels: dict[str, list[str]] | None = None
         self._stage = ""
 
     # -- the hooks of Lightning
@@ -129,13 +145,18 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
         if alone:  # BatchNorm cannot train on a single value a channel
-            log.info("the last batch would hold a single image: one image, another in each epoch, is left out")
+            which = "the same" if self._overfits else "another"
+            log.info("the last batch would hold a single image: one image, %s in each epoch, is left out", which)
         loader = TrainLoader(**self._loader_arguments(data, sampler), drop_last=alone)
         loader.trainer = self.trainer
         return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the validation split, in order."""
+        if self.train_on_validation and self._stage == "fit":
+            raise ConfigError(
+                f"{_KEY}.train_on_validation: true leaves nothing to validate: trainer.limit_val_batches: 0"
+            )
         return self._eval_loader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
@@ -147,16 +168,19 @@ class ImageDataModule(pl.LightningDataModule):
         return self._eval_loader("predict")
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: classes, evaluation steps, and the content hashes of each split."""
+        """What a checkpoint keeps of the data: classes, evaluation steps, content hash and class of each sample."""
+        splits = {name: self.split(name) for name in ("train", "validation")}
         return {
             "class_names": list(self.class_names),
             "eval": plain(self.eval_specs()),
-            "split": {name: self.split(name).fingerprints() for name in ("train", "validation")},
+            "split": {name: split.fingerprints() for name, split in splits.items()},
+            "labels": {name: split.label_names() for name, split in splits.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the split of the checkpoint, so that no image changes sides."""
         self._recorded_split = state_dict["split"]
+        self._recorded_labels = state_dict.get("labels")  # older checkpoints have none
 
     # -- what a run writes down
 
@@ -203,17 +227,29 @@ class ImageDataModule(pl.LightningDataModule):
     def _make_splits(self, name: str) -> dict[str, Split]:
         data = self.datasets[name]
         if name == "predict":
-            return {name: Split(_given(data, name), labels=None)}
-        if name == "test" or (name == "validation" and data is not None):
+            images = _given(data, name)
+            refuse_empty(images, name)
+            return {name: Split(images, labels=None)}
+        joined = self.train_on_validation and self._stage == "fit"
+        if name == "test" or (name == "validation" and data is not None and not joined):
             return {name: self._whole(name)}
-        whole = self._whole("train")
+        whole = self._joined() if joined else self._whole("train")
         if self._recorded_split is not None and self._stage == "fit":
-            check_unchanged(whole, self._recorded_split)
-        if self.datasets["validation"] is not None:
-            return {"train": whole}
-        if self._recorded_split is not None:
-            return recorded_hold_out(whole, self._recorded_split)
-        return hold_out(whole, self.validation_split, self.split_seed)
+            check_unchanged(whole, self._recorded_split, self._recorded_labels)
+        if joined:
+            return {"train": whole, "validation": whole.empty()}
+        return {"train": whole} if self.datasets["validation"] is not None else self._hold_out(whole)
+
+    def _joined(self) -> Split:
+        given = [self.datasets[name] for name in ("train", "validation")]
+        data = JoinedDataset([_given(given[0], "train"), *(item for item in given[1:] if item is not None)])
+        return Split(data, labels_of(data, self.class_names, "train + validation"))
+
+    def _hold_out(self, whole: Split) -> dict[str, Split]:
+        share, seed, recorded = self.validation_split, self.split_seed, self._recorded_split
+        if recorded is None:
+            return hold_out(whole, share, seed)
+        return repeated_hold_out(whole, recorded, share, seed) or recorded_hold_out(whole, recorded)
 
     def _whole(self, name: str) -> Split:
         data = _given(self.datasets[name], name)
@@ -258,7 +294,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return KeyedSampler(data, shuffle, run_seed(), num_replicas=world, rank=rank)
+        kind = RepeatingSampler if self._overfits else KeyedSampler
+        return kind(data, shuffle, run_seed(), num_replicas=world, rank=rank)
+
+    @property
+    def _overfits(self) -> bool:
+        return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def _loader_arguments(self, data: SplitBatches, sampler: KeyedSampler) -> dict[str, Any]:
         return {
@@ -290,10 +331,27 @@ def _as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatas
     for name, value in vars(classes).items():
         if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
             raise ConfigError(f"{_KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
+        if isinstance(value, FolderImageDataset):
+            key = f"dataset_classes.{name}.init_args.max_pixels"
+            _require(value.max_pixels >= 1, key, value.max_pixels, "be at least 1")
     return {
         name: value if value is None or isinstance(value, ImageDataset) else FolderImageDataset(os.fspath(value))
         for name, value in vars(classes).items()
     }
+
+
+def _require(fits: bool, key: str, value: object, rule: str) -> None:
+    if not fits:
+        raise ConfigError(f"{_KEY}.{key}: {value}; it must {rule}")
+
+
+def _check_class_names(names: list[str]) -> None:
+    for number, name in enumerate(names):
+        if not name.strip():
+            raise ConfigError(f"{_KEY}.class_names[{number}]: {name!r}; every class needs a name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{_KEY}.class_names: {twice[0]!r} stands there twice; every class needs a name of its own")
 
 
 def _as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:

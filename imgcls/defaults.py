@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,90 +18,140 @@ from imgcls.run_folder import CHECKPOINTS
 PATIENCE = 10  # epochs
 
 
-def add_default_callbacks(
-    callbacks: list[Callback], trainer: dict[str, Any], metrics: dict[str, Any] | None
+@dataclass(frozen=True)
+class Watched:
+    """The values that a run logs, and the one that decides which epoch is best.
+
+    Args:
+        known: Names of the values.
+        monitor: The deciding one; None where nothing is validated: the last epoch is the best.
+        mode: ``max`` if higher is better, ``min`` if lower.
+        why: Added where a value is missing, a reason.
+        low: Those that are better when they are low.
+    """
+
+    known: list[str]
+    monitor: str | None
+    mode: str = "max"
+    why: str = ""
+    low: frozenset[str] = frozenset()
+
+    def mode_of(self, name: str) -> str:
+        """Return ``min`` if a value is better when it is low, else ``max``."""
+        return "min" if name in self.low else "max"
+
+    def require(self, where: str, name: str, more: Sequence[str] = ()) -> None:
+        """Refuse a value that nothing logs.
+
+        Raises:
+            ConfigError: Names it, what is near it, and the values that exist.
+        """
+        known = [*more, *self.known]
+        if name not in known:
+            there = ", ".join(known) or "no logged values"
+            raise ConfigError(f"{where}: nothing logs {name!r}{self.why}{did_you_mean(name, known)}; there are {there}")
+
+
+def shown_callbacks(
+    callbacks: Sequence[Callback], options: dict[str, Any], metrics: dict[str, Any] | None = None
 ) -> list[Callback]:
-    """Append a metrics logger, a progress bar and early stopping, each where there is none of its kind.
+    """Append a metrics logger and a progress bar, each where there is none of its kind.
 
     Args:
         callbacks: The user's callbacks; they stay in front.
-        trainer: The Trainer's arguments, whose flags switch kinds off.
+        options: The Trainer's arguments, whose flags switch kinds off.
         metrics: Specs for the metrics logger; None for its defaults.
     """
     found = list(callbacks)
-    if not _has(found, MetricsLogger):
+    if metrics_logger(found) is None:
         found.append(MetricsLogger(metrics))
-    if not _has(found, ProgressBar) and trainer.get("enable_progress_bar") is not False and sys.stdout.isatty():
+    if not _has(found, ProgressBar) and options["enable_progress_bar"] is not False and sys.stdout.isatty():
         found.append(RichProgressBar(refresh_rate=1, leave=False))
-    if not _has(found, EarlyStopping):
-        monitor, mode = default_monitor(found)
-        found.append(EarlyStopping(monitor, mode=mode, patience=PATIENCE, verbose=False))
     return found
 
 
-def default_monitor(callbacks: Sequence[Callback]) -> tuple[str, str]:
-    """Return the value to choose epochs by, and its mode: the F1 score, else the first metric, else the loss."""
-    logger = metrics_logger(callbacks)
-    return logger.default_monitor() if logger else ("validation_loss", "min")
-
-
-def chosen_monitor(callbacks: Sequence[Callback]) -> tuple[str, str]:
-    """Return monitor and mode of the first checkpoint saver that has one, else the default."""
-    for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor:
-            return callback.monitor, callback.mode
-    return default_monitor(callbacks)
-
-
-def metrics_logger(callbacks: Sequence[Callback]) -> MetricsLogger | None:
-    """Return the metrics logger among the callbacks."""
-    return next((callback for callback in callbacks if isinstance(callback, MetricsLogger)), None)
-
-
-def add_run_callbacks(callbacks: list[Callback], folder: Path | None, keep_checkpoints: bool) -> list[Callback]:
-    """Append what every run of ``fit`` has: its history, and best.ckpt and last.ckpt.
+def watch(
+    callbacks: Sequence[Callback], options: dict[str, Any], class_names: list[str], monitor: str | None = None
+) -> Watched:
+    """Find the values of a run; refuse a callback that watches, or names a file by, another.
 
     Args:
-        callbacks: The callbacks so far; the user's checkpoint savers get the run folder where they name none.
-        folder: The run folder; None where nothing is kept.
-        keep_checkpoints: Whether best.ckpt and last.ckpt are wanted.
-    """
-    monitor, mode = chosen_monitor(callbacks)
-    if folder is None:
-        return [*callbacks, History(None, monitor)]
-    for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(folder / CHECKPOINTS)
-    found = [*callbacks, History(folder / "metrics.csv", monitor)]
-    return [*found, CheckpointSaver(folder / CHECKPOINTS, monitor, mode)] if keep_checkpoints else found
-
-
-def check_monitors(callbacks: Sequence[Callback], validated: bool) -> None:
-    """Refuse a callback that watches, or names a file by, a value that nothing logs.
-
-    Args:
-        callbacks: All callbacks.
-        validated: Whether the run validates.
+        callbacks: The callbacks, a metrics logger among them.
+        options: The Trainer's arguments.
+        class_names: The classes of the data.
+        monitor: The deciding value as configured (``experiment.monitor``); None for that of the first checkpoint saver
+            that has one, else the default.
 
     Raises:
         ConfigError: Names the callback, the value, and the values that exist.
     """
     logger = metrics_logger(callbacks)
-    known = [name for name in (logger.names() if logger else []) if validated or not name.startswith("validation_")]
+    validated = options["limit_val_batches"] != 0
+    names = logger.names(class_names) if logger else []
+    known = [name for name in names if validated or not name.startswith("validation_")]
+    why = "" if validated else ", for trainer.limit_val_batches is 0"
+    low = frozenset(name for name in known if logger and logger.mode(name) == "min")
+    watched = Watched(known, *_decisive(callbacks, logger if validated else None, monitor), why, low)
+    if monitor is not None:
+        watched.require("experiment.monitor", monitor)
     for callback in callbacks:
-        if not isinstance(callback, (ModelCheckpoint, EarlyStopping)):
-            continue
-        name = type(callback).__name__
-        if callback.monitor is not None and callback.monitor not in known:
-            raise ConfigError(_unknown(f"{name}: monitor", callback.monitor, known))
-        for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
-            if placeholder not in {"epoch", "step", *known}:
-                raise ConfigError(_unknown(f"{name}: filename", placeholder, ["epoch", "step", *known]))
+        if isinstance(callback, (ModelCheckpoint, EarlyStopping)):
+            _check(callback, watched)
+    return watched
 
 
-def _unknown(where: str, name: str, known: list[str]) -> str:
-    there = ", ".join(known) or "no logged values"
-    return f"{where}: nothing logs {name!r}{did_you_mean(name, known)}; there are {there}"
+def _decisive(
+    callbacks: Sequence[Callback], logger: MetricsLogger | None, monitor: str | None
+) -> tuple[str | None, str]:
+    for callback in callbacks:
+        if monitor is None and isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback.monitor, callback.mode
+    if logger is None:
+        return monitor, "max"
+    name = monitor or logger.default_monitor()
+    return name, logger.mode(name)
+
+
+def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
+    name = type(callback).__name__
+    if callback.monitor is not None:
+        watched.require(f"{name}: monitor", callback.monitor)
+    for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
+        watched.require(f"{name}: filename", placeholder, ["epoch", "step"])
+
+
+def early_stopping(callbacks: Sequence[Callback], watched: Watched) -> list[Callback]:
+    """Return early stopping for a run that has none of its own, and validates."""
+    if watched.monitor is None or _has(callbacks, EarlyStopping):
+        return []
+    return [EarlyStopping(watched.monitor, mode=watched.mode, patience=PATIENCE, verbose=False)]
+
+
+def run_callbacks(
+    callbacks: Sequence[Callback], watched: Watched, folder: Path | None, keep_checkpoints: bool
+) -> list[Callback]:
+    """Return what every fit has besides the given callbacks: its history, and best.ckpt and last.ckpt.
+
+    Args:
+        callbacks: The callbacks so far; the user's checkpoint savers get the run folder where they name none.
+        watched: The values of the run.
+        folder: The run folder; None where nothing is kept.
+        keep_checkpoints: Whether best.ckpt and last.ckpt are wanted.
+    """
+    if folder is None:
+        return [History(None, watched.monitor)]
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder / CHECKPOINTS)
+    history = History(folder / "metrics.csv", watched.monitor)
+    if not keep_checkpoints:
+        return [history]
+    return [history, CheckpointSaver(folder / CHECKPOINTS, watched.monitor, watched.mode)]
+
+
+def metrics_logger(callbacks: Sequence[Callback]) -> MetricsLogger | None:
+    """Return the metrics logger among the callbacks."""
+    return next((callback for callback in callbacks if isinstance(callback, MetricsLogger)), None)
 
 
 def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_FEW = 20  # names that a message may list
+
 
 class ImgclsError(Exception):
     """An expected error: printed as its text alone, without a traceback."""
@@ -35,7 +37,34 @@ def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
     close = difflib.get_close_matches(name, list(known), 1)
     if not close:
         return ""
-    return f"; did you mean {f'{before}.{close[0]}' if before else close[0]!r}?"
+    return f"; did you mean {join_keys(before, close[0]) if before else close[0]!r}?"
+
+
+def known_names(name: str, known: Iterable[str], before: str = "") -> str:
+    """Return a hint at the known name that is nearest, else at all known names where they are few.
+
+    Args:
+        name: What was found.
+        known: What there is.
+        before: Put in front of the nearest name, with a dot.
+    """
+    names = list(known)
+    listed = f"; there are {', '.join(names)}" if 0 < len(names) <= _FEW else ""
+    return did_you_mean(name, names, before) or listed
+
+
+def join_keys(before: str, key: str) -> str:
+    """Return the dotted key of a key within a section; the outermost section has no name."""
+    return f"{before}.{key}" if before else key
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """Return an error and what led to it, the last first; what ``raise … from`` leaves out is left out."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return found
 
 
 def first_line(error: BaseException) -> str:

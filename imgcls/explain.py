@@ -1,17 +1,20 @@
 """From an exception to the lines that a user reads, and the exit code."""
 
-import importlib
 import inspect
 import re
+import sys
 from argparse import ArgumentError
+from typing import NamedTuple
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from imgcls.errors import ImageError, ImgclsError, did_you_mean, first_line
+from imgcls.errors import ImageError, ImgclsError, causes, did_you_mean, first_line, join_keys, known_names
+
+_OF_UNION = "Does not validate against any"
 
 # what jsonargparse says around the one line that tells
 _NOISE = (
-    "Does not validate against any",
+    _OF_UNION,
     "Subtypes:",
     "Errors:",
     "Expected a <class 'NoneType'>",
@@ -27,24 +30,17 @@ _NOISE = (
 
 def explain(error: BaseException) -> tuple[str, int]:
     """Return what to print for an error, and the exit code."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, ImgclsError):
             return _of_worker(str(cause)), cause.exit_code
         if isinstance(cause, ImageError):
             return f"{_of_worker(str(cause))}; remove or replace the file", 2
-    if isinstance(error, ArgumentError):
+    # an object that refuses its arguments when it is made is reported as a value of none of the types
+    if isinstance(error, ArgumentError) or (isinstance(error, ValueError) and str(error).startswith(_OF_UNION)):
         return _of_parser(str(error)), 2
     if isinstance(error, MisconfigurationException):
         return first_line(error), 2
     return f"the run failed: {type(error).__name__}: {_of_worker(str(error))} (--debug shows where)", 1
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def _of_worker(text: str) -> str:
@@ -55,32 +51,59 @@ def _of_worker(text: str) -> str:
     return last.partition(": ")[2] or last
 
 
+class _Place(NamedTuple):
+    """A line of jsonargparse's report under which others stand, further in."""
+
+    indent: int
+    key: str
+    class_path: str
+
+
+class _Reason(NamedTuple):
+    depth: int
+    key: str
+    text: str
+
+
 def _of_parser(text: str) -> str:
-    """Keep of jsonargparse's nested report the key and the innermost reasons."""
-    key, class_path = "", ""
-    reasons: list[str] = []
-    for line in text.splitlines():
-        line = line.strip().removeprefix("- ")
-        if match := re.match(r'Parser key "([^"]+)":', line):
-            key = _join(key, match[1])
-        elif match := re.match(r"Problem with given class_path '([^']+)':", line):
-            class_path = match[1]
-            key = key if _is_dataclass(class_path) else _join(key, "init_args")
-        elif line and not line.startswith(_NOISE):
-            reasons.append(_readable(line, class_path))
-    given = re.search(r"Given value: (?!NestedArg)(.{1,60})$", text, re.MULTILINE)
-    reasons = list(dict.fromkeys(reasons)) or [text.splitlines()[0]]
-    found = f" (given: {given[1]})" if given and any("expected" in reason for reason in reasons) else ""
-    return f"{key}: {'; or '.join(reasons)}{found}" if key else "; ".join(reasons)
+    """Keep of jsonargparse's nested report the innermost reasons and their key."""
+    found = _reasons(text)
+    if not found:
+        return text.partition("\n")[0]
+    depth = max(reason.depth for reason in found)
+    inner = [reason for reason in found if reason.depth == depth]
+    reasons = list(dict.fromkeys(reason.text for reason in inner))
+    value = re.search(r"Given value: (?!NestedArg)(.{1,60})$", text, re.MULTILINE)
+    given = f" (given: {value[1]})" if value and any("expected" in reason for reason in reasons) else ""
+    key = inner[0].key
+    return f"{key}: {'; or '.join(reasons)}{given}" if key else "; ".join(reasons)
+
+
+def _reasons(text: str) -> list[_Reason]:
+    above: list[_Place] = []
+    found: list[_Reason] = []
+    for line in filter(str.strip, text.splitlines()):
+        words = line.strip().removeprefix("- ")
+        indent = len(line) - len(line.lstrip())
+        above = [place for place in above if place.indent < indent]
+        key, class_path = (above[-1].key, above[-1].class_path) if above else ("", "")
+        if match := re.match(r'Parser key "([^"]+)":', words):
+            above.append(_Place(indent, join_keys(key, match[1]), class_path))
+        elif match := re.match(r"Problem with given class_path '([^']+)':", words):
+            above.append(_Place(indent, join_keys(key, "init_args") if _has_init_args(match[1]) else key, match[1]))
+        elif not words.startswith(_NOISE):
+            found.append(_Reason(len(above), key, _readable(words, class_path)))
+    return found
 
 
 def _readable(line: str, class_path: str) -> str:
+    if match := re.search(r"\bpytorch_lightning\.[\w.]+", f"{class_path} {line}"):
+        ours = match[0].replace("pytorch_lightning", "lightning.pytorch")
+        return f"{match[0]} is of another package than the Trainer; write {ours}"
     if match := re.match(r"Option '([^']+)' is not accepted", line):
-        return f"{class_path} has no argument {match[1]!r}{did_you_mean(match[1], _arguments(class_path))}"
+        return f"{class_path} has no argument {match[1]!r}{known_names(match[1], _arguments(class_path))}"
     if match := re.match(r"module '([^']+)' has no attribute '([^']+)'", line):
-        return f"{line}{did_you_mean(match[2], dir(importlib.import_module(match[1])))}"
-    if "pytorch_lightning." in line:
-        return f"{line}; the package's name is lightning.pytorch now: write lightning.pytorch. for pytorch_lightning."
+        return f"{line}{did_you_mean(match[2], dir(sys.modules.get(match[1])))}"
     line = re.sub(r"Expected a typing\.Literal\[([^\]]*)\]", r"expected one of \1", line)
     line = re.sub(r"Expected an? <class '([^']+)'>", r"expected \1", line)
     return re.sub(r"\. Got value: (.*)", r", not \1", line)
@@ -91,14 +114,12 @@ def _arguments(class_path: str) -> list[str]:
     return list(inspect.signature(found).parameters) if callable(found) else []
 
 
-def _is_dataclass(class_path: str) -> bool:
-    return hasattr(_find(class_path), "__dataclass_fields__")
+def _has_init_args(class_path: str) -> bool:
+    found = _find(class_path)
+    return found is not None and not hasattr(found, "__dataclass_fields__")
 
 
 def _find(class_path: str) -> object:
+    """Return a class that the parser has imported; one that it could not import is not tried again."""
     module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name, None) if module else None
-
-
-def _join(before: str, key: str) -> str:
-    return f"{before}.{key}" if before else key
+    return getattr(sys.modules.get(module), name, None)

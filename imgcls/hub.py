@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
-from imgcls.errors import ConfigError, RunError, first_line
+from imgcls.errors import ConfigError, RunError, causes, first_line
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,11 @@ def check_reachable(model_name: str, file: str) -> None:
         return
     try:
         cached_file(model_name, file)
-    except OSError as error:
+    except Exception as error:
         if _is_unreachable(error):
             raise load_error(model_name, error) from error
+        if not isinstance(error, OSError):
+            raise
 
 
 def load_error(model_name: str, error: Exception) -> ConfigError | RunError:
@@ -94,11 +97,23 @@ def load_error(model_name: str, error: Exception) -> ConfigError | RunError:
         return ConfigError(f"{KEY}: the folder {model_name!r} cannot be loaded: {first_line(error)}")
     if _is_unreachable(error):
         return RunError(
-            f"{KEY}: {model_name!r} is no folder here and not in the local cache, and the Hub cannot "
-            "be reached; connect once, or give a local folder"
+            f"{KEY}: there is no folder {model_name!r} in the working directory {os.getcwd()}, the local cache lacks "
+            "files of that model, and the Hub cannot be reached; connect once, or give a folder"
         )
     return ConfigError(f"{KEY}: {model_name!r} cannot be loaded: {first_line(error)}")
 
 
 def _is_unreachable(error: Exception) -> bool:
-    return any(sign in str(error) for sign in ("offline", "couldn't connect", "connection", "Connection", "internet"))
+    return any(map(_is_of_the_connection, causes(error)))
+
+
+def _is_of_the_connection(error: BaseException) -> bool:
+    """Whether an error says that nobody answered, or that the Hub is out of order.
+
+    Offline mode is a ``LocalEntryNotFoundError`` where transformers looks for a file, else a ``ConnectionError``.
+    """
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500
+    # of httpx, or httpx2, as huggingface_hub's version has it: so by name
+    of_transport = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+    return of_transport or isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError))

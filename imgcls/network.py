@@ -1,18 +1,23 @@
 """Hugging Face image classifiers: build one by name, folder or recorded config."""
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_NAME, is_timm_available
 from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, first_line
-from imgcls.hub import KEY, load_config, load_error, local_or_hub
+from imgcls.hub import KEY, check_reachable, load_config, load_error, local_or_hub
 from imgcls.preprocessing import takes_bgr
 
-_NOT_FROM_A_RECORD = {"auto_map", "transformers_version", "model_args", "use_kernels"}
+_NOT_FROM_A_RECORD = {"auto_map", "transformers_version", "use_kernels"}
+# arguments of timm.create_model that read a file or fetch one; two names only look so
+_OF_FILES = re.compile(r"pretrained(?!_window_sizes)|checkpoint|cache|.*(?<!drop)_(path|dir|folder|file|url)$")
 
 
 def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> tuple[PreTrainedModel, list[str]]:
@@ -31,6 +36,7 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
         RunError: If the Hub cannot be reached.
     """
     config = load_config(model_name)
+    _check_timm(config.to_dict(), f"{KEY}: {model_name!r}")
     set_classes(config, class_names)
     if not pretrained:
         return build(config), []
@@ -44,7 +50,8 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
             dtype=torch.float32,  # else the checkpoint's own, float16 for some
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ImportError, TypeError, ValueError) as error:
+        check_reachable(model_name, SAFE_WEIGHTS_NAME)
         raise load_error(model_name, error) from error
     network.train()  # from_pretrained leaves evaluation mode, and Lightning keeps it
     new = _missing(network, info, model_name)
@@ -66,37 +73,91 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
         network: PreTrainedModel = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     except ImportError as error:
         raise ConfigError(f"{KEY}: {first_line(error)}") from error
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{KEY}: {config.model_type} cannot be built: {first_line(error)}") from error
     return network.train()
 
 
 def build_recorded(record: dict[str, Any], class_names: list[str]) -> PreTrainedModel:
-    """Build the architecture that a checkpoint recorded; nothing is fetched."""
-    values = _without_code(record)
-    config = AutoConfig.for_model(values.pop("model_type"), **values)
-    config.architectures = record.get("architectures")
-    set_classes(config, class_names)
-    return build(config)
+    """Build the architecture that a checkpoint recorded; nothing is fetched.
+
+    Raises:
+        ConfigError: If the record, perhaps a stranger's, is of no network, or would read or fetch files.
+    """
+    try:
+        values = _without_code(record)
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        config.architectures = record.get("architectures")
+        set_classes(config, class_names)
+        return build(config)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"the checkpoint's network cannot be built: {first_line(error)}") from error
+
+
+def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of a checkpoint that are not those of the network.
+
+    Args:
+        own: The state of the network as built from the checkpoint's record.
+        recorded: The state that the checkpoint holds.
+
+    Raises:
+        ConfigError: Counts what is missing, too many and of another shape, and names the first.
+    """
+    faults = {
+        "missing": own.keys() - recorded.keys(),
+        "unknown": recorded.keys() - own.keys(),
+        "of another shape": {key for key in own.keys() & recorded.keys() if own[key].shape != recorded[key].shape},
+    }
+    found = [f"{len(keys)} {fault} ({min(keys)})" for fault, keys in faults.items() if keys]
+    if found:
+        raise ConfigError(
+            f"the checkpoint's weights are not those of its network: of {len(own)} tensors, {', '.join(found)}; "
+            "take another checkpoint of the run"
+        )
 
 
 def _without_code(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a recorded config, perhaps a stranger's, what would fetch code or read files.
+    """Leave out of a recorded config what would fetch code or choose how it runs.
 
     Raises:
-        ConfigError: If it names an architecture of timm that timm itself does not have.
+        ConfigError: If it is of timm, and not safe to build.
     """
-    architecture = record.get("architecture")
-    if record.get("model_type") == "timm_wrapper":
-        import timm  # an extra
-
-        if architecture not in timm.list_models():
-            raise ConfigError(f"the checkpoint names {architecture!r}, which is no architecture of timm")
+    _check_timm(record, "the checkpoint")
     return {
         key: _without_code(value) if isinstance(value, dict) and key.endswith("_config") else value
         for key, value in record.items()
         if key not in _NOT_FROM_A_RECORD and "implementation" not in key
     }
+
+
+def _check_timm(config: Mapping[str, Any], source: str) -> None:
+    """Refuse a config of timm's wrapper that names no architecture of timm, or arguments that read or fetch files.
+
+    Raises:
+        ConfigError: Names ``source`` and what it asks for.
+    """
+    if config.get("model_type") != "timm_wrapper" or not is_timm_available():
+        return  # without timm nothing is built, and transformers says what is missing
+    import timm  # an extra
+
+    name = str(config.get("architecture"))
+    if not re.fullmatch(r"[\w.]+", name) or not timm.is_model(name):
+        raise ConfigError(f"{source} names {name!r}, which is no architecture of timm")
+    arguments = config.get("model_args") or {}
+    if not _is_plain(arguments):
+        raise ConfigError(f"{source} has model_args {arguments}, for timm; plain values that name no file are taken")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers, names and their lists and dicts, none of which leads to a file."""
+    if isinstance(value, Mapping):
+        return all(not _OF_FILES.match(str(key)) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or (isinstance(value, (bool, int, float, str)) and not re.search(r"[/\\:]", str(value)))
 
 
 def record_of(network: PreTrainedModel) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From ``optimizer_config`` and ``scheduler_config`` to an optimizer and a learning-rate schedule."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,14 @@ _BELONGS = {
     "betas": {"adam", "adamw"},
     "eps": {"adam", "adamw"},
     "amsgrad": {"adam", "adamw"},
+}
+_VALUES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "lr": (lambda value: value > 0, "above 0"),
+    "weight_decay": (lambda value: value >= 0, "at least 0"),
+    "momentum": (lambda value: value >= 0, "at least 0"),
+    "betas": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "eps": (lambda value: value > 0, "above 0"),
+    "warmup_epochs": (lambda value: value >= 0, "at least 0"),
 }
 
 
@@ -45,15 +54,18 @@ class OptimizerConfig:
     amsgrad: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a parameter that the named optimizer does not have."""
-        if self.lr <= 0:
-            raise ConfigError(f"model.init_args.optimizer_config.lr: {self.lr}; it must be above 0")
+        """Refuse a parameter that the named optimizer does not have, and a value that it does not take."""
         for parameter, optimizers in _BELONGS.items():
             if getattr(self, parameter) is not None and self.name not in optimizers:
                 raise ConfigError(
                     f"model.init_args.optimizer_config.{parameter} does not apply to {self.name!r}, "
                     f"only to {' and '.join(sorted(optimizers))}"
                 )
+        _check_values(self, "optimizer_config")
+        if self.nesterov and not self.momentum:
+            raise ConfigError(
+                "model.init_args.optimizer_config.nesterov: true, without momentum; give optimizer_config.momentum too"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,10 @@ class SchedulerConfig:
 
     name: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a value that makes no schedule."""
+        _check_values(self, "scheduler_config")
 
 
 def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
@@ -89,3 +105,13 @@ def make_scheduler(
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total_steps // 2)
     name = "constant_with_warmup" if config.name == "constant" else config.name
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)  # type: ignore[no-any-return]
+
+
+def _check_values(config: OptimizerConfig | SchedulerConfig, section: str) -> None:
+    for name, value in asdict(config).items():
+        if value is None or name not in _VALUES:
+            continue
+        fits, rule = _VALUES[name]
+        numbers = value if isinstance(value, (tuple, list)) else [value]
+        if not all(math.isfinite(number) and fits(number) for number in numbers):
+            raise ConfigError(f"model.init_args.{section}.{name}: {value}; it must be {rule}")

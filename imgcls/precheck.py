@@ -5,16 +5,27 @@ What it knows of the parser stands in answers.json, written by ``python -m imgcl
 
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 import imgcls
-from imgcls.arguments import COMMANDS, compose_yaml, config_files
-from imgcls.errors import ConfigError, did_you_mean
+from imgcls.arguments import COMMANDS, compose_yaml, config_files, split_options
+from imgcls.errors import ConfigError, did_you_mean, join_keys, known_names
 
 Schema = dict[str, Any] | None
 
+_WITH_CLASS = ("model", "data")
+_OF_A_CLASS: dict[str, Any] = dict.fromkeys(("class_path", "init_args", "dict_kwargs"))
+_VALUES = {"--config": "FILE.yaml", "-c": "FILE.yaml", "--ckpt_path": "FILE.ckpt", "--images": "PATH"}
+_SUFFIXES = {".yaml": "--config", ".yml": "--config", ".ckpt": "--ckpt_path"}
+_FOLDERS = {
+    "fit": "--data.dataset_classes.train",
+    "tune": "--data.dataset_classes.train",
+    "test": "--data.dataset_classes.test",
+    "predict": "--images",
+}
 _OF_EVERY_COMMAND = ("config", "help", "print_config")
 _OLD_SPELLINGS = {"--config": "fit", "-c": "fit", "--test": "test", "--val": "validate", "--predict": "predict"}
 
@@ -40,13 +51,70 @@ def check(arguments: list[str]) -> None:
     command = arguments[0]
     if command not in COMMANDS:
         raise ConfigError(_no_command(arguments))
+    options = split_options(arguments)
+    for name, values in options:
+        _check_values(arguments, name, values)
+    configs = [(path, compose_yaml(path)) for path in config_files(arguments)]
     answers = _answers()
-    checker = _Checker(answers["sections"] | dict.fromkeys(answers["options"][command]), answers["classes"])
-    for path in config_files(arguments):
-        checker.check_node(compose_yaml(path), checker.sections, path, "")
-    for argument in arguments[1:]:
-        if argument.startswith("--") and len(argument) > 2:
-            checker.check_option(argument)
+    sections = answers["sections"] | dict.fromkeys(answers["options"][command])
+    classes = [*(named for _, node in configs for named in _classes_in(node)), *_classes_of(options)]
+    own = [section for section, class_path in classes if class_path not in answers["classes"]]
+    checker = _Checker(sections | dict.fromkeys(own), answers["classes"])
+    for path, node in configs:
+        checker.check_node(node, checker.sections, path, "")
+    for name, values in options[1:]:
+        if name.startswith("--"):
+            checker.check_option(name, values)
+
+
+def _check_values(arguments: list[str], name: str, values: list[str]) -> None:
+    """Refuse an option without the value that it needs, and a value that belongs to no option."""
+    if name in _VALUES and not any(values):
+        raise ConfigError(f"{name} needs a value; type {name} {_VALUES[name]}")
+    taken = 0 if name == arguments[0] else len(values) if name == "--images" else 1
+    for value in values[taken:]:
+        place = arguments.index(value)
+        option = _option_for(arguments[0], value)
+        if option is None:
+            raise ConfigError(
+                f"{value!r} belongs to no option; type --section.key VALUE, a value with spaces in quotes"
+            )
+        raise ConfigError(
+            f"{value!r} stands without {option}; type: imgcls "
+            + " ".join([*arguments[:place], option, *arguments[place:]])
+        )
+
+
+def _option_for(command: str, value: str) -> str | None:
+    """Return the option that a value without one was probably meant for."""
+    suffix = Path(value).suffix
+    return _SUFFIXES[suffix] if suffix in _SUFFIXES else _FOLDERS.get(command) if Path(value).exists() else None
+
+
+def _classes_in(config: yaml.MappingNode) -> list[tuple[str, str]]:
+    """The classes that a configuration names for model and data."""
+    sections = [(key.value, value) for key, value in config.value if key.value in _WITH_CLASS]
+    return [(section, path) for section, value in sections if (path := _class_path(value))]
+
+
+def _classes_of(options: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
+    """The classes that options name for model and data."""
+    given = [(name[2:].removesuffix(".class_path"), values[0]) for name, values in options if values]
+    sections = [(section, _compose(text)) for section, text in given if section in _WITH_CLASS]
+    return [(section, path) for section, value in sections if (path := _class_path(value))]
+
+
+def _class_path(section: yaml.Node | None) -> str | None:
+    if isinstance(section, yaml.MappingNode):
+        section = next((value for key, value in section.value if key.value == "class_path"), None)
+    return str(section.value) if isinstance(section, yaml.ScalarNode) else None
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:  # a plain text, such as the pattern of a file name
+        return None
 
 
 class _Checker:
@@ -56,43 +124,42 @@ class _Checker:
         self.sections = sections
         self.classes = classes
 
-    def check_node(self, node: yaml.Node, schema: Schema, path: str, where: str) -> None:
+    def check_node(self, node: yaml.Node | None, schema: Schema, source: str, where: str) -> None:
         if isinstance(node, yaml.SequenceNode):
             for number, item in enumerate(node.value):
-                self.check_node(item, None, path, f"{where}[{number}]")
+                self.check_node(item, None, source, f"{where}[{number}]")
         if not isinstance(node, yaml.MappingNode):
             return
-        given = {key.value: value for key, value in node.value}
-        schema = self._refine(schema, given)
+        schema = self._refine(schema, {key.value: value for key, value in node.value})
         seen: set[str] = set()
         for key, value in node.value:
-            place = f"{path}:{key.start_mark.line + 1}"
+            place = source if source.startswith("--") else f"{source}:{key.start_mark.line + 1}"
+            name = join_keys(where, key.value)
             if key.value in seen:
-                raise ConfigError(f"{place}: the key {_join(where, key.value)!r} is given twice")
+                raise ConfigError(f"{place}: the key {name!r} is given twice")
             seen.add(key.value)
             if schema and key.value not in schema:
-                raise ConfigError(f"{place}: unknown key {_join(where, key.value)!r}{did_you_mean(key.value, schema)}")
-            self.check_node(value, schema.get(key.value) if schema else None, path, _join(where, key.value))
+                raise ConfigError(f"{place}: unknown key {name!r}{known_names(key.value, schema)}")
+            self.check_node(value, schema.get(key.value) if schema else None, source, name)
 
-    def check_option(self, option: str) -> None:
-        keys = option[2:].partition("=")[0].removesuffix("+").removesuffix(".help").split(".")
+    def check_option(self, option: str, values: list[str]) -> None:
+        name = option[2:].removesuffix("+").removesuffix(".help")
         schema: Schema = self.sections | dict.fromkeys(_OF_EVERY_COMMAND)
-        for number, key in enumerate(keys):
+        before = ""
+        for key in name.split("."):
             schema = self._refine(schema, {})
-            if not schema:
-                return
-            if key not in schema:
-                before = ".".join(keys[:number])
-                raise ConfigError(f"unknown option --{_join(before, key)}{did_you_mean(key, schema, before)}")
-            schema = schema[key]
+            if schema and key not in schema:
+                raise ConfigError(f"unknown option --{join_keys(before, key)}{known_names(key, schema, before)}")
+            schema = schema[key] if schema else None
+            before = join_keys(before, key)
+        for value in values:
+            self.check_node(_compose(value), schema, option, name)
 
     def _refine(self, schema: Schema, given: dict[str, yaml.Node]) -> Schema:
         """Take the arguments of the class that is named; the default class's may also stand without init_args."""
         named = given.get("class_path")
-        class_path = named.value if isinstance(named, yaml.ScalarNode) else None
-        if class_path is not None:
-            arguments = self.classes.get(class_path)
-            return {"class_path": None, "init_args": arguments, "dict_kwargs": None} if arguments else None
+        if isinstance(named, yaml.ScalarNode):
+            return _OF_A_CLASS | {"init_args": self.classes.get(named.value)}
         if schema and "class_path" in schema:
             return schema | (schema["init_args"] or {})
         return schema
@@ -105,10 +172,6 @@ def _no_command(arguments: list[str]) -> str:
         rest = [argument for argument in arguments if argument not in {"--test", "--val", "--predict"}]
         return f"a command comes first; type: imgcls {' '.join([new, *rest])}"
     return f"no command {first!r}{did_you_mean(first, COMMANDS)}; there are {', '.join(COMMANDS)}"
-
-
-def _join(before: str, key: str) -> str:
-    return f"{before}.{key}" if before else key
 
 
 def _main_help() -> str:

@@ -16,6 +16,9 @@ _WARNINGS = (
     ".*Trying to infer the `batch_size` from an ambiguous collection",  # no value of ours is averaged over batches
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # an evaluation needs none of them
     ".*LightningCLI's args parameter is intended to run from within Python",  # that is how main(args) is used
+    ".*is experimental \\(supported from",  # Optuna, of heartbeats, retries and plots
+    "Argument ``heartbeat_interval`` is an experimental feature",  # Optuna
+    "Heartbeat of storage is supposed to be used with Study.optimize",  # imgcls sends it, as optimize would
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
 )
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")

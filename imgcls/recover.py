@@ -52,8 +52,8 @@ def recorded_metrics(content: Content) -> dict[str, Any] | None:
     callbacks = (_recorded_config(content).get("trainer") or {}).get("callbacks") or []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
-            metrics: dict[str, Any] | None = _arguments(callback).get("metrics")
-            return None if metrics is None else _trusted_metrics(metrics)
+            metrics = _arguments(callback).get("metrics")
+            return _trusted_metrics(metrics) if isinstance(metrics, dict) else None
     return None
 
 

@@ -1,28 +1,37 @@
 """What a command says at its end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 
 def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a table: one row a metric, one column a split; plain text where standard output is no terminal.
+    """Print a table: one row a metric, one column a split.
 
     Args:
         results: Split -> logged name -> value.
     """
     names = dict.fromkeys(name.removeprefix(f"{split}_") for split, values in results.items() for name in values)
     rows = [[name, *(_cell(values.get(f"{split}_{name}")) for split, values in results.items())] for name in names]
+    print_table([["metric", *results], *rows])
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; plain text where standard output is no terminal.
+
+    Args:
+        rows: The rows, a heading first, all of the same length.
+    """
     console = Console()
     if console.is_terminal:
-        table = Table("metric", *results)
-        for row in rows:
+        table = Table(*rows[0])
+        for row in rows[1:]:
             table.add_row(*row)
         console.print(table)
         return
-    widths = [max(map(len, column)) for column in zip(*rows, ["metric", *results], strict=True)]
-    for row in [["metric", *results], *rows]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 

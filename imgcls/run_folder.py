@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from imgcls.checkpoint import is_intact
 from imgcls.errors import ConfigError
 
@@ -10,9 +12,19 @@ CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 
+_PATIENCE = 10.0  # seconds; the loader workers of a killed run hold its lock until they notice
+
 
 def runs_folder(output_dir: str, name: str | None, model_name: str, data_name: str) -> Path:
-    """Return ``<output_dir>/<name>``; without a name, one is made from model and data."""
+    """Return ``<output_dir>/<name>``; without a name, one is made from model and data.
+
+    Raises:
+        ConfigError: If the name is a path.
+    """
+    if name is not None and (name in {"", ".", ".."} or re.search(r"[/\\\0]", name)):
+        raise ConfigError(
+            f"experiment.custom_folder_name: {name!r} is no folder name; where runs lie says experiment.output_dir"
+        )
     return Path(output_dir, name or f"{folder_name(model_name)}-{folder_name(data_name)}")
 
 
@@ -34,6 +46,20 @@ def new_run_folder(parent: Path) -> Path:
             return folder
     except OSError as error:
         raise ConfigError(f"experiment.output_dir: cannot write to {parent}: {error.strerror}") from error
+
+
+def hold(folder: Path) -> FileLock:
+    """Claim a run folder for this process; the system gives it back when the process ends, however it ends.
+
+    Raises:
+        ConfigError: If another process trains there.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        raise ConfigError(f"{folder}: another process trains there; wait for it, or start a new run") from None
+    return lock
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:

@@ -96,6 +96,35 @@ class FolderImageDataset(ImageDataset):
         return scan_folder(self.root)
 
 
+class JoinedDataset(ImageDataset):
+    """The samples of several datasets, one after the other.
+
+    Args:
+        parts: The datasets.
+    """
+
+    def __init__(self, parts: list[ImageDataset]) -> None:
+        self.parts = parts
+        self.samples = pd.concat([part.samples[["path", "label"]] for part in parts], ignore_index=True)
+
+    def read(self, index: int) -> Pixels:
+        """Return the pixels of row ``index``, uint8, ``(H, W, 3)``, RGB."""
+        part, place = self._find(index)
+        return part.read(place)
+
+    def fingerprint(self, index: int) -> str:
+        """Return a short hash of the content of row ``index``."""
+        part, place = self._find(index)
+        return part.fingerprint(place)
+
+    def _find(self, index: int) -> tuple[ImageDataset, int]:
+        for part in self.parts:
+            if index < len(part.samples):
+                return part, index
+            index -= len(part.samples)
+        raise IndexError(index)
+
+
 class PathListDataset(ImageDataset):
     """Unlabelled image files, one row each, in the order given.
 
@@ -168,7 +197,8 @@ def find_images(paths: list[str]) -> list[str]:
     Paths in a CSV are relative to the CSV.
 
     Raises:
-        ConfigError: If a path does not exist, a folder holds no file, or a CSV has no ``path`` column.
+        ConfigError: If a path does not exist, a folder holds no file, or a CSV has no ``path`` column, no row, or a row
+            without a path.
     """
     found: dict[str, str] = {}
     for path in paths:
@@ -191,13 +221,23 @@ def _expand(path: str) -> list[str]:
 
 
 def _paths_in_csv(path: str) -> list[str]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            table = csv.DictReader(file)
-            columns = table.fieldnames or []
-            files = [row.get("path") or "" for row in table]
-    except (csv.Error, OSError) as error:
-        raise ConfigError(f"--images {path}: cannot be read as CSV: {error}") from error
+    columns, *rows = _read_csv(path) or [[]]
     if "path" not in columns:
         raise ConfigError(f"--images {path}: has no column 'path'; it has {', '.join(map(repr, columns)) or 'none'}")
-    return [os.path.join(os.path.dirname(path), file) for file in files]
+    place = columns.index("path")
+    # numbered as a spreadsheet does; an empty line is no row
+    files = {number: "".join(row[place : place + 1]) for number, row in enumerate(rows, 2) if row}
+    if not files:
+        raise ConfigError(f"--images {path}: lists no image; there is no row below the head")
+    for number, file in files.items():
+        if not file.strip():
+            raise ConfigError(f"--images {path}: row {number} has no path; give it one, or remove the row")
+    return [os.path.join(os.path.dirname(path), file) for file in files.values()]
+
+
+def _read_csv(path: str) -> list[list[str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            return list(csv.reader(file))
+    except (csv.Error, OSError) as error:
+        raise ConfigError(f"--images {path}: cannot be read as CSV: {error}") from error

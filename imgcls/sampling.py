@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.batch import Batch
 from imgcls.chance import mix
@@ -50,6 +50,17 @@ class KeyedSampler(DistributedSampler[Key]):
             order = np.random.default_rng(mix(self.seed, self.epoch)).permutation(self.size)
             order = np.resize(order, len(self) * self.num_replicas)
         return order[self.rank :: self.num_replicas]
+
+
+class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  # a base of it yields places alone
+    """The first epoch's order and seeds in every epoch, for ``overfit_batches``.
+
+    A SequentialSampler too: with that option Lightning replaces any other by one that yields places without seeds, in
+    the order of the table, where the first batches may hold a single class.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay at the first epoch."""
 
 
 class TrainLoader(DataLoader[Batch]):

@@ -1,8 +1,11 @@
 """Which sample belongs to which split: labels by name, a stratified hold-out, and a recorded split kept."""
 
-from collections.abc import Iterable
+import sys
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,10 @@ from imgcls.images import Pixels
 from imgcls.samples import ImageDataset, natural_order
 
 Labels = NDArray[np.int64]
+Sample = tuple[str, str]  # content hash, class name; empty where that is not known
+_Item = TypeVar("_Item", bound=Hashable)
+
+_NEW, _MOVED, _COPIED = "new or changed", "in another class", "copied"
 
 
 class Split:
@@ -47,9 +54,17 @@ class Split:
         """One row a sample: path, label."""
         return self.data.samples[["path", "label"]].iloc[self.rows]
 
+    def empty(self) -> "Split":
+        """Return a split of the same dataset without a sample."""
+        return Split(self.data, None, np.array([], dtype=np.intp))
+
     def fingerprints(self) -> list[str]:
         """Content hash of each sample."""
         return self._fingerprints
+
+    def label_names(self) -> list[str]:
+        """Class name of each sample."""
+        return self._label_names
 
     def first_readable(self) -> Pixels | None:
         """Return the first image that can be read, None if there is none."""
@@ -63,6 +78,11 @@ class Split:
     @cached_property
     def _paths(self) -> list[str]:
         return list(self.data.samples["path"])
+
+    @cached_property
+    def _label_names(self) -> list[str]:
+        # one object a class, so that a checkpoint holds each name once
+        return [sys.intern(str(label)) for label in self.table()["label"]]
 
     @cached_property
     def _fingerprints(self) -> list[str]:
@@ -122,6 +142,23 @@ def hold_out(whole: Split, share: float, seed: int) -> dict[str, Split]:
     return _divide(whole, held)
 
 
+def repeated_hold_out(whole: Split, recorded: dict[str, list[str]], share: float, seed: int) -> dict[str, Split] | None:
+    """Divide a split anew where a checkpoint recorded copies of an image on both sides.
+
+    By content alone copies cannot be told apart, and a resumed run would train on more images than before.
+
+    Returns:
+        The splits; None if there are no such copies, or the result is not what was recorded.
+    """
+    if not set(recorded["train"]) & set(recorded["validation"]):
+        return None
+    if Counter(whole.fingerprints()) != Counter(recorded["train"] + recorded["validation"]):
+        return None
+    splits = hold_out(whole, share, seed)
+    same = all(split.fingerprints() == recorded[name] for name, split in splits.items())
+    return splits if same else None
+
+
 def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str, Split]:
     """Divide a split as a checkpoint recorded it, by content; an image that was trained on stays in train.
 
@@ -129,31 +166,69 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
         ConfigError: If a held-out sample of the record is gone.
     """
     fingerprints = whole.fingerprints()
-    held_out = set(recorded["validation"]) - set(recorded["train"])
-    lost = held_out - set(fingerprints)
+    trained = set(recorded["train"])
+    held_out = Counter(content for content in recorded["validation"] if content not in trained)
+    lost = held_out - Counter(fingerprints)
     if lost:
         raise ConfigError(
-            f"validation: {len(lost)} of the {len(held_out)} images that the checkpoint's run held out are gone or "
-            "changed; give --data.dataset_classes.validation FOLDER"
+            f"validation: {lost.total()} of the {held_out.total()} images that the checkpoint's run held out are gone "
+            "or changed; give --data.dataset_classes.validation FOLDER"
         )
-    return _divide(whole, [place for place, content in enumerate(fingerprints) if content in held_out])
+    return _divide(whole, _first_of(fingerprints, held_out))
 
 
-def check_unchanged(whole: Split, recorded: dict[str, list[str]]) -> None:
-    """Refuse to go on with other training images than those of the checkpoint.
+def check_unchanged(whole: Split, recorded: dict[str, list[str]], labels: dict[str, list[str]] | None = None) -> None:
+    """Refuse to go on with other training images, or other classes of them, than those of the checkpoint.
+
+    Args:
+        whole: The training images.
+        recorded: Content hashes by split.
+        labels: Class names in the order of the hashes; None where a checkpoint has none.
 
     Raises:
-        ConfigError: If an image is new, changed or gone.
+        ConfigError: If an image is new, changed, copied, gone or in another class.
     """
-    fingerprints = whole.fingerprints()
-    known = set(recorded["train"]) | set(recorded["validation"])
-    new = [whole.path(place) for place, content in enumerate(fingerprints) if content not in known]
-    lost = set(recorded["train"]) - set(fingerprints)
-    if new or lost:
+    found = _samples(whole.fingerprints(), whole.label_names() if labels else None)
+    known = [s for name in ("train", "validation") for s in _samples(recorded[name], labels[name] if labels else None)]
+    said = _differences(whole, found, known)
+    gone = Counter(recorded["train"]) - Counter(whole.fingerprints())
+    if any(said.values()) or gone:
+        more = [f", {len(said[kind])} {kind} {said[kind][:5]}" for kind in (_MOVED, _COPIED) if said[kind]]
         raise ConfigError(
-            f"train: the images are not those of the checkpoint: {len(new)} new or changed {new[:5]}, {len(lost)} "
-            "gone; restore them, or start a new run (experiment.only_weights_load: true keeps the weights)"
+            f"train: the images are not those of the checkpoint: {len(said[_NEW])} {_NEW} {said[_NEW][:5]}, "
+            f"{gone.total()} gone{''.join(more)}; restore them, or start a new run (experiment.only_weights_load: true "
+            "keeps the weights)"
         )
+
+
+def _samples(contents: list[str], labels: list[str] | None) -> list[Sample]:
+    return list(zip(contents, labels or [""] * len(contents), strict=True))
+
+
+def _differences(whole: Split, found: list[Sample], known: list[Sample]) -> dict[str, list[str]]:
+    """Return the paths of samples that were not known: in what way -> paths."""
+    unused = Counter(known) - Counter(found)
+    moved = Counter(content for content, _ in unused.elements())
+    contents = {content for content, _ in known}
+    paths: dict[str, list[str]] = {_NEW: [], _MOVED: [], _COPIED: []}
+    same = set(_first_of(found, Counter(known)))
+    for place in sorted(set(range(len(found))) - same):
+        content = found[place][0]
+        kind = _MOVED if moved[content] > 0 else _COPIED if content in contents else _NEW
+        moved[content] -= 1
+        paths[kind].append(whole.path(place))
+    return paths
+
+
+def _first_of(items: list[_Item], wanted: Counter[_Item]) -> list[int]:
+    """Return the places of the items that are wanted, the first ones where there are more."""
+    left = wanted.copy()
+    places = []
+    for place, item in enumerate(items):
+        if left[item] > 0:
+            left[item] -= 1
+            places.append(place)
+    return places
 
 
 def _divide(whole: Split, held: Iterable[int]) -> dict[str, Split]:
@@ -174,12 +249,23 @@ def _labels(data: ImageDataset, split: str) -> pd.Series:
     if samples["path"].duplicated().any():
         twice = samples["path"][samples["path"].duplicated()].iloc[0]
         raise ConfigError(f"{split}: {_name(data)} lists {twice!r} twice; 'path' must be unique")
-    if samples.empty:
-        raise ConfigError(f"{split}: no image in {_name(data)}")
+    refuse_empty(data, split)
     if samples["label"].isna().any():
         path = samples["path"][samples["label"].isna()].iloc[0]
         raise ConfigError(f"{split}: {path!r} has no label; put the images into one folder a class")
     return samples["label"]
+
+
+def refuse_empty(data: ImageDataset, split: str) -> None:
+    """Refuse a dataset without samples, and say by which rules its files were left out.
+
+    Raises:
+        ConfigError: If there is no sample.
+    """
+    if data.samples.empty:
+        rules = Counter(data.ignored.values())
+        left_out = "; ".join(f"{count} left out: {rule}" for rule, count in rules.items())
+        raise ConfigError(f"{split}: no image in {_name(data)}{f' ({left_out})' if left_out else ''}")
 
 
 def _name(data: ImageDataset) -> str:

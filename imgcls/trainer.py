@@ -1,12 +1,13 @@
 """Lightning's Trainer with what imgcls chooses where the configuration leaves it open."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -18,36 +19,97 @@ log = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS = {"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False}
 
+_NEEDED = {  # command -> what must not be 0
+    "fit": ("max_epochs", "max_steps", "limit_train_batches"),
+    "validate": ("limit_val_batches",),
+    "test": ("limit_test_batches",),
+    "predict": ("limit_predict_batches",),
+}
+_SILENT: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+_REFUSALS = (MisconfigurationException, ValueError, TypeError)
+_FLAGS: dict[str, type] = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
+
+
+class ImgclsTrainer(Trainer):
+    """Lightning's Trainer, with a method for each command: the parser takes the options from there."""
+
+    def tune(
+        self,
+        model: LightningModule | None = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Search over keys of the configuration with Optuna.
+
+        Args:
+            model: The model.
+            datamodule: The data.
+            ckpt_path: Must be null: a search begins its trials anew.
+        """
+        raise NotImplementedError("the search is a command of its own: imgcls tune")
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that prints and writes, as the launcher's environment says."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
-def check_devices(options: dict[str, Any]) -> None:
-    """Refuse devices that this machine lacks, before any image or model is looked at.
+def as_list(value: Any) -> list[Any]:
+    """Return what an argument of the Trainer holds: nothing, one object or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def check_options(options: dict[str, Any], command: str) -> None:
+    """Refuse what cannot run, before any image or model is looked at.
+
+    Args:
+        options: The Trainer's arguments, callbacks made.
+        command: The command that they are for.
 
     Raises:
-        ConfigError: Says what was asked for and what takes what there is.
+        ConfigError: Says what was asked for, and what would be right.
     """
+    for key in _NEEDED[command]:
+        if options[key] == 0:
+            raise ConfigError(f"trainer.{key}: 0 leaves nothing to do; it must be above 0")
+    for flag, kind in _FLAGS.items():
+        listed = [type(item).__name__ for item in as_list(options["callbacks"]) if isinstance(item, kind)]
+        if options[flag] is False and listed:
+            raise ConfigError(f"trainer.{flag}: false, but trainer.callbacks lists {listed[0]}; leave out one of them")
+    with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
+        _check_devices(options)
+        _check_values(options)
+
+
+def _check_devices(options: dict[str, Any]) -> None:
     asked = {key: options[key] for key in ("accelerator", "devices", "num_nodes")}
-    silent: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     try:
-        Trainer(**asked, **silent)
-    except (MisconfigurationException, ValueError, TypeError) as error:
+        Trainer(**asked, **_SILENT)
+    except _REFUSALS as error:
         raise ConfigError(
             f"trainer: {first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
             "accelerator: auto and devices: auto take what this machine has"
         ) from error
 
 
+def _check_values(options: dict[str, Any]) -> None:
+    """Try the plain arguments, so that a wrong one is refused before a run folder is made."""
+    values = {key: value for key, value in options.items() if isinstance(value, (bool, int, float, str))}
+    try:
+        Trainer(**values | {"devices": options["devices"]} | _SILENT)
+    except _REFUSALS as error:
+        raise ConfigError(f"trainer: {first_line(error)}") from error
+
+
 def build_trainer(
-    options: dict[str, Any], callbacks: list[Callback], files: AtomicCheckpointIO, folder: Path | None, fitting: bool
+    options: dict[str, Any], callbacks: list[Callback], files: AtomicCheckpointIO, folder: Path | None = None
 ) -> Trainer:
     """Build the Trainer.
 
@@ -56,39 +118,45 @@ def build_trainer(
         callbacks: All callbacks.
         files: Reads and writes the checkpoints.
         folder: The run folder; None where nothing is kept.
-        fitting: Whether the run trains.
 
     Raises:
         ConfigError: If an argument of the Trainer is wrong.
     """
     chosen = {
         "callbacks": callbacks,
-        "precision": _precision(options),
-        "plugins": [*_as_list(options["plugins"]), files],
+        "plugins": [*as_list(options["plugins"]), files],
         "logger": _logger(options["logger"], folder),
         "default_root_dir": options["default_root_dir"] or (str(folder) if folder else None),
-        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
-        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
-    if not fitting and options["devices"] == "auto":
-        chosen["devices"] = 1  # several processes would need shares of equal length
+    flags = {flag: any(isinstance(item, kind) for item in callbacks) for flag, kind in _FLAGS.items()}
     try:
-        return Trainer(**options | chosen)
-    except (MisconfigurationException, ValueError, TypeError) as error:
+        return ImgclsTrainer(**options | chosen | flags)
+    except _REFUSALS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error
 
 
-def _precision(options: dict[str, Any]) -> Any:
+def choose_precision(options: dict[str, Any], trained: str | None = None) -> str:
+    """Return the precision to compute in, and say which where the configuration leaves it open.
+
+    Args:
+        options: The Trainer's arguments.
+        trained: The precision that the checkpoint was trained in; its figures are of that precision.
+    """
     on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
+    device = "GPU" if on_gpu else "processor"
     given = options["precision"]
-    if given is None:
-        precision = best_precision(on_gpu)
-        log.info("precision: %s, chosen for this %s", precision, "GPU" if on_gpu else "processor")
-        return precision
-    if str(given) in {"16", "16-mixed"} and not on_gpu:
-        log.info("precision: %s needs a GPU; bf16-mixed is used on this processor", given)
+    best = best_precision(on_gpu)
+    if given is None and trained is None:
+        log.info("precision: %s, chosen for this %s", best, device)
+        return best
+    wanted = str(trained if given is None else given)
+    if wanted in {"16", "16-mixed"} and not on_gpu:
+        log.info("precision: %s needs a GPU; bf16-mixed is used on this processor", wanted)
         return "bf16-mixed"
-    return given
+    if given is None and wanted == "bf16-mixed" != best:
+        log.info("precision: trained in bf16-mixed; %s is used, for this %s has no bfloat16", best, device)
+        return best
+    return wanted
 
 
 def best_precision(on_gpu: bool) -> str:
@@ -107,9 +175,3 @@ def _logger(given: Any, folder: Path | None) -> Any:
     if folder is None:
         return False
     return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
-
-
-def _as_list(plugins: Any) -> list[Any]:
-    if plugins is None:
-        return []
-    return list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]

@@ -1,11 +1,13 @@
-"""A callback that ends the process as a power cut would, at a stated place."""
+"""Callbacks that end a process as a power cut would, or fail in other ways, at a stated place."""
 
 import io
 import os
 import signal
+from pathlib import Path
 from typing import IO
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -51,3 +53,36 @@ def _write_half(content: object, file: IO[bytes]) -> None:
     file.write(buffer.getvalue()[: buffer.tell() // 2])
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillOnce(Callback):
+    """Kills this very process in an epoch of one trial of a search, the first time that it comes there."""
+
+    def __init__(self, trial: int, epoch: int, mark: str) -> None:
+        self.trial = trial
+        self.epoch = epoch
+        self.mark = Path(mark)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        here = Path(trainer.default_root_dir).name == f"trial_{self.trial:04d}"
+        if here and trainer.current_epoch == self.epoch and not self.mark.exists():
+            self.mark.write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Faulty(Callback):
+    """Fails in the way that is asked for."""
+
+    def __init__(self, kind: str = "none") -> None:
+        self.kind = kind
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.kind == "raise":
+            raise ValueError("a bad combination")
+        if self.kind == "memory":
+            np.ones(2**50)
+        if self.kind == "not a number":
+            for parameter in pl_module.parameters():
+                parameter.data.fill_(float("nan"))
+        if self.kind == "interrupt":
+            raise KeyboardInterrupt

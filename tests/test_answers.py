@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import imgcls
-from imgcls import answers
+from imgcls import answers, precheck
 from imgcls.entry import main
+from imgcls.errors import ConfigError, ImageError
+from imgcls.explain import explain
 from tests.runs import fails, program
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
@@ -81,6 +83,10 @@ CONFIGS = {
     "model: {}\ndata: {}\nmodel: {}\n": ":3: the key 'model' is given twice",
     "- fit\n": "holds no sections",
     "optuna:\n  n_trial: 3\n": "did you mean 'n_trials'?",
+    "model:\n  optimizer_config: {lrr: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.lrr'; did you mean 'lr'?",
+    "model:\n  optimizer_config: {learning_rate: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, momentum, nesterov, betas, eps, amsgrad",
+    "trainer:\n  callbacks:\n    - class_path: own.Callback\n      init_arg: {patience: 3}\n": ":4: unknown key 'trainer.callbacks[0].init_arg'; did you mean 'init_args'?",
+    "trainer:\n  callbacks:\n    - class_path: own.Callback\n      patience: 3\n": ":4: unknown key 'trainer.callbacks[0].patience'; there are class_path, init_args, dict_kwargs",
 }
 
 
@@ -101,6 +107,7 @@ LINES = {
     "--trainer.max_epoch=3": "did you mean 'trainer.max_epochs'?",
     "--ckpt=x": "--ckpt",
     "--images=x": "--images",
+    "--model.optimizer_config.learning_rate=1": "--model.optimizer_config.learning_rate; there are name, lr, weight_decay, momentum, nesterov, betas, eps, amsgrad",
 }
 
 
@@ -110,6 +117,77 @@ def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixt
     assert code == 2
     assert message.startswith("imgcls: unknown option ")
     assert LINES[option] in message
+
+
+VALUES = {
+    "--model.optimizer_config={learning_rate: 1}": "unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, momentum, nesterov, betas, eps, amsgrad",
+    "--model.init_args.optimizer_config={lrr: 1}": "unknown key 'model.init_args.optimizer_config.lrr'; did you mean 'lr'?",
+    "--experiment={outputdir: x}": "unknown key 'experiment.outputdir'; did you mean 'output_dir'?",
+    "--trainer.callbacks=[{class_path: own.Callback, init_agrs: {}}]": "unknown key 'trainer.callbacks[0].init_agrs'; did you mean 'init_args'?",
+    "--trainer.callbacks+={class_path: own.Callback, patience: 3}": "unknown key 'trainer.callbacks.patience'; there are class_path, init_args, dict_kwargs",
+    "--data.dataset_classes.train={class_path: imgcls.FolderImageDataset, init_args: {rot: x}}": "unknown key 'data.dataset_classes.train.init_args.rot'; did you mean 'root'?",
+    "--data={batch_size: 1, batch_size: 2}": "the key 'data.batch_size' is given twice",
+}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("argument", VALUES)
+def test_wrong_key_within_an_option_is_refused_at_once(
+    argument: str, apart: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option, _, value = argument.partition("=")
+    code, message = fails(["fit", *([option, value] if apart else [argument])], capsys)
+    assert (code, message) == (2, f"imgcls: {option}: {VALUES[argument]}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--model=own.Model", "--model.extra=1"],
+        ["--model.class_path", "own.Model", "--model.init_args.extra=1"],
+        ["--model={class_path: own.Model, init_args: {extra: 1}}", "--model.extra=1"],
+        ["--config", "own.yaml", "--data.extra=1"],
+        ["--trainer.callbacks=[{class_path: own.Saver, init_args: {filename: '{epoch}-{loss}'}}]"],
+        ["--trainer.callbacks.init_args.filename={epoch:03d}-{validation_loss:.4f}"],
+    ],
+)
+def test_arguments_of_own_classes_are_left_to_the_parser(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("data: {class_path: own.Data, init_args: {extra: 1}}\n")
+    precheck.check(["fit", *line])
+    with pytest.raises(ConfigError, match=r"unknown option --experiment\.extra"):
+        precheck.check(["fit", *line, "--experiment.extra=1"])
+
+
+STRAY = {
+    ("fit", "c.yaml"): "'c.yaml' stands without --config; type: imgcls fit --config c.yaml",
+    ("fit", "--trainer.max_epochs=3", "c.yml"): "imgcls fit --trainer.max_epochs=3 --config c.yml",
+    ("fit", "--config", "a.yaml", "b.yaml"): "type: imgcls fit --config a.yaml --config b.yaml",
+    ("test", "best.ckpt", "--trainer.devices", "1"): "type: imgcls test --ckpt_path best.ckpt --trainer.devices 1",
+    ("fit", "folder"): "type: imgcls fit --data.dataset_classes.train folder",
+    ("predict", "--ckpt_path", "x.ckpt", "folder"): "type: imgcls predict --ckpt_path x.ckpt --images folder",
+    ("fit", "--trainer.devices", "[0,", "1]"): "'1]' belongs to no option",
+    ("fit", "--config"): "--config needs a value; type --config FILE.yaml",
+    ("fit", "--config="): "--config needs a value; type --config FILE.yaml",
+    ("fit", "-c"): "-c needs a value; type -c FILE.yaml",
+    ("fit", "--config", "--trainer.max_epochs=3"): "--config needs a value",
+    ("fit", "--ckpt_path"): "--ckpt_path needs a value; type --ckpt_path FILE.ckpt",
+    ("validate", "--ckpt_path="): "--ckpt_path needs a value",
+    ("predict", "--images", "--ckpt_path", "x.ckpt"): "--images needs a value; type --images PATH",
+}
+
+
+@pytest.mark.parametrize("line", STRAY)
+def test_stray_and_missing_values_are_refused_at_once(
+    line: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    code, message = fails([*line], capsys)
+    assert code == 2
+    assert STRAY[line] in message
 
 
 @pytest.mark.parametrize(
@@ -149,14 +227,19 @@ REAL = {
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_f1}}]": "did you mean 'validation_f1_score'?",
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {filename: '{epoch}-{val_loss}'}}]": "nothing logs 'val_loss'",
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {patiense: 3}}]": "did you mean 'patience'?",
-    "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.Timer}]": "write lightning.pytorch.",
+    "--trainer.callbacks+={class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {patiense: 3}}": "imgcls: trainer.callbacks.init_args: lightning.pytorch.callbacks.EarlyStopping has no argument 'patiense'; did you mean 'patience'?",
+    "--trainer.logger={class_path: lightning.pytorch.loggers.CSVLogger, init_args: {savedir: x}}": "imgcls: trainer.logger.init_args: lightning.pytorch.loggers.CSVLogger has no argument 'savedir'; did you mean 'save_dir'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: x, mode: maxi}}]": "imgcls: `mode` can be min, max, got maxi",
+    "--trainer.callbacks=[{class_path: no_such_package.Callback}]": "imgcls: trainer.callbacks: No module named 'no_such_package'",
+    "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.Timer}]": "write lightning.pytorch.callbacks.Timer",
+    "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}]": "imgcls: trainer.callbacks: pytorch_lightning.callbacks.EarlyStopping is of another package than the Trainer; write lightning.pytorch.callbacks.EarlyStopping",
     "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Acuracy}}}}]": "did you mean 'Accuracy'?",
     "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Accuracy, init_args: {averag: macro}}}}}]": "did you mean 'average'?",
     "--data.augmentations.train=[{class_path: albumentations.HorizontalFlp}]": "data.init_args.augmentations.train[0] albumentations.HorizontalFlp: 'albumentations' has no 'HorizontalFlp'; did you mean 'HorizontalFlip'?",
     "--trainer.accelerator=gpu": "accelerator: auto",
     "--trainer.devices=[0]": "devices: auto",
     "--trainer.precision=17": "trainer.precision: expected one of",
-    "--optuna.direction=up": "optuna.direction: expected one of 'maximize', 'minimize', not up",
+    "--optuna.direction=up": "optuna.direction: expected one of 'maximize', 'minimize'",
     "--optuna.search_spaces={a: {distribution: uniform, lo: 1}}": "did you mean 'low'?",
 }
 
@@ -174,3 +257,32 @@ def test_real_parser_errors_are_one_line(
     assert REAL[option] in message
     assert [text for text in before if "preprocessing" not in text and "precision" not in text] == []
     assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_package_of_the_old_name_need_not_be_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    callback = "{class_path: pytorch_lightning.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}"
+    code, message = fails(["fit", f"--trainer.callbacks=[{callback}]"], capsys)
+    assert (code, message.partition("; ")[2]) == (2, "write lightning.pytorch.callbacks.EarlyStopping")
+
+
+def _raised(cause: BaseException | None, suppress: bool) -> BaseException:
+    """An error that was raised while another was handled."""
+    try:
+        try:
+            raise ConfigError("handled")
+        except ConfigError:
+            error = KeyError("own")
+            if suppress:
+                raise error from cause
+            raise error  # noqa: B904
+    except KeyError as raised:
+        return raised
+
+
+def test_explanation_follows_causes() -> None:
+    assert explain(_raised(None, suppress=False)) == ("handled", 2)
+    assert explain(_raised(None, suppress=True)) == ("the run failed: KeyError: 'own' (--debug shows where)", 1)
+    assert explain(_raised(ImageError("a.png: torn"), suppress=True)) == ("a.png: torn; remove or replace the file", 2)

@@ -3,20 +3,24 @@
 import io
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import ConvNextImageProcessor, PreTrainedModel
 
 from imgcls.anatomy import call, interpolation_origin
 from imgcls.backbone import Backbone
 from imgcls.batch import Batch
 from imgcls.classifier import ImageClassifier
-from imgcls.errors import ConfigError
-from imgcls.hub import load_config
-from imgcls.network import build, load_network, set_classes
+from imgcls.errors import ConfigError, RunError
+from imgcls.hub import check_reachable, load_config, load_error
+from imgcls.network import build, build_recorded, check_weights, load_network, record_of, set_classes
 from tests.architectures import TINY, tiny_config
 
 CLASS_NAMES = ["a", "b", "c"]
@@ -189,3 +193,142 @@ def test_architectures_that_cannot_be_used_are_named(model_type: str, reason: st
         ConfigError, match=f"^[^\n]*cannot be used: its architecture {model_type} [^\n]*{reason}[^\n]*$"
     ):
         ImageClassifier(str(tmp_path), pretrained=False).build(CLASS_NAMES)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"channels": [8, 8, 8, 16], "drop_path_rate": 0.1}, {"block_args": {"attn_layer": "se"}}, {"stem_width": 4}],
+)
+def test_record_keeps_the_arguments_of_timm(arguments: dict[str, object], tmp_path: Path) -> None:
+    config = tiny_config("timm_wrapper")
+    usual = ImageClassifier(str(tmp_path / "usual"), pretrained=False)
+    config.save_pretrained(tmp_path / "usual")
+    config.model_args = arguments
+    config.save_pretrained(tmp_path)
+    model = ImageClassifier(str(tmp_path), pretrained=False)
+    for classifier in (model, usual):
+        classifier.build(CLASS_NAMES)
+    other = ImageClassifier("unused")
+    other.build(CLASS_NAMES, json.loads(json.dumps(model.record())))
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(ConfigError, match="weights are not those of its network"):
+        check_weights(usual.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"checkpoint_path": "weights.pth"},
+        {"pretrained": True},
+        {"pretrained_cfg": {"hf_hub_id": "own"}},
+        {"cache_dir": "cache"},
+        {"block_args": {"weights_url": "own"}},
+        {"stem_type": "../deep"},
+        {"stem_type": ["hf-hub:own"]},
+    ],
+)
+def test_arguments_of_timm_that_lead_to_files_are_refused(arguments: dict[str, object], tmp_path: Path) -> None:
+    config = tiny_config("timm_wrapper")
+    record = record_of(make_network("timm_wrapper"))
+    with pytest.raises(ConfigError, match=r"^the checkpoint has model_args \{.*; plain values"):
+        build_recorded(record | {"model_args": arguments}, CLASS_NAMES)
+    config.model_args = arguments
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"^model\.init_args\.model_name: '.*' has model_args \{.*; plain values"):
+        load_network(str(tmp_path), False, CLASS_NAMES)
+
+
+@pytest.mark.parametrize("architecture", ["no_such_network", "hf-hub:own/network", "test_resnet.hf-hub:own/network"])
+def test_only_architectures_of_timm_are_built(architecture: str, tmp_path: Path) -> None:
+    config = tiny_config("timm_wrapper")
+    config.architecture = architecture
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="which is no architecture of timm"):
+        load_network(str(tmp_path), False, CLASS_NAMES)
+    with pytest.raises(ConfigError, match="which is no architecture of timm"):
+        build_recorded(record_of(make_network("timm_wrapper")) | {"architecture": architecture}, CLASS_NAMES)
+
+
+def test_unknown_argument_of_timm_is_named(tmp_path: Path) -> None:
+    network = make_network("timm_wrapper")
+    network.config.model_args = {"chanels": [8, 8, 8, 16]}
+    network.save_pretrained(tmp_path)
+    for pretrained in (False, True):
+        with pytest.raises(ConfigError, match="chanels"):
+            load_network(str(tmp_path), pretrained, CLASS_NAMES)
+
+
+def test_other_weights_are_counted() -> None:
+    own = {"a": torch.zeros(1), "b": torch.zeros(2), "c": torch.zeros(3)}
+    check_weights(own, {key: value + 1 for key, value in own.items()})
+    message = r"of 3 tensors, 2 missing \(a\), 1 unknown \(d\), 1 of another shape \(c\); take another checkpoint"
+    with pytest.raises(ConfigError, match=message):
+        check_weights(own, {"c": torch.zeros(4), "d": torch.zeros(1)})
+
+
+def _answered(status: int) -> Exception:
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    return HfHubHTTPError("no success", response=response)
+
+
+def _of_transport(name: str) -> Exception:
+    """An error of httpx, or of httpx2, as huggingface_hub has it."""
+    package = import_module(HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
+    error: Exception = getattr(package, name)("no success")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_unreachable"),
+    [
+        (OfflineModeIsEnabled("off"), True),
+        (LocalEntryNotFoundError("not here"), True),
+        (ConnectionResetError("reset"), True),
+        (TimeoutError("late"), True),
+        (_of_transport("ProxyError"), True),
+        (_of_transport("ReadTimeout"), True),
+        (_answered(503), True),
+        (_answered(404), False),
+        (KeyError("no connection between layers"), False),
+        (None, False),
+    ],
+)
+def test_unreachable_hub_is_known_by_what_was_raised(cause: Exception | None, is_unreachable: bool) -> None:
+    error = OSError("the offline connection of internet couldn't connect")
+    error.__cause__ = cause
+    assert isinstance(load_error("own/network", error), RunError if is_unreachable else ConfigError)
+
+
+def test_proxy_that_refuses_is_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise _of_transport("ProxyError")
+
+    monkeypatch.setattr("imgcls.hub.cached_file", refuse)
+    with pytest.raises(RunError, match="the Hub cannot be reached"):
+        check_reachable("own/network", "preprocessor_config.json")
+
+
+@pytest.mark.parametrize("name", ["network", "models/network"])
+def test_unreachable_hub_says_where_a_folder_was_looked_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=f"there is no folder '{name}' in the working directory {tmp_path}, "):
+        load_config(name)
+    tiny_config("resnet").save_pretrained(tmp_path / name)
+    assert load_config(name).model_type == "resnet"
+
+
+@pytest.mark.parametrize("cached", ["config", "processor"])
+def test_unreachable_hub_is_named_where_the_cache_holds_a_part(
+    cached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--own--network"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    tiny_config("resnet").save_pretrained(repository / "snapshots" / ("0" * 40))
+    if cached == "processor":
+        ConvNextImageProcessor().save_pretrained(repository / "snapshots" / ("0" * 40))
+    with pytest.raises(RunError, match="the local cache lacks files of that model, and the Hub cannot be reached"):
+        ImageClassifier("own/network").build(CLASS_NAMES)

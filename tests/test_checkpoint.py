@@ -16,6 +16,7 @@ from imgcls.checkpoint import AtomicCheckpointIO, is_intact, read_checkpoint
 from imgcls.entry import main
 from imgcls.errors import ConfigError
 from tests.runs import arguments, fails
+from tests.test_commands import table_of
 
 Damage = Callable[[bytes], bytes]
 
@@ -130,6 +131,24 @@ def test_checkpoint_does_not_steer_the_configuration(
     assert "accuracy" in capsys.readouterr().out
 
 
+def test_trainer_of_the_checkpoint_does_not_steer_an_evaluation(
+    good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def losses(content: dict[str, Any], *more: str) -> list[str]:
+        torch.save(content, tmp_path / "x.ckpt")
+        capsys.readouterr()
+        # 12 images in batches of 2: two batches are 4 images, all of one class
+        main(["validate", "--ckpt_path", str(tmp_path / "x.ckpt"), "--data.batch_size=2", *more])
+        return table_of(capsys.readouterr().out)["loss"]
+
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    config = json.loads(content["imgcls_config"])
+    config["trainer"] |= {"devices": 2, "accelerator": "gpu", "limit_val_batches": 2}
+    all_images = losses(content)
+    assert losses(content | {"imgcls_config": json.dumps(config)}) == all_images
+    assert losses(content, "--trainer.limit_val_batches=2") != all_images
+
+
 @pytest.mark.parametrize("where", ["eval", "model"])
 def test_checkpoint_may_not_name_foreign_classes(
     where: str, good: bytes, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -175,23 +194,169 @@ def test_checkpoint_may_not_name_any_callable_as_an_augmentation(
     assert (code, class_path in message) == (2, True)
 
 
+def _set(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        *before, last = keys
+        for key in before:
+            content = content[key]
+        content[last] = to
+
+    return edit
+
+
+def _leave_out(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        *before, last = keys
+        for key in before:
+            content = content[key]
+        del content[last]
+
+    return edit
+
+
+def _set_config(**values: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["imgcls_config"] = json.dumps(json.loads(content["imgcls_config"]) | values)
+
+    return edit
+
+
+MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "record is a list": (_set("imgcls", to=["a"]), "imgcls: input should be a valid dictionary"),
+    "no classes": (_leave_out("imgcls", "class_names"), "imgcls.class_names: field required"),
+    "classes are a text": (
+        _set("imgcls", "class_names", to="blue"),
+        "imgcls.class_names: input should be a valid list",
+    ),
+    "classes are numbers": (_set("imgcls", "class_names", to=[1, 2, 3]), "imgcls.class_names.0: input should be a"),
+    "empty classes": (_set("imgcls", "class_names", to=[]), "imgcls.class_names: list should have at least 1"),
+    "no network": (_leave_out("imgcls", "network"), "imgcls.network: field required"),
+    "no type": (_leave_out("imgcls", "network", "model_type"), "imgcls.network.model_type: field required"),
+    "no preprocessing": (_leave_out("imgcls", "preprocessing"), "imgcls.preprocessing: field required"),
+    "unknown field": (_set("imgcls", "preprocessing", "gamma", to=2), "imgcls.preprocessing.gamma: extra inputs"),
+    "size is a number": (_set("imgcls", "preprocessing", "size", to=32), "imgcls.preprocessing.size: input should be"),
+    "two channels": (_set("imgcls", "preprocessing", "mean", to=[0.5, 0.5]), "imgcls.preprocessing.mean: list should"),
+    "not JSON": (_set("imgcls_config", to="{"), "imgcls_config: invalid json"),
+    "JSON is a list": (_set("imgcls_config", to="[]"), "imgcls_config: input should be a valid dictionary"),
+    "config is a dict": (_set("imgcls_config", to={}), "imgcls_config: json input should be string"),
+    "section is a text": (_set_config(data="x"), "imgcls_config.data: input should be a valid dictionary"),
+    "callbacks are texts": (
+        _set_config(trainer={"callbacks": ["x"]}),
+        "imgcls_config.trainer.callbacks.0: input should be a valid dictionary",
+    ),
+    "weights are a list": (_set("state_dict", to=[]), "state_dict: input should be a valid dictionary"),
+    "weight is a number": (_set("state_dict", "temperature", to=1.0), "state_dict.temperature: input should be an"),
+    "config is null": (_set("imgcls_config", to=None), "imgcls_config: json input should be string"),
+    "data are null": (_set("ImageDataModule", to=None), "ImageDataModule: input should be a valid dictionary"),
+    "no split": (_leave_out("ImageDataModule", "split"), "ImageDataModule.split: field required"),
+    "split of numbers": (_set("ImageDataModule", "split", "train", to=[1]), "ImageDataModule.split.train.0: input"),
+    "steps are a text": (_set("ImageDataModule", "eval", to="Resize"), "ImageDataModule.eval: input should be a"),
+    "no version": (_leave_out("pytorch-lightning_version"), "pytorch-lightning_version: field required"),
+    "no progress": (_set("loops", to={}), "loops.fit_loop: field required"),
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_malformed_checkpoint_is_refused(
+    fault: str, good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit, reason = MALFORMED[fault]
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    edit(content)
+    path = tmp_path / "x.ckpt"
+    torch.save(content, path)
+    code, message = fails(["validate", "--ckpt_path", str(path)], capsys)
+    assert code == 2
+    assert message.startswith(f"imgcls: {path}: is not a checkpoint of imgcls: {reason}")
+    code, again = fails(["fit", "--data.dataset_classes.train=imgcls.DigitsDataset", f"--ckpt_path={path}"], capsys)
+    assert (code, again) == (2, message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("model_type", "no_such_model", "no_such_model"),
+        ("depths", "many", "depths"),
+        ("hidden_sizes", [-8, 16, 16], "negative dimension"),
+        ("hidden_act", "no_such_function", "no_such_function"),
+    ],
+)
+def test_network_that_cannot_be_built_is_refused(
+    key: str, value: object, reason: str, good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    content["imgcls"]["network"][key] = value
+    torch.save(content, tmp_path / "x.ckpt")
+    code, message = fails(["validate", "--ckpt_path", str(tmp_path / "x.ckpt")], capsys)
+    assert code == 2
+    assert message.startswith("imgcls: the checkpoint's network cannot be built: ")
+    assert reason in message
+
+
+WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "missing": (_leave_out("state_dict", "temperature"), "1 missing (temperature)"),
+    "unknown": (_set("state_dict", "other", to=torch.zeros(1)), "1 unknown (other)"),
+    "of another shape": (_set("state_dict", "temperature", to=torch.zeros(2)), "1 of another shape (temperature)"),
+}
+
+
+@pytest.mark.parametrize("fault", WEIGHTS)
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_weights_of_another_network_are_refused(
+    command: str, fault: str, good: bytes, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit, reason = WEIGHTS[fault]
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    edit(content)
+    torch.save(content, tmp_path / "x.ckpt")
+    more = ["--images", str(photos)] if command == "predict" else []
+    code, message = fails([command, "--ckpt_path", str(tmp_path / "x.ckpt"), *more], capsys)
+    assert code == 2
+    assert "the checkpoint's weights are not those of its network" in message
+    assert reason in message
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_folder_names_its_checkpoints(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main(line)
+    folder = tmp_path / "run/version_0"
+    best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    expected = f"is a folder; type --ckpt_path {best} to evaluate, --ckpt_path {last} to go on with the training"
+    for given in (["validate"], line):
+        for path in (folder, folder / "checkpoints"):
+            code, message = fails([*given, "--ckpt_path", str(path)], capsys)
+            assert (code, message) == (2, f"imgcls: {path}: {expected}")
+    last.unlink()
+    _, message = fails(["validate", "--ckpt_path", str(folder)], capsys)
+    assert message == f"imgcls: {folder}: is a folder; type --ckpt_path {best} to evaluate"
+    code, message = fails(["validate", "--ckpt_path", str(tmp_path)], capsys)
+    assert (code, message) == (2, f"imgcls: {tmp_path}: is a folder; type --ckpt_path FILE.ckpt")
+
+
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ConfigError, match="is not a checkpoint of imgcls"):
+    with pytest.raises(ConfigError, match=r"other.ckpt: is not a checkpoint of imgcls: imgcls: field required"):
         read_checkpoint(tmp_path / "other.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    with pytest.raises(ConfigError, match=r"is not a checkpoint of imgcls: input should be a valid dictionary$"):
+        read_checkpoint(tmp_path / "list.ckpt")
     with pytest.raises(ConfigError, match="no such checkpoint file"):
         read_checkpoint(tmp_path / "missing.ckpt")
 
 
-def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "imgcls": {"n": 1}}, target)
+    content = torch.load(io.BytesIO(good), weights_only=True)
+    AtomicCheckpointIO().save_checkpoint(content | {"epoch": 1}, target)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        AtomicCheckpointIO().save_checkpoint({"state_dict": {}, "imgcls": {"n": 2}}, target)
-    assert read_checkpoint(target)["imgcls"] == {"n": 1}
+        AtomicCheckpointIO().save_checkpoint(content | {"epoch": 2}, target)
+    assert read_checkpoint(target)["epoch"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -54,8 +54,8 @@ def model_of(size: tuple[int, int]) -> pl.Trainer:
     model = SimpleNamespace(preprocessing=Preprocessing(size=size, shortest_edge=None))
     progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0)))
     loop = SimpleNamespace(epoch_loop=progress)
-    trainer = SimpleNamespace(world_size=1, global_rank=0, current_epoch=0, fit_loop=loop, lightning_module=model)
-    return cast(pl.Trainer, trainer)
+    where = {"world_size": 1, "global_rank": 0, "current_epoch": 0, "fit_loop": loop, "overfit_batches": 0}
+    return cast(pl.Trainer, SimpleNamespace(lightning_module=model, **where))
 
 
 def batches(loader: DataLoader[Batch], epoch: int = 0) -> list[Batch]:
@@ -81,6 +81,15 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     ("arguments", "message"),
     [
         ({"batch_size": 0}, "data.init_args.batch_size: 0; it must be at least 1"),
+        ({"num_workers": -1}, "data.init_args.num_workers: -1; it must be at least 0, or null"),
+        ({"split_seed": -1}, "data.init_args.split_seed: -1; it must lie between 0 and 4294967295"),
+        ({"split_seed": 2**32}, "data.init_args.split_seed: 4294967296; it must lie between 0 and 4294967295"),
+        ({"class_names": ["a", "b", "a"]}, "data.init_args.class_names: 'a' stands there twice; every class needs a"),
+        ({"class_names": ["a", " "]}, "data.init_args.class_names[1]: ' '; every class needs a name"),
+        (
+            {"dataset_classes": {"test": FolderImageDataset("x", max_pixels=0)}},
+            "data.init_args.dataset_classes.test.init_args.max_pixels: 0; it must be at least 1",
+        ),
         ({"validation_split": 0}, "data.init_args.validation_split: 0; it must lie between 0 and 1"),
         ({"validation_split": 1.0}, "data.init_args.validation_split: 1.0; it must lie between 0 and 1"),
         (
@@ -168,6 +177,20 @@ def test_datamodule_refuses_a_class_that_the_model_does_not_know(photos: Path) -
         data.test_dataloader()
 
 
+@pytest.mark.parametrize("split", ["validation", "test", "predict"])
+def test_datamodule_refuses_a_folder_without_images(split: str, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "red").mkdir()
+    data = module(str(photos), **{split: str(tmp_path)})
+    with pytest.raises(ConfigError, match=f"^{split}: no image in {tmp_path}$"):
+        data.split(split)
+    for name in ("red/a.txt", "red/b.TXT", ".hidden"):
+        (tmp_path / name).touch()
+    data = module(str(photos), **{split: str(tmp_path)})
+    reasons = r"\(1 left out: hidden; 2 left out: a text file by its extension\)"
+    with pytest.raises(ConfigError, match=f"^{split}: no image in {tmp_path} {reasons}$"):
+        data.split(split)
+
+
 def test_datamodule_holds_a_share_out(photos: Path) -> None:
     data = module(str(photos), validation_split=0.25)
     table = data.split_table()
@@ -203,7 +226,9 @@ def test_datamodule_state_is_plain_and_restores_the_split(photos: Path, tmp_path
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["class_names"] == ["blue", "green", "red"]
     assert state["eval"] == [RESIZE]
-    assert {name: len(hashes) for name, hashes in state["split"].items()} == {"train": 48, "validation": 12}
+    for key in ("split", "labels"):
+        assert {name: len(values) for name, values in state[key].items()} == {"train": 48, "validation": 12}
+    assert state["labels"]["validation"] == ["blue"] * 4 + ["green"] * 4 + ["red"] * 4
 
     shutil.copytree(photos, tmp_path / "moved")
     moved = module(str(tmp_path / "moved"), validation_split=0.5, split_seed=9)
@@ -221,6 +246,44 @@ def test_datamodule_refuses_to_go_on_with_other_images(photos: Path, tmp_path: P
         data.split("train")
     data.setup("validate")
     assert data.split("validation").fingerprints() == state["split"]["validation"]
+
+
+def relabelled(photos: Path, root: Path) -> tuple[dict[str, Any], Path]:
+    """The state of a run on copies of the photos, one of which is then moved to another class."""
+    shutil.copytree(photos, root)
+    state = module(str(root)).state_dict()
+    return state, (root / "red/000.png").rename(root / "blue/moved.png")
+
+
+def test_datamodule_refuses_to_go_on_with_another_label(photos: Path, tmp_path: Path) -> None:
+    state, moved = relabelled(photos, tmp_path / "data")
+    data = module(str(tmp_path / "data"))
+    data.load_state_dict(state)
+    with pytest.raises(ConfigError, match=rf"0 new or changed \[\], 0 gone, 1 in another class \['{moved}'\]; restore"):
+        data.split("train")
+
+
+def test_datamodule_takes_the_state_of_an_older_checkpoint(photos: Path, tmp_path: Path) -> None:
+    state, moved = relabelled(photos, tmp_path / "data")
+    del state["labels"]
+    data = module(str(tmp_path / "data"))
+    data.load_state_dict(state)
+    assert str(moved) in data.split_table()["path"].tolist()
+    assert sorted(data.state_dict()["split"]["validation"]) == sorted(state["split"]["validation"])
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_datamodule_restores_a_split_with_copies_on_both_sides(stage: str, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
+    for path in sorted((tmp_path / "red").iterdir()):
+        shutil.copy(path, path.with_stem(f"copy{path.stem}"))
+    first = module(str(tmp_path))
+    state = first.state_dict()
+    assert set(state["split"]["train"]) & set(state["split"]["validation"])
+    data = module(str(tmp_path), stage)
+    data.load_state_dict(state)
+    for split in ("train", "validation"):
+        pd.testing.assert_frame_equal(data.split(split).table(), first.split(split).table())
 
 
 # -- batches

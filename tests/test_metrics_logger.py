@@ -96,14 +96,14 @@ def test_step_waits_for_nothing() -> None:
 
 def test_default_metrics_have_known_names() -> None:
     logger = MetricsLogger()
-    assert [name for name in logger.names() if name.startswith("train")] == [
+    assert [name for name in logger.names(NAMES) if name.startswith("train")] == [
         "train_loss",
         "train_accuracy",
         "train_precision",
         "train_recall",
         "train_f1_score",
     ]
-    assert logger.default_monitor() == ("validation_f1_score", "max")
+    assert logger.default_monitor() == "validation_f1_score"
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,19 @@ def test_default_metrics_have_known_names() -> None:
             ("validation_f1_score", "max"),
         ),
         ({"hamming": spec("torchmetrics.HammingDistance")}, ("validation_hamming", "min")),
+        ({"recall": spec("torchmetrics.Recall", average="none")}, ("validation_loss", "min")),
     ],
 )
 def test_default_monitor(metrics: dict[str, Any], expected: tuple[str, str]) -> None:
-    assert MetricsLogger(metrics).default_monitor() == expected
+    logger = MetricsLogger(metrics)
+    monitor = logger.default_monitor()
+    assert (monitor, logger.mode(monitor)) == expected
+
+
+def test_names_of_a_metric_for_each_class() -> None:
+    logger = MetricsLogger({"recall": spec("torchmetrics.Recall", average="none")})
+    assert logger.names(NAMES)[:4] == ["train_loss", "train_recall_a", "train_recall_b", "train_recall_c"]
+    assert logger.mode("validation_recall_a") == "max"
 
 
 @pytest.mark.parametrize(

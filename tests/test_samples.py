@@ -179,7 +179,15 @@ def test_find_images_takes_the_path_column_of_uneven_rows(tmp_path: Path) -> Non
 def test_find_images_names_what_is_wrong(tmp_path: Path) -> None:
     touch(tmp_path, "empty/notes.txt", "empty.csv")
     (tmp_path / "list.csv").write_text("file,label\na.jpg,x\n")
+    (tmp_path / "head.csv").write_text("path,label\n")
+    (tmp_path / "gap.csv").write_text('path,label\n"a\nb.jpg",x\n\n,y\n')
+    (tmp_path / "short.csv").write_text("label,path\nx,a.jpg\nx\n")
+    (tmp_path / "blank.csv").write_text('path\n" "\n')
     wrong = {
+        "head.csv": "head.csv: lists no image; there is no row below the head",
+        "gap.csv": "gap.csv: row 4 has no path; give it one, or remove the row",
+        "short.csv": "short.csv: row 3 has no path",
+        "blank.csv": "blank.csv: row 2 has no path",
         "missing.jpg": "missing.jpg: no such file or folder",
         "empty": "empty: the folder holds no image",
         "list.csv": "list.csv: has no column 'path'; it has 'file', 'label'",

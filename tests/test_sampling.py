@@ -6,11 +6,11 @@ from typing import cast
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.batch import Batch
 from imgcls.chance import mix, run_seed
-from imgcls.sampling import Key, KeyedSampler, TrainLoader
+from imgcls.sampling import Key, KeyedSampler, RepeatingSampler, TrainLoader
 
 
 class Keys(Dataset[Batch]):
@@ -77,6 +77,15 @@ def test_keyed_sampler_skips_what_was_done() -> None:
 
 def test_keyed_sampler_is_one_that_lightning_leaves_in_place() -> None:
     assert isinstance(KeyedSampler(Keys(1), shuffle=False, seed=0), DistributedSampler)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_repeating_sampler_stays_at_the_first_epoch(shuffle: bool) -> None:
+    sampler = RepeatingSampler(Keys(20), shuffle, seed=3)
+    assert isinstance(sampler, SequentialSampler)  # so Lightning leaves it in place under overfit_batches
+    sampler.set_epoch(4)
+    assert list(sampler) == keys(20, epoch=0, shuffle=shuffle, seed=3)
+    assert len(sampler) == 20
 
 
 def trainer(epoch: int, ready: int) -> pl.Trainer:

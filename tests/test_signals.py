@@ -31,6 +31,7 @@ def test_signal_in_training_gives_its_exit_code(
         rest = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in rest
+    assert "with --ckpt_path last goes on" in rest
 
 
 def test_unwritable_output_is_refused(

@@ -14,7 +14,15 @@ from PIL import Image
 
 from imgcls.errors import ConfigError
 from imgcls.samples import FolderImageDataset, ImageDataset
-from imgcls.splits import Split, check_unchanged, class_names_of, hold_out, labels_of, recorded_hold_out
+from imgcls.splits import (
+    Split,
+    check_unchanged,
+    class_names_of,
+    hold_out,
+    labels_of,
+    recorded_hold_out,
+    repeated_hold_out,
+)
 
 
 class Table(ImageDataset):
@@ -177,6 +185,35 @@ def test_recorded_hold_out_keeps_what_was_trained_on_in_train(tmp_path: Path) ->
     assert len(splits["validation"]) == 3
 
 
+def test_recorded_hold_out_takes_as_many_copies_as_were_held_out(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    first, second = map(Path, paths(hold_out(whole(data), 0.2, seed=3)["validation"])[:2])
+    second.write_text(first.read_text())
+    recorded = record(data)
+    more = write(tmp_path, {"a/zzz.png": first.read_text()})
+    splits = recorded_hold_out(whole(more), recorded)
+    assert splits["validation"].fingerprints() == recorded["validation"]
+    assert str(tmp_path / "a/zzz.png") in paths(splits["train"])
+    second.unlink()
+    (tmp_path / "a/zzz.png").unlink()
+    with pytest.raises(ConfigError, match="1 of the 4 images that the checkpoint's run held out are gone"):
+        recorded_hold_out(whole(FolderImageDataset(str(tmp_path))), recorded)
+
+
+def test_repeated_hold_out_tells_copies_on_both_sides_apart(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    assert repeated_hold_out(whole(data), record(data), 0.2, seed=3) is None  # no copies: contents tell all
+    splits = hold_out(whole(data), 0.2, seed=3)
+    held, trained = (Path(paths(splits[name])[0]) for name in ("validation", "train"))
+    held.write_text(trained.read_text())
+    recorded = record(data)
+    again = repeated_hold_out(whole(data), recorded, 0.2, seed=3)
+    assert again is not None
+    assert paths(again["validation"]) == paths(splits["validation"])
+    assert repeated_hold_out(whole(data), recorded, 0.2, seed=4) is None
+    assert repeated_hold_out(whole(write(tmp_path, {"a/new.png": "new"})), recorded, 0.2, seed=3) is None
+
+
 def test_recorded_hold_out_says_that_held_out_images_are_gone(tmp_path: Path) -> None:
     data = write(tmp_path, CONTENTS)
     recorded = record(data)
@@ -199,6 +236,44 @@ def test_check_unchanged_names_new_changed_and_lost_images(tmp_path: Path) -> No
         check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
     trained.unlink()
     with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 gone"):
+        check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
+
+
+def labels(data: ImageDataset) -> dict[str, list[str]]:
+    return {name: split.label_names() for name, split in hold_out(whole(data), 0.2, seed=3).items()}
+
+
+@pytest.mark.parametrize("side", ["train", "validation"])
+def test_check_unchanged_names_images_in_another_class(side: str, tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    recorded, classes = record(data), labels(data)
+    check_unchanged(whole(data), recorded, classes)
+    path = Path(paths(hold_out(whole(data), 0.2, seed=3)[side])[0])
+    moved = path.rename(tmp_path / "b/zzz.png")
+    after = whole(FolderImageDataset(str(tmp_path)))
+    with pytest.raises(ConfigError, match=rf"0 new or changed \[\], 0 gone, 1 in another class \['{moved}'\]; restore"):
+        check_unchanged(after, recorded, classes)
+    check_unchanged(after, recorded)  # an older checkpoint holds no labels
+
+
+def test_check_unchanged_counts_copies(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS | {"a/twice.png": "a0", "b/other.png": "a1"})  # one of them in both classes
+    recorded, classes = record(data), labels(data)
+    check_unchanged(whole(data), recorded, classes)
+    more = write(tmp_path, {"a/zzz.png": "a0"})
+    for known in (classes, None):
+        message = rf"0 new or changed \[\], 0 gone, 1 copied \['{tmp_path}/a/zzz\.png'\]; restore"
+        with pytest.raises(ConfigError, match=message):
+            check_unchanged(whole(more), recorded, known)
+
+
+def test_check_unchanged_counts_copies_that_are_gone(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    trained = [Path(path) for path in paths(hold_out(whole(data), 0.2, seed=3)["train"])[:2]]
+    trained[0].write_text(trained[1].read_text())
+    recorded = record(data)
+    trained[0].unlink()
+    with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 gone; restore"):
         check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
 
 

@@ -20,10 +20,10 @@ class History(Callback):
 
     Args:
         path: The CSV file; None to print alone.
-        monitor: The value that the line shows besides the losses.
+        monitor: The value that the line shows besides the losses; None for the losses alone.
     """
 
-    def __init__(self, path: Path | None, monitor: str) -> None:
+    def __init__(self, path: Path | None, monitor: str | None) -> None:
         self.path = path
         self.monitor = monitor
         self.rows: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ class History(Callback):
         self.rows = state_dict["rows"]
 
     def _print(self, row: dict[str, Any], max_epochs: int | None) -> None:
-        shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name in row]
+        shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]
         values = "  ".join(f"{name} {row[name]:.4f}" for name in dict.fromkeys(shown))
         total = max_epochs if max_epochs is not None and max_epochs > 0 else "?"
         log.info("epoch %d/%s  %s  %.1f s", row["epoch"] + 1, total, values, time.monotonic() - self._start)

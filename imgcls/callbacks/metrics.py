@@ -42,17 +42,28 @@ class MetricsLogger(Callback):
             _check_spec(name, spec)
         self._stages: dict[str, _StageMetrics] = {}
 
-    def names(self) -> list[str]:
-        """Names of the values that a fit logs."""
-        return [f"{stage}_{name}" for stage in ("train", "validation") for name in ("loss", *self.specs)]
+    def names(self, class_names: list[str]) -> list[str]:
+        """Names of the values that a fit logs for these classes."""
+        values = ["loss"]
+        for name, spec in self.specs.items():
+            per_class = _is_per_class(_build(name, spec, len(class_names)), len(class_names))
+            values += [f"{name}_{label}" for label in class_names] if per_class else [name]
+        return [f"{stage}_{value}" for stage in ("train", "validation") for value in values]
 
-    def default_monitor(self) -> tuple[str, str]:
-        """Return the value to choose the best epoch by, and ``max`` or ``min``."""
-        if not self.specs:
-            return "validation_loss", "min"
-        name = "f1_score" if "f1_score" in self.specs else next(iter(self.specs))
-        lower_is_better = _build(name, self.specs[name], num_classes=2).higher_is_better is False
-        return f"validation_{name}", "min" if lower_is_better else "max"
+    def default_monitor(self) -> str:
+        """Return the value to choose the best epoch by: the F1 score, else the first metric that is one number."""
+        names = sorted(self.specs, key=lambda name: name != "f1_score")
+        scalar = (name for name in names if not _is_per_class(_build(name, self.specs[name], 2), 2))
+        return f"validation_{next(scalar, 'loss')}"
+
+    def mode(self, value: str) -> str:
+        """Return ``min`` if a logged value is better when it is low, else ``max``."""
+        value = value.partition("_")[2]
+        owners = [name for name in self.specs if value == name or value.startswith(f"{name}_")]
+        if not owners:
+            return "min"  # the loss
+        name = max(owners, key=len)
+        return "min" if _build(name, self.specs[name], num_classes=2).higher_is_better is False else "max"
 
     # -- the hooks of Lightning
 
@@ -216,7 +227,7 @@ def _build(name: str, spec: Spec, num_classes: int) -> Metric:
         arguments.setdefault("num_classes", num_classes)
     try:
         metric: Metric = kind(**arguments)
-        _try_out(metric, num_classes)
+        _is_per_class(metric, num_classes)
     except ConfigError:
         raise
     except Exception as error:
@@ -224,7 +235,7 @@ def _build(name: str, spec: Spec, num_classes: int) -> Metric:
     return metric
 
 
-def _try_out(metric: Metric, num_classes: int) -> None:
+def _is_per_class(metric: Metric, num_classes: int) -> bool:
     """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
     labels = torch.arange(2 * num_classes) % num_classes
     probs = torch.softmax(torch.nn.functional.one_hot(labels, num_classes).float(), dim=1)
@@ -234,6 +245,7 @@ def _try_out(metric: Metric, num_classes: int) -> None:
     if not isinstance(value, Tensor) or value.shape not in {(), (num_classes,)}:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ConfigError(f"{type(metric).__name__}: gives {shape}; one number, or one for each class, can be logged")
+    return value.ndim == 1
 
 
 def _is_binary(metric: Metric) -> bool:

@@ -2,12 +2,15 @@
 
 import csv
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+
+from imgcls.errors import ConfigError
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -34,9 +37,12 @@ class PredictionsWriter(Callback):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the head of the table."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # file names may hold bytes that are no text; they are written as they are
-        self._file = self._partial.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        check_output(self.path)
+        try:
+            # file names may hold bytes that are no text; they are written as they are
+            self._file = self._partial.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise ConfigError(f"--output {self.path}: cannot be written: {error.strerror}") from error
         columns = [f"prob_{name}" for name in self.class_names]
         csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
 
@@ -69,13 +75,39 @@ class PredictionsWriter(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no half file behind."""
-        self._close()
-        self._partial.unlink(missing_ok=True)
+        if self._file is not None:
+            self._close()
+            self._partial.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that cannot be written, before anything is predicted; its folder is made.
+
+    Args:
+        path: The CSV, as it was typed: one that ends with a slash is a folder, also where there is none yet.
+
+    Raises:
+        ConfigError: If it is a folder or a device, or its folder cannot be made or written to.
+    """
+    file = Path(path).expanduser()
+    if os.path.isdir(file) or os.fspath(path).endswith(os.sep):
+        raise ConfigError(f"--output {path}: is a folder; name a file in it, such as {file / 'predictions.csv'}")
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise ConfigError(f"--output {path}: is not a regular file, and would be replaced by one; name a CSV file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--output {path}: {file.parent} is no folder that can be written to ({error.strerror}); name a file "
+            "elsewhere"
+        ) from error
 
 
 def _harmless(text: str) -> str:

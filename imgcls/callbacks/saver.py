@@ -1,13 +1,14 @@
 """CheckpointSaver: the two checkpoints that every run keeps, best.ckpt and last.ckpt."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from imgcls.checkpoint import PARTIAL, sync_folder
+from imgcls.checkpoint import PARTIAL, sync_path
 from imgcls.run_folder import BEST, LAST
 
 
@@ -16,11 +17,11 @@ class CheckpointSaver(Checkpoint):
 
     Args:
         folder: Where the two files lie.
-        monitor: The logged value that decides.
+        monitor: The logged value that decides; None where nothing is validated, so that the last epoch is the best.
         mode: ``max`` if higher is better, ``min`` if lower.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+    def __init__(self, folder: Path, monitor: str | None, mode: str) -> None:
         self.folder = folder
         self.monitor = monitor
         self.mode = mode
@@ -67,11 +68,12 @@ class CheckpointSaver(Checkpoint):
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
     def _improved(self, trainer: pl.Trainer) -> bool:
+        if self.monitor is None:
+            self.best_epoch = trainer.current_epoch
+            return True
         if self.monitor.startswith("validation_") and not self._validated:
             return False
         self._validated = False
-        if self.monitor not in trainer.callback_metrics:  # a run that validates nothing
-            return False
         score = float(trainer.callback_metrics[self.monitor])
         # written so that NaN is never better
         if self.best_score is None:
@@ -84,9 +86,13 @@ class CheckpointSaver(Checkpoint):
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name at once and without a copy; the first name may be replaced later."""
+    """Give a file a second name, at once and without a copy; the first name may be replaced later."""
     partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
     partial.unlink(missing_ok=True)
-    os.link(source, partial)
+    try:
+        os.link(source, partial)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, partial)
+        sync_path(partial)
     partial.replace(target)
-    sync_folder(target.parent)
+    sync_path(target.parent)

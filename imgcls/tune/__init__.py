@@ -1,0 +1,1 @@
+"""``imgcls tune``: an Optuna study over dotted keys, each trial a fit."""

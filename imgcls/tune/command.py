@@ -1,0 +1,199 @@
+"""The command ``tune``: checks the search before anything is trained, and runs its workers."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+import optuna
+import torch
+import yaml
+
+from imgcls.commands import Parts
+from imgcls.config import Direction, OptunaConfig, SearchSpace
+from imgcls.defaults import Watched, shown_callbacks, watch
+from imgcls.errors import ConfigError, RunError
+from imgcls.report import print_table
+from imgcls.trainer import as_list, check_options
+from imgcls.tune.results import Results
+from imgcls.tune.search import Fit, Task, Worker, check_values
+from imgcls.tune.space import Config, Space
+from imgcls.tune.study import BEST_EPOCH, SharedStudy
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tune"
+RETRAINED = "retrained"
+
+
+class Tune:
+    """A search over keys of the configuration.
+
+    Args:
+        parts: The configuration and what is made of it.
+        check: Parses and makes a configuration; raises where it is wrong.
+        fit: Fits one.
+        arguments: The command line, for further workers.
+
+    Raises:
+        ConfigError: If a key, value, metric or option is wrong.
+    """
+
+    def __init__(self, parts: Parts, check: Callable[[Config], None], fit: Fit, arguments: Sequence[str]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the search has its own lines
+        self.parts = parts
+        self.config: OptunaConfig = parts.section["optuna"]
+        self.arguments = list(arguments)
+        if self.config.tune is False:
+            raise ConfigError("optuna.tune: false, and the command is tune; remove the key, or set it to true")
+        if parts.section["ckpt_path"] is not None:
+            raise ConfigError("ckpt_path: a search begins its trials anew, and goes on by itself; leave it out")
+        # from the plain values: within the parsed section, choices that name a class are made already
+        spaces = parts.saved["optuna"]["search_spaces"]
+        space = Space({key: SearchSpace(**values) for key, values in spaces.items()})
+        base = self._base()
+        check_options(parts.options | {"devices": base["trainer"]["devices"]}, "fit")
+        watched = self._watched()
+        metrics = as_list(self.config.metric)
+        for metric in metrics:
+            watched.require("optuna.metric", metric)
+        base["experiment"]["monitor"] = base["experiment"]["monitor"] or metrics[0]
+        check_values(space, base, check)
+        runs = parts.runs_folder
+        name = self.config.study_name
+        folder = runs / (f"{FOLDER}-{name}" if name else FOLDER)
+        directions = _directions(self.config, metrics, watched)
+        self.task = Task(self.config, metrics, directions, base, space, folder, name or runs.name, fit)
+
+    def run(self) -> None:
+        """Search, and show what is best."""
+        if self.config.n_jobs > 1:
+            _run_workers(self.config.n_jobs, self.arguments)
+        with closing(self.task.open()) as study:
+            if self.config.n_jobs == 1:
+                Worker(self.task, study).run()
+            if study.running():
+                log.info("other workers are at their last trials; the last one ends the search")
+                return
+            self._show(study, Results(study, self.task.metrics))
+
+    def _show(self, study: SharedStudy, results: Results) -> None:
+        results.write()
+        if study.best is None:
+            raise RunError(f"no trial is complete; {study.folder / 'trials.csv'} says why")
+        plots = results.plot()
+        print_table(results.best_rows())
+        log.info("plots: %s", ", ".join(path.name for path in plots) or "none, of a single trial")
+        log.info("imgcls fit --config %s fits the best again", study.folder / "best.yaml")
+        if self.config.retrain:
+            self._retrain(study)
+        print(study.folder)
+
+    def _retrain(self, study: SharedStudy) -> None:
+        """Fit the best once more, on train and validation."""
+        folder = study.folder / RETRAINED
+        best = study.best
+        if best is None or (folder / "config.yaml").exists():
+            return
+        config = yaml.safe_load((study.folder / "best.yaml").read_text(encoding="utf-8"))
+        epochs = best.user_attrs[BEST_EPOCH]
+        log.info("retrain: on train + validation, for %d epochs", epochs)
+        folder.mkdir()
+        self.task.fit(_unmonitored(config, epochs), folder, [])
+        log.info("retrained: %s", folder / "checkpoints" / "last.ckpt")
+
+    def _base(self) -> Config:
+        """The configuration that all trials share."""
+        base = {key: value for key, value in self.parts.saved.items() if key != "optuna"}
+        trainer = dict(base["trainer"])
+        if trainer["devices"] == "auto":
+            trainer["devices"] = 1
+        elif trainer["devices"] not in (1, "1") and len(as_list(trainer["devices"])) != 1:
+            raise ConfigError(
+                f"trainer.devices: {trainer['devices']}; a trial runs on one device: --optuna.n_jobs N runs N at once"
+            )
+        return base | {"trainer": trainer, "experiment": dict(base["experiment"])}
+
+    def _watched(self) -> Watched:
+        parts = self.parts
+        callbacks = as_list(parts.options["callbacks"])
+        if parts.experiment.default_callbacks:
+            callbacks = shown_callbacks(callbacks, parts.options)
+        parts.data.setup("fit")
+        return watch(callbacks, parts.options, parts.data.class_names, parts.experiment.monitor)
+
+
+def _directions(config: OptunaConfig, metrics: list[str], watched: Watched) -> list[Direction]:
+    """Return the direction of each metric, as configured or as the metric has it."""
+    natural: list[Direction] = ["maximize" if watched.mode_of(metric) == "max" else "minimize" for metric in metrics]
+    if config.direction is None:
+        return natural
+    given: list[Direction] = as_list(config.direction)
+    if len(given) != len(metrics):
+        raise ConfigError(f"optuna.direction: {len(given)} for {len(metrics)} metrics; give one for each")
+    for metric, ours, theirs in zip(metrics, given, natural, strict=True):
+        if ours != theirs:
+            log.warning("optuna.direction: %s of %s, though %s is better: as you say", ours, metric, theirs)
+    return given
+
+
+def _unmonitored(config: Config, epochs: int) -> Config:
+    """Return the configuration of a fit on train and validation, which nothing can watch."""
+    callbacks = [item for item in as_list(config["trainer"]["callbacks"]) if not _watches(item)]
+    config["trainer"] |= {"max_epochs": epochs, "limit_val_batches": 0, "callbacks": callbacks or None}
+    config["experiment"]["monitor"] = None
+    config["data"]["init_args"]["train_on_validation"] = True
+    return config
+
+
+def _watches(callback: dict[str, Any]) -> bool:
+    arguments = callback.get("init_args") or {}
+    return any("validation_" in str(arguments.get(key)) for key in ("monitor", "filename"))
+
+
+def _run_workers(count: int, arguments: list[str]) -> None:
+    """Run as many processes of the same command; one that is killed leaves its trial to the others.
+
+    Raises:
+        RunError: If none ended well.
+    """
+    line = [sys.executable, "-m", "imgcls", *arguments, "--optuna.n_jobs=1"]
+    workers = [_start(line, _environment(number, count)) for number in range(count)]
+
+    def end(*_: object) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    former = signal.signal(signal.SIGTERM, end)  # Ctrl-C comes to the workers by itself
+    try:
+        codes = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    for number, code in enumerate(codes):
+        if code:
+            log.warning("worker %d ended with code %d", number, code)
+    if all(codes):
+        raise SystemExit(codes[0]) if codes[0] > 0 else RunError("no worker ended well")
+
+
+def _start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command again
+
+
+def _environment(number: int, count: int) -> dict[str, str]:
+    """Give each worker a GPU where there are several, and its share of the cores."""
+    environment = dict(os.environ)
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
+    environment.setdefault("OMP_NUM_THREADS", str(max(torch.get_num_threads() // count, 1)))
+    return environment

@@ -1,0 +1,143 @@
+"""The database of a study: SQLite in the tune folder, or a server for several machines."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from imgcls.errors import ConfigError, RunError, first_line
+
+log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT = 60.0  # seconds that SQLite waits for another process
+PATIENCE = 5.0  # seconds of waiting until it is said
+HEARTBEAT = 30  # seconds between two
+_GRACE = 150  # seconds without a heartbeat until a trial is dead
+_ATTEMPTS = 5  # to make the tables, which several workers may try at once
+
+_TURNS = Table("imgcls_turns", MetaData(), Column("study_id", Integer, primary_key=True, autoincrement=False))
+
+Requeue = Callable[[optuna.Study, FrozenTrial], None]
+
+
+def open_storage(url: str | None, folder: Path, requeue: Requeue) -> RDBStorage:
+    """Open or make the database.
+
+    Args:
+        url: URL of the database as SQLAlchemy takes it; None for ``study.db`` in the folder.
+        folder: The tune folder.
+        requeue: Called with a trial whose process is dead.
+
+    Raises:
+        ConfigError: If the URL is wrong or a driver is missing.
+        RunError: If the database cannot be reached.
+    """
+    if url is None:
+        path = folder / "study.db"
+        _use_write_ahead_log(path)
+        return _open(f"sqlite:///{path}", {"connect_args": {"timeout": BUSY_TIMEOUT}}, requeue)
+    try:
+        make_url(url)
+    except SQLAlchemyError as error:
+        raise ConfigError(
+            f"optuna.storage: {first_line(error)}; such as postgresql+psycopg://user@host/name"
+        ) from error
+    return _open(url, {"pool_pre_ping": True}, requeue)
+
+
+def _use_write_ahead_log(path: Path) -> None:
+    """Let workers read while one writes; the file remembers it."""
+    try:
+        with sqlite3.connect(path, timeout=BUSY_TIMEOUT) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+    except sqlite3.Error as error:
+        raise RunError(f"{path}: {error}") from error
+
+
+def _open(url: str, engine_kwargs: dict[str, Any], requeue: Requeue) -> RDBStorage:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=_GRACE,
+                heartbeat_stale_trial_callback=requeue,
+            )
+        except ImportError as error:
+            raise ConfigError(f"optuna.storage: {first_line(error)}") from error
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS - 1:
+                raise RunError(f"optuna.storage: {first_line(error)}") from error
+            time.sleep(0.5)
+    raise AssertionError
+
+
+def turn_of(storage: RDBStorage, study_id: int, folder: Path) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what lets one worker at a time through: a lock file beside SQLite, a row's lock in a server."""
+    if storage.engine.dialect.name == "sqlite":
+        lock = FileLock(folder / ".lock")
+        return lambda: lock
+    _make_row(storage, study_id)
+    row = select(_TURNS).where(_TURNS.c.study_id == study_id).with_for_update()
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        with storage.engine.begin() as connection:
+            connection.execute(row)
+            yield
+
+    return turn
+
+
+def _make_row(storage: RDBStorage, study_id: int) -> None:
+    for _ in range(_ATTEMPTS):
+        try:
+            _TURNS.create(storage.engine, checkfirst=True)
+            with storage.engine.begin() as connection:
+                connection.execute(insert(_TURNS).values(study_id=study_id))
+            return
+        except DBAPIError as error:  # another worker is making the table, or has made the row
+            if isinstance(error, IntegrityError) and storage.engine.dialect.has_table(
+                storage.engine.connect(), _TURNS.name
+            ):
+                return
+            time.sleep(0.1)
+
+
+@contextmanager
+def patiently(folder: Path) -> Iterator[None]:
+    """Say once, after a while, that another process keeps the database of a tune folder locked."""
+    timer = threading.Timer(PATIENCE, _say_if_locked, (folder / "study.db",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say_if_locked(path: Path) -> None:
+    if not path.exists():
+        return  # a server keeps the study
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        log.warning("%s: locked by another process; waiting up to %.0f s", path, BUSY_TIMEOUT)
+    finally:
+        connection.close()

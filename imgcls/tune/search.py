@@ -1,0 +1,279 @@
+"""The search: each worker claims a trial, fits it, and records how it ended, until none is left."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from lightning.pytorch.callbacks import Callback
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from imgcls.checkpoint import is_intact
+from imgcls.config import Direction, Fidelity, OptunaConfig
+from imgcls.errors import ConfigError, RunError
+from imgcls.explain import explain
+from imgcls.run_folder import CHECKPOINTS, LAST
+from imgcls.tune.reporter import Reporter
+from imgcls.tune.results import Results
+from imgcls.tune.space import Config, Space, with_values
+from imgcls.tune.study import BEST_EPOCH, Claim, SharedStudy
+
+log = logging.getLogger(__name__)
+
+_FAILURES = 5  # in a row, that end the search
+_SCREEN = "screen"  # a trial's value in the cheap screen
+
+Fit = Callable[[Config, Path, Sequence[Callback]], dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A search, checked.
+
+    Args:
+        config: The section ``optuna``.
+        metrics: Names of the logged values to optimise.
+        directions: ``maximize`` or ``minimize`` of each.
+        base: The resolved configuration of ``fit`` that all trials share.
+        space: The keys of the search.
+        folder: The tune folder.
+        name: Name of the study.
+        fit: Fits a configuration in a folder, with further callbacks, and returns the values of the best epoch; None
+            where the deciding value was never a number.
+    """
+
+    config: OptunaConfig
+    metrics: list[str]
+    directions: list[Direction]
+    base: Config
+    space: Space
+    folder: Path
+    name: str
+    fit: Fit
+
+    def open(self) -> SharedStudy:
+        """Open the study, or make it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return SharedStudy(self.config, self.space, self.directions, self.folder, self.name, self.base)
+
+
+def check_values(space: Space, base: Config, check: Callable[[Config], None]) -> None:
+    """Try every key, and values that stand for all, before the first trial.
+
+    Args:
+        space: The keys of the search.
+        base: The resolved configuration.
+        check: Raises where a configuration is wrong.
+
+    Raises:
+        ConfigError: Names the key and the value.
+    """
+    for dimension in space.dimensions:
+        with_values(base, {dimension.key: None})  # names first: they cost nothing
+    for dimension in space.dimensions:
+        for value in dimension.probes():
+            try:
+                check(with_values(base, {dimension.key: value}))
+            except Exception as error:
+                raise ConfigError(f"optuna.search_spaces.{dimension.key}: {value!r}: {explain(error)[0]}") from error
+
+
+class Worker:
+    """Runs trials of a search in this process.
+
+    Args:
+        task: The search.
+        study: Its study.
+    """
+
+    def __init__(self, task: Task, study: SharedStudy) -> None:
+        self.task = task
+        self.study = study
+        self.results = Results(study, task.metrics)
+        self.start = time.monotonic()
+        self.durations: list[float] = []
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        """Run trials until there are as many as wanted, or time is up.
+
+        Raises:
+            RunError: If five trials in a row fail, or the database is lost.
+        """
+        log.info("%s", self._opening())
+        try:
+            while not self._late():
+                claim = self.study.claim()
+                if claim is not None:
+                    self._run_trial(claim)
+                elif self.study.running():
+                    time.sleep(1)  # it may die, and its trial be ours
+                else:
+                    break
+        except StorageInternalError as error:
+            raise RunError(
+                f"the database of the study cannot be used: {explain(error.__cause__ or error)[0]}; what is done is "
+                "kept, and the same command goes on"
+            ) from error
+
+    def _run_trial(self, claim: Claim) -> None:
+        began = time.monotonic()
+        number = claim.trial.number
+        log.info("trial %d begins: %s", number, _listed(self.task.space.values(claim.trial.params)))
+        try:
+            with diverted(claim.folder / "log.txt"), self.study.alive(claim):
+                row = self._fit(claim)
+            values = _numbers(row, self.task.metrics)
+        except optuna.TrialPruned as pruned:
+            self._record(claim, TrialState.PRUNED, f"pruned in {pruned}")
+        except (KeyboardInterrupt, SystemExit):
+            self.study.give_back(claim)
+            log.info("trial %d is interrupted; the same command goes on with it", number)
+            raise
+        except Exception as error:
+            self._record(claim, TrialState.FAIL, explain(error)[0])
+        else:
+            claim.trial.set_user_attr(BEST_EPOCH, row["epoch"] + 1)
+            self._record(claim, TrialState.COMPLETE, "", values)
+        self.durations.append(time.monotonic() - began)
+        log.info("%s", self._progress())
+
+    def _fit(self, claim: Claim) -> dict[str, Any]:
+        config = with_values(self.task.base, self.task.space.values(claim.trial.params))
+        fidelity = self.task.config.fidelity
+        if fidelity is not None:
+            self._screen(claim, config, fidelity)
+        last = claim.folder / CHECKPOINTS / LAST
+        if is_intact(last):
+            config["ckpt_path"] = str(last)
+        reporters = []
+        if len(self.task.metrics) == 1:  # Optuna takes no values of epochs for several
+            reporters = [Reporter(claim.trial, self.task.metrics[0], int(fidelity is not None), self.task.folder)]
+        return self._best_row(config, claim.folder, reporters)
+
+    def _best_row(self, config: Config, folder: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
+        row = self.task.fit(config, folder, callbacks)
+        if row is None:
+            raise RunError(f"{self.task.metrics[0]} was never a number")
+        return row
+
+    def _screen(self, claim: Claim, config: Config, fidelity: Fidelity) -> None:
+        """Train a little, and go on only with the best (Li et al., Massively Parallel Hyperparameter Tuning, 2020).
+
+        Raises:
+            TrialPruned: If the trial is not among the best share.
+        """
+        trial, metric = claim.trial, self.task.metrics[0]
+        if _SCREEN not in trial.user_attrs:
+            row = self._best_row(_screening(config, fidelity), claim.folder / _SCREEN, [])
+            [value] = _numbers(row, [metric])
+            if len(self.task.metrics) == 1:
+                trial.report(value, 0)
+            trial.set_user_attr(_SCREEN, value)
+        sign = 1 if self.task.directions[0] == "maximize" else -1
+        screened = [other for other in self.study.trials if _SCREEN in other.user_attrs]
+        ranked = sorted(screened, key=lambda other: (-sign * other.user_attrs[_SCREEN], other.number))
+        best = [other.number for other in ranked[: max(1, math.floor(fidelity.keep * len(ranked)))]]
+        if trial.number not in best:
+            raise optuna.TrialPruned(f"the screen: {metric} {trial.user_attrs[_SCREEN]:.4f}")
+
+    def _record(self, claim: Claim, state: TrialState, text: str, values: Sequence[float] | None = None) -> None:
+        reason = text if state == TrialState.FAIL else ""
+        self.study.finish(claim, state, values, reason)
+        self.results.write()
+        shown = [f"{name} {value:.4f}" for name, value in zip(self.task.metrics, values or [], strict=False)]
+        log.info("trial %d %s", claim.trial.number, f"failed: {text}" if reason else text or ", ".join(shown))
+        self.failures = [*self.failures, text] if reason else []
+        if len(self.failures) == _FAILURES:
+            raise RunError(
+                f"{_FAILURES} trials in a row failed, the last one: {text}; see {claim.folder / 'log.txt'}, mend "
+                "it, and start again"
+            )
+
+    # -- what is said
+
+    def _late(self) -> bool:
+        timeout = self.task.config.timeout
+        if timeout is None or time.monotonic() - self.start < timeout:
+            return False
+        log.info("optuna.timeout: %.0f s are over; no new trial begins", timeout)
+        return True
+
+    def _opening(self) -> str:
+        done, total = len(self.study.done), self.task.config.n_trials
+        text = f"study {self.task.name!r} in {self.task.folder}: {done} of {total} trials are done"
+        size = self.task.space.size()
+        return text + (f"; there are {size} combinations" if size is not None and size < total else "")
+
+    def _progress(self) -> str:
+        done, left = len(self.study.done), self.study.left()
+        best = self.study.best
+        text = f"{done} of {done + max(left, 0)} trials"
+        if best is not None:
+            text += f" · best so far: trial {best.number}, {self.task.metrics[0]} {best.values[0]:.4f}"
+        if left > 0:
+            seconds = left * sum(self.durations) / len(self.durations)
+            text += f" · about {_duration(seconds)} left"
+        return text
+
+
+def _screening(config: Config, fidelity: Fidelity) -> Config:
+    trainer = config["trainer"]
+    epochs = trainer["max_epochs"] if fidelity.epochs is None else fidelity.epochs
+    return config | {"trainer": trainer | {"max_epochs": epochs, "limit_train_batches": fidelity.data}}
+
+
+def _numbers(row: dict[str, Any], metrics: list[str]) -> list[float]:
+    """Return the values; a metric may be a number where the loss is none, but means nothing then."""
+    losses = [name for name in ("train_loss", "validation_loss") if name in row]
+    for name in (*metrics, *losses):
+        if not math.isfinite(row[name]):
+            raise RunError(f"{name} is {row[name]}")
+    return [float(row[metric]) for metric in metrics]
+
+
+@contextmanager
+def diverted(path: Path) -> Iterator[None]:
+    """Send what a fit says into a file, and only warnings to the terminal."""
+
+    def ours(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.startswith("imgcls.tune")
+
+    logger = logging.getLogger("imgcls")
+    shown = list(logger.handlers)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(file)
+    for handler in shown:
+        handler.addFilter(ours)
+    try:
+        yield
+    except optuna.TrialPruned:
+        raise
+    except Exception:
+        file.handle(logger.makeRecord("imgcls", logging.ERROR, __file__, 0, "the trial failed", (), sys.exc_info()))
+        raise
+    finally:
+        for handler in shown:
+            handler.removeFilter(ours)
+        logger.removeHandler(file)
+        file.close()
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

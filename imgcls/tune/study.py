@@ -1,0 +1,279 @@
+"""The study that all workers of a search share: who may begin a trial, which trials are dead, what counts."""
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from imgcls.config import Direction, OptunaConfig
+from imgcls.errors import ConfigError
+from imgcls.run_folder import hold
+from imgcls.tune.database import HEARTBEAT, open_storage, patiently, turn_of
+from imgcls.tune.samplers import DistinctSampler, make_pruner, make_sampler
+from imgcls.tune.space import Space, identity
+
+log = logging.getLogger(__name__)
+
+REASON = "reason"  # why a trial failed; a failed trial without one was killed
+BEST_EPOCH = "best_epoch"  # number of epochs until the best one
+_RETRIES = 3  # of a trial that is killed: one that takes all memory would be killed for ever
+
+# what may be another when a search goes on
+_FREE = {
+    *(f"optuna.{key}" for key in ("n_trials", "timeout", "n_jobs", "tune", "keep_checkpoints", "retrain", "storage")),
+    "experiment.output_dir",
+    "data.init_args.num_workers",
+    "trainer.enable_progress_bar",
+    "trainer.accelerator",
+    "trainer.devices",
+}
+
+
+@dataclass
+class Claim:
+    """A trial that this process runs.
+
+    Args:
+        trial: Optuna's trial.
+        folder: Its run folder.
+        lock: Held while this process lives; another one sees by it that the trial is not dead.
+    """
+
+    trial: Trial
+    folder: Path
+    lock: FileLock
+
+
+class SharedStudy:
+    """An Optuna study in a database that several workers may use.
+
+    Args:
+        config: The section ``optuna``.
+        space: The keys of the search.
+        directions: ``maximize`` or ``minimize`` of each metric.
+        folder: The tune folder.
+        name: Name of the study.
+        base: The configuration that all trials share.
+
+    Raises:
+        ConfigError: If the database cannot be used, or holds another search of that name.
+    """
+
+    def __init__(
+        self,
+        config: OptunaConfig,
+        space: Space,
+        directions: list[Direction],
+        folder: Path,
+        name: str,
+        base: dict[str, Any],
+    ) -> None:
+        self.config = config
+        self.space = space
+        self.folder = folder
+        make_sampler(config, space, number=0)  # refuses what it cannot draw from, before anything is written
+        self.storage: RDBStorage = open_storage(config.storage, folder, _requeue)
+        self.study = optuna.create_study(
+            storage=self.storage,
+            study_name=name,
+            directions=directions,
+            pruner=make_pruner(config, base["trainer"]["max_epochs"]),
+            load_if_exists=True,
+        )
+        self._id = self.storage.get_study_id_from_name(name)
+        self._turn = turn_of(self.storage, self._id, folder)
+        with self.turn():
+            self._keep_to(base | {"optuna": vars(config) | {"search_spaces": _plain(space)}})
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.storage.remove_session()
+        self.storage.engine.dispose()
+
+    # -- what there is
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials; not to be written to."""
+        return self.study.get_trials(deepcopy=False)
+
+    @property
+    def done(self) -> list[FrozenTrial]:
+        """Trials that ended by themselves: complete, pruned or failed."""
+        return [trial for trial in self.trials if trial.state != TrialState.RUNNING and _counts(trial)]
+
+    @property
+    def complete(self) -> list[FrozenTrial]:
+        """Trials that have a value."""
+        return [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The best trial: of several metrics, that of the Pareto front with the best first one; None without any."""
+        if not self.complete:
+            return None
+        front = self.study.best_trials
+        sign = 1 if self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
+        return max(front, key=lambda trial: (sign * trial.values[0], -trial.number))
+
+    def left(self) -> int:
+        """Number of trials that may still begin; fewer than are missing where no untried combination is left."""
+        counted = [trial for trial in self.trials if _counts(trial)]
+        missing = self.config.n_trials - len(counted)
+        size = self.space.size()
+        if size is None:
+            return missing
+        return min(missing, size - len({identity(trial.params) for trial in counted}))
+
+    def running(self) -> int:
+        """Number of trials that other workers run; those of dead workers are put back into the queue."""
+        with self.turn():
+            self._bury_dead()
+            return sum(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    # -- one's own trial
+
+    def claim(self) -> Claim | None:
+        """Begin a trial, None if none is left; no two workers are in here at once."""
+        with self.turn():
+            self._bury_dead()
+            if self.left() <= 0:
+                return None
+            sampler = make_sampler(self.config, self.space, len(self.trials))
+            self.study.sampler = DistinctSampler(sampler, self.space, self.study)
+            trial = self.study.ask(self.space.distributions)
+            folder = self._folder_of(trial)
+            lock = hold(folder)
+            trial.set_user_attr("host", socket.gethostname())
+            trial.set_user_attr("folder", str(folder))
+            self._beat(trial)
+        return Claim(trial, folder, lock)
+
+    def finish(self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, reason: str = "") -> None:
+        """Record how a trial ended."""
+        with self.turn():
+            if reason:
+                claim.trial.set_user_attr(REASON, reason)
+            self.study.tell(claim.trial, values, state, skip_if_finished=True)
+        claim.lock.release()
+
+    def give_back(self, claim: Claim) -> None:
+        """Put a trial that was interrupted back into the queue, with its parameters."""
+        with self.turn():
+            self._bury(self.trials[claim.trial.number])
+        claim.lock.release()
+
+    @contextmanager
+    def alive(self, claim: Claim) -> Iterator[None]:
+        """Tell the other workers regularly that the trial is not dead."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT):
+                try:
+                    self._beat(claim.trial)
+                except StorageInternalError as error:  # the next one may pass; the trial itself will say it
+                    log.debug("no heartbeat: %s", error)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for the other workers, and keep them waiting."""
+        with patiently(self.folder), self._turn():
+            yield
+
+    # -- inside
+
+    def _folder_of(self, trial: Trial) -> Path:
+        """A trial that was killed goes on where it lay, if that is here."""
+        former = Path(trial.user_attrs.get("folder", self.folder))
+        if former != self.folder and former.is_dir():
+            return former
+        folder = self.folder / f"trial_{trial.number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _beat(self, trial: Trial) -> None:
+        self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number))
+
+    def _bury_dead(self) -> None:
+        fail_stale_trials(self.study)  # of other machines; puts them back into the queue, too
+        for trial in self.trials:
+            if trial.state == TrialState.RUNNING and _is_dead(trial):
+                log.warning("trial %d was killed; it is repeated with the same parameters", trial.number)
+                self._bury(trial)
+
+    def _bury(self, trial: FrozenTrial) -> None:
+        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        _requeue(self.study, trial)
+
+    def _keep_to(self, configuration: dict[str, Any]) -> None:
+        """Record the configuration, or refuse another than the recorded: values would not compare."""
+        ours = _leaves(json.loads(json.dumps(configuration, default=vars)))
+        theirs = self.study.user_attrs.get("configuration")
+        if theirs is None:
+            self.study.set_user_attr("configuration", ours)
+            return
+        changed = [key for key in sorted({*ours, *theirs} - _FREE) if ours.get(key) != theirs.get(key)]
+        if changed:
+            key = changed[0]
+            more = f" (and {', '.join(changed[1:4])})" if changed[1:] else ""
+            raise ConfigError(
+                f"{key}: {ours.get(key)}, but the study {self.study.study_name!r} was begun with {theirs.get(key)}"
+                f"{more}; restore it, or begin another: --optuna.study_name NAME"
+            )
+
+
+_requeue = RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES, inherit_intermediate_values=True)
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of n_trials; one that was killed is not, for it is repeated."""
+    if trial.state == TrialState.FAIL:
+        return REASON in trial.user_attrs or len(_requeue.retry_history(trial)) >= _RETRIES
+    return trial.state != TrialState.WAITING
+
+
+def _is_dead(trial: FrozenTrial) -> bool:
+    """Whether no process runs a running trial; only the heartbeat tells it of another machine's."""
+    if "folder" not in trial.user_attrs:
+        return True  # killed within its claim, which we would have waited for
+    folder = Path(trial.user_attrs["folder"])
+    if trial.user_attrs["host"] != socket.gethostname() or not folder.is_dir():
+        return False
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _plain(space: Space) -> dict[str, Any]:
+    return {item.key: [str(item.distribution), item.labels] for item in space.dimensions}
+
+
+def _leaves(value: Any, where: str = "") -> dict[str, Any]:
+    """Return dotted key -> value."""
+    if not isinstance(value, dict) or not value:
+        return {where: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _leaves(item, f"{where}.{key}" if where else str(key))
+    return found

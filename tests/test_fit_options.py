@@ -1,0 +1,235 @@
+"""Options of a fit that change what is watched, kept, or left to do."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from imgcls.entry import main
+from tests.runs import arguments, fails, load, program
+
+PER_CLASS = (
+    "{class_path: imgcls.MetricsLogger, init_args: {metrics: "
+    "{rec: {class_path: torchmetrics.Recall, init_args: {average: none}}}}}"
+)
+
+
+def values_in(output: str) -> dict[str, list[str]]:
+    """The last table that a command printed: metric -> values."""
+    rows = [line.split() for line in output.splitlines()]
+    start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
+    return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}
+
+
+def test_per_class_metric_alone_is_no_monitor_but_can_be_named(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main([*line, f"--trainer.callbacks=[{PER_CLASS}]"])
+    assert load(tmp_path / "run/version_0/checkpoints/last.ckpt")["callbacks"]["CheckpointSaver"] == {
+        "monitor": "validation_loss",
+        "best_score": pytest.approx(pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_loss"][0]),
+        "best_epoch": 0,
+    }
+    stopping = (
+        "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_rec_red, mode: max}}"
+    )
+    main([*line, f"--trainer.callbacks=[{PER_CLASS}, {stopping}]"])
+    assert "validation_rec_red" in pd.read_csv(tmp_path / "run/version_1/metrics.csv").columns
+
+
+def test_monitor_decides_which_epoch_is_best(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=3")]
+    main([*line, "--experiment.monitor=validation_loss"])
+    table = pd.read_csv(tmp_path / "run/version_0/metrics.csv")
+    best = load(tmp_path / "run/version_0/checkpoints/best.ckpt")
+    assert best["epoch"] == table["validation_loss"].idxmin()
+
+
+def test_unknown_monitor_is_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.monitor=validation_f1")]
+    code, message = fails(line, capsys)
+    assert code == 2
+    assert "experiment.monitor: nothing logs 'validation_f1'; did you mean 'validation_f1_score'?" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_validation_keeps_the_last_epoch(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.limit_val_batches=0")]
+    main(line)
+    assert load(tmp_path / "run/version_0/checkpoints/best.ckpt")["epoch"] == 1
+    assert "tells which epoch is best: the last one is evaluated" in capsys.readouterr().err
+    stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}"
+    code, message = fails([*line, f"--trainer.callbacks=[{stopping}]"], capsys)
+    assert code == 2
+    assert "nothing logs 'validation_loss', for trainer.limit_val_batches is 0" in message
+
+
+def test_values_of_epochs_without_validation_stay_empty(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=2"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    table = pd.read_csv(tmp_path / "run/version_0/metrics.csv")
+    assert table["validation_loss"].notna().tolist() == [False, True, False, True]
+    assert load(tmp_path / "run/version_0/checkpoints/best.ckpt")["epoch"] in {1, 3}
+
+
+@pytest.mark.parametrize("option", ["max_epochs", "max_steps", "limit_train_batches"])
+def test_nothing_to_train_is_refused(
+    option: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.{option}=0")], capsys)
+    assert (code, message) == (2, f"imgcls: trainer.{option}: 0 leaves nothing to do; it must be above 0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_argument_of_the_trainer_leaves_no_folder(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=1.5")]
+    code, message = fails(line, capsys)
+    assert code == 2
+    assert "val_check_interval" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_finished_run_says_what_to_raise(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main(line)
+    checkpoint = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    code, message = fails([*line, f"--ckpt_path={checkpoint}"], capsys)
+    reason = f"{checkpoint} is trained to 2 of trainer.max_epochs: 2; raise it to go on"
+    assert (code, message) == (2, f"imgcls: {reason}")
+    assert [path.name for path in checkpoint.parents[2].iterdir()] == ["version_0"]
+    main([*line, "--ckpt_path=last"])  # in place: reported, and evaluated again
+    output = capsys.readouterr()
+    assert reason in output.err
+    assert output.out.splitlines()[-1] == str(tmp_path / "run/version_0")
+    assert len(pd.read_csv(tmp_path / "run/version_0/metrics.csv")) == 2
+
+
+def test_two_fits_do_not_share_a_folder(
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("imgcls.run_folder._PATIENCE", 0.1)
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main(line)
+    with FileLock(tmp_path / "run/version_0/.lock"):
+        code, message = fails([*line, "--ckpt_path=last", "--trainer.max_epochs=3"], capsys)
+    assert code == 2
+    assert f"{tmp_path / 'run/version_0'}: another process trains there" in message
+
+
+def test_flag_and_list_that_disagree_are_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint}"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{saver}]")]
+    code, message = fails([*line, "--trainer.enable_checkpointing=false"], capsys)
+    assert code == 2
+    assert "trainer.enable_checkpointing: false, but trainer.callbacks lists ModelCheckpoint" in message
+
+
+def test_without_checkpoints_the_last_weights_are_evaluated(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.enable_checkpointing=false")])
+    output = capsys.readouterr()
+    assert "no checkpoint is kept, as configured; the last weights are evaluated" in output.err
+    last = pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_loss"].iloc[-1]
+    assert values_in(output.out)["loss"] == [f"{last:.4f}"]
+    assert not (tmp_path / "run/version_0/checkpoints").exists()
+
+
+def test_a_saver_of_the_user_brings_ours(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    saver = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint}"
+    more = ["--experiment.default_callbacks=false", f"--trainer.callbacks=[{saver}]"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    names = {path.name for path in (tmp_path / "run/version_0/checkpoints").iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "epoch=1-step=12.ckpt"}
+
+
+@pytest.mark.parametrize("seed", ["false", "-1", str(2**32)])
+def test_unusable_seed_is_refused(
+    seed: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--seed_everything={seed}")], capsys)
+    assert code == 2
+    assert message.lower().startswith(f"imgcls: seed_everything: {seed}; a number from 0 to 4294967295")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ""])
+def test_folder_name_is_no_path(
+    name: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path), f"--experiment.custom_folder_name={name}"]
+    code, message = fails(line, capsys)
+    assert code == 2
+    assert f"experiment.custom_folder_name: {name!r} is no folder name" in message
+
+
+def test_evaluation_computes_in_the_precision_of_the_training(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.precision=32-true")])
+    trained = values_in(capsys.readouterr().out)
+    checkpoint = tmp_path / "run/version_0/checkpoints/best.ckpt"
+    assert load(checkpoint)["imgcls"]["precision"] == "32-true"
+    monkeypatch.setattr("imgcls.trainer.best_precision", lambda _: "bf16-mixed")
+    main(["validate", f"--ckpt_path={checkpoint}"])
+    assert values_in(capsys.readouterr().out) == trained
+
+
+def test_options_of_the_model_are_refused_in_an_evaluation(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    line = ["validate", f"--ckpt_path={tmp_path / 'run/version_0/checkpoints/best.ckpt'}"]
+    code, message = fails([*line, "--model.freeze_encoder=true"], capsys)
+    assert code == 2
+    assert "the model is the checkpoint's; leave out --model.freeze_encoder=true" in message
+    code, message = fails([*line, "--data.class_names=[a, b, c]"], capsys)
+    assert code == 2
+    assert "data.init_args.class_names" in message
+    (tmp_path / "other.yaml").write_text(json.dumps({"model": {"model_name": "microsoft/resnet-50"}}))
+    code, message = fails([*line, f"--config={tmp_path / 'other.yaml'}"], capsys)
+    assert code == 2
+    assert "'microsoft/resnet-50'" in message
+    assert "'tiny'" in message or "tiny" in message
+
+
+def test_two_processes_train_into_one_folder(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=32"]
+    done = program("fit", *arguments(photos, tiny_model, tmp_path, *more), env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["version_0"]
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "run/version_0")
+    table = pd.read_csv(tmp_path / "run/version_0/metrics.csv")
+    assert table["epoch"].tolist() == [0, 1]
+    assert table["step"].tolist() == [3, 6]  # 48 images, 8 a batch, two processes
+
+
+def test_weights_alone_are_no_run_to_go_on_with(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_weights_only: true}}"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, f"--trainer.callbacks=[{saver}]"])
+    [weights] = (tmp_path / "run/version_0/checkpoints").glob("epoch*.ckpt")
+    capsys.readouterr()
+    main(["validate", f"--ckpt_path={weights}"])
+    assert "accuracy" in values_in(capsys.readouterr().out)
+    code, message = fails([*line, f"--ckpt_path={weights}", "--trainer.max_epochs=3"], capsys)
+    assert (code, "holds weights alone; add --experiment.only_weights_load true" in message) == (2, True)
+    main([*line, f"--ckpt_path={weights}", "--experiment.only_weights_load=true"])
+    assert "loaded" in capsys.readouterr().err

@@ -1,0 +1,371 @@
+"""``imgcls tune`` through the real entry point."""
+
+import shutil
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from imgcls.entry import main
+from tests.runs import arguments, fails, load, program
+
+LR = "model.init_args.optimizer_config.lr"
+PATIENCE = "trainer.callbacks.0.init_args.patience"
+STOPPING = {
+    "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+    "init_args": {"monitor": "validation_f1_score", "mode": "max"},
+}
+
+
+def write_config(path: Path, optuna_section: dict[str, Any], callbacks: list[dict[str, Any]] | None = None) -> Path:
+    content: dict[str, Any] = {"optuna": {"tune": True, "pruner": "none"} | optuna_section}
+    if callbacks is not None:
+        content["trainer"] = {"callbacks": callbacks}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def uniform(low: float = 1e-4, high: float = 1e-2) -> dict[str, Any]:
+    return {"distribution": "uniform", "low": low, "high": high}
+
+
+def tune_line(config: Path, photos: Path, model: Path, out: Path, *more: str) -> list[str]:
+    return ["tune", f"--config={config}", *arguments(photos, model, out, *more)]
+
+
+def trials_in(url: str, name: str) -> list[FrozenTrial]:
+    storage = RDBStorage(url)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def trials_of(folder: Path, name: str = "run") -> list[FrozenTrial]:
+    return trials_in(f"sqlite:///{folder / 'study.db'}", name)
+
+
+def states(folder: Path) -> list[str]:
+    return [trial.state.name for trial in trials_of(folder)]
+
+
+@pytest.fixture(scope="module")
+def searched(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tune folder of a finished search over numbers, a choice of classes, and an item of a list."""
+    out = tmp_path_factory.mktemp("search")
+    small, wide = tiny_model, out / "wide"
+    shutil.copytree(tiny_model, wide)
+    spaces = {
+        LR: {"distribution": "loguniform", "low": 1e-4, "high": 1e-2},
+        PATIENCE: {"distribution": "int", "low": 1, "high": 3},
+        "data.init_args.batch_size": {"distribution": "categorical", "choices": [8, 16]},
+        "model.init_args.model_name": {"distribution": "categorical", "choices": [str(small), str(wide)]},
+        "data.init_args.augmentations.train": {
+            "distribution": "categorical",
+            "choices": [None, [{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}]],
+        },
+    }
+    config = write_config(
+        out / "c.yaml", {"n_trials": 4, "metric": "validation_accuracy", "search_spaces": spaces}, [STOPPING]
+    )
+    main(tune_line(config, photos, tiny_model, out, f"--data.dataset_classes.test={test_photos}"))
+    return out / "run" / "tune"
+
+
+def test_search_leaves_its_results(searched: Path) -> None:
+    names = {path.name for path in searched.iterdir()}
+    assert names >= {"study.db", "trials.csv", "best.yaml", "best.ckpt", "history.png", "slice.png", "parallel.png"}
+    table = pd.read_csv(searched / "trials.csv")
+    assert table["state"].tolist() == ["complete"] * 4
+    assert table[LR].between(1e-4, 1e-2).all()
+    assert set(table[PATIENCE]) <= {1, 2, 3}
+    assert len(table.drop_duplicates([LR, PATIENCE, "data.init_args.batch_size"])) == 4
+    assert states(searched) == ["COMPLETE"] * 4
+
+
+def test_trials_see_one_split_and_no_test(searched: Path) -> None:
+    splits = {(searched / f"trial_{number:04d}" / "splits.csv").read_text() for number in range(4)}
+    assert len(splits) == 1
+    assert not any(column.startswith("test") for column in pd.read_csv(searched / "trial_0000/metrics.csv").columns)
+
+
+def test_checkpoints_of_the_best_alone_are_kept(searched: Path) -> None:
+    table = pd.read_csv(searched / "trials.csv")
+    best = table["validation_accuracy"].max()
+    kept = [int(path.parent.name.removeprefix("trial_")) for path in searched.glob("trial_*/checkpoints")]
+    assert kept
+    assert (table["validation_accuracy"][kept] == best).all()
+    assert (searched / "best.ckpt").read_bytes() == (
+        searched / f"trial_{kept[0]:04d}" / "checkpoints" / "best.ckpt"
+    ).read_bytes()
+
+
+def test_best_yaml_gives_the_metric_of_the_best_trial(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", "--config", str(searched / "best.yaml"), f"--experiment.output_dir={tmp_path}"])
+    refitted = pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_accuracy"].max()
+    assert refitted == pd.read_csv(searched / "trials.csv")["validation_accuracy"].max()
+    config = yaml.safe_load((searched / "best.yaml").read_text())
+    assert config["experiment"]["monitor"] == "validation_accuracy"
+    assert load(tmp_path / "run/version_0/checkpoints/best.ckpt")["epoch"] == load(searched / "best.ckpt")["epoch"]
+    capsys.readouterr()
+    main(["validate", "--ckpt_path", str(searched / "best.ckpt")])
+    assert f"{refitted:.4f}" in capsys.readouterr().out
+
+
+def test_config_of_a_trial_runs_by_itself(searched: Path, tmp_path: Path) -> None:
+    number = 1
+    main(["fit", "--config", str(searched / f"trial_{number:04d}/config.yaml"), f"--experiment.output_dir={tmp_path}"])
+    trial = pd.read_csv(searched / f"trial_{number:04d}/metrics.csv")
+    again = pd.read_csv(tmp_path / "run/version_0/metrics.csv")
+    pd.testing.assert_frame_equal(
+        trial, again.drop(columns=[name for name in again.columns if str(name).startswith("test")])
+    )
+
+
+def test_n_trials_is_a_total_and_draws_differ(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 2, "search_spaces": {LR: uniform()}})
+    line = tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1")
+    main(line)
+    main([*line, "--optuna.n_trials=5"])
+    main([*line, "--optuna.n_trials=5"])
+    folder = tmp_path / "run/tune"
+    assert states(folder) == ["COMPLETE"] * 5
+    assert len({trial.params[LR] for trial in trials_of(folder)}) == 5
+    main([*tune_line(config, photos, tiny_model, tmp_path / "whole", "--trainer.max_epochs=1"), "--optuna.n_trials=5"])
+    whole = trials_of(tmp_path / "whole/run/tune")
+    assert [trial.params for trial in whole] == [trial.params for trial in trials_of(folder)]
+
+
+def test_no_combination_is_tried_twice(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    spaces = {
+        "data.init_args.batch_size": {"distribution": "categorical", "choices": [8, 16]},
+        "model.init_args.freeze_encoder": {"distribution": "uniform", "low": 0, "high": 0.5, "step": 0.5},
+    }
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 9, "search_spaces": spaces})
+    for sampler in ("tpe", "grid"):
+        more = ["--trainer.max_epochs=1", f"--optuna.sampler={sampler}"]
+        main(tune_line(config, photos, tiny_model, tmp_path / sampler, *more))
+        drawn = {str(sorted(trial.params.items())) for trial in trials_of(tmp_path / sampler / "run/tune")}
+        assert len(drawn) == len(trials_of(tmp_path / sampler / "run/tune")) == 4
+
+
+@pytest.mark.parametrize("sampler", ["random", "gp", "qmc", "nsga2", "nsga3"])
+def test_samplers(sampler: str, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    spaces = {LR: uniform(), "data.init_args.batch_size": {"distribution": "categorical", "choices": [8, 16, 32]}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 3, "search_spaces": spaces, "sampler": sampler})
+    line = tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1")
+    main([*line, "--optuna.n_trials=2"])
+    main(line)
+    assert len({str(trial.params) for trial in trials_of(tmp_path / "run/tune")}) == 3
+
+
+def test_bad_trials_are_marked_and_the_search_goes_on(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F39: an exception, NaN, no memory."""
+    key = "trainer.callbacks.0.init_args.kind"
+    spaces = {key: {"distribution": "categorical", "choices": ["none", "raise", "not a number", "memory"]}}
+    config = write_config(
+        tmp_path / "c.yaml", {"n_trials": 9, "search_spaces": spaces}, [{"class_path": "tests.killer.Faulty"}]
+    )
+    main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1"))
+    table = pd.read_csv(tmp_path / "run/tune/trials.csv").set_index(key)
+    assert table["state"].to_dict() == {"none": "complete", "raise": "fail", "not a number": "fail", "memory": "fail"}
+    reasons = table["reason"].to_dict()
+    assert "a bad combination" in reasons["raise"]
+    assert "train_loss is nan" in reasons["not a number"]
+    assert "MemoryError" in reasons["memory"]
+    assert "failed: the run failed: ValueError: a bad combination" in capsys.readouterr().err
+
+
+def test_five_failures_in_a_row_end_the_search(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faulty = {"class_path": "tests.killer.Faulty", "init_args": {"kind": "raise"}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 9, "search_spaces": {LR: uniform()}}, [faulty])
+    code, message = fails(tune_line(config, photos, tiny_model, tmp_path), capsys)
+    assert code == 1
+    assert "5 trials in a row failed, the last one: the run failed: ValueError: a bad combination" in message
+    assert states(tmp_path / "run/tune") == ["FAIL"] * 5
+
+
+def test_interrupted_trial_is_taken_up_again(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    faulty = {"class_path": "tests.killer.Faulty", "init_args": {"kind": "interrupt"}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 2, "search_spaces": {LR: uniform()}}, [faulty])
+    with pytest.raises(SystemExit) as stop:
+        main(tune_line(config, photos, tiny_model, tmp_path))
+    assert stop.value.code == 130
+    first, second = trials_of(tmp_path / "run/tune")
+    assert (first.state, second.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert first.params == second.params
+
+
+def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """F37: SIGKILL in trial 3 of 8; then the same command."""
+    killer = {
+        "class_path": "tests.killer.KillOnce",
+        "init_args": {"trial": 3, "epoch": 1, "mark": str(tmp_path / "killed")},
+    }
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 8, "search_spaces": {LR: uniform()}}, [killer])
+    line = tune_line(config, photos, tiny_model, tmp_path)
+    killed = program(*line)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    folder = tmp_path / "run/tune"
+    assert states(folder) == ["COMPLETE"] * 3 + ["RUNNING"]
+    again = program(*line)
+    assert again.returncode == 0, again.stderr
+    assert "trial 3 was killed; it is repeated with the same parameters" in again.stderr
+    trials = trials_of(folder)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 5
+    assert trials[4].params == trials[3].params
+    assert trials[4].user_attrs["folder"] == trials[3].user_attrs["folder"] == str(folder / "trial_0003")
+    assert "epoch 1/2" not in (folder / "trial_0003/log.txt").read_text().rpartition("precision")[2]
+    assert pd.read_csv(folder / "trial_0003/metrics.csv")["epoch"].tolist() == [0, 1]
+    assert len({trial.params[LR] for trial in trials if trial.state == TrialState.COMPLETE}) == 8
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"model.init_args.optimizer_config.lrr": uniform()},
+            f"no key 'model.init_args.optimizer_config.lrr'; did you mean '{LR}'?",
+        ),
+        ({LR: {"distribution": "uniform", "low": 1e-2, "high": 1e-3}}, f"{LR}: low 0.01 is above high 0.001"),
+        ({LR: {"distribution": "uniform", "low": 0, "high": 1}}, f"{LR}: 0.0: model.init_args.optimizer_config.lr"),
+        ({LR: {"distribution": "loguniform", "low": 0, "high": 1}}, LR),
+        ({LR: {"distribution": "uniform", "low": 0.1}}, f"{LR}: uniform needs 'low' and 'high'"),
+        ({"data.init_args.batch_size": uniform(4, 8)}, "data.init_args.batch_size: "),
+        (
+            {"data.init_args.batch_size": {"distribution": "categorical", "choices": [4, "big"]}},
+            "optuna.search_spaces.data.init_args.batch_size: 'big': ",
+        ),
+        ({"trainer.callbacks.0.init_args.patience": uniform()}, "trainer.callbacks is null"),
+        ({"data.init_args.batch_size": {"distribution": "int", "low": 1.5, "high": 3}}, "1.5 is no whole number"),
+        ({}, "optuna.search_spaces: holds no key"),
+        (
+            {"model.init_args.model_name": {"distribution": "categorical", "choices": ["./nowhere"]}},
+            "no folder './nowhere'",
+        ),
+    ],
+)
+def test_wrong_space_is_refused_before_the_first_trial(
+    space: dict[str, Any],
+    message: str,
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 2, "search_spaces": space})
+    code, text = fails(tune_line(config, photos, tiny_model, tmp_path), capsys)
+    assert code == 2
+    assert message in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"metric": "validation_f1"},
+            "optuna.metric: nothing logs 'validation_f1'; did you mean 'validation_f1_score'?",
+        ),
+        ({"tune": False}, "optuna.tune: false"),
+        ({"n_trials": 0}, "optuna.n_trials: 0; it must be at least 1"),
+        ({"direction": ["maximize", "minimize"]}, "optuna.direction: 2 for 1 metrics"),
+        ({"sampler": "grid"}, f"optuna.search_spaces.{LR}: sampler grid needs 'step' or 'choices'"),
+        ({"fidelity": {}}, "optuna.fidelity.data: 1.0"),
+        ({"storage": "nonsense"}, "optuna.storage"),
+    ],
+)
+def test_wrong_option_is_refused(
+    section: dict[str, Any],
+    message: str,
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = write_config(tmp_path / "c.yaml", {"search_spaces": {LR: uniform()}} | section)
+    code, text = fails(tune_line(config, photos, tiny_model, tmp_path), capsys)
+    assert code == 2
+    assert message in text
+    assert not list(tmp_path.glob("run/tune/trial_*"))
+
+
+def test_another_search_does_not_mix_into_a_study(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}})
+    line = tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1")
+    main(line)
+    code, message = fails([*line, "--data.batch_size=16"], capsys)
+    assert code == 2
+    assert "data.init_args.batch_size: 16, but the study 'run' was begun with 8" in message
+    main([*line, "--data.batch_size=16", "--optuna.study_name=other"])
+    assert (tmp_path / "run/tune-other/best.yaml").exists()
+
+
+def test_several_metrics_give_a_front(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = {"n_trials": 3, "metric": ["validation_f1_score", "validation_loss"], "search_spaces": {LR: uniform()}}
+    config = write_config(tmp_path / "c.yaml", section)
+    main(tune_line(config, photos, tiny_model, tmp_path))
+    folder = tmp_path / "run/tune"
+    table = pd.read_csv(folder / "trials.csv")
+    assert {"validation_f1_score", "validation_loss"} <= set(table.columns)
+    study = optuna.load_study(study_name="run", storage=f"sqlite:///{folder / 'study.db'}")
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert sorted(shown) == sorted(str(trial.number) for trial in study.best_trials)
+    assert (folder / "history-validation_loss.png").exists()
+
+
+def test_retrain_uses_all_labelled_images(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    section = {"n_trials": 2, "search_spaces": {LR: uniform()}, "retrain": True}
+    config = write_config(tmp_path / "c.yaml", section, [STOPPING])
+    main(tune_line(config, photos, tiny_model, tmp_path))
+    folder = tmp_path / "run/tune/retrained"
+    assert pd.read_csv(folder / "splits.csv")["split"].value_counts().to_dict() == {"train": 60}
+    best_epoch = load(tmp_path / "run/tune/best.ckpt")["epoch"]
+    assert load(folder / "checkpoints/last.ckpt")["epoch"] == best_epoch
+    main(["predict", f"--ckpt_path={folder / 'checkpoints/last.ckpt'}", f"--images={photos / 'red'}"])
+    assert len(pd.read_csv(folder / "predictions.csv")) == 20
+
+
+def test_screen_ends_bad_trials_early(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    section = {"n_trials": 6, "search_spaces": {LR: uniform()}, "fidelity": {"epochs": 1, "data": 0.5}}
+    config = write_config(tmp_path / "c.yaml", section)
+    main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=3"))
+    folder = tmp_path / "run/tune"
+    table = pd.read_csv(folder / "trials.csv")
+    assert table["state"].value_counts()["pruned"] >= 2
+    for row in table.itertuples():
+        screen = pd.read_csv(folder / f"trial_{row.trial:04d}/screen/metrics.csv")
+        assert screen["step"].tolist() == [3]  # one epoch of half of six batches
+        assert (folder / f"trial_{row.trial:04d}/metrics.csv").exists() == (row.state == "complete")
+
+
+def test_time_is_up(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    section = {"n_trials": 500, "search_spaces": {LR: uniform()}, "timeout": 2.0}
+    config = write_config(tmp_path / "c.yaml", section)
+    main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1"))
+    assert 1 <= len(trials_of(tmp_path / "run/tune")) < 50
+
+
+def test_database_is_in_write_ahead_mode(searched: Path) -> None:
+    with sqlite3.connect(searched / "study.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
