@@ -30,6 +30,18 @@ _NOISE = (
 
 def explain(error: BaseException) -> tuple[str, int]:
     """Return what to print for an error, and the exit code."""
+    text, code = _known(error)
+    return (text, code) if text else (f"the run failed: {_unknown(error)} (--debug shows where)", 1)
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says what went wrong, to be read long after."""
+    text, _ = _known(error)
+    return next(iter((text or _unknown(error)).splitlines()), "")
+
+
+def _known(error: BaseException) -> tuple[str, int]:
+    """Return the text and exit code of an error that was to be expected, an empty text for any other."""
     for cause in causes(error):
         if isinstance(cause, ImgclsError):
             return _of_worker(str(cause)), cause.exit_code
@@ -40,7 +52,11 @@ def explain(error: BaseException) -> tuple[str, int]:
         return _of_parser(str(error)), 2
     if isinstance(error, MisconfigurationException):
         return first_line(error), 2
-    return f"the run failed: {type(error).__name__}: {_of_worker(str(error))} (--debug shows where)", 1
+    return "", 1
+
+
+def _unknown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_of_worker(str(error))}"
 
 
 def _of_worker(text: str) -> str:

@@ -11,6 +11,7 @@ from imgcls.errors import ConfigError
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+LOCK = ".lock"
 
 _PATIENCE = 10.0  # seconds; the loader workers of a killed run hold its lock until they notice
 
@@ -54,7 +55,7 @@ def hold(folder: Path) -> FileLock:
     Raises:
         ConfigError: If another process trains there.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout:

@@ -185,7 +185,7 @@ def test_bad_trials_are_marked_and_the_search_goes_on(
     assert "a bad combination" in reasons["raise"]
     assert "train_loss is nan" in reasons["not a number"]
     assert "MemoryError" in reasons["memory"]
-    assert "failed: the run failed: ValueError: a bad combination" in capsys.readouterr().err
+    assert "failed: ValueError: a bad combination" in capsys.readouterr().err
 
 
 def test_five_failures_in_a_row_end_the_search(
@@ -195,7 +195,7 @@ def test_five_failures_in_a_row_end_the_search(
     config = write_config(tmp_path / "c.yaml", {"n_trials": 9, "search_spaces": {LR: uniform()}}, [faulty])
     code, message = fails(tune_line(config, photos, tiny_model, tmp_path), capsys)
     assert code == 1
-    assert "5 trials in a row failed, the last one: the run failed: ValueError: a bad combination" in message
+    assert "5 trials in a row failed, the last one: ValueError: a bad combination" in message
     assert states(tmp_path / "run/tune") == ["FAIL"] * 5
 
 

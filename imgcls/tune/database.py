@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from filelock import FileLock
@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from imgcls.errors import ConfigError, RunError, first_line
+from imgcls.run_folder import LOCK
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _ATTEMPTS = 5  # to make the tables, which several workers may try at once
 
 _TURNS = Table("imgcls_turns", MetaData(), Column("study_id", Integer, primary_key=True, autoincrement=False))
 
+Result = TypeVar("Result")
 Requeue = Callable[[optuna.Study, FrozenTrial], None]
 
 
@@ -46,8 +48,9 @@ def open_storage(url: str | None, folder: Path, requeue: Requeue) -> RDBStorage:
     """
     if url is None:
         path = folder / "study.db"
-        _use_write_ahead_log(path)
-        return _open(f"sqlite:///{path}", {"connect_args": {"timeout": BUSY_TIMEOUT}}, requeue)
+        with FileLock(folder / LOCK):  # two workers that start at once would both make the tables
+            _use_write_ahead_log(path)
+            return _open(f"sqlite:///{path}", {"connect_args": {"timeout": BUSY_TIMEOUT}}, requeue)
     try:
         make_url(url)
     except SQLAlchemyError as error:
@@ -68,28 +71,36 @@ def _use_write_ahead_log(path: Path) -> None:
 
 
 def _open(url: str, engine_kwargs: dict[str, Any], requeue: Requeue) -> RDBStorage:
-    for attempt in range(_ATTEMPTS):
-        try:
-            return RDBStorage(
+    try:
+        return _insist(
+            lambda: RDBStorage(
                 url,
                 engine_kwargs,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=_GRACE,
                 heartbeat_stale_trial_callback=requeue,
             )
-        except ImportError as error:
-            raise ConfigError(f"optuna.storage: {first_line(error)}") from error
-        except DBAPIError as error:
-            if attempt == _ATTEMPTS - 1:
-                raise RunError(f"optuna.storage: {first_line(error)}") from error
+        )
+    except DBAPIError as error:
+        raise RunError(f"optuna.storage: {first_line(error)}") from error
+    except (ImportError, SQLAlchemyError) as error:
+        raise ConfigError(f"optuna.storage: {first_line(error)}") from error
+
+
+def _insist(action: Callable[[], Result]) -> Result:
+    """Do what fails where another worker does the same at the same moment."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return action()
+        except DBAPIError:
             time.sleep(0.5)
-    raise AssertionError
+    return action()
 
 
 def turn_of(storage: RDBStorage, study_id: int, folder: Path) -> Callable[[], AbstractContextManager[Any]]:
     """Return what lets one worker at a time through: a lock file beside SQLite, a row's lock in a server."""
     if storage.engine.dialect.name == "sqlite":
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / LOCK)
         return lambda: lock
     _make_row(storage, study_id)
     row = select(_TURNS).where(_TURNS.c.study_id == study_id).with_for_update()
@@ -104,18 +115,12 @@ def turn_of(storage: RDBStorage, study_id: int, folder: Path) -> Callable[[], Ab
 
 
 def _make_row(storage: RDBStorage, study_id: int) -> None:
-    for _ in range(_ATTEMPTS):
-        try:
-            _TURNS.create(storage.engine, checkfirst=True)
-            with storage.engine.begin() as connection:
-                connection.execute(insert(_TURNS).values(study_id=study_id))
-            return
-        except DBAPIError as error:  # another worker is making the table, or has made the row
-            if isinstance(error, IntegrityError) and storage.engine.dialect.has_table(
-                storage.engine.connect(), _TURNS.name
-            ):
-                return
-            time.sleep(0.1)
+    _insist(lambda: _TURNS.create(storage.engine, checkfirst=True))
+    try:
+        with storage.engine.begin() as connection:
+            connection.execute(insert(_TURNS).values(study_id=study_id))
+    except IntegrityError:
+        log.debug("another worker has made the row")
 
 
 @contextmanager

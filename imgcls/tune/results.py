@@ -106,6 +106,7 @@ class Results:
             **dict(zip(self.metrics, values, strict=True)),
             "epochs": len(trial.intermediate_values),
             "best_epoch": trial.user_attrs.get(BEST_EPOCH),
+            "start": trial.datetime_start,
             "seconds": seconds,
             **drawn,
             "reason": trial.user_attrs.get(REASON, "killed" if trial.state == TrialState.FAIL else ""),
@@ -136,10 +137,11 @@ class Results:
         names = _short_names([item.key for item in self.study.space.dimensions])
         full = dict(zip(self.study.space.distributions, names, strict=True))
         study = optuna.create_study(directions=self.study.study.directions)
-        for trial in self.study.complete:
+        for trial in self.study.trials:  # all of them, so that the numbers are the same
             study.add_trial(
                 optuna.create_trial(
-                    values=trial.values,
+                    state=trial.state if trial.state.is_finished() else TrialState.FAIL,
+                    values=trial.values if trial.state == TrialState.COMPLETE else None,
                     params={full[key]: value for key, value in trial.params.items()},
                     distributions={full[key]: value for key, value in trial.distributions.items()},
                 )

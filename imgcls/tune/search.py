@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from imgcls.checkpoint import is_intact
 from imgcls.config import Direction, Fidelity, OptunaConfig
 from imgcls.errors import ConfigError, RunError
-from imgcls.explain import explain
+from imgcls.explain import reason
 from imgcls.run_folder import CHECKPOINTS, LAST
 from imgcls.tune.reporter import Reporter
 from imgcls.tune.results import Results
@@ -82,7 +82,7 @@ def check_values(space: Space, base: Config, check: Callable[[Config], None]) ->
             try:
                 check(with_values(base, {dimension.key: value}))
             except Exception as error:
-                raise ConfigError(f"optuna.search_spaces.{dimension.key}: {value!r}: {explain(error)[0]}") from error
+                raise ConfigError(f"optuna.search_spaces.{dimension.key}: {value!r}: {reason(error)}") from error
 
 
 class Worker:
@@ -119,7 +119,7 @@ class Worker:
                     break
         except StorageInternalError as error:
             raise RunError(
-                f"the database of the study cannot be used: {explain(error.__cause__ or error)[0]}; what is done is "
+                f"the database of the study cannot be used: {reason(error.__cause__ or error)}; what is done is "
                 "kept, and the same command goes on"
             ) from error
 
@@ -138,7 +138,7 @@ class Worker:
             log.info("trial %d is interrupted; the same command goes on with it", number)
             raise
         except Exception as error:
-            self._record(claim, TrialState.FAIL, explain(error)[0])
+            self._record(claim, TrialState.FAIL, reason(error))
         else:
             claim.trial.set_user_attr(BEST_EPOCH, row["epoch"] + 1)
             self._record(claim, TrialState.COMPLETE, "", values)
@@ -185,12 +185,12 @@ class Worker:
             raise optuna.TrialPruned(f"the screen: {metric} {trial.user_attrs[_SCREEN]:.4f}")
 
     def _record(self, claim: Claim, state: TrialState, text: str, values: Sequence[float] | None = None) -> None:
-        reason = text if state == TrialState.FAIL else ""
-        self.study.finish(claim, state, values, reason)
+        failed = state == TrialState.FAIL
+        self.study.finish(claim, state, values, text if failed else "")
         self.results.write()
         shown = [f"{name} {value:.4f}" for name, value in zip(self.task.metrics, values or [], strict=False)]
-        log.info("trial %d %s", claim.trial.number, f"failed: {text}" if reason else text or ", ".join(shown))
-        self.failures = [*self.failures, text] if reason else []
+        log.info("trial %d %s", claim.trial.number, f"failed: {text}" if failed else text or ", ".join(shown))
+        self.failures = [*self.failures, text] if failed else []
         if len(self.failures) == _FAILURES:
             raise RunError(
                 f"{_FAILURES} trials in a row failed, the last one: {text}; see {claim.folder / 'log.txt'}, mend "

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imgcls.config import Direction, OptunaConfig
 from imgcls.errors import ConfigError
-from imgcls.run_folder import hold
+from imgcls.run_folder import LOCK, hold
 from imgcls.tune.database import HEARTBEAT, open_storage, patiently, turn_of
 from imgcls.tune.samplers import DistinctSampler, make_pruner, make_sampler
 from imgcls.tune.space import Space, identity
@@ -259,7 +259,7 @@ def _is_dead(trial: FrozenTrial) -> bool:
     if trial.user_attrs["host"] != socket.gethostname() or not folder.is_dir():
         return False
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             return True
     except Timeout:
         return False
