@@ -28,6 +28,7 @@ from imgcls.splits import (
     labels_of,
     recorded_hold_out,
     refuse_empty,
+    refuse_trained,
     repeated_hold_out,
 )
 
@@ -225,25 +226,38 @@ class ImageDataModule(pl.LightningDataModule):
         return self._splits[name]
 
     def _make_splits(self, name: str) -> dict[str, Split]:
-        data = self.datasets[name]
         if name == "predict":
-            images = _given(data, name)
+            images = _given(self.datasets[name], name)
             refuse_empty(images, name)
             return {name: Split(images, labels=None)}
-        joined = self.train_on_validation and self._stage == "fit"
-        if name == "test" or (name == "validation" and data is not None and not joined):
+        if name == "test":
             return {name: self._whole(name)}
-        whole = self._joined() if joined else self._whole("train")
-        if self._recorded_split is not None and self._stage == "fit":
-            check_unchanged(whole, self._recorded_split, self._recorded_labels)
-        if joined:
+        fitting, given = self._stage == "fit", self.datasets["validation"] is not None
+        if fitting and self.train_on_validation:
+            whole = self._unchanged(self._joined())
             return {"train": whole, "validation": whole.empty()}
-        return {"train": whole} if self.datasets["validation"] is not None else self._hold_out(whole)
+        if name == "validation" and given:
+            return {name: self._given_validation()}
+        whole = self._unchanged(self._whole("train")) if fitting else self._whole("train")
+        return {"train": whole} if given else self._hold_out(whole)
 
     def _joined(self) -> Split:
-        given = [self.datasets[name] for name in ("train", "validation")]
-        data = JoinedDataset([_given(given[0], "train"), *(item for item in given[1:] if item is not None)])
+        parts = [_given(self.datasets["train"], "train")]
+        if self.datasets["validation"] is not None:
+            parts.append(self.datasets["validation"])
+        data = JoinedDataset(parts)
         return Split(data, labels_of(data, self.class_names, "train + validation"))
+
+    def _given_validation(self) -> Split:
+        split = self._whole("validation")
+        if self._recorded_split is not None and not self._recorded_split["validation"]:
+            refuse_trained(split, self._recorded_split)
+        return split
+
+    def _unchanged(self, whole: Split) -> Split:
+        if self._recorded_split is not None:
+            check_unchanged(whole, self._recorded_split, self._recorded_labels)
+        return whole
 
     def _hold_out(self, whole: Split) -> dict[str, Split]:
         share, seed, recorded = self.validation_split, self.split_seed, self._recorded_split

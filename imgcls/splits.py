@@ -163,8 +163,12 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
     """Divide a split as a checkpoint recorded it, by content; an image that was trained on stays in train.
 
     Raises:
-        ConfigError: If a held-out sample of the record is gone.
+        ConfigError: If a held-out sample of the record is gone, or nothing was held out.
     """
+    if not recorded["validation"]:
+        raise ConfigError(
+            "validation: the checkpoint's run held no image out; give --data.dataset_classes.validation FOLDER"
+        )
     fingerprints = whole.fingerprints()
     trained = set(recorded["train"])
     held_out = Counter(content for content in recorded["validation"] if content not in trained)
@@ -175,6 +179,21 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
             "or changed; give --data.dataset_classes.validation FOLDER"
         )
     return _divide(whole, _first_of(fingerprints, held_out))
+
+
+def refuse_trained(split: Split, recorded: dict[str, list[str]]) -> None:
+    """Refuse to validate on images that a checkpoint was trained on.
+
+    Raises:
+        ConfigError: Counts them.
+    """
+    trained = set(recorded["train"])
+    found = sum(content in trained for content in split.fingerprints())
+    if found:
+        raise ConfigError(
+            f"validation: the checkpoint was trained on {found} of these {len(split)} images; give others: "
+            "--data.dataset_classes.validation FOLDER"
+        )
 
 
 def check_unchanged(whole: Split, recorded: dict[str, list[str]], labels: dict[str, list[str]] | None = None) -> None:

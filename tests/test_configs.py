@@ -11,7 +11,8 @@ import yaml
 from imgcls.entry import main
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
+SEARCH = ROOT / "configs/search.yaml"  # a second one, beside another
+CONFIGS = sorted({*ROOT.glob("configs/*.yaml")} - {SEARCH})
 
 
 def test_quickstart_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,6 +22,18 @@ def test_quickstart_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     )
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     assert pd.read_csv(folder / "metrics.csv")["validation_accuracy"].max() > 0.95
+
+
+def test_search_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--optuna.n_trials=2"]
+    configs = ["--config", "configs/quickstart.yaml", "--config", str(SEARCH)]
+    main(["tune", *configs, *short, f"--experiment.output_dir={tmp_path}"])
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert folder == tmp_path / "digits/tune"
+    lr = pd.read_csv(folder / "trials.csv")["model.init_args.optimizer_config.lr"]
+    assert len(lr) == 2
+    assert lr.between(1e-5, 1e-3).all()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

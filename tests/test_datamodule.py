@@ -17,12 +17,14 @@ from torch.utils.data import DataLoader
 
 from imgcls.batch import Batch, Normalization, Preprocessing
 from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule, available_cores
+from imgcls.entry import main
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 from imgcls.samples import FolderImageDataset, ImageDataset, PathListDataset
 from imgcls.sampling import KeyedSampler
 from imgcls.specs import Spec
 from tests.conftest import write_class_folders
+from tests.runs import arguments, fails
 
 RESIZE: Spec = {"class_path": "Resize", "init_args": {"height": 16, "width": 20}}
 FLIPS: list[Spec] = [{"class_path": "HorizontalFlip", "init_args": {"p": 0.5}}, {"class_path": "ColorJitter"}]
@@ -449,3 +451,21 @@ def test_a_batch_of_several_sizes_says_what_to_do(photos: Path) -> None:
         ConfigError, match=r"augmentations\.train: one batch holds images of .*; end the list with a Resize"
     ):
         batches(loader)
+
+
+def test_train_on_validation_joins_the_two_folders(
+    photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    more = [f"--data.dataset_classes.validation={test_photos}", "--data.train_on_validation=true"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, "--trainer.limit_val_batches=0")])
+    table = pd.read_csv(tmp_path / "run/version_0/splits.csv")
+    assert table["split"].value_counts().to_dict() == {"train": 78}
+    assert set(table["path"]) == {str(path) for folder in (photos, test_photos) for path in folder.rglob("*.png")}
+
+
+def test_train_on_validation_leaves_nothing_to_validate(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--data.train_on_validation=true")], capsys)
+    assert code == 2
+    assert "data.init_args.train_on_validation: true leaves nothing to validate" in message

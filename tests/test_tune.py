@@ -9,12 +9,13 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+import torch
 import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.entry import main
-from tests.runs import arguments, fails, load, program
+from tests.runs import arguments, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
 PATIENCE = "trainer.callbacks.0.init_args.patience"
@@ -333,16 +334,27 @@ def test_several_metrics_give_a_front(
     assert (folder / "history-validation_loss.png").exists()
 
 
-def test_retrain_uses_all_labelled_images(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_retrain_uses_all_labelled_images(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     section = {"n_trials": 2, "search_spaces": {LR: uniform()}, "retrain": True}
     config = write_config(tmp_path / "c.yaml", section, [STOPPING])
     main(tune_line(config, photos, tiny_model, tmp_path))
-    folder = tmp_path / "run/tune/retrained"
+    [folder] = (tmp_path / "run/tune").glob("retrained_*")
     assert pd.read_csv(folder / "splits.csv")["split"].value_counts().to_dict() == {"train": 60}
     best_epoch = load(tmp_path / "run/tune/best.ckpt")["epoch"]
-    assert load(folder / "checkpoints/last.ckpt")["epoch"] == best_epoch
-    main(["predict", f"--ckpt_path={folder / 'checkpoints/last.ckpt'}", f"--images={photos / 'red'}"])
+    last = folder / "checkpoints/last.ckpt"
+    assert load(last)["epoch"] == best_epoch
+    main(["predict", f"--ckpt_path={last}", f"--images={photos / 'red'}"])
     assert len(pd.read_csv(folder / "predictions.csv")) == 20
+    code, message = fails(["validate", f"--ckpt_path={last}"], capsys)
+    assert (code, "the checkpoint's run held no image out" in message) == (2, True)
+    others = f"--data.dataset_classes.validation={photos}"
+    code, message = fails(["validate", f"--ckpt_path={last}", others], capsys)
+    assert (code, "the checkpoint was trained on 60 of these 60 images" in message) == (2, True)
+    before = weights(last)
+    main(tune_line(config, photos, tiny_model, tmp_path))  # nothing is left to do
+    assert all(torch.equal(value, before[name]) for name, value in weights(last).items())
 
 
 def test_screen_ends_bad_trials_early(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

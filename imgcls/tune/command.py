@@ -12,12 +12,15 @@ from typing import Any
 import optuna
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
+from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
 from imgcls.defaults import Watched, shown_callbacks, watch
 from imgcls.errors import ConfigError, RunError
 from imgcls.report import print_table
+from imgcls.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.trainer import as_list, check_options
 from imgcls.tune.results import Results
 from imgcls.tune.search import Fit, Task, Worker, check_values
@@ -94,17 +97,22 @@ class Tune:
         print(study.folder)
 
     def _retrain(self, study: SharedStudy) -> None:
-        """Fit the best once more, on train and validation."""
-        folder = study.folder / RETRAINED
+        """Fit the best once more, on train and validation; a fit that was killed goes on."""
         best = study.best
-        if best is None or (folder / "config.yaml").exists():
-            return
-        config = yaml.safe_load((study.folder / "best.yaml").read_text(encoding="utf-8"))
+        assert best is not None  # noqa: S101 - for mypy
+        folder = study.folder / f"{RETRAINED}_{best.number:04d}"
+        folder.mkdir(exist_ok=True)
         epochs = best.user_attrs[BEST_EPOCH]
-        log.info("retrain: on train + validation, for %d epochs", epochs)
-        folder.mkdir()
-        self.task.fit(_unmonitored(config, epochs), folder, [])
-        log.info("retrained: %s", folder / "checkpoints" / "last.ckpt")
+        config = yaml.safe_load((study.folder / "best.yaml").read_text(encoding="utf-8"))
+        last = folder / CHECKPOINTS / LAST
+        try:
+            with FileLock(folder / LOCK, timeout=0):
+                log.info("retrain: trial %d on train + validation, for %d epochs", best.number, epochs)
+                start = {"ckpt_path": str(last) if is_intact(last) else None}
+                self.task.fit(_unmonitored(config, epochs) | start, folder, [])
+                log.info("retrained: %s", last)
+        except Timeout:
+            log.info("retrain: another worker does it")
 
     def _base(self) -> Config:
         """The configuration that all trials share."""
@@ -181,7 +189,7 @@ def _run_workers(count: int, arguments: list[str]) -> None:
         if code:
             log.warning("worker %d ended with code %d", number, code)
     if all(codes):
-        raise SystemExit(codes[0]) if codes[0] > 0 else RunError("no worker ended well")
+        raise SystemExit(max(codes)) if max(codes) > 0 else RunError("all workers were killed")
 
 
 def _start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":

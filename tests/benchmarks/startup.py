@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 ROUNDS = 5
+CONFIGS = Path("configs").resolve()
+QUICKSTART = str(CONFIGS / "quickstart.yaml")
+MODEL = f"--model.model_name={CONFIGS / 'tiny-resnet'}"
 HEADS = {
     "--help": [],
     "--version": [],
@@ -17,8 +20,13 @@ HEADS = {
     "an unknown key of a class": ["fit", "--config", "key.yaml"],
     "an unknown option": ["fit", "--model.init_args.optimizer_config.lrr", "1"],
     "a wrong value (real parser)": ["fit", "--model.init_args.optimizer_config.lr", "abc"],
+    "tune: a misspelt key": ["tune", "--config", QUICKSTART, "--config", "search.yaml", MODEL],
+    "tune: a misspelt metric": ["tune", "--config", QUICKSTART, "--config", "metric.yaml", MODEL],
 }
+SPACE = "{distribution: uniform, low: 1e-5, high: 1e-3}"
 FILES = {
+    "search.yaml": f"optuna: {{search_spaces: {{model.init_args.optimizer_config.lrr: {SPACE}}}}}\n",
+    "metric.yaml": f"optuna: {{metric: accuracy, search_spaces: {{model.init_args.optimizer_config.lr: {SPACE}}}}}\n",
     "broken.yaml": "a: [1\n",
     "section.yaml": "modle:\n  model_name: x\n",
     "key.yaml": "model:\n  init_args: {model_nam: x}\n",
@@ -28,7 +36,7 @@ FILES = {
 def best_time(line: list[str], folder: str) -> tuple[float, bool]:
     """Shortest wall-clock time of several runs in seconds, and whether a traceback was printed."""
     times = []
-    for _ in range(ROUNDS if "abc" not in line else 2):
+    for _ in range(ROUNDS if "abc" not in line and line[:1] != ["tune"] else 2):
         start = time.perf_counter()
         result = subprocess.run([sys.executable, "-m", "imgcls", *line], cwd=folder, capture_output=True, text=True)
         times.append(time.perf_counter() - start)
