@@ -16,10 +16,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from imgcls.arguments import EVALUATIONS, asks_for_help, checkpoint_argument, config_files, join_images
 from imgcls.classifier import ImageClassifier
-from imgcls.commands import Command, Evaluation, Fit, Parts, Prediction, Trial
+from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
 from imgcls.datamodule import ImageDataModule
 from imgcls.errors import ConfigError
+from imgcls.fitting import Fit, Trial
 from imgcls.hub import load_config
 from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best

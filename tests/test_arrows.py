@@ -89,6 +89,7 @@ ARROWS: dict[str, set[str]] = {
         "start",
         "trainer",
     },
+    "fitting": {"callbacks", "commands", "defaults", "errors", "run_folder", "start", "trainer"},
     "cli": {
         "arguments",
         "classifier",
@@ -96,6 +97,7 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "datamodule",
         "errors",
+        "fitting",
         "hub",
         "recover",
         "run_folder",

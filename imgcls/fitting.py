@@ -1,0 +1,183 @@
+"""The command fit: what a run starts from, its folder and callbacks, training, and the evaluation of its best epoch."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+from imgcls.callbacks.history import History
+from imgcls.callbacks.run_files import RunFiles
+from imgcls.callbacks.saver import CheckpointSaver
+from imgcls.commands import Command, Parts
+from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
+from imgcls.errors import ConfigError
+from imgcls.run_folder import hold, new_run_folder
+from imgcls.start import check_same_model, find_start, finished
+from imgcls.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trial:
+    """A fit that is part of a search: it has a folder of its own, tests nothing and prints no results.
+
+    Args:
+        folder: The run folder, which nobody else uses; it may hold a checkpoint to go on from.
+        callbacks: Callbacks of the search; they come last, and see what the others have logged.
+    """
+
+    folder: Path
+    callbacks: Sequence[Callback] = field(default_factory=list)
+
+
+class Fit(Command):
+    """Train; then evaluate the best checkpoint.
+
+    Args:
+        parts: The configuration and what is made of it.
+        trial: Set within a search.
+    """
+
+    def __init__(self, parts: Parts, trial: Trial | None = None) -> None:
+        options = parts.options | {"precision": choose_precision(parts.options)}
+        check_options(options, "fit")
+        self.trial = trial
+        self.weights_only = parts.experiment.only_weights_load
+        super().__init__(parts, find_start(parts.section["ckpt_path"], parts.runs_folder, self.weights_only))
+        self._meet()
+        callbacks, self.watched = self._callbacks()
+        self._check_end()
+        self.folder = self._folder()
+        self.lock: FileLock | None = None
+        if self.folder is not None and trial is None and is_first_process():
+            self.lock = hold(self.folder)
+        self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
+
+    def _meet(self) -> None:
+        """Give the model the classes of the data, or both those of the run that goes on."""
+        start, record = self.start, None
+        if start is not None:
+            check_same_model(start, self.model.model_name)
+            record = start.record
+            if not self.weights_only:
+                self.data.class_names = list(record["class_names"])
+        self.data.setup("fit")
+        self.model.build(self.data.class_names, record)
+        if start is not None and self.weights_only:
+            self.model.load_weights(start.content["state_dict"])
+        elif start is not None:
+            self.model.check_weights(start.content["state_dict"])
+
+    def _callbacks(self) -> tuple[list[Callback], Watched]:
+        options, experiment = self.parts.options, self.parts.experiment
+        callbacks = as_list(options["callbacks"])
+        if experiment.default_callbacks:
+            callbacks = shown_callbacks(callbacks, options)
+        watched = watch(callbacks, options, self.data.class_names, experiment.monitor)
+        if experiment.default_callbacks:
+            callbacks += early_stopping(callbacks, watched)
+        if self.trial is not None:
+            callbacks = [item for item in callbacks if not isinstance(item, ProgressBar)]  # the search has its own line
+        return callbacks, watched
+
+    def _with_files(self, callbacks: list[Callback]) -> list[Callback]:
+        """Add the callbacks that write into the run folder."""
+        wanted = self.parts.experiment.default_callbacks or any(isinstance(item, Checkpoint) for item in callbacks)
+        keeps = wanted and self.parts.options["enable_checkpointing"] is not False
+        found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
+        if self.trial is not None:
+            found += self.trial.callbacks
+        if self.folder is None:
+            return found
+        return [RunFiles(self.folder, yaml.safe_dump(self.parts.saved, sort_keys=False)), *found]
+
+    def _check_end(self) -> None:
+        """Say that the run is at its end already; refuse a new one that would begin there."""
+        reason = finished(self.start, self.parts.options) if self.start and not self.weights_only else ""
+        in_place = self.trial is not None or (self.start is not None and self.start.run_folder is not None)
+        if reason and not in_place:
+            raise ConfigError(reason)
+        if reason:
+            log.info("%s", reason)
+
+    def _folder(self) -> Path | None:
+        """Go on in the folder of the run, or make a new one."""
+        if self.parts.options["fast_dev_run"]:
+            return None
+        if self.trial is not None:
+            return self.trial.folder
+        if self.start is not None and self.start.run_folder is not None:
+            return self.start.run_folder
+        if not is_first_process():
+            return self.parts.runs_folder  # the first process makes the folder, and tells the others in fit
+        return new_run_folder(self.parts.runs_folder)
+
+    def run(self) -> None:
+        """Train, evaluate and report."""
+        try:
+            self._train()
+            if self.folder is not None and self.trial is None:
+                self.show(self._evaluate_best())
+                _print_once(self.folder)
+        except (KeyboardInterrupt, SystemExit):
+            if self.trial is None and self.saver is not None and self.saver.last.exists():
+                log.info("stopped; the same command with --ckpt_path last goes on after the last whole epoch")
+            raise
+        finally:
+            if self.lock is not None:
+                self.lock.release()
+
+    def _train(self) -> None:
+        goes_on: dict[str, Any] = {}
+        if self.start is not None and not self.weights_only:
+            goes_on = {"ckpt_path": self.start.path, "weights_only": True}
+        self.trainer.fit(self.model, datamodule=self.data, **goes_on)
+        self.stop_if_terminated()
+
+    @property
+    def saver(self) -> CheckpointSaver | None:
+        """The callback that keeps best.ckpt and last.ckpt."""
+        return next((item for item in self.trainer.checkpoint_callbacks if isinstance(item, CheckpointSaver)), None)
+
+    @property
+    def best_row(self) -> dict[str, Any] | None:
+        """The values of the best epoch, ``epoch`` among them; None where the deciding value was never a number."""
+        if self.saver is None or self.saver.best_epoch is None:
+            return None
+        [history] = [item for item in self.trainer.callbacks if isinstance(item, History)]  # type: ignore[attr-defined]
+        return next(row for row in history.rows if row["epoch"] == self.saver.best_epoch)
+
+    def _evaluate_best(self) -> dict[str, dict[str, float]]:
+        path = self._best_checkpoint()
+        results = {}
+        if self.trainer.limit_val_batches:
+            results["validation"] = self.evaluate("validation", path)
+        if self.data.has_test:
+            results["test"] = self.evaluate("test", path)
+        return results
+
+    def _best_checkpoint(self) -> Path | None:
+        saver = self.saver
+        if saver is None:
+            log.info("no checkpoint is kept, as configured; the last weights are evaluated")
+            return None
+        if saver.monitor is None:
+            log.info("no validated value tells which epoch is best: the last one is evaluated")
+        elif saver.best_epoch is None:
+            log.info("no best epoch: no finite %s was logged; the last one is evaluated", saver.monitor)
+        else:
+            log.info("best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
+        path: Path = self.trainer.strategy.broadcast(saver.best if saver.best.exists() else saver.last)
+        return path
+
+
+@rank_zero_only
+def _print_once(line: object) -> None:
+    print(line)
