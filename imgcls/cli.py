@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from imgcls.hub import load_config
 from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best
 from imgcls.start import Start, check_same_model, open_start
-from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer
+from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,10 @@ class ImgclsCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         seed = self.section["seed_everything"]
-        if seed is False or (seed is not True and not 0 <= (seed or 0) <= _LARGEST_SEED):
+        if seed is True:
+            self.section["seed_everything"] = seed = secrets.randbelow(_LARGEST_SEED + 1)
+            log.info("seed_everything: %d, drawn", seed)
+        if seed is False or not 0 <= (seed or 0) <= _LARGEST_SEED:
             raise ConfigError(f"seed_everything: {seed}; a number from 0 to {_LARGEST_SEED}, or true to have one drawn")
         super()._set_seed()
 
@@ -189,6 +193,8 @@ class ImgclsCLI(LightningCLI):
         """Parse the configuration of a fit and make its classes; the real parser refuses what is wrong."""
         parsed = self.parser.parse_object({"subcommand": "fit", "fit": config})
         made = self.parser.instantiate_classes(parsed)["fit"]
+        check_options(dict(made["trainer"]), "fit")
+        made["data"].check_augmentations()
         load_config(made["model"].model_name)
 
 

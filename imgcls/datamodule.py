@@ -211,6 +211,15 @@ class ImageDataModule(pl.LightningDataModule):
         used = {id(data): data for data in self.datasets.values() if data is not None}
         return [{"path": path, "reason": rule} for data in used.values() for path, rule in data.ignored.items()]
 
+    def check_augmentations(self) -> None:
+        """Build the items of the lists.
+
+        Raises:
+            ConfigError: Names the item that cannot be built.
+        """
+        for stage, specs in vars(self.augmentations).items():
+            Pipeline(specs or [], f"{_KEY}.augmentations.{stage}")
+
     def eval_specs(self) -> list[Spec]:
         """The evaluation steps as plain values, the model's own where the configuration has none."""
         if self.augmentations.eval is not None:

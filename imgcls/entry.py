@@ -29,9 +29,17 @@ def main(args: list[str] | None = None) -> None:
         print(f"imgcls: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     _share_cores()
+    _find_modules_here()
     from imgcls.program import run  # takes seconds: torch, Lightning, transformers
 
     run(arguments, debug="--debug" in given)
+
+
+def _find_modules_here() -> None:
+    """Let a configuration name classes of modules in the working directory; installed packages come first."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def _share_cores() -> None:

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130  # exit code after Ctrl-C
+TERMINATED = 143  # exit code after SIGTERM
+
 _FEW = 20  # names that a message may list
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import yaml
 from filelock import FileLock
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from imgcls.callbacks.history import History
@@ -53,7 +54,7 @@ class Fit(Command):
         super().__init__(parts, find_start(parts.section["ckpt_path"], parts.runs_folder, self.weights_only))
         self._meet()
         callbacks, self.watched = self._callbacks()
-        self._check_end()
+        self.done = self._is_done()
         self.folder = self._folder()
         self.lock: FileLock | None = None
         if self.folder is not None and trial is None and is_first_process():
@@ -90,22 +91,28 @@ class Fit(Command):
     def _with_files(self, callbacks: list[Callback]) -> list[Callback]:
         """Add the callbacks that write into the run folder."""
         wanted = self.parts.experiment.default_callbacks or any(isinstance(item, Checkpoint) for item in callbacks)
-        keeps = wanted and self.parts.options["enable_checkpointing"] is not False
+        if self.trial is not None:
+            for saver in (item for item in callbacks if isinstance(item, ModelCheckpoint)):
+                saver.dirpath = None  # a folder of its own, too
+        keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
         found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
         if self.trial is not None:
             found += self.trial.callbacks
+        if self.done:
+            found.append(_StandStill())
         if self.folder is None:
             return found
         return [RunFiles(self.folder, yaml.safe_dump(self.parts.saved, sort_keys=False)), *found]
 
-    def _check_end(self) -> None:
-        """Say that the run is at its end already; refuse a new one that would begin there."""
+    def _is_done(self) -> bool:
+        """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
         reason = finished(self.start, self.parts.options) if self.start and not self.weights_only else ""
         in_place = self.trial is not None or (self.start is not None and self.start.run_folder is not None)
         if reason and not in_place:
             raise ConfigError(reason)
         if reason:
             log.info("%s", reason)
+        return bool(reason)
 
     def _folder(self) -> Path | None:
         """Go on in the folder of the run, or make a new one."""
@@ -176,6 +183,14 @@ class Fit(Command):
             log.info("best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
         path: Path = self.trainer.strategy.broadcast(saver.best if saver.best.exists() else saver.last)
         return path
+
+
+class _StandStill(Callback):
+    """Lets a run that is at its end read its checkpoint and train no further."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop."""
+        trainer.should_stop = True
 
 
 @rank_zero_only

@@ -107,8 +107,13 @@ def make_scheduler(
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)  # type: ignore[no-any-return]
 
 
+_NEEDED = ("lr", "weight_decay", "warmup_epochs")  # no null, which the parser lets through from a file
+
+
 def _check_values(config: OptimizerConfig | SchedulerConfig, section: str) -> None:
     for name, value in asdict(config).items():
+        if value is None and name in _NEEDED:
+            raise ConfigError(f"model.init_args.{section}.{name}: null; give a number")
         if value is None or name not in _VALUES:
             continue
         fits, rule = _VALUES[name]

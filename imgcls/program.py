@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from imgcls.cli import ImgclsCLI
+from imgcls.errors import INTERRUPTED, TERMINATED
 from imgcls.explain import explain
 from imgcls.quiet import quieten
 from imgcls.trainer import is_first_process
-
-INTERRUPTED = 130  # by Ctrl-C
-TERMINATED = 143  # by SIGTERM
 
 
 def run(arguments: list[str], debug: bool = False) -> None:

@@ -92,4 +92,10 @@ def finished(start: Start, options: dict[str, Any]) -> str:
     for done, key in ((epochs, "max_epochs"), (steps, "max_steps")):
         if options[key] is not None and 0 <= options[key] <= done:
             return f"{start.path} is trained to {done} of trainer.{key}: {options[key]}; raise it to go on"
+    for name, state in (start.content.get("callbacks") or {}).items():
+        if name.startswith("EarlyStopping") and state["wait_count"] >= state["patience"]:
+            return (
+                f"{start.path} was stopped early after {epochs} epochs; --experiment.only_weights_load true begins a "
+                "new run from it"
+            )
     return ""

@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "precheck": {"arguments", "errors"},
     "entry": {"errors", "precheck", "program"},
     "explain": {"errors"},
-    "program": {"cli", "explain", "quiet", "trainer"},
+    "program": {"cli", "errors", "explain", "quiet", "trainer"},
     "answers": {"arguments", "callbacks", "cli", "samples"},
     "start": {"checkpoint", "errors", "run_folder"},
     "tune": {

@@ -2,10 +2,14 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from filelock import FileLock
 
 from imgcls.entry import main
@@ -233,3 +237,50 @@ def test_weights_alone_are_no_run_to_go_on_with(
     assert (code, "holds weights alone; add --experiment.only_weights_load true" in message) == (2, True)
     main([*line, f"--ckpt_path={weights}", "--experiment.only_weights_load=true"])
     assert "loaded" in capsys.readouterr().err
+
+
+def test_early_stopped_run_is_at_its_end(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = (
+        "{class_path: lightning.pytorch.callbacks.EarlyStopping, "
+        "init_args: {monitor: validation_loss, patience: 1, min_delta: 1000}}"
+    )
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=9")]
+    main([*line, f"--trainer.callbacks=[{stopping}]"])
+    folder = tmp_path / "run/version_0"
+    before, figures = (folder / "metrics.csv").read_text(), values_in(capsys.readouterr().out)
+    assert len(before.splitlines()) == 3
+    main([*line, f"--trainer.callbacks=[{stopping}]", "--ckpt_path=last"])
+    output = capsys.readouterr()
+    assert "last.ckpt was stopped early after 2 epochs" in output.err
+    assert values_in(output.out) == figures
+    assert (folder / "metrics.csv").read_text() == before
+
+
+def test_drawn_seeds_differ_and_are_written_down(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--seed_everything=true")]
+    main(line)
+    main(line)
+    seeds = [yaml.safe_load((tmp_path / f"run/version_{n}/config.yaml").read_text())["seed_everything"] for n in (0, 1)]
+    assert all(isinstance(seed, int) for seed in seeds)
+    assert seeds[0] != seeds[1]
+
+
+def test_classes_of_the_working_directory_are_found(tiny_model: Path, tmp_path: Path) -> None:
+    """By the installed program, which does not look there by itself."""
+    shutil.copy(Path(__file__).with_name("own.py"), tmp_path / "mine.py")
+    line = [item for item in arguments(Path("unused"), tiny_model, tmp_path) if "dataset_classes" not in item]
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("imgcls"),
+            "fit",
+            *line,
+            "--data.dataset_classes.train={class_path: mine.Squares}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -14,11 +14,17 @@ import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from imgcls.config import SearchSpace
 from imgcls.entry import main
+from imgcls.tune.space import Space, short_names, shown
 from tests.runs import arguments, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
 PATIENCE = "trainer.callbacks.0.init_args.patience"
+FLIPS = (
+    "[{class_path: albumentations.Resize, init_args: {height: 32, width: 32}}, "
+    "{class_path: albumentations.HorizontalFlip, init_args: {p: 0.5}}]"
+)
 STOPPING = {
     "class_path": "lightning.pytorch.callbacks.EarlyStopping",
     "init_args": {"monitor": "validation_f1_score", "mode": "max"},
@@ -211,6 +217,29 @@ def test_interrupted_trial_is_taken_up_again(photos: Path, tiny_model: Path, tmp
     assert first.params == second.params
 
 
+def test_interruptions_do_not_use_up_a_trial(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    faulty = {"class_path": "tests.killer.Faulty", "init_args": {"kind": "interrupt"}}
+    section = {"n_trials": 2, "search_spaces": {LR: uniform()}, "fidelity": {"data": 0.5}}
+    config = write_config(tmp_path / "c.yaml", section, [faulty])
+    for _ in range(5):
+        with pytest.raises(SystemExit, match="130"):
+            main(tune_line(config, photos, tiny_model, tmp_path))
+    trials = trials_of(tmp_path / "run/tune")
+    assert [trial.state.name for trial in trials] == ["FAIL"] * 5 + ["WAITING"]
+    assert len({trial.params[LR] for trial in trials}) == 1
+
+
+def test_files_of_the_best_trial_may_be_gone(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}})
+    line = tune_line(config, photos, tiny_model, tmp_path)
+    main(line)
+    shutil.rmtree(tmp_path / "run/tune/trial_0000/checkpoints")
+    main(line)
+    assert "trial 0 is the best, and its files are not here" in capsys.readouterr().err
+
+
 def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     """F37: SIGKILL in trial 3 of 8; then the same command."""
     killer = {
@@ -253,6 +282,15 @@ def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: 
         ),
         ({"trainer.callbacks.0.init_args.patience": uniform()}, "trainer.callbacks is null"),
         ({"data.init_args.batch_size": {"distribution": "int", "low": 1.5, "high": 3}}, "1.5 is no whole number"),
+        ({LR: {"distribution": "uniform", "low": 1e-3, "high": float("inf")}}, f"{LR}: high inf is no finite number"),
+        ({LR: {"distribution": "int", "low": 1, "high": 3, "step": 0}}, f"optuna.search_spaces.{LR}: "),
+        ({LR: {"distribution": "categorical", "choices": [1e-3, None]}}, f"{LR}: None: {LR}: null; give a number"),
+        (
+            {"experiment.output_dir": {"distribution": "categorical", "choices": ["a", "b"]}},
+            "is the same in all trials",
+        ),
+        ({"model.optimizer_config.lr": uniform()}, "did you mean model.init_args.optimizer_config?"),
+        ({"trainer.max_epochs": {"distribution": "int", "low": 0, "high": 2}}, "trainer.max_epochs: 0 leaves nothing"),
         ({}, "optuna.search_spaces: holds no key"),
         (
             {"model.init_args.model_name": {"distribution": "categorical", "choices": ["./nowhere"]}},
@@ -288,6 +326,8 @@ def test_wrong_space_is_refused_before_the_first_trial(
         ({"sampler": "grid"}, f"optuna.search_spaces.{LR}: sampler grid needs 'step' or 'choices'"),
         ({"fidelity": {}}, "optuna.fidelity.data: 1.0"),
         ({"storage": "nonsense"}, "optuna.storage"),
+        ({"metric": []}, "optuna.metric: an empty list"),
+        ({"fidelity": {"epochs": 2}}, "optuna.fidelity.epochs: 2; a screen takes fewer than the 2 of a fit"),
     ],
 )
 def test_wrong_option_is_refused(
@@ -303,6 +343,61 @@ def test_wrong_option_is_refused(
     assert code == 2
     assert message in text
     assert not list(tmp_path.glob("run/tune/trial_*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--trainer.devices=2", "trainer.devices: 2; a trial runs on one device"),
+        ("--trainer.num_nodes=2", "trainer.num_nodes: a trial runs on one machine"),
+        ("--trainer.fast_dev_run=true", "trainer.fast_dev_run: keeps nothing"),
+        ("--trainer.check_val_every_n_epoch=3", "trainer.check_val_every_n_epoch: 3, of 2 epochs"),
+        ("--ckpt_path=last", "ckpt_path: a search begins its trials anew"),
+    ],
+)
+def test_option_that_a_search_cannot_honour_is_refused(
+    option: str, message: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "c.yaml", {"search_spaces": {LR: uniform()}})
+    code, text = fails(tune_line(config, photos, tiny_model, tmp_path, option), capsys)
+    assert code == 2
+    assert message in text
+
+
+def test_values_of_augmentations_are_tried_first(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "data.init_args.augmentations.train.1.init_args.p"
+    config = write_config(tmp_path / "c.yaml", {"search_spaces": {key: uniform(0, 2)}})
+    code, text = fails(
+        [*tune_line(config, photos, tiny_model, tmp_path), f"--data.augmentations.train={FLIPS}"], capsys
+    )
+    assert code == 2
+    assert f"optuna.search_spaces.{key}: 2.0: data.init_args.augmentations.train[1]" in text
+
+
+def test_a_part_of_a_choice_keeps_its_own_value(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    item = "data.init_args.augmentations.train.1"
+    flip = {"class_path": "albumentations.HorizontalFlip", "init_args": {"p": 1.0}}
+    spaces = {f"{item}.init_args.p": uniform(0.2, 0.3), item: {"distribution": "categorical", "choices": [flip]}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": spaces})
+    main([*tune_line(config, photos, tiny_model, tmp_path), f"--data.augmentations.train={FLIPS}"])
+    saved = yaml.safe_load((tmp_path / "run/tune/best.yaml").read_text())["data"]["init_args"]["augmentations"]
+    [trial] = trials_of(tmp_path / "run/tune")
+    assert saved["train"][1]["init_args"]["p"] == trial.params[f"{item}.init_args.p"]
+
+
+def test_grid_of_decimals_lies_within_its_range() -> None:
+    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7, step=0.1)})
+    [grid] = (space.grids() or {}).values()
+    assert len(grid) == 7
+    assert all(space.distributions[LR]._contains(value) for value in grid)
+
+
+def test_names_and_values_are_short() -> None:
+    keys = [LR, "model.init_args.scheduler_config.name", "model.init_args.optimizer_config.name", "data.train.0"]
+    assert short_names(keys) == ["lr", "scheduler_config.name", "optimizer_config.name", "train.0"]
+    assert shown([{"class_path": "a.B", "init_args": {}}, 0.123456]) == "[B, 0.1235]"
 
 
 def test_another_search_does_not_mix_into_a_study(
@@ -368,6 +463,12 @@ def test_screen_ends_bad_trials_early(photos: Path, tiny_model: Path, tmp_path: 
         screen = pd.read_csv(folder / f"trial_{row.trial:04d}/screen/metrics.csv")
         assert screen["step"].tolist() == [3]  # one epoch of half of six batches
         assert (folder / f"trial_{row.trial:04d}/metrics.csv").exists() == (row.state == "complete")
+
+
+def test_trials_keep_what_the_search_needs(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}})
+    main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.enable_checkpointing=false"))
+    assert (tmp_path / "run/tune/best.ckpt").exists()
 
 
 def test_time_is_up(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

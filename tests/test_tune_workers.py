@@ -97,6 +97,20 @@ def test_ctrl_c_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path)
     assert sorted(states) == ["FAIL", "FAIL", "WAITING", "WAITING"]
 
 
+def test_sigterm_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    patient = {"class_path": STOPPING["class_path"], "init_args": {"monitor": "validation_loss", "patience": 9999}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}}, [patient])
+    worker = start(tune_line(config, photos, tiny_model, tmp_path, "--optuna.n_jobs=2", "--trainer.max_epochs=9999"))
+    wait_for(worker, "begins")
+    time.sleep(2)
+    worker.send_signal(signal.SIGTERM)
+    _, rest = worker.communicate()
+    assert worker.returncode == 143, rest
+    assert "Traceback" not in rest
+    states = [trial.state.name for trial in trials_of(tmp_path / "run/tune")]
+    assert states == ["FAIL", "WAITING"]
+
+
 def test_locked_database_is_waited_for(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     """F36: another process holds the database for 20 seconds."""
     config = write_config(tmp_path / "c.yaml", {"n_trials": 3, "search_spaces": {LR: uniform()}})

@@ -18,7 +18,7 @@ from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
 from imgcls.defaults import Watched, shown_callbacks, watch
-from imgcls.errors import ConfigError, RunError
+from imgcls.errors import TERMINATED, ConfigError, RunError
 from imgcls.report import print_table
 from imgcls.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.trainer import as_list, check_options
@@ -30,6 +30,8 @@ from imgcls.tune.study import BEST_EPOCH, SharedStudy
 log = logging.getLogger(__name__)
 
 FOLDER = "tune"
+_WORKER = "IMGCLS_WORKER"  # set for the processes of n_jobs
+_SECONDS_TO_END = 20.0  # that a worker has after Ctrl-C
 RETRAINED = "retrained"
 
 
@@ -53,15 +55,16 @@ class Tune:
         self.arguments = list(arguments)
         if self.config.tune is False:
             raise ConfigError("optuna.tune: false, and the command is tune; remove the key, or set it to true")
-        if parts.section["ckpt_path"] is not None:
-            raise ConfigError("ckpt_path: a search begins its trials anew, and goes on by itself; leave it out")
         # from the plain values: within the parsed section, choices that name a class are made already
         spaces = parts.saved["optuna"]["search_spaces"]
+        self._check_options()
         space = Space({key: SearchSpace(**values) for key, values in spaces.items()})
         base = self._base()
         check_options(parts.options | {"devices": base["trainer"]["devices"]}, "fit")
         watched = self._watched()
-        metrics = as_list(self.config.metric)
+        metrics: list[str] = as_list(self.config.metric)
+        if not metrics:
+            raise ConfigError("optuna.metric: an empty list; name one, such as validation_f1_score")
         for metric in metrics:
             watched.require("optuna.metric", metric)
         base["experiment"]["monitor"] = base["experiment"]["monitor"] or metrics[0]
@@ -72,6 +75,27 @@ class Tune:
         directions = _directions(self.config, metrics, watched)
         self.task = Task(self.config, metrics, directions, base, space, folder, name or runs.name, fit)
 
+    def _check_options(self) -> None:
+        section, options = self.parts.section, self.parts.options
+        if section["ckpt_path"] is not None:
+            raise ConfigError("ckpt_path: a search begins its trials anew, and goes on by itself; leave it out")
+        if options["fast_dev_run"]:
+            raise ConfigError("trainer.fast_dev_run: keeps nothing; try --trainer.limit_train_batches 2 in its place")
+        if str(options["devices"]) not in {"auto", "1"} and not _is_one(options["devices"]):
+            raise ConfigError(
+                f"trainer.devices: {options['devices']}; a trial runs on one device: --optuna.n_jobs N runs N at once"
+            )
+        if options["num_nodes"] != 1:
+            raise ConfigError("trainer.num_nodes: a trial runs on one machine; start the command on each of them")
+        epochs, every = options["max_epochs"] or -1, options["check_val_every_n_epoch"] or 1
+        if 0 < epochs < every:
+            raise ConfigError(f"trainer.check_val_every_n_epoch: {every}, of {epochs} epochs: none would be validated")
+        fidelity = self.config.fidelity
+        if fidelity is not None and fidelity.data == 1 and 0 < epochs <= (fidelity.epochs or 0):
+            raise ConfigError(
+                f"optuna.fidelity.epochs: {fidelity.epochs}; a screen takes fewer than the {epochs} of a fit"
+            )
+
     def run(self) -> None:
         """Search, and show what is best."""
         if self.config.n_jobs > 1:
@@ -79,6 +103,8 @@ class Tune:
         with closing(self.task.open()) as study:
             if self.config.n_jobs == 1:
                 Worker(self.task, study).run()
+            if _WORKER in os.environ:
+                return  # the process that started this one shows the results
             if study.running():
                 log.info("other workers are at their last trials; the last one ends the search")
                 return
@@ -91,9 +117,10 @@ class Tune:
         plots = results.plot()
         print_table(results.best_rows())
         log.info("plots: %s", ", ".join(path.name for path in plots) or "none, of a single trial")
-        log.info("imgcls fit --config %s fits the best again", study.folder / "best.yaml")
-        if self.config.retrain:
-            self._retrain(study)
+        if (study.folder / "best.yaml").exists():
+            log.info("imgcls fit --config %s fits the best again", study.folder / "best.yaml")
+            if self.config.retrain:
+                self._retrain(study)
         print(study.folder)
 
     def _retrain(self, study: SharedStudy) -> None:
@@ -120,10 +147,6 @@ class Tune:
         trainer = dict(base["trainer"])
         if trainer["devices"] == "auto":
             trainer["devices"] = 1
-        elif trainer["devices"] not in (1, "1") and len(as_list(trainer["devices"])) != 1:
-            raise ConfigError(
-                f"trainer.devices: {trainer['devices']}; a trial runs on one device: --optuna.n_jobs N runs N at once"
-            )
         return base | {"trainer": trainer, "experiment": dict(base["experiment"])}
 
     def _watched(self) -> Watched:
@@ -170,26 +193,43 @@ def _run_workers(count: int, arguments: list[str]) -> None:
         RunError: If none ended well.
     """
     line = [sys.executable, "-m", "imgcls", *arguments, "--optuna.n_jobs=1"]
-    workers = [_start(line, _environment(number, count)) for number in range(count)]
+    workers: list[subprocess.Popen[bytes]] = []
+    signals: list[int] = []
 
-    def end(*_: object) -> None:
+    def end(number: int, _: object) -> None:
+        signals.append(number)
         for worker in workers:
             worker.terminate()
 
-    former = signal.signal(signal.SIGTERM, end)  # Ctrl-C comes to the workers by itself
+    former = signal.signal(signal.SIGTERM, end)
     try:
+        workers += [_start(line, _environment(number, count)) for number in range(count)]
         codes = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.wait()
+    except KeyboardInterrupt:  # a terminal sends it to the workers too
+        _let_end(workers)
         raise
     finally:
         signal.signal(signal.SIGTERM, former)
+    if signals:
+        raise SystemExit(TERMINATED)
     for number, code in enumerate(codes):
         if code:
             log.warning("worker %d ended with code %d", number, code)
     if all(codes):
         raise SystemExit(max(codes)) if max(codes) > 0 else RunError("all workers were killed")
+
+
+def _let_end(workers: list["subprocess.Popen[bytes]"]) -> None:
+    for worker in workers:
+        try:
+            worker.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            worker.terminate()
+            worker.wait()
+
+
+def _is_one(devices: Any) -> bool:
+    return isinstance(devices, list) and len(devices) == 1
 
 
 def _start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
@@ -198,7 +238,7 @@ def _start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[by
 
 def _environment(number: int, count: int) -> dict[str, str]:
     """Give each worker a GPU where there are several, and its share of the cores."""
-    environment = dict(os.environ)
+    environment = os.environ | {_WORKER: str(number)}
     gpus = torch.cuda.device_count()
     if gpus > 1:
         visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")

@@ -1,9 +1,9 @@
 """What a search leaves in its folder: the table of trials, the best configuration and checkpoint, and plots."""
 
+import logging
 import os
 import shutil
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
-from imgcls.run_folder import BEST, CHECKPOINTS
+from imgcls.run_folder import BEST, CHECKPOINTS, folder_name
+from imgcls.tune.space import short_names, shown
 from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy
+
+log = logging.getLogger(__name__)
 
 _BEST_ROWS = 5
 
@@ -40,8 +43,9 @@ class Results:
             best = self.study.best
             if best is None:
                 return
-            folder = Path(best.user_attrs["folder"])
-            if not folder.is_dir():  # on another machine, whose worker writes it
+            folder = self.study.folder_of(best)
+            if folder is None or not (folder / CHECKPOINTS / BEST).exists():
+                log.warning("trial %d is the best, and its files are not here: best.yaml, best.ckpt", best.number)
                 return
             _copy(folder / "config.yaml", self.folder / "best.yaml")
             _copy(folder / CHECKPOINTS / BEST, self.folder / "best.ckpt")
@@ -55,7 +59,7 @@ class Results:
     def best_rows(self) -> list[list[str]]:
         """The best five as texts, a heading in front."""
         space = self.study.space
-        heading = ["trial", *self.metrics, *_short_names([item.key for item in space.dimensions])]
+        heading = ["trial", *self.metrics, *short_names([item.key for item in space.dimensions])]
         ranked = self.study.complete
         for place in reversed(range(len(self.metrics))):
             down = self._higher_is_better(place)
@@ -73,12 +77,13 @@ class Results:
         study = self._renamed()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.filterwarnings("ignore", "Attempting to set identical")  # of a key with one value so far
             warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # that we know
             return [path for place in range(len(self.metrics)) for path in self._plots_of(study, place)]
 
     def _plots_of(self, study: optuna.Study, place: int) -> list[Path]:
         metric = self.metrics[place]
-        suffix = f"-{metric}" if len(self.metrics) > 1 else ""
+        suffix = f"-{folder_name(metric)}" if len(self.metrics) > 1 else ""
         several = len(self.metrics) > 1
         target: dict[str, Any] = {"target_name": metric}
         if several:
@@ -115,15 +120,14 @@ class Results:
 
     def _cells(self, trial: FrozenTrial) -> list[str]:
         values = self.study.space.values(trial.params).values()
-        shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        return [str(trial.number), *(f"{value:.4f}" for value in trial.values), *shown]
+        return [str(trial.number), *(f"{value:.4f}" for value in trial.values), *map(shown, values)]
 
     def _remove_checkpoints(self, best: FrozenTrial) -> None:
-        keep = {trial.user_attrs["folder"] for trial in self.study.study.best_trials} | {best.user_attrs["folder"]}
+        keep = {self.study.folder_of(trial) for trial in [*self.study.study.best_trials, best]}
         for trial in self.study.done:
-            folder = trial.user_attrs.get("folder", "")
-            if folder and folder not in keep and Path(folder).is_relative_to(self.folder):
-                for checkpoints in Path(folder).glob(f"**/{CHECKPOINTS}"):
+            folder = self.study.folder_of(trial)
+            if folder is not None and folder not in keep:
+                for checkpoints in folder.glob(f"**/{CHECKPOINTS}"):
                     shutil.rmtree(checkpoints)
 
     def _higher_is_better(self, place: int) -> bool:
@@ -134,7 +138,7 @@ class Results:
 
     def _renamed(self) -> optuna.Study:
         """The study with short names of its keys; the whole ones would cover the plots."""
-        names = _short_names([item.key for item in self.study.space.dimensions])
+        names = short_names([item.key for item in self.study.space.dimensions])
         full = dict(zip(self.study.space.distributions, names, strict=True))
         study = optuna.create_study(directions=self.study.study.directions)
         for trial in self.study.trials:  # all of them, so that the numbers are the same
@@ -157,19 +161,8 @@ class Results:
         return path
 
 
-def _short_names(keys: list[str]) -> list[str]:
-    """The shortest ends of dotted keys that tell them apart."""
-    parts = [key.split(".") for key in keys]
-    names = []
-    for own in parts:
-        ends = (".".join(own[-count:]) for count in range(1, len(own) + 1))
-        counted = {end: Counter(".".join(other[-len(end.split(".")) :]) for other in parts) for end in ends}
-        names.append(next(end for end, count in counted.items() if count[end] == 1))
-    return names
-
-
 def _copy(source: Path, target: Path) -> None:
-    """Give a file a second name; the old file of that name is replaced at once."""
+    """Copy a file; the old one of that name is replaced at once."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     shutil.copyfile(source, partial)

@@ -1,5 +1,6 @@
 """How values are chosen and bad trials are ended: Optuna's samplers and pruners, and no draw twice."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from imgcls.chance import mix
 from imgcls.config import OptunaConfig
 from imgcls.errors import ConfigError
 from imgcls.tune.space import Space, identity
+
+log = logging.getLogger(__name__)
 
 _TRIES = 20  # draws, before the first untried combination is taken
 
@@ -73,7 +76,10 @@ def make_pruner(config: OptunaConfig, max_epochs: int | None) -> BasePruner:
         config: The section ``optuna``.
         max_epochs: Epochs of a whole trial.
     """
-    if config.pruner == "none" or isinstance(config.metric, list):  # Optuna prunes by one value
+    several = isinstance(config.metric, list) and len(config.metric) > 1
+    if several and config.pruner != "none":
+        log.info("optuna.pruner: %s prunes by one value; with several metrics no trial is pruned", config.pruner)
+    if several or config.pruner == "none":
         return NopPruner()
     if config.pruner == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=max(max_epochs or 1, 1))

@@ -22,7 +22,7 @@ from imgcls.explain import reason
 from imgcls.run_folder import CHECKPOINTS, LAST
 from imgcls.tune.reporter import Reporter
 from imgcls.tune.results import Results
-from imgcls.tune.space import Config, Space, with_values
+from imgcls.tune.space import Config, Space, short_names, shown, with_values
 from imgcls.tune.study import BEST_EPOCH, Claim, SharedStudy
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Worker:
         self.study = study
         self.results = Results(study, task.metrics)
         self.start = time.monotonic()
-        self.durations: list[float] = []
+        self.done_before = len(study.done)
         self.failures: list[str] = []
 
     def run(self) -> None:
@@ -124,7 +124,6 @@ class Worker:
             ) from error
 
     def _run_trial(self, claim: Claim) -> None:
-        began = time.monotonic()
         number = claim.trial.number
         log.info("trial %d begins: %s", number, _listed(self.task.space.values(claim.trial.params)))
         try:
@@ -142,7 +141,6 @@ class Worker:
         else:
             claim.trial.set_user_attr(BEST_EPOCH, row["epoch"] + 1)
             self._record(claim, TrialState.COMPLETE, "", values)
-        self.durations.append(time.monotonic() - began)
         log.info("%s", self._progress())
 
     def _fit(self, claim: Claim) -> dict[str, Any]:
@@ -161,7 +159,7 @@ class Worker:
     def _best_row(self, config: Config, folder: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
         row = self.task.fit(config, folder, callbacks)
         if row is None:
-            raise RunError(f"{self.task.metrics[0]} was never a number")
+            raise RunError(f"no epoch has a finite {config['experiment']['monitor']}")
         return row
 
     def _screen(self, claim: Claim, config: Config, fidelity: Fidelity) -> None:
@@ -178,7 +176,7 @@ class Worker:
                 trial.report(value, 0)
             trial.set_user_attr(_SCREEN, value)
         sign = 1 if self.task.directions[0] == "maximize" else -1
-        screened = [other for other in self.study.trials if _SCREEN in other.user_attrs]
+        screened = [other for other in self.study.counted if _SCREEN in other.user_attrs]
         ranked = sorted(screened, key=lambda other: (-sign * other.user_attrs[_SCREEN], other.number))
         best = [other.number for other in ranked[: max(1, math.floor(fidelity.keep * len(ranked)))]]
         if trial.number not in best:
@@ -213,21 +211,23 @@ class Worker:
         return text + (f"; there are {size} combinations" if size is not None and size < total else "")
 
     def _progress(self) -> str:
-        done, left = len(self.study.done), self.study.left()
+        done, total = len(self.study.done), self.study.total()
         best = self.study.best
-        text = f"{done} of {done + max(left, 0)} trials"
+        text = f"{done} of {total} trials"
         if best is not None:
             text += f" · best so far: trial {best.number}, {self.task.metrics[0]} {best.values[0]:.4f}"
-        if left > 0:
-            seconds = left * sum(self.durations) / len(self.durations)
-            text += f" · about {_duration(seconds)} left"
+        if done < total:  # at the pace of all workers
+            pace = (time.monotonic() - self.start) / max(done - self.done_before, 1)
+            text += f" · about {_duration((total - done) * pace)} left"
         return text
 
 
 def _screening(config: Config, fidelity: Fidelity) -> Config:
     trainer = config["trainer"]
     epochs = trainer["max_epochs"] if fidelity.epochs is None else fidelity.epochs
-    return config | {"trainer": trainer | {"max_epochs": epochs, "limit_train_batches": fidelity.data}}
+    limit = 1.0 if trainer["limit_train_batches"] is None else trainer["limit_train_batches"]
+    share = limit * fidelity.data if isinstance(limit, float) else max(round(limit * fidelity.data), 1)
+    return config | {"trainer": trainer | {"max_epochs": epochs, "limit_train_batches": share}}
 
 
 def _numbers(row: dict[str, Any], metrics: list[str]) -> list[float]:
@@ -268,11 +268,8 @@ def diverted(path: Path) -> Iterator[None]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    names = short_names(list(values))
+    return ", ".join(f"{name} {shown(value)}" for name, value in zip(names, values.values(), strict=True))
 
 
 def _duration(seconds: float) -> str:

@@ -4,6 +4,9 @@ import copy
 import importlib
 import inspect
 import json
+import logging
+import math
+import warnings
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -12,9 +15,13 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from imgcls.config import SearchSpace
-from imgcls.errors import ConfigError, did_you_mean
+from imgcls.errors import ConfigError, known_names
 
 Config = dict[str, Any]
+
+Number = IntDistribution | FloatDistribution
+
+log = logging.getLogger(__name__)
 
 _PLAIN = (str, int, float, bool)
 
@@ -45,8 +52,8 @@ class Dimension:
         if isinstance(distribution, IntDistribution):
             return list(range(distribution.low, distribution.high + 1, distribution.step))
         if isinstance(distribution, FloatDistribution) and distribution.step is not None:
-            count = round((distribution.high - distribution.low) / distribution.step) + 1
-            return [distribution.low + number * distribution.step for number in range(count)]
+            low, high, step = distribution.low, distribution.high, distribution.step
+            return [min(number * step + low, high) for number in range(round((high - low) / step) + 1)]
         return None
 
     def probes(self) -> list[Any]:
@@ -62,6 +69,9 @@ class Dimension:
         return list(dict.fromkeys([low, high, between]))
 
 
+_NOT_OF_A_TRIAL = ("experiment", "optuna", "ckpt_path", "data.init_args.split_seed", "data.init_args.validation_split")
+
+
 class Space:
     """All keys of a search.
 
@@ -75,6 +85,10 @@ class Space:
     def __init__(self, spaces: dict[str, SearchSpace]) -> None:
         if not spaces:
             raise ConfigError("optuna.search_spaces: holds no key; name one, such as model.init_args.freeze_encoder")
+        for key in spaces:
+            if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _NOT_OF_A_TRIAL):
+                raise ConfigError(f"optuna.search_spaces.{key}: is the same in all trials, so that they compare")
+        self.given = {key: vars(space) for key, space in spaces.items()}
         self.dimensions = [_dimension(key, space) for key, space in spaces.items()]
 
     @property
@@ -104,6 +118,26 @@ class Space:
         return next((drawn for drawn in combinations if drawn and identity(drawn) not in tried), None)
 
 
+def short_names(keys: list[str]) -> list[str]:
+    """Return the shortest ends of dotted keys that tell them apart; no place in a list alone."""
+    parts = [key.split(".") for key in keys]
+    names = []
+    for own in parts:
+        ends = [".".join(own[-count:]) for count in range(1, len(own) + 1) if not own[-count].isdecimal()]
+        single = (end for end in ends if sum(f".{key}".endswith(f".{end}") for key in keys) == 1)
+        names.append(next(single, ".".join(own)))
+    return names
+
+
+def shown(value: Any) -> str:
+    """Return a value in few letters: of a class its name, of a number four digits."""
+    if isinstance(value, dict) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def identity(drawn: dict[str, Any]) -> str:
     """Return a text that is the same for the same draw."""
     return json.dumps(drawn, sort_keys=True)
@@ -117,16 +151,29 @@ def _dimension(key: str, space: SearchSpace) -> Dimension:
         raise ConfigError(f"{where}: {space.distribution} needs 'low' and 'high'")
     if space.choices is not None:
         raise ConfigError(f"{where}: 'choices' belong to categorical, not to {space.distribution}")
+    for name, value in (("low", space.low), ("high", space.high)):
+        if not math.isfinite(value):
+            raise ConfigError(f"{where}: {name} {value} is no finite number")
     if space.low > space.high:
         raise ConfigError(f"{where}: low {space.low} is above high {space.high}")
-    log = space.log or space.distribution == "loguniform"
     try:
-        if space.distribution == "int":
-            low, high, step = (_whole(value, where) for value in (space.low, space.high, space.step or 1))
-            return Dimension(key, IntDistribution(low, high, log, step))
-        return Dimension(key, FloatDistribution(space.low, space.high, log, space.step))
+        distribution = _number(space, where)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+    if distribution.high != space.high:
+        log.info("%s: %s is the highest value that low and step lead to", where, distribution.high)
+    return Dimension(key, distribution)
+
+
+def _number(space: SearchSpace, where: str) -> Number:
+    low, high, step = float(space.low or 0), float(space.high or 0), space.step
+    logarithmic = space.log or space.distribution == "loguniform"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The distribution is specified by")  # said by us, with the key
+        if space.distribution != "int":
+            return FloatDistribution(low, high, logarithmic, step)
+        whole = [_whole(value, where) for value in (low, high, 1 if step is None else step)]
+        return IntDistribution(whole[0], whole[1], logarithmic, whole[2])
 
 
 def _whole(value: float, where: str) -> int:
@@ -154,14 +201,14 @@ def with_values(base: Config, values: dict[str, Any]) -> Config:
 
     Args:
         base: The resolved configuration.
-        values: Dotted key -> value; a part of a key may be a place in a list. Classes come first: another one starts
-            from its own defaults.
+        values: Dotted key -> value; a part of a key may be a place in a list. What holds others comes before them, and
+            another class starts from its own defaults.
 
     Raises:
         ConfigError: If there is no such key; names what is near it.
     """
     config = copy.deepcopy(base)
-    for key in sorted(values, key=lambda key: not key.endswith(".class_path")):
+    for key in sorted(values, key=lambda key: key.count(".")):
         _set(config, key, copy.deepcopy(values[key]))
     return config
 
@@ -194,10 +241,11 @@ def _place(parent: Any, part: str, owner: str | None, before: list[str], key: st
     if not isinstance(parent, dict):
         raise ConfigError(f"optuna.search_spaces: {key}: {where} is {json.dumps(parent)}, and holds no {part!r}")
     # a class within a list of plain values, as in augmentations, need not name all of its arguments
-    known = [*parent, *(["init_args"] if "class_path" in parent else []), *_parameters(owner)]
+    known = list(dict.fromkeys([*parent, *(["init_args"] if "class_path" in parent else []), *_parameters(owner)]))
     if part in known:
         return part
-    hint = did_you_mean(part, known, where) or f"; there are {', '.join(known)}"
+    within = parent.get("init_args") or {}
+    hint = f"; did you mean {where}.init_args.{part}?" if part in within else known_names(part, known, where)
     raise ConfigError(f"optuna.search_spaces: no key {key!r}{hint}")
 
 
@@ -205,5 +253,7 @@ def _parameters(class_path: str | None) -> list[str]:
     if class_path is None:
         return []
     module, _, name = class_path.rpartition(".")
-    found = getattr(importlib.import_module(module), name, None) if module else None
-    return list(inspect.signature(found).parameters) if callable(found) else []
+    modules = [module] if module else ["albumentations", "torchmetrics"]
+    found = next(filter(None, (getattr(importlib.import_module(each), name, None) for each in modules)), None)
+    parameters = inspect.signature(found).parameters.values() if callable(found) else []
+    return [parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]

@@ -12,8 +12,8 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imgcls.config import Direction, OptunaConfig
@@ -26,8 +26,10 @@ from imgcls.tune.space import Space, identity
 log = logging.getLogger(__name__)
 
 REASON = "reason"  # why a trial failed; a failed trial without one was killed
+INTERRUPTED = "interrupted"  # a reason that is no failure
 BEST_EPOCH = "best_epoch"  # number of epochs until the best one
-_RETRIES = 3  # of a trial that is killed: one that takes all memory would be killed for ever
+_KILLS = "kills"  # how often a trial was killed before
+_MOST_KILLS = 3  # one that takes all memory would be killed for ever
 
 # what may be another when a search goes on
 _FREE = {
@@ -94,7 +96,7 @@ class SharedStudy:
         self._id = self.storage.get_study_id_from_name(name)
         self._turn = turn_of(self.storage, self._id, folder)
         with self.turn():
-            self._keep_to(base | {"optuna": vars(config) | {"search_spaces": _plain(space)}})
+            self._keep_to(base | {"optuna": vars(config) | {"search_spaces": space.given, "direction": directions}})
 
     def close(self) -> None:
         """Close the connections to the database."""
@@ -127,14 +129,22 @@ class SharedStudy:
         sign = 1 if self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
         return max(front, key=lambda trial: (sign * trial.values[0], -trial.number))
 
+    @property
+    def counted(self) -> list[FrozenTrial]:
+        """Trials that are of n_trials: those that ended by themselves, and those that run."""
+        return [trial for trial in self.trials if _counts(trial)]
+
     def left(self) -> int:
         """Number of trials that may still begin; fewer than are missing where no untried combination is left."""
-        counted = [trial for trial in self.trials if _counts(trial)]
-        missing = self.config.n_trials - len(counted)
         size = self.space.size()
+        missing = self.config.n_trials - len(self.counted)
         if size is None:
             return missing
-        return min(missing, size - len({identity(trial.params) for trial in counted}))
+        return min(missing, size - len({identity(trial.params) for trial in self.counted}))
+
+    def total(self) -> int:
+        """Number of trials that there will be."""
+        return len(self.counted) + max(self.left(), 0)
 
     def running(self) -> int:
         """Number of trials that other workers run; those of dead workers are put back into the queue."""
@@ -153,8 +163,7 @@ class SharedStudy:
             sampler = make_sampler(self.config, self.space, len(self.trials))
             self.study.sampler = DistinctSampler(sampler, self.space, self.study)
             trial = self.study.ask(self.space.distributions)
-            folder = self._folder_of(trial)
-            lock = hold(folder)
+            folder, lock = self._place_for(trial)
             trial.set_user_attr("host", socket.gethostname())
             trial.set_user_attr("folder", str(folder))
             self._beat(trial)
@@ -162,16 +171,21 @@ class SharedStudy:
 
     def finish(self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, reason: str = "") -> None:
         """Record how a trial ended."""
-        with self.turn():
-            if reason:
-                claim.trial.set_user_attr(REASON, reason)
-            self.study.tell(claim.trial, values, state, skip_if_finished=True)
+        try:
+            with self.turn():
+                if reason:
+                    claim.trial.set_user_attr(REASON, reason)
+                self.study.tell(claim.trial, values, state, skip_if_finished=True)
+        except UpdateFinishedTrialError:  # this process slept too long
+            log.warning("trial %d was taken for dead, and another worker repeats it", claim.trial.number)
         claim.lock.release()
 
     def give_back(self, claim: Claim) -> None:
         """Put a trial that was interrupted back into the queue, with its parameters."""
         with self.turn():
-            self._bury(self.trials[claim.trial.number])
+            claim.trial.set_user_attr(REASON, INTERRUPTED)
+            self.study.tell(claim.trial, state=TrialState.FAIL, skip_if_finished=True)
+            _requeue(self.study, self.trials[claim.trial.number])
         claim.lock.release()
 
     @contextmanager
@@ -201,14 +215,24 @@ class SharedStudy:
 
     # -- inside
 
-    def _folder_of(self, trial: Trial) -> Path:
-        """A trial that was killed goes on where it lay, if that is here."""
-        former = Path(trial.user_attrs.get("folder", self.folder))
-        if former != self.folder and former.is_dir():
-            return former
+    def folder_of(self, trial: FrozenTrial | Trial) -> Path | None:
+        """Return the run folder of a trial, None where it is not on this machine; the tune folder may have moved."""
+        if "folder" not in trial.user_attrs:
+            return None
+        recorded = Path(trial.user_attrs["folder"])
+        return next((path for path in (recorded, self.folder / recorded.name) if path.is_dir()), None)
+
+    def _place_for(self, trial: Trial) -> tuple[Path, FileLock]:
+        """A trial that was killed goes on where it lay, if that is here and nobody, woken up, is still there."""
+        former = self.folder_of(trial)
+        if former is not None:
+            try:
+                return former, hold(former)
+            except ConfigError:
+                log.info("trial %d begins anew: %s is in use", trial.number, former)
         folder = self.folder / f"trial_{trial.number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return folder, hold(folder)
 
     def _beat(self, trial: Trial) -> None:
         self.storage.record_heartbeat(self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number))
@@ -241,14 +265,31 @@ class SharedStudy:
             )
 
 
-_requeue = RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES, inherit_intermediate_values=True)
+def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Let a trial that was killed or interrupted be run again, with its parameters and what it has reported."""
+    was_killed = REASON not in trial.user_attrs
+    kills = trial.user_attrs.get(_KILLS, 0) + was_killed
+    if kills >= _MOST_KILLS:
+        return
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={key: value for key, value in trial.user_attrs.items() if key != REASON} | {_KILLS: kills},
+            system_attrs=trial.system_attrs,
+            intermediate_values=trial.intermediate_values,
+        )
+    )
 
 
 def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of n_trials; one that was killed is not, for it is repeated."""
-    if trial.state == TrialState.FAIL:
-        return REASON in trial.user_attrs or len(_requeue.retry_history(trial)) >= _RETRIES
-    return trial.state != TrialState.WAITING
+    """Whether a trial is one of n_trials; one that was killed or interrupted is not, for it is repeated."""
+    if trial.state != TrialState.FAIL:
+        return trial.state != TrialState.WAITING
+    if REASON in trial.user_attrs:
+        return bool(trial.user_attrs[REASON] != INTERRUPTED)
+    return bool(trial.user_attrs.get(_KILLS, 0) + 1 >= _MOST_KILLS)
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
@@ -263,10 +304,6 @@ def _is_dead(trial: FrozenTrial) -> bool:
             return True
     except Timeout:
         return False
-
-
-def _plain(space: Space) -> dict[str, Any]:
-    return {item.key: [str(item.distribution), item.labels] for item in space.dimensions}
 
 
 def _leaves(value: Any, where: str = "") -> dict[str, Any]:
