@@ -118,5 +118,7 @@ def _check_values(config: OptimizerConfig | SchedulerConfig, section: str) -> No
             continue
         fits, rule = _VALUES[name]
         numbers = value if isinstance(value, (tuple, list)) else [value]
-        if not all(math.isfinite(number) and fits(number) for number in numbers):
+        if not all(map(math.isfinite, numbers)):
+            raise ConfigError(f"model.init_args.{section}.{name}: {value}; it must be a finite number")
+        if not all(map(fits, numbers)):
             raise ConfigError(f"model.init_args.{section}.{name}: {value}; it must be {rule}")

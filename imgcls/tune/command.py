@@ -192,7 +192,8 @@ def _run_workers(count: int, arguments: list[str]) -> None:
     Raises:
         RunError: If none ended well.
     """
-    line = [sys.executable, "-m", "imgcls", *arguments, "--optuna.n_jobs=1"]
+    # -P: the working directory comes last on the path, as in this process
+    line = [sys.executable, "-P", "-m", "imgcls", *arguments, "--optuna.n_jobs=1"]
     workers: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []
 

@@ -260,7 +260,8 @@ class SharedStudy:
             key = changed[0]
             more = f" (and {', '.join(changed[1:4])})" if changed[1:] else ""
             raise ConfigError(
-                f"{key}: {ours.get(key)}, but the study {self.study.study_name!r} was begun with {theirs.get(key)}"
+                f"{key}: {ours.get(key, 'left out')}, but the study {self.study.study_name!r} was begun with "
+                f"{theirs.get(key, 'none')}"
                 f"{more}; restore it, or begin another: --optuna.study_name NAME"
             )
 
