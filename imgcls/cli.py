@@ -143,7 +143,11 @@ class ImgclsCLI(LightningCLI):
             section["model.init_args.model_name"] = _absolute(name)
         datasets = section["data.init_args.dataset_classes"]
         for split, spec in vars(datasets).items() if datasets else ():
-            if isinstance(spec, str):
+            if (
+                spec == "None"
+            ):  # what jsonargparse makes of a null on the command line, where a class or a text may stand
+                datasets[split] = None
+            elif isinstance(spec, str):
                 datasets[split] = _absolute(spec)
             elif spec is not None and "root" in (spec.get("init_args") or {}):
                 spec["init_args.root"] = _absolute(spec["init_args.root"])

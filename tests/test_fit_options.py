@@ -284,3 +284,15 @@ def test_classes_of_the_working_directory_are_found(tiny_model: Path, tmp_path: 
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("null", ["null", "None"])
+def test_null_on_the_command_line_takes_a_dataset_away(
+    null: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"data: {{dataset_classes: {{test: {photos}}}}}")
+    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", f"--data.dataset_classes.test={null}")
+    main(["fit", f"--config={tmp_path / 'c.yaml'}", *line])
+    assert len(values_in(capsys.readouterr().out)["loss"]) == 1
+    saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert saved["data"]["init_args"]["dataset_classes"]["test"] is None
