@@ -250,12 +250,13 @@ class SharedStudy:
 
     def _keep_to(self, configuration: dict[str, Any]) -> None:
         """Record the configuration, or refuse another than the recorded: values would not compare."""
-        ours = _leaves(json.loads(json.dumps(configuration, default=vars)))
+        leaves = _leaves(json.loads(json.dumps(configuration, default=vars)))
+        ours = {key: value for key, value in leaves.items() if key not in _FREE}
         theirs = self.study.user_attrs.get("configuration")
         if theirs is None:
             self.study.set_user_attr("configuration", ours)
             return
-        changed = [key for key in sorted({*ours, *theirs} - _FREE) if ours.get(key) != theirs.get(key)]
+        changed = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         if changed:
             key = changed[0]
             more = f" (and {', '.join(changed[1:4])})" if changed[1:] else ""
