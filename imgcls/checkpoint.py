@@ -11,11 +11,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from pydantic import BaseModel, Field, FiniteFloat, Json, PositiveInt, ValidationError
 
 from imgcls.errors import ConfigError
+from imgcls.files import replacing
 
 Content = dict[str, Any]
 
 CONFIG_KEY = "imgcls_config"
-PARTIAL = ".partial"
 
 _ABSENT: Any = None  # a default is not checked, a null in the file is
 _CHANNELS = Field(min_length=3, max_length=3)
@@ -188,9 +188,7 @@ def data_state(content: Content) -> dict[str, Any]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, syncs, and renames; so the target is always whole.
-
-    The temporary file lies in the target's folder: a rename across file systems would copy, and could be torn.
+    """Writes a checkpoint so that the file is always whole.
 
     Args:
         config: The resolved configuration as JSON, kept in every checkpoint.
@@ -208,28 +206,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_path(target.parent)
+        with replacing(target) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint; only tensors and plain values are ever loaded."""
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         return read_checkpoint(path)
-
-
-def sync_path(path: Path) -> None:
-    """Make the content of a file, or a rename in a folder, survive a power loss."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -143,9 +143,8 @@ class ImgclsCLI(LightningCLI):
             section["model.init_args.model_name"] = _absolute(name)
         datasets = section["data.init_args.dataset_classes"]
         for split, spec in vars(datasets).items() if datasets else ():
-            if (
-                spec == "None"
-            ):  # what jsonargparse makes of a null on the command line, where a class or a text may stand
+            # jsonargparse makes the text None of a null on the command line, where a class or a text may stand
+            if spec == "None":
                 datasets[split] = None
             elif isinstance(spec, str):
                 datasets[split] = _absolute(spec)

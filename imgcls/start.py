@@ -1,5 +1,6 @@
 """Where a fit starts from: nothing, or a checkpoint whose run goes on or whose weights alone are taken."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def finished(start: Start, options: dict[str, Any]) -> str:
         if options[key] is not None and 0 <= options[key] <= done:
             return f"{start.path} is trained to {done} of trainer.{key}: {options[key]}; raise it to go on"
     for name, state in (start.content.get("callbacks") or {}).items():
-        if name.startswith("EarlyStopping") and state["wait_count"] >= state["patience"]:
+        if name.startswith("EarlyStopping") and state.get("wait_count", 0) >= state.get("patience", math.inf):
             return (
                 f"{start.path} was stopped early after {epochs} epochs; --experiment.only_weights_load true begins a "
                 "new run from it"

@@ -62,3 +62,10 @@ def program(*line: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "imgcls", *line], capture_output=True, text=True, check=False, **options
     )
+
+
+def table_of(output: str) -> dict[str, list[str]]:
+    """The last table that a command printed: metric -> values."""
+    rows = [line.split() for line in output.splitlines()]
+    start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
+    return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}

@@ -15,8 +15,7 @@ import torch
 from imgcls.checkpoint import AtomicCheckpointIO, is_intact, read_checkpoint
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from tests.runs import arguments, fails
-from tests.test_commands import table_of
+from tests.runs import arguments, fails, table_of
 
 Damage = Callable[[bytes], bytes]
 

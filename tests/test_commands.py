@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from imgcls.entry import main
-from tests.runs import arguments, assert_same_weights, fails, load
+from tests.runs import arguments, assert_same_weights, fails, load, table_of
 
 METRICS = {"loss", "accuracy", "precision", "recall", "f1_score"}
 
@@ -20,13 +20,6 @@ def run(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory: pyt
     out = tmp_path_factory.mktemp("runs")
     main(["fit", *arguments(photos, tiny_model, out, f"--data.dataset_classes.test={test_photos}")])
     return out / "run" / "version_0"
-
-
-def table_of(output: str) -> dict[str, list[str]]:
-    """The last table that a command printed: metric -> values."""
-    rows = [line.split() for line in output.splitlines()]
-    start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
-    return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}
 
 
 def test_fit_writes_the_run_folder(run: Path) -> None:

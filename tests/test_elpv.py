@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 
 from imgcls.entry import main
 from tests.real_data import write_efficientnet_lite0, write_elpv
-from tests.test_commands import table_of
+from tests.runs import table_of
 
 ROOT = Path(__file__).parent.parent
 

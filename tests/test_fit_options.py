@@ -13,19 +13,12 @@ import yaml
 from filelock import FileLock
 
 from imgcls.entry import main
-from tests.runs import arguments, fails, load, program
+from tests.runs import arguments, fails, load, program, table_of
 
 PER_CLASS = (
     "{class_path: imgcls.MetricsLogger, init_args: {metrics: "
     "{rec: {class_path: torchmetrics.Recall, init_args: {average: none}}}}}"
 )
-
-
-def values_in(output: str) -> dict[str, list[str]]:
-    """The last table that a command printed: metric -> values."""
-    rows = [line.split() for line in output.splitlines()]
-    start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
-    return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}
 
 
 def test_per_class_metric_alone_is_no_monitor_but_can_be_named(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -151,7 +144,7 @@ def test_without_checkpoints_the_last_weights_are_evaluated(
     output = capsys.readouterr()
     assert "no checkpoint is kept, as configured; the last weights are evaluated" in output.err
     last = pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_loss"].iloc[-1]
-    assert values_in(output.out)["loss"] == [f"{last:.4f}"]
+    assert table_of(output.out)["loss"] == [f"{last:.4f}"]
     assert not (tmp_path / "run/version_0/checkpoints").exists()
 
 
@@ -186,12 +179,12 @@ def test_evaluation_computes_in_the_precision_of_the_training(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.precision=32-true")])
-    trained = values_in(capsys.readouterr().out)
+    trained = table_of(capsys.readouterr().out)
     checkpoint = tmp_path / "run/version_0/checkpoints/best.ckpt"
     assert load(checkpoint)["imgcls"]["precision"] == "32-true"
     monkeypatch.setattr("imgcls.trainer.best_precision", lambda _: "bf16-mixed")
     main(["validate", f"--ckpt_path={checkpoint}"])
-    assert values_in(capsys.readouterr().out) == trained
+    assert table_of(capsys.readouterr().out) == trained
 
 
 def test_options_of_the_model_are_refused_in_an_evaluation(
@@ -209,7 +202,7 @@ def test_options_of_the_model_are_refused_in_an_evaluation(
     code, message = fails([*line, f"--config={tmp_path / 'other.yaml'}"], capsys)
     assert code == 2
     assert "'microsoft/resnet-50'" in message
-    assert "'tiny'" in message or "tiny" in message
+    assert f"holds {str(tiny_model)!r}" in message
 
 
 def test_two_processes_train_into_one_folder(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -232,7 +225,7 @@ def test_weights_alone_are_no_run_to_go_on_with(
     [weights] = (tmp_path / "run/version_0/checkpoints").glob("epoch*.ckpt")
     capsys.readouterr()
     main(["validate", f"--ckpt_path={weights}"])
-    assert "accuracy" in values_in(capsys.readouterr().out)
+    assert "accuracy" in table_of(capsys.readouterr().out)
     code, message = fails([*line, f"--ckpt_path={weights}", "--trainer.max_epochs=3"], capsys)
     assert (code, "holds weights alone; add --experiment.only_weights_load true" in message) == (2, True)
     main([*line, f"--ckpt_path={weights}", "--experiment.only_weights_load=true"])
@@ -249,12 +242,12 @@ def test_early_stopped_run_is_at_its_end(
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=9")]
     main([*line, f"--trainer.callbacks=[{stopping}]"])
     folder = tmp_path / "run/version_0"
-    before, figures = (folder / "metrics.csv").read_text(), values_in(capsys.readouterr().out)
+    before, figures = (folder / "metrics.csv").read_text(), table_of(capsys.readouterr().out)
     assert len(before.splitlines()) == 3
     main([*line, f"--trainer.callbacks=[{stopping}]", "--ckpt_path=last"])
     output = capsys.readouterr()
     assert "last.ckpt was stopped early after 2 epochs" in output.err
-    assert values_in(output.out) == figures
+    assert table_of(output.out) == figures
     assert (folder / "metrics.csv").read_text() == before
 
 
@@ -293,6 +286,6 @@ def test_null_on_the_command_line_takes_a_dataset_away(
     (tmp_path / "c.yaml").write_text(f"data: {{dataset_classes: {{test: {photos}}}}}")
     line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", f"--data.dataset_classes.test={null}")
     main(["fit", f"--config={tmp_path / 'c.yaml'}", *line])
-    assert len(values_in(capsys.readouterr().out)["loss"]) == 1
+    assert len(table_of(capsys.readouterr().out)["loss"]) == 1
     saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
     assert saved["data"]["init_args"]["dataset_classes"]["test"] is None

@@ -10,8 +10,7 @@ import yaml
 
 from imgcls.entry import main
 from tests.real_data import write_efficientnet_lite0
-from tests.runs import arguments, fails, load
-from tests.test_commands import table_of
+from tests.runs import arguments, fails, load, table_of
 
 CALLBACKS = """
 - class_path: lightning.pytorch.callbacks.ModelCheckpoint

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from imgcls.config import SearchSpace
+from imgcls.config import OptunaConfig, SearchSpace
 from imgcls.entry import main
+from imgcls.quiet import quieten
 from imgcls.tune.space import Space, short_names, shown
+from imgcls.tune.study import SharedStudy
 from tests.runs import arguments, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
@@ -60,8 +63,8 @@ def trials_of(folder: Path, name: str = "run") -> list[FrozenTrial]:
     return trials_in(f"sqlite:///{folder / 'study.db'}", name)
 
 
-def states(folder: Path) -> list[str]:
-    return [trial.state.name for trial in trials_of(folder)]
+def states(folder: Path, name: str = "run") -> list[str]:
+    return [trial.state.name for trial in trials_of(folder, name)]
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +230,21 @@ def test_interruptions_do_not_use_up_a_trial(photos: Path, tiny_model: Path, tmp
     trials = trials_of(tmp_path / "run/tune")
     assert [trial.state.name for trial in trials] == ["FAIL"] * 5 + ["WAITING"]
     assert len({trial.params[LR] for trial in trials}) == 1
+
+
+def test_trial_that_was_taken_for_dead_is_left_to_the_other_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quieten()
+    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
+    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
+    with closing(SharedStudy(OptunaConfig(), space, ["maximize"], tmp_path, "study", base)) as study:
+        claim = study.claim()
+        assert claim is not None
+        study.study.tell(claim.trial.number, state=TrialState.FAIL)
+        study.finish(claim, TrialState.PRUNED)
+    assert "trial 0 was taken for dead, and is repeated by another worker" in caplog.text
+    assert states(tmp_path, "study") == ["FAIL"]
 
 
 def test_files_of_the_best_trial_may_be_gone(

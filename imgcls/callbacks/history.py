@@ -1,7 +1,6 @@
 """History: one row an epoch in metrics.csv, and one line an epoch on the terminal."""
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
+
+from imgcls.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,8 @@ class History(Callback):
             return
         self._print(row, trainer.max_epochs)
         if self.path is not None:
-            partial = self.path.with_name(f".{self.path.name}.partial")
-            pd.DataFrame(self.rows).to_csv(partial, index=False)
-            os.replace(partial, self.path)
+            with replacing(self.path) as partial:
+                pd.DataFrame(self.rows).to_csv(partial, index=False)
 
     def state_dict(self) -> dict[str, Any]:
         """All rows so far."""

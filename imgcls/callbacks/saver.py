@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from imgcls.checkpoint import PARTIAL, sync_path
+from imgcls.files import PARTIAL, replacing
 from imgcls.run_folder import BEST, LAST
 
 
@@ -87,12 +87,8 @@ class CheckpointSaver(Checkpoint):
 
 def _link(source: Path, target: Path) -> None:
     """Give a file a second name, at once and without a copy; the first name may be replaced later."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, partial)
-        sync_path(partial)
-    partial.replace(target)
-    sync_path(target.parent)
+    with replacing(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, partial)

@@ -1,7 +1,6 @@
 """What a search leaves in its folder: the table of trials, the best configuration and checkpoint, and plots."""
 
 import logging
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
+from imgcls.files import replacing
 from imgcls.run_folder import BEST, CHECKPOINTS, folder_name
 from imgcls.tune.space import short_names, shown
 from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy
@@ -39,7 +39,8 @@ class Results:
     def write(self) -> None:
         """Write trials.csv, best.yaml and best.ckpt; remove the checkpoints of all others."""
         with self.study.turn():
-            _write_table(self.table(), self.folder / "trials.csv")
+            with replacing(self.folder / "trials.csv") as partial:
+                self.table().to_csv(partial, index=False)
             best = self.study.best
             if best is None:
                 return
@@ -47,8 +48,10 @@ class Results:
             if folder is None or not (folder / CHECKPOINTS / BEST).exists():
                 log.warning("trial %d is the best, and its files are not here: best.yaml, best.ckpt", best.number)
                 return
-            _copy(folder / "config.yaml", self.folder / "best.yaml")
-            _copy(folder / CHECKPOINTS / BEST, self.folder / "best.ckpt")
+            sources = {"best.yaml": folder / "config.yaml", "best.ckpt": folder / CHECKPOINTS / BEST}
+            for name, source in sources.items():
+                with replacing(self.folder / name) as partial:
+                    shutil.copyfile(source, partial)
             if not self.study.config.keep_checkpoints:
                 self._remove_checkpoints(best)
 
@@ -159,17 +162,3 @@ class Results:
         figure.savefig(path, dpi=120, bbox_inches="tight")
         mpl.pyplot.close(figure)
         return path
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file; the old one of that name is replaced at once."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    shutil.copyfile(source, partial)
-    partial.replace(target)
-
-
-def _write_table(table: pd.DataFrame, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    table.to_csv(partial, index=False)
-    partial.replace(target)

@@ -23,7 +23,7 @@ from imgcls.run_folder import CHECKPOINTS, LAST
 from imgcls.tune.reporter import Reporter
 from imgcls.tune.results import Results
 from imgcls.tune.space import Config, Space, short_names, shown, with_values
-from imgcls.tune.study import BEST_EPOCH, Claim, SharedStudy
+from imgcls.tune.study import INTERRUPTED, Claim, SharedStudy
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Worker:
         self.results = Results(study, task.metrics)
         self.start = time.monotonic()
         self.done_before = len(study.done)
-        self.failures: list[str] = []
+        self.failures = 0  # in a row
 
     def run(self) -> None:
         """Run trials until there are as many as wanted, or time is up.
@@ -133,14 +133,15 @@ class Worker:
         except optuna.TrialPruned as pruned:
             self._record(claim, TrialState.PRUNED, f"pruned in {pruned}")
         except (KeyboardInterrupt, SystemExit):
-            self.study.give_back(claim)
+            self.study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
             log.info("trial %d is interrupted; the same command goes on with it", number)
             raise
         except Exception as error:
-            self._record(claim, TrialState.FAIL, reason(error))
+            text = reason(error)
+            self._record(claim, TrialState.FAIL, f"failed: {text}", reason=text)
         else:
-            claim.trial.set_user_attr(BEST_EPOCH, row["epoch"] + 1)
-            self._record(claim, TrialState.COMPLETE, "", values)
+            texts = [f"{name} {value:.4f}" for name, value in zip(self.task.metrics, values, strict=True)]
+            self._record(claim, TrialState.COMPLETE, ", ".join(texts), values, best_epoch=row["epoch"] + 1)
         log.info("%s", self._progress())
 
     def _fit(self, claim: Claim) -> dict[str, Any]:
@@ -182,17 +183,22 @@ class Worker:
         if trial.number not in best:
             raise optuna.TrialPruned(f"the screen: {metric} {trial.user_attrs[_SCREEN]:.4f}")
 
-    def _record(self, claim: Claim, state: TrialState, text: str, values: Sequence[float] | None = None) -> None:
-        failed = state == TrialState.FAIL
-        self.study.finish(claim, state, values, text if failed else "")
+    def _record(
+        self,
+        claim: Claim,
+        state: TrialState,
+        text: str,
+        values: Sequence[float] | None = None,
+        **attributes: str | int,
+    ) -> None:
+        self.study.finish(claim, state, values, **attributes)
         self.results.write()
-        shown = [f"{name} {value:.4f}" for name, value in zip(self.task.metrics, values or [], strict=False)]
-        log.info("trial %d %s", claim.trial.number, f"failed: {text}" if failed else text or ", ".join(shown))
-        self.failures = [*self.failures, text] if failed else []
-        if len(self.failures) == _FAILURES:
+        log.info("trial %d %s", claim.trial.number, text)
+        self.failures = self.failures + 1 if state == TrialState.FAIL else 0
+        if self.failures == _FAILURES:
             raise RunError(
-                f"{_FAILURES} trials in a row failed, the last one: {text}; see {claim.folder / 'log.txt'}, mend "
-                "it, and start again"
+                f"{_FAILURES} trials in a row failed, the last one: {attributes.get('reason')}; see "
+                f"{claim.folder / 'log.txt'}, mend it, and start again"
             )
 
     # -- what is said

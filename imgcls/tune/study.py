@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -169,23 +169,20 @@ class SharedStudy:
             self._beat(trial)
         return Claim(trial, folder, lock)
 
-    def finish(self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, reason: str = "") -> None:
-        """Record how a trial ended."""
-        try:
-            with self.turn():
-                if reason:
-                    claim.trial.set_user_attr(REASON, reason)
-                self.study.tell(claim.trial, values, state, skip_if_finished=True)
-        except UpdateFinishedTrialError:  # this process slept too long
-            log.warning("trial %d was taken for dead, and another worker repeats it", claim.trial.number)
-        claim.lock.release()
-
-    def give_back(self, claim: Claim) -> None:
-        """Put a trial that was interrupted back into the queue, with its parameters."""
+    def finish(
+        self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, **attributes: str | int
+    ) -> None:
+        """Record how a trial ended, and attributes of it; one that was interrupted is put back into the queue."""
+        number = claim.trial.number
         with self.turn():
-            claim.trial.set_user_attr(REASON, INTERRUPTED)
-            self.study.tell(claim.trial, state=TrialState.FAIL, skip_if_finished=True)
-            _requeue(self.study, self.trials[claim.trial.number])
+            if self.trials[number].state != TrialState.RUNNING:  # this process slept too long
+                log.warning("trial %d was taken for dead, and is repeated by another worker", number)
+            else:
+                for name, value in attributes.items():
+                    claim.trial.set_user_attr(name, value)
+                self.study.tell(number, values, state)
+                if attributes.get(REASON) == INTERRUPTED:
+                    _requeue(self.study, self.trials[number])
         claim.lock.release()
 
     @contextmanager
@@ -242,11 +239,8 @@ class SharedStudy:
         for trial in self.trials:
             if trial.state == TrialState.RUNNING and _is_dead(trial):
                 log.warning("trial %d was killed; it is repeated with the same parameters", trial.number)
-                self._bury(trial)
-
-    def _bury(self, trial: FrozenTrial) -> None:
-        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        _requeue(self.study, trial)
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                _requeue(self.study, trial)
 
     def _keep_to(self, configuration: dict[str, Any]) -> None:
         """Record the configuration, or refuse another than the recorded: values would not compare."""

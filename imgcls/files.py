@@ -1,0 +1,34 @@
+"""Whole files: written beside their place, synced and renamed, so that a crash leaves the old one or the new one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a path to write to; the file takes the target's place when all went well.
+
+    It lies in the target's folder: a rename across file systems would copy, and could be torn.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(target)
+        _sync(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make the content of a file, or a rename in a folder, survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
