@@ -1,0 +1,111 @@
+"""What is known of files that were looked at before, by path, size and time of change: nothing is read twice."""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+_FILE = "files-1.db"  # the number of this layout
+_TABLE = """
+CREATE TABLE IF NOT EXISTS files (
+    folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER, width INTEGER, height INTEGER, content TEXT,
+    PRIMARY KEY (folder, name)
+) WITHOUT ROWID
+"""
+_BUSY = 60.0  # seconds that one program waits for another
+
+
+class Stamp(NamedTuple):
+    """What changes when a file does: size in bytes, time of the last change in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+
+
+class Facts(NamedTuple):
+    """What is known of a file; None where nothing is.
+
+    Args:
+        stamp: The file's stamp when it was looked at.
+        width: Width in pixels, as its header says.
+        height: Height in pixels.
+        content: Hash of its bytes.
+    """
+
+    stamp: Stamp
+    width: int | None = None
+    height: int | None = None
+    content: str | None = None
+
+
+class Ledger:
+    """Remembers facts in a small database; where it cannot be written, that is said once and nothing is remembered.
+
+    Args:
+        folder: The folder of the database.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / _FILE
+        self._usable = True
+
+    def recall(self, paths: Iterable[str]) -> dict[str, Facts]:
+        """Return what is known of files, whether they have changed since or not."""
+        wanted = set(paths)
+        query = "SELECT name, size, mtime_ns, width, height, content FROM files WHERE folder = ?"
+        found: dict[str, Facts] = {}
+        with self._open() as database:
+            for folder in {os.path.dirname(path) for path in wanted}:
+                for name, size, mtime_ns, *rest in database.execute(query, (_key(folder),)):
+                    path = os.path.join(folder, os.fsdecode(name))
+                    if path in wanted:
+                        found[path] = Facts(Stamp(size, mtime_ns), *rest)
+        return found
+
+    def remember(self, facts: Mapping[str, Facts]) -> None:
+        """Write down what is known of files, in place of what was known before."""
+        rows = [
+            (_key(os.path.dirname(path)), os.fsencode(os.path.basename(path)), *known.stamp, *known[1:])
+            for path, known in facts.items()
+        ]
+        if rows:
+            with self._open() as database, database:
+                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Open the database, or an empty one in memory where it cannot be used, which is said once."""
+        try:
+            with closing(self._connect()) as database:
+                yield database
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._usable:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return _made(str(self.path))
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(error)
+        return _made(":memory:")
+
+    def _give_up(self, error: Exception) -> None:
+        if self._usable:
+            log.info("%s cannot be used (%s): images are looked at anew in each run", self.path, error)
+        self._usable = False
+
+
+def _made(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=_BUSY)
+    database.execute(_TABLE)
+    return database
+
+
+def _key(folder: str) -> bytes:
+    return os.fsencode(os.path.abspath(folder))
