@@ -11,11 +11,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Augmentations": "datamodule",
     "DatasetClasses": "datamodule",
-    "DigitsDataset": "digits",
-    "FolderImageDataset": "samples",
+    "DigitsDataset": "datasets.digits",
+    "FolderImageDataset": "datasets.folder",
     "ImageClassifier": "classifier",
     "ImageDataModule": "datamodule",
-    "ImageDataset": "samples",
+    "ImageDataset": "datasets.dataset",
     "MetricsLogger": "callbacks.metrics",
     "OptimizerConfig": "optim",
     "SchedulerConfig": "optim",
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from imgcls.datamodule import Augmentations as Augmentations
     from imgcls.datamodule import DatasetClasses as DatasetClasses
     from imgcls.datamodule import ImageDataModule as ImageDataModule
-    from imgcls.digits import DigitsDataset as DigitsDataset
+    from imgcls.datasets.dataset import ImageDataset as ImageDataset
+    from imgcls.datasets.digits import DigitsDataset as DigitsDataset
+    from imgcls.datasets.folder import FolderImageDataset as FolderImageDataset
     from imgcls.optim import OptimizerConfig as OptimizerConfig
     from imgcls.optim import SchedulerConfig as SchedulerConfig
-    from imgcls.samples import FolderImageDataset as FolderImageDataset
-    from imgcls.samples import ImageDataset as ImageDataset
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ import imgcls
 from imgcls.arguments import COMMANDS
 from imgcls.callbacks.metrics import MetricsLogger
 from imgcls.cli import ImgclsCLI
-from imgcls.samples import ImageDataset
+from imgcls.datasets.dataset import ImageDataset
 
 FILE = Path(__file__).with_name("answers.json")
 _WIDTH = "100"

@@ -16,12 +16,13 @@ from imgcls.checkpoint import AtomicCheckpointIO
 from imgcls.classifier import ImageClassifier
 from imgcls.config import ExperimentConfig
 from imgcls.datamodule import ImageDataModule
+from imgcls.datasets.dataset import PathListDataset
+from imgcls.datasets.given import find_images
 from imgcls.defaults import shown_callbacks
 from imgcls.errors import ConfigError
 from imgcls.recover import recorded_metrics
 from imgcls.report import print_results
 from imgcls.run_folder import run_folder_of, runs_folder
-from imgcls.samples import PathListDataset, find_images
 from imgcls.start import Start
 from imgcls.trainer import as_list, build_trainer, check_options, choose_precision
 

@@ -15,9 +15,10 @@ from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
 from imgcls.batches import BLACK, SplitBatches, as_it_is, start_worker
 from imgcls.chance import run_seed
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset
+from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
 from imgcls.plain import plain
-from imgcls.samples import FolderImageDataset, ImageDataset, JoinedDataset
 from imgcls.sampling import KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
 from imgcls.splits import (

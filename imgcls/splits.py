@@ -12,9 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.folder import natural_order
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
-from imgcls.samples import ImageDataset, natural_order
 
 Labels = NDArray[np.int64]
 Sample = tuple[str, str]  # content hash, class name; empty where that is not known

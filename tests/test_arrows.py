@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
 SHARED = {"batch", "chance", "errors", "plain", "specs"}
-DATA = {"samples", "images", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
+DATA = {"datasets", "images", "augment", "sampling", "splits", "batches", "datamodule"}
 MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
@@ -19,8 +19,8 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "specs": {"errors"},
     "images": {"errors"},
-    "samples": {"errors", "images"},
-    "splits": {"errors", "images", "samples"},
+    "datasets": {"errors", "images"},
+    "splits": {"datasets", "errors", "images"},
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits"},
@@ -29,14 +29,13 @@ ARROWS: dict[str, set[str]] = {
         "batch",
         "batches",
         "chance",
+        "datasets",
         "errors",
         "plain",
-        "samples",
         "sampling",
         "specs",
         "splits",
     },
-    "digits": {"images", "samples"},
     "anatomy": {"errors"},
     "hub": {"errors"},
     "preprocessing": {"anatomy", "batch", "errors", "hub"},
@@ -60,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
     "entry": {"errors", "precheck", "program"},
     "explain": {"errors"},
     "program": {"cli", "errors", "explain", "quiet", "trainer"},
-    "answers": {"arguments", "callbacks", "cli", "samples"},
+    "answers": {"arguments", "callbacks", "cli", "datasets"},
     "start": {"checkpoint", "errors", "run_folder"},
     "tune": {
         "callbacks",
@@ -82,12 +81,12 @@ ARROWS: dict[str, set[str]] = {
         "classifier",
         "config",
         "datamodule",
+        "datasets",
         "defaults",
         "errors",
         "recover",
         "report",
         "run_folder",
-        "samples",
         "start",
         "trainer",
     },

@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 
 from imgcls.batch import Batch, Normalization, Preprocessing
 from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule, available_cores
+from imgcls.datasets.dataset import ImageDataset, PathListDataset
+from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
-from imgcls.samples import FolderImageDataset, ImageDataset, PathListDataset
 from imgcls.sampling import KeyedSampler
 from imgcls.specs import Spec
 from tests.conftest import write_class_folders

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
-from imgcls.samples import FolderImageDataset, ImageDataset
 from imgcls.splits import (
     Split,
     check_unchanged,

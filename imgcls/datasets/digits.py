@@ -7,8 +7,8 @@ import pandas as pd
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from imgcls.datasets.dataset import ImageDataset
 from imgcls.images import Pixels
-from imgcls.samples import ImageDataset
 
 
 class DigitsDataset(ImageDataset):

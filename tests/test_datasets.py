@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from imgcls.datasets.dataset import ImageDataset, PathListDataset
+from imgcls.datasets.folder import FolderImageDataset, natural_order, scan_folder
+from imgcls.datasets.given import find_images
 from imgcls.errors import ConfigError, ImageError
-from imgcls.samples import (
-    FolderImageDataset,
-    ImageDataset,
-    PathListDataset,
-    find_images,
-    natural_order,
-    scan_folder,
-)
 
 
 def touch(root: Path, *names: str) -> Path:
