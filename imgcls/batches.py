@@ -1,7 +1,8 @@
 """From places in a split to whole batches."""
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 from imgcls.sampling import Key
 from imgcls.splits import Split
+from imgcls.workers import note
+
+OnError = Literal["raise", "skip", "keep"]
 
 BLACK: Pixels = np.zeros((512, 512, 3), dtype=np.uint8)  # in place of an image that cannot be read
 
@@ -25,14 +29,17 @@ class SplitBatches(Dataset[Batch]):
     Args:
         split: The samples.
         pipeline: Applied to each image.
-        keep_errors: An image that cannot be read comes as black pixels with its reason in ``error``, instead of
-            ending the run.
+        on_error: What becomes of an image that cannot be read: ``raise`` ends the run; ``skip`` leaves it out of its
+            batch, which is then smaller, with its reason in ``skipped``; ``keep`` gives black pixels, with its reason
+            in ``error``.
+        may_vanish: Whether ``skip`` also holds for a file that is gone.
     """
 
-    def __init__(self, split: Split, pipeline: Pipeline, keep_errors: bool = False) -> None:
+    def __init__(self, split: Split, pipeline: Pipeline, on_error: OnError = "raise", may_vanish: bool = True) -> None:
         self.split = split
         self.pipeline = pipeline
-        self.keep_errors = keep_errors
+        self.on_error = on_error
+        self.may_vanish = may_vanish
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -40,25 +47,38 @@ class SplitBatches(Dataset[Batch]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of the given ``(place, seed)`` keys."""
-        errors = [""] * len(keys)
-        images = []
-        for number, (place, seed) in enumerate(keys):
-            try:
-                pixels = self.split.read(place)
-            except ImageError as error:
-                if not self.keep_errors:
-                    raise
-                errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
-                pixels = BLACK
-            images.append(self._augment(pixels, place, seed))
+        reasons: dict[int, str] = {}
+        images: list[NDArray[Any]] = []
+        places: list[int] = []
+        for place, seed in keys:
+            pixels, reason = self._read(place)
+            if reason:
+                reasons[place] = reason
+            if pixels is not None:
+                images.append(self._augment(pixels, place, seed))
+                places.append(place)
         batch = Batch(
             image=_stack(images, self.pipeline.where),
-            label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
-            path=[self.split.path(place) for place, _ in keys],
+            label=torch.from_numpy(self.split.label_array[places]),
+            path=[self.split.path(place) for place in places],
         )
-        if self.keep_errors:
-            batch["error"] = errors
+        if self.on_error == "keep":
+            batch["error"] = [reasons.get(place, "") for place in places]
+        elif reasons:
+            batch["skipped"] = {self.split.path(place): reason for place, reason in reasons.items()}
         return batch
+
+    def _read(self, place: int) -> tuple[Pixels | None, str]:
+        """Return the pixels of a sample, and why they are not its own."""
+        path = self.split.path(place)
+        note(path)
+        try:
+            return self.split.read(place), ""
+        except ImageError as error:
+            gone = not self.may_vanish and not os.path.lexists(path)
+            if self.on_error == "raise" or (self.on_error == "skip" and gone):
+                raise
+            return BLACK if self.on_error == "keep" else None, str(error).removeprefix(f"{path}: ")
 
     def __getitem__(self, key: Key) -> Batch:
         """Return a batch of one."""
@@ -76,6 +96,8 @@ class SplitBatches(Dataset[Batch]):
 
 
 def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
+    if not images:  # all of them were left out
+        return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")

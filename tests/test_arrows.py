@@ -7,8 +7,23 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "chance", "errors", "plain", "specs"}
-DATA = {"datasets", "images", "augment", "sampling", "splits", "batches", "datamodule"}
+SHARED = {"batch", "chance", "errors", "files", "plain", "progress", "specs"}
+DATA = {
+    "augment",
+    "bad_images",
+    "batches",
+    "datamodule",
+    "datasets",
+    "hold_out",
+    "images",
+    "ledger",
+    "partition",
+    "recorded",
+    "sampling",
+    "splits",
+    "survey",
+    "workers",
+}
 MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
@@ -20,21 +35,33 @@ ARROWS: dict[str, set[str]] = {
     "specs": {"errors"},
     "images": {"errors"},
     "datasets": {"errors", "images"},
-    "splits": {"datasets", "errors", "images"},
+    "ledger": set(),
+    "progress": set(),
+    "survey": {"datasets", "errors", "files", "images", "ledger", "progress"},
+    "splits": {"datasets", "errors", "images", "survey"},
+    "hold_out": {"errors", "splits"},
+    "recorded": {"errors", "splits"},
+    "bad_images": {"errors"},
+    "partition": {"bad_images", "datasets", "errors", "hold_out", "recorded", "splits", "survey"},
+    "workers": {"errors"},
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
-    "batches": {"augment", "batch", "errors", "images", "sampling", "splits"},
+    "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
     "datamodule": {
         "augment",
+        "bad_images",
         "batch",
         "batches",
         "chance",
         "datasets",
         "errors",
+        "hold_out",
+        "partition",
         "plain",
         "sampling",
         "specs",
         "splits",
+        "workers",
     },
     "anatomy": {"errors"},
     "hub": {"errors"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from imgcls.images import Pixels, load_image
+from imgcls.images import MAX_PIXELS, Pixels, load_image
 
 
 class ImageDataset:
@@ -22,6 +22,13 @@ class ImageDataset:
         """One row a sample: ``path`` (unique text; the file's path where there is a file) and ``label`` where known."""
         raise NotImplementedError(f"{type(self).__name__} must set 'samples', a DataFrame with 'path' and 'label'")
 
+    max_pixels = MAX_PIXELS
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether samples are image files."""
+        return type(self).read is ImageDataset.read
+
     @property
     def ignored(self) -> dict[str, str]:
         """Files that are not samples by a stated rule: path -> rule."""
@@ -33,7 +40,7 @@ class ImageDataset:
         Raises:
             ImageError: If the sample cannot be read.
         """
-        return load_image(str(self.samples["path"].iat[index]))
+        return load_image(str(self.samples["path"].iat[index]), self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the content of row ``index``, the same wherever the sample lies."""

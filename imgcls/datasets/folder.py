@@ -8,7 +8,7 @@ import pandas as pd
 
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError
-from imgcls.images import MAX_PIXELS, Pixels, load_image
+from imgcls.images import MAX_PIXELS
 
 JUNK_FILES = {"thumbs.db", "desktop.ini"}
 COMPANION_SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html"}
@@ -50,10 +50,6 @@ class FolderImageDataset(ImageDataset):
         files, ignored = self._scan
         used = set(self.samples["path"])
         return ignored | {file: "not inside a class folder" for file in files if file not in used}
-
-    def read(self, index: int) -> Pixels:
-        """Return the pixels of file ``index``, uint8, ``(H, W, 3)``, RGB."""
-        return load_image(str(self.samples["path"].iat[index]), self.max_pixels)
 
     @cached_property
     def _scan(self) -> tuple[list[str], dict[str, str]]:
