@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
 SHARED = {"batch", "chance", "errors", "plain", "specs"}
-DATA = {"samples", "images", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
+DATA = {"samples", "images", "formats", "headers", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
 MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
@@ -18,7 +18,9 @@ ARROWS: dict[str, set[str]] = {
     "chance": set(),
     "errors": set(),
     "specs": {"errors"},
-    "images": {"errors"},
+    "formats": {"headers"},
+    "headers": set(),
+    "images": {"errors", "formats", "headers"},
     "samples": {"errors", "images"},
     "splits": {"errors", "images", "samples"},
     "augment": {"batch", "errors", "images", "specs"},

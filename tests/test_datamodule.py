@@ -359,7 +359,7 @@ def test_an_unreadable_image_ends_training_by_name(tmp_path: Path) -> None:
     write_class_folders(tmp_path, 4)
     (tmp_path / "red" / "bad.png").write_text("no image")
     loader = module(str(tmp_path), validation=Numbers(2, classes=1)).train_dataloader()
-    with pytest.raises(ImageError, match=r".*/red/bad\.png: is not an image, or of an unknown format"):
+    with pytest.raises(ImageError, match=r".*/red/bad\.png: is a text file, not an image"):
         batches(loader)
 
 
@@ -373,7 +373,7 @@ def test_predict_batches_carry_the_reason_of_unreadable_images(normalised: bool,
     images = PathListDataset([str(photos / "red/000.png"), *bad])
     data = module(stage="predict", predict=images, class_names=["a", "b"], augmentations=Augmentations(eval=eval_list))
     mixed, unreadable = batches(data.predict_dataloader())
-    reason = "is not an image, or of an unknown format"
+    reason = "is a text file, not an image"
     assert mixed["error"] == ["", *[reason] * 7]
     assert unreadable["error"] == [reason] * 2
     assert mixed["label"].tolist() == [-1] * 8
