@@ -367,7 +367,7 @@ def test_predict_batches_carry_the_reason_of_unreadable_images(normalised: bool,
     images = PathListDataset([str(photos / "red/000.png"), *bad])
     data = module(stage="predict", predict=images, class_names=["a", "b"], augmentations=Augmentations(eval=eval_list))
     mixed, unreadable = batches(data.predict_dataloader())
-    reason = "is not an image, or of an unknown format"
+    reason = "is a text file, not an image"
     assert mixed["error"] == ["", *[reason] * 7]
     assert unreadable["error"] == [reason] * 2
     assert mixed["label"].tolist() == [-1] * 8
