@@ -220,8 +220,8 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def name(self) -> str:  # type: ignore[override]  # Lightning has a plain attribute
         """A short name of the training data."""
-        data = self.datasets["train"]
-        return os.path.abspath(data) if isinstance(data, os.PathLike) else type(data).__name__
+        text = str(self.datasets["train"])
+        return os.path.abspath(text) if os.path.exists(text) else text
 
     @property
     def has_test(self) -> bool:
@@ -325,7 +325,7 @@ def _as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatas
     for name, value in vars(classes).items():
         if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
             raise ConfigError(f"{_KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
-        if isinstance(value, FolderImageDataset):
+        if isinstance(value, ImageDataset):
             key = f"dataset_classes.{name}.init_args.max_pixels"
             _require(value.max_pixels >= 1, key, value.max_pixels, "be at least 1")
     return {

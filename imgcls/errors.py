@@ -56,6 +56,12 @@ def known_names(name: str, known: Iterable[str], before: str = "") -> str:
     return did_you_mean(name, names, before) or listed
 
 
+def listed(names: list[str], most: int = 10) -> str:
+    """Return the first names, quoted, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
 def join_keys(before: str, key: str) -> str:
     """Return the dotted key of a key within a section; the outermost section has no name."""
     return f"{before}.{key}" if before else key

@@ -15,7 +15,7 @@ from PIL import Image
 
 from imgcls.errors import ImageError
 from imgcls.formats import open_image
-from imgcls.headers import DAMAGED, Unreadable, jpeg_header, orientation_of, png_without_pixels, refuse_broken_png
+from imgcls.headers import DAMAGED, Unreadable, jpeg_header, orientation_of, refuse_broken_png
 
 Pixels = npt.NDArray[np.uint8]
 

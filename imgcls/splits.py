@@ -1,5 +1,6 @@
 """Which sample belongs to which split, with labels by name."""
 
+import logging
 import sys
 from collections import Counter
 from copy import copy
@@ -11,10 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.folder import natural_order
-from imgcls.errors import ConfigError, ImageError
+from imgcls.datasets.folder import look_alikes, natural_order
+from imgcls.errors import ConfigError, ImageError, listed
 from imgcls.images import Pixels
 from imgcls.survey import fingerprints
+
+log = logging.getLogger(__name__)
 
 Labels = NDArray[np.int64]
 
@@ -120,6 +123,8 @@ def class_names_of(data: ImageDataset) -> list[str]:
     """
     labels = _labels(data, "train")
     names = sorted({str(label) for label in labels}, key=natural_order)
+    for group in look_alikes(names):
+        log.warning("train: classes that differ only in case, blanks or Unicode form: %s", listed(group))
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no labelled image"
         raise ConfigError(
@@ -169,7 +174,7 @@ def refuse_empty(data: ImageDataset, split: str) -> None:
 
 
 def _name(data: ImageDataset) -> str:
-    return str(getattr(data, "root", type(data).__name__))
+    return str(data)
 
 
 def _some(names: list[str]) -> str:

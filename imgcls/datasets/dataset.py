@@ -17,9 +17,15 @@ class ImageDataset:
     overrides ``read``.
     """
 
+    max_pixels: int = MAX_PIXELS
+    """The largest width x height that is decoded; larger images are refused."""
+
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a sample: ``path`` (unique text; the file's path where there is a file) and ``label`` where known."""
+        """One row a sample: ``path`` (unique text; the file's path where there is a file) and ``label`` where known.
+
+        Further columns are kept, such as a patient's id to group samples by.
+        """
         raise NotImplementedError(f"{type(self).__name__} must set 'samples', a DataFrame with 'path' and 'label'")
 
     max_pixels = MAX_PIXELS
@@ -34,6 +40,11 @@ class ImageDataset:
         """Files that are not samples by a stated rule: path -> rule."""
         return {}
 
+    @property
+    def holds_files(self) -> bool:
+        """Whether samples are image files, each at its ``path``; false for a class that reads pixels in its own way."""
+        return type(self).read is ImageDataset.read
+
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index`` of ``samples``, uint8, ``(H, W, 3)``, RGB.
 
@@ -45,12 +56,15 @@ class ImageDataset:
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the content of row ``index``, the same wherever the sample lies."""
         path = str(self.samples["path"].iat[index])
-        content = Path(path).read_bytes() if os.path.isfile(path) else self.read(index).tobytes()
-        return blake2b(content, digest_size=8).hexdigest()
+        return fingerprint_of(Path(path).read_bytes() if os.path.isfile(path) else self.read(index).tobytes())
+
+    def __str__(self) -> str:
+        """Return what messages call the dataset, and what a run's folder is named after."""
+        return type(self).__name__
 
 
 class JoinedDataset(ImageDataset):
-    """The samples of several datasets, one after the other.
+    """The samples of several datasets, one after the other, with the columns of all.
 
     Args:
         parts: The datasets.
@@ -58,7 +72,17 @@ class JoinedDataset(ImageDataset):
 
     def __init__(self, parts: list[ImageDataset]) -> None:
         self.parts = parts
-        self.samples = pd.concat([part.samples[["path", "label"]] for part in parts], ignore_index=True)
+        self.samples = pd.concat([part.samples for part in parts], ignore_index=True)
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Files of all parts that are not samples: path -> rule."""
+        return {path: rule for part in self.parts for path, rule in part.ignored.items()}
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether the samples of all parts are image files."""
+        return all(part.holds_files for part in self.parts)
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index``, uint8, ``(H, W, 3)``, RGB."""
@@ -87,3 +111,8 @@ class PathListDataset(ImageDataset):
 
     def __init__(self, paths: list[str]) -> None:
         self.samples = pd.DataFrame({"path": paths, "label": None}, dtype=object)
+
+
+def fingerprint_of(content: bytes) -> str:
+    """Return a short hash of a sample's bytes."""
+    return blake2b(content, digest_size=8).hexdigest()

@@ -1,24 +1,38 @@
 """Folders of images, as people have them: every file is a sample, or is left out by a stated rule."""
 
+import logging
 import os
 import re
+import sys
+import unicodedata
+from collections import deque
+from collections.abc import Iterable
 from functools import cached_property
 
 import pandas as pd
 
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, listed
 from imgcls.images import MAX_PIXELS
+
+log = logging.getLogger(__name__)
 
 JUNK_FILES = {"thumbs.db", "desktop.ini"}
 COMPANION_SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html"}
+
+_EMPTY = "a folder without an image"
+_LOOSE = "not inside a class folder"
 
 
 class FolderImageDataset(ImageDataset):
     """Image files under class folders: ``root/<class>/**/<file>``; or, to predict, a flat folder without classes.
 
-    Hidden files, ``Thumbs.db``, ``desktop.ini`` and text companions (.txt, .csv, .tsv, .json, .xml, .yaml, .yml, .md,
-    .html) are ignored; every other file is taken for an image, whatever its extension.
+    A class is named as its folder is, to the letter; ``Cat``, ``cat`` and ``cat `` are three classes, and a line says
+    so. Folders within a class folder belong to it. Hidden files and folders, ``Thumbs.db``, ``desktop.ini`` and text
+    companions (.txt, .csv, .tsv, .json, .xml, .yaml, .yml, .md, .html) are left out, and so are loose files beside
+    class folders, and class folders without an image, which are no class. Links to files count as files; a link to a
+    folder is followed once, and not where the folder is used already. Every other file is taken for an image,
+    whatever its extension.
 
     Args:
         root: The folder that holds one folder a class.
@@ -33,66 +47,84 @@ class FolderImageDataset(ImageDataset):
         """The folder: what a checkpoint keeps of this dataset when it was made in Python."""
         return self.root
 
+    def __str__(self) -> str:
+        """Return the folder."""
+        return self.root
+
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row a file, sorted by path; ``label`` is the name of the class folder, missing in a flat folder."""
-        files, _ = self._scan
-        below = [os.path.relpath(file, self.root).split(os.sep) for file in files]
-        labels = [parts[0] if len(parts) > 1 else None for parts in below]
-        if any(labels):  # loose files beside class folders have no class
-            files = [file for file, label in zip(files, labels, strict=True) if label]
-            labels = [label for label in labels if label]
-        return pd.DataFrame({"path": files, "label": labels}, dtype=object)
+        return self._found[0]
 
     @property
     def ignored(self) -> dict[str, str]:
-        """Files under ``root`` that are not samples: path -> rule."""
-        files, ignored = self._scan
-        used = set(self.samples["path"])
-        return ignored | {file: "not inside a class folder" for file in files if file not in used}
+        """Files and folders under ``root`` that are not used: path -> rule."""
+        return self._found[1]
 
     @cached_property
-    def _scan(self) -> tuple[list[str], dict[str, str]]:
+    def _found(self) -> tuple[pd.DataFrame, dict[str, str]]:
         if not os.path.isdir(self.root):
             raise ConfigError(f"no folder {self.root!r}; 'root' names a folder with one folder of images a class")
-        return scan_folder(self.root)
+        files, ignored = scan_folder(self.root)
+        labels = _class_folders(files, self.root)
+        used = {os.path.join(self.root, label) for label in set(labels) if label}
+        empty = sorted(_folders_below(self.root) - used - ignored.keys())
+        if empty:
+            log.info("%s: folders without an image, which are no classes: %s", self.root, listed(empty))
+            ignored |= dict.fromkeys(empty, _EMPTY)
+        if any(labels):  # loose files beside class folders have no class
+            ignored |= {file: _LOOSE for file, label in zip(files, labels, strict=True) if not label}
+            files = [file for file, label in zip(files, labels, strict=True) if label]
+            labels = [label for label in labels if label]
+        return pd.DataFrame({"path": files, "label": labels}, dtype=object), ignored
 
 
 def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:
-    """List the files below a folder; links to folders are followed once, and last, so that a folder keeps its own name.
+    """List the files below a folder, by their names alone: no file is opened.
+
+    Links to folders are followed once, and last, so that a folder keeps its own name.
 
     Returns:
         The sorted candidate image files, and the ignored files with the rule that ignores each.
+
+    Raises:
+        ConfigError: If a folder cannot be listed.
     """
     files: list[str] = []
     ignored: dict[str, str] = {}
-    seen: set[str] = set()
-    folders = [root]
-    links: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    folders, links = deque([root]), deque[str]()
     while folders or links:
-        folder = (folders or links).pop(0)
-        real = os.path.realpath(folder)
-        if real in seen:
-            ignored[folder] = "a link to a folder that is used already"
-            continue
-        seen.add(real)
-        for entry in _entries(folder):
-            is_link = entry.is_symlink() and os.path.isdir(entry.path)
-            is_folder = entry.is_dir(follow_symlinks=False) or is_link
+        folder = (folders or links).popleft()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                ignored[folder] = "a link to a folder that is used already"
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below, linked = _sort_out(folder, files, ignored)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be listed: {error.strerror}") from error
+        folders.extend(below)
+        links.extend(linked)
+    return sorted(files), ignored
+
+
+def _sort_out(folder: str, files: list[str], ignored: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Add the files of one folder to the files or to the ignored; return its folders, and its links to folders."""
+    folders: list[str] = []
+    links: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_link = _is_link_to_folder(entry)
+            is_folder = is_link or _is_folder(entry)
             if rule := _ignore_rule(entry.name, is_folder):
                 ignored[entry.path] = rule
             elif is_folder:
                 (links if is_link else folders).append(entry.path)
             else:
                 files.append(entry.path)
-    return sorted(files), ignored
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        return sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be listed: {error.strerror}") from error
+    return sorted(folders), sorted(links)
 
 
 def _ignore_rule(name: str, is_folder: bool) -> str:
@@ -107,7 +139,35 @@ def _ignore_rule(name: str, is_folder: bool) -> str:
     return ""
 
 
+def _class_folders(files: list[str], root: str) -> list[str | None]:
+    """Return the folder directly below ``root`` that each file lies in, None for a loose file; one text a folder."""
+    start = len(os.path.join(root, ""))
+    ends = (file.find(os.sep, start) for file in files)
+    return [sys.intern(file[start:end]) if end > 0 else None for file, end in zip(files, ends, strict=True)]
+
+
+def _folders_below(root: str) -> set[str]:
+    with os.scandir(root) as entries:
+        return {entry.path for entry in entries if _is_folder(entry) or _is_link_to_folder(entry)}
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and os.path.isdir(entry.path)  # entry.is_dir() raises on a link that loops
+
+
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``class2`` before ``class10``."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def look_alikes(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that differ only in case, surrounding blanks or the Unicode form of a letter."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
