@@ -428,12 +428,12 @@ def test_lists_are_needed_where_the_model_states_nothing(photos: Path) -> None:
 
 
 def test_an_augmentation_that_fails_names_the_image(tmp_path: Path) -> None:
-    write_class_folders(tmp_path, 3)
-    small = tmp_path / "red" / "small.png"
+    train, validation = (write_class_folders(tmp_path / name, 3, seed) for seed, name in enumerate("ab"))
+    small = train / "red" / "small.png"
     Image.new("RGB", (30, 30)).save(small)
     crop = [{"class_path": "RandomCrop", "init_args": {"height": 32, "width": 32}}]
     lists = Augmentations(train=crop, eval=[RESIZE])
-    loader = module(str(tmp_path), augmentations=lists, validation_split=0.5).train_dataloader()
+    loader = module(str(train), augmentations=lists, validation=str(validation)).train_dataloader()
     with pytest.raises(ConfigError, match=rf"augmentations.train: fails on {small}, of shape \(30, 30, 3\): Crop size"):
         batches(loader)
 

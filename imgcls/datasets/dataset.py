@@ -31,11 +31,6 @@ class ImageDataset:
     max_pixels = MAX_PIXELS
 
     @property
-    def holds_files(self) -> bool:
-        """Whether samples are image files."""
-        return type(self).read is ImageDataset.read
-
-    @property
     def ignored(self) -> dict[str, str]:
         """Files that are not samples by a stated rule: path -> rule."""
         return {}
