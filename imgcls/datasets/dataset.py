@@ -28,8 +28,6 @@ class ImageDataset:
         """
         raise NotImplementedError(f"{type(self).__name__} must set 'samples', a DataFrame with 'path' and 'label'")
 
-    max_pixels = MAX_PIXELS
-
     @property
     def ignored(self) -> dict[str, str]:
         """Files that are not samples by a stated rule: path -> rule."""
