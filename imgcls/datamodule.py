@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader
 from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec, train_specs
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
 from imgcls.batches import BLACK, SplitBatches, as_it_is, start_worker
+from imgcls.cache.split import use_cache
+from imgcls.cache.steps import eval_steps, train_steps
+from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
 from imgcls.errors import ConfigError
 from imgcls.plain import plain
@@ -77,7 +80,10 @@ class ImageDataModule(pl.LightningDataModule):
         augmentations: What happens to an image between file and batch.
         batch_size: Images in a batch, in each process.
         num_workers: Processes that read images; null chooses from the cores that this process may use.
-        create_dataset: Decode and resize once into a cache that every epoch and run reuses.
+        create_dataset: Decode and resize once into a cache on disk that every epoch, run and trial reuses.
+        cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls.
+        cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
+            smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, 0 to 1, stratified, where ``dataset_classes.validation`` is null.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
@@ -92,6 +98,8 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         create_dataset: bool = False,
+        cache_dir: str | None = None,
+        cache_size: int | None = None,
         validation_split: float = 0.2,
         split_seed: int = 0,
         class_names: list[str] | None = None,
@@ -103,13 +111,17 @@ class ImageDataModule(pl.LightningDataModule):
         _require(0 < validation_split < 1, "validation_split", validation_split, "lie between 0 and 1")
         _require(0 <= split_seed < 2**32, "split_seed", split_seed, "lie between 0 and 4294967295")
         _check_class_names(class_names or [])
-        if create_dataset:
-            log.info("create_dataset: true has no effect yet; images are decoded in every epoch")
+        _require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
+        if cache_size is not None and not create_dataset:
+            log.info("%s.cache_size: %s has no effect without create_dataset: true", _KEY, cache_size)
         self.save_hyperparameters(logger=False)
         self.datasets = _as_datasets(dataset_classes)
         self.augmentations = _as_augmentations(augmentations)
         self.batch_size = batch_size
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
+        self.create_dataset = create_dataset
+        self.cache_dir = cache_dir
+        self.cache_size = cache_size
         self.validation_split = validation_split
         self.split_seed = split_seed
         self.train_on_validation = train_on_validation
@@ -141,8 +153,7 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
         split = self.split("train")
-        pipeline = self._pipeline("train", split)
-        data = SplitBatches(split, pipeline)
+        data = self._batches("train", split, self._pipeline("train", split))
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
         if alone:  # BatchNorm cannot train on a single value a channel
@@ -312,8 +323,19 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         split = self.split(name)
-        data = SplitBatches(split, self._pipeline("eval", split), keep_errors=name == "predict")
+        data = self._batches(name, split, self._pipeline("eval", split))
         return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
+
+    def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
+        if name == "predict":  # read once, so a cache would gain nothing
+            return SplitBatches(split, pipeline, keep_errors=True)
+        if self.create_dataset and getattr(self.trainer, "fast_dev_run", False):
+            log.info("cache: %s: left alone, trainer.fast_dev_run decodes the few images that it takes", name)
+        elif self.create_dataset:
+            steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
+            kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers)
+            return SplitBatches(kept, steps.each_time)
+        return SplitBatches(split, pipeline)
 
     def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "chance", "errors", "plain", "specs"}
-DATA = {"samples", "images", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
+SHARED = {"batch", "cache_folder", "chance", "errors", "plain", "specs"}
+DATA = {"cache", "samples", "images", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
 MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
@@ -24,10 +24,14 @@ ARROWS: dict[str, set[str]] = {
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits"},
+    "cache": {"augment", "batches", "errors", "images", "samples", "splits"},
+    "cache_folder": set(),
     "datamodule": {
         "augment",
         "batch",
         "batches",
+        "cache",
+        "cache_folder",
         "chance",
         "errors",
         "plain",
