@@ -1,14 +1,15 @@
 """From places in a split to whole batches."""
 
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from imgcls.augment import Pipeline, reason_of
 from imgcls.batch import Batch
@@ -19,6 +20,8 @@ from imgcls.splits import Split
 from imgcls.workers import note
 
 OnError = Literal["raise", "skip", "keep"]
+
+_Whole = TypeVar("_Whole")
 
 BLACK: Pixels = np.zeros((512, 512, 3), dtype=np.uint8)  # in place of an image that cannot be read
 
@@ -55,7 +58,8 @@ class SplitBatches(Dataset[Batch]):
             if reason:
                 reasons[place] = reason
             if pixels is not None:
-                images.append(self._augment(pixels, place, seed))
+                one = partial(self.pipeline, seed=seed)
+                images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
                 places.append(place)
         batch = Batch(
             image=_stack(images, self.pipeline.where),
@@ -84,15 +88,25 @@ class SplitBatches(Dataset[Batch]):
         """Return a batch of one."""
         return self.__getitems__([key])
 
-    def _augment(self, pixels: Pixels, place: int, seed: int) -> NDArray[Any]:
-        try:
-            return self.pipeline(pixels, seed)
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{self.pipeline.where}: fails on {self.split.path(place)}, of shape {pixels.shape}: {reason_of(error)}"
-            ) from error
+
+def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:
+    """Apply steps to an image.
+
+    Args:
+        steps: What is applied.
+        pixels: uint8, ``(H, W, 3)``.
+        path: The image's path, for messages.
+        where: The config key of the steps, for messages.
+
+    Raises:
+        ConfigError: If a step fails.
+    """
+    try:
+        return steps(pixels)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
 
 
 def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
@@ -101,12 +115,14 @@ def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    # in a worker this stacks into shared memory, so that no copy is made on the way to the main process
+    batch: torch.Tensor = default_collate([torch.from_numpy(np.require(image, None, ["C", "W"])) for image in images])
+    return batch.permute(0, 3, 1, 2)
 
 
-def as_it_is(batch: Batch) -> Batch:
+def as_it_is(whole: _Whole) -> _Whole:
     """Collate nothing: a batch comes whole from its dataset."""
-    return batch
+    return whole
 
 
 def start_worker(_: int) -> None:

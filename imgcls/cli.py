@@ -141,6 +141,8 @@ class ImgclsCLI(LightningCLI):
         name = section["model.init_args.model_name"]
         if os.path.isdir(os.path.expanduser(name)):
             section["model.init_args.model_name"] = _absolute(name)
+        if section["data.init_args.cache_dir"] is not None:
+            section["data.init_args.cache_dir"] = _absolute(section["data.init_args.cache_dir"])
         datasets = section["data.init_args.dataset_classes"]
         for split, spec in vars(datasets).items() if datasets else ():
             # jsonargparse makes the text None of a null on the command line, where a class or a text may stand

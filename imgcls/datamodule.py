@@ -14,6 +14,9 @@ from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.bad_images import BadImages, Policy
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
 from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
+from imgcls.cache.split import use_cache
+from imgcls.cache.steps import eval_steps, train_steps
+from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
@@ -73,7 +76,10 @@ class ImageDataModule(pl.LightningDataModule):
         augmentations: What happens to an image between file and batch.
         batch_size: Images in a batch, in each process.
         num_workers: Processes that read images; null chooses from the cores that this process may use.
-        create_dataset: Decode and resize once into a cache that every epoch and run reuses.
+        create_dataset: Decode and resize once into a cache on disk that every epoch, run and trial reuses.
+        cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls.
+        cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
+            smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, 0 to 1, stratified, where ``dataset_classes.validation`` is null.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         fold: ``k/n``: hold out the k-th of n parts, for cross-validation, in place of ``validation_split``.
@@ -98,6 +104,8 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         create_dataset: bool = False,
+        cache_dir: str | None = None,
+        cache_size: int | None = None,
         validation_split: float = 0.2,
         split_seed: int = 0,
         fold: str | None = None,
@@ -118,13 +126,17 @@ class ImageDataModule(pl.LightningDataModule):
         _require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "lie between 0 and 1")
         _require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
         _check_class_names(class_names or [])
-        if create_dataset:
-            log.info("create_dataset: true has no effect yet; images are decoded in every epoch")
+        _require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
+        if cache_size is not None and not create_dataset:
+            log.info("%s.cache_size: %s has no effect without create_dataset: true", _KEY, cache_size)
         self.save_hyperparameters(logger=False)
         self.augmentations = _as_augmentations(augmentations)
         self.batch_size = batch_size
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
         self.timeout = timeout
+        self.create_dataset = create_dataset
+        self.cache_dir = cache_dir
+        self.cache_size = cache_size
         part = None if fold is None else Fold.read(fold)
         rules = Rules(validation_split, split_seed, part, group_column, group_regex, on_leak, train_on_validation)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
@@ -141,8 +153,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Shuffled batches of the training split."""
         self.partition.refuse_leaks()
         split = self.split("train")
-        pipeline = self._pipeline("train", split)
-        data = SplitBatches(split, pipeline, self._on_error)
+        data = self._batches("train", split, self._pipeline("train", split))
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
         if alone:  # BatchNorm cannot train on a single value a channel
@@ -283,13 +294,21 @@ class ImageDataModule(pl.LightningDataModule):
         if self.partition.stage in {"validate", "test"}:
             self.partition.refuse_trained(name)
         split = self.split(name)
-        on_error: OnError = "keep" if name == "predict" else self._on_error
-        data = SplitBatches(split, self._pipeline("eval", split), on_error, may_vanish=False)
+        data = self._batches(name, split, self._pipeline("eval", split))
         return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
-    @property
-    def _on_error(self) -> OnError:
-        return "skip" if self.bad_images.policy == "skip" else "raise"
+    def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
+        if name == "predict":  # read once, so a cache would gain nothing
+            return SplitBatches(split, pipeline, "keep")
+        on_error: OnError = "skip" if self.bad_images.policy == "skip" else "raise"
+        if self.create_dataset and getattr(self.trainer, "fast_dev_run", False):
+            log.info("cache: %s: left alone, trainer.fast_dev_run decodes the few images that it takes", name)
+        elif self.create_dataset:
+            steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
+            kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers)
+            self.bad_images.add({name: kept.faults}, {name: len(kept)})
+            return SplitBatches(kept, steps.each_time, on_error)
+        return SplitBatches(split, pipeline, on_error, may_vanish=name == "train")
 
     def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -7,9 +7,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
+from imgcls.cache_folder import cache_folder
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ImageError
-from imgcls.files import cache_folder
 from imgcls.images import check_header
 from imgcls.ledger import Facts, Ledger, Stamp
 from imgcls.progress import tracked

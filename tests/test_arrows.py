@@ -7,11 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "chance", "errors", "files", "plain", "progress", "specs"}
+SHARED = {"batch", "cache_folder", "chance", "errors", "files", "plain", "progress", "specs"}
 DATA = {
     "augment",
     "bad_images",
     "batches",
+    "cache",
     "datamodule",
     "datasets",
     "formats",
@@ -41,7 +42,8 @@ ARROWS: dict[str, set[str]] = {
     "datasets": {"errors", "images"},
     "ledger": set(),
     "progress": set(),
-    "survey": {"datasets", "errors", "files", "images", "ledger", "progress"},
+    "cache_folder": set(),
+    "survey": {"cache_folder", "datasets", "errors", "images", "ledger", "progress"},
     "splits": {"datasets", "errors", "images", "survey"},
     "hold_out": {"errors", "splits"},
     "recorded": {"errors", "splits"},
@@ -51,11 +53,14 @@ ARROWS: dict[str, set[str]] = {
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
+    "cache": {"augment", "batches", "datasets", "errors", "images", "splits"},
     "datamodule": {
         "augment",
         "bad_images",
         "batch",
         "batches",
+        "cache",
+        "cache_folder",
         "chance",
         "datasets",
         "errors",

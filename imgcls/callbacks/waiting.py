@@ -32,7 +32,9 @@ class WaitingTime(Callback):
         """Begin anew."""
         self._steps, self._waited = 0, 0.0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Add the time since the last step; the first batch of an epoch waits for the workers to start."""
         now = time.perf_counter()
         if self._steps:
