@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _MODEL, _DATA = "imgcls.ImageClassifier", "imgcls.ImageDataModule"
 _OUR_DATASETS = ("imgcls.FolderImageDataset", "imgcls.DigitsDataset")
+_KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
 _METRICS_LOGGER = "MetricsLogger"
 _DATASETS = ("train", "validation", "test", "predict")
 
@@ -70,7 +71,7 @@ def _recorded_config(content: Content) -> dict[str, Any]:
 
 def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {"class_names": list(content["imgcls"]["class_names"])}
-    for key in ("batch_size", "validation_split", "split_seed"):
+    for key in _KEPT:
         if key in recorded:
             arguments[key] = recorded[key]
     datasets = recorded.get("dataset_classes") or {}
