@@ -12,7 +12,8 @@ from imgcls.headers import Unreadable
 # Not among them: EPS, which Pillow hands to Ghostscript, and formats that hold no pixels of their own.
 _FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
 
-_UNREADABLE = (SyntaxError, IndexError, TypeError, struct.error)  # a plugin's word for "not mine"
+# what a plugin raises on a header that it cannot use
+_NOT_MINE = (OSError, ValueError, SyntaxError, LookupError, TypeError, RuntimeError, AssertionError, struct.error)
 
 _START = 1024  # bytes that tell what a file is
 
@@ -49,14 +50,23 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
     damage = ""
     for name in _FORMATS:
         factory, accept = Image.OPEN[name]
+        if accept is not None and not accept(start[:16].ljust(16, b"\0")):
+            continue
         file.seek(0)
         try:
-            if accept is None or accept(start[:16]):
-                return factory(file, "")
-        except _UNREADABLE as error:
+            return factory(file, "")
+        except _NOT_MINE as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the disk's fault, not the file's
             if accept is not None and not damage:  # TGA has no signature
-                damage = f"is a {name} file whose header is truncated, damaged or not supported: {error}"
+                damage = f"is {name}, but its header is truncated, damaged or not supported{_detail(error)}"
     raise Unreadable(_stranger(start) or damage or "is not an image, or of an unknown format")
+
+
+def _detail(error: BaseException) -> str:
+    # of no use: errors of the plugin's own parsing, which Pillow wraps, and its word for a size of 0
+    dull = error.__cause__ is not None or str(error) == "not identified by this driver"
+    return "" if dull else f": {error}"
 
 
 def _stranger(start: bytes) -> str:

@@ -284,7 +284,7 @@ NO_IMAGE = {
     "is a text file, not an image": "caf\u00e9, hello, world\n".encode() * 90,
     "is an HTML page, not an image": b"<!DOCTYPE html><html><body>404</body></html>",
     "holds only zeros": bytes(5000),
-    "is a pointer of Git LFS, not an image; type: git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+    "is a pointer of Git LFS, not an image; type: git lfs pull": b"version https://git-lfs.github.com/spec/v1",
     "is an SVG drawing, not an image of pixels": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "is a PDF document, not an image": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3",
     "is a HEIC photo, which is not supported; convert it to JPEG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
