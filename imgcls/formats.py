@@ -1,8 +1,12 @@
 """Which image formats are read, and what a file is when it is none of them."""
 
 import codecs
+import contextlib
+import ctypes
+import logging
 import re
 import struct
+from importlib.util import find_spec
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
@@ -31,6 +35,11 @@ _STRANGERS = {
     rb"%!PS": "is a PostScript document, not an image",
 }
 _PLAIN_TEXT = re.compile(rb"(?!P[1-6]\s)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z")  # P1 to P6: PBM, PGM, PPM
+
+# what these print on damaged files is raised, too
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+with contextlib.suppress(OSError, AttributeError):  # where libtiff is a library of its own
+    ctypes.CDLL(getattr(find_spec("PIL._imaging"), "origin", None)).TIFFSetErrorHandler(None)
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:

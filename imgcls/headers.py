@@ -41,12 +41,15 @@ _SCAN = 0xDA
 _APP1 = 0xE1
 _SKIPPED = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restarts, comments, applications' data
 
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
 UPRIGHT = 1  # the orientation that turns nothing
 _SHORT = 3  # EXIF's type of two bytes
 
 _CHUNK = struct.Struct(">I4s")  # length, kind
 _PIECE = 2**20  # bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXELS = {b"IDAT", b"fdAT"}
 
 
@@ -82,7 +85,7 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
     bits, height, width, components = _FRAME.unpack_from(data, at)
     if bits != 8 or components not in (1, 3) or not width or not height:
         return None
-    xmp = [data[at:end] for kind, at, end in segments if kind == _APP1 and data.startswith(b"http://ns.adobe", at)]
+    xmp = [data[at:end] for kind, at, end in segments if kind == _APP1 and data.startswith(_XMP, at)]
     orientation = _orientation(exif[0] if exif else b"", xmp[-1] if xmp else b"")
     return JpegHeader(width, height, kind == _PROGRESSIVE, orientation)
 
@@ -103,25 +106,24 @@ def _segments(data: bytes) -> list[tuple[int, int, int]] | None:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
+    # as Pillow has it: EXIF first, and a broken block says nothing
     try:
-        found = _exif_orientation(exif)
-    except struct.error:  # a broken block says nothing, and the pixels are whole
-        found = None
+        found = _exif_orientation(exif) if exif else None
+    except (KeyError, struct.error):
+        return UPRIGHT
     if found is None and (match := re.search(rb'tiff:Orientation(="|>)([0-9])', xmp)):
-        found = int(match[2])  # as Pillow reads it
+        found = int(match[2])
     return UPRIGHT if found is None else found
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    # Pillow's reader of EXIF takes ten times as long, and warns of tags that have nothing to do with it
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[6:10])
-    if order is None:
-        return None
+    # not Pillow's reader of EXIF, which takes ten times as long and warns of tags that have nothing to do with it
+    order = {b"II*\0": "<", b"MM\0*": ">"}[exif[6:10]]
     entry = 8 + struct.unpack_from(f"{order}I", exif, 10)[0]  # offsets count from the byte order's mark
     for _ in range(struct.unpack_from(f"{order}H", exif, entry - 2)[0]):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-        if tag == ExifTags.Base.Orientation:
-            return int(value) if kind == _SHORT else None
+        tag, kind, number, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+        if tag == ExifTags.Base.Orientation and kind == _SHORT and number == 1:
+            return int(value)
         entry += 12
     return None
 
@@ -171,11 +173,12 @@ def png_without_pixels(file: BinaryIO) -> BytesIO:
     """
     file.seek(len(_PNG_SIGNATURE))
     kept = [_PNG_SIGNATURE]
-    kind = b""
-    while kind != b"IEND" and len(head := file.read(_CHUNK.size)) == _CHUNK.size:
+    while len(head := file.read(_CHUNK.size)) == _CHUNK.size:
         length, kind = _CHUNK.unpack(head)
+        if kind == b"IEND":
+            break
         if kind in _PNG_PIXELS or length > _PIECE:
             file.seek(length + 4, os.SEEK_CUR)
         else:
             kept += [head, file.read(length + 4)]
-    return BytesIO(b"".join(kept))
+    return BytesIO(b"".join([*kept, _PNG_END]))

@@ -5,7 +5,7 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from typing import BinaryIO
 
 import cv2
@@ -17,7 +17,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from imgcls.errors import ImageError
 from imgcls.formats import open_image
-from imgcls.headers import DAMAGED, Unreadable, jpeg_header, orientation_of, png_without_pixels, refuse_broken_png
+from imgcls.headers import (
+    DAMAGED,
+    JpegHeader,
+    Unreadable,
+    jpeg_header,
+    orientation_of,
+    png_without_pixels,
+    refuse_broken_png,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -89,18 +97,22 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     try:
         size = _size_on_disk(path)
         with open(path, "rb", buffering=0) as file:
-            for length in _STARTS:
-                start = os.pread(file.fileno(), length, 0)
-                header = jpeg_header(start)
-                if header is not None:
-                    _refuse_bombs(header.width, header.height, max_pixels)
-                    return _upright_size(header.width, header.height, header.orientation)
-                if size <= length or not start.startswith(b"\xff\xd8"):
-                    break
-        with open(path, "rb") as file:
-            return _size(file, max_pixels)
+            header = _jpeg_header_of(file, size)
+            if header is None:
+                return _size(BytesIO(file.read()) if size <= _STARTS[-1] else BufferedReader(file), max_pixels)
+        _refuse_bombs(header.width, header.height, max_pixels)
+        return _upright_size(header.width, header.height, header.orientation)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
+
+
+def _jpeg_header_of(file: FileIO, size: int) -> JpegHeader | None:
+    for length in _STARTS:
+        start = os.pread(file.fileno(), length, 0)
+        header = jpeg_header(start)
+        if header is not None or size <= length or not start.startswith(b"\xff\xd8"):
+            break
+    return header
 
 
 def _size_on_disk(path: str | os.PathLike[str]) -> int:
