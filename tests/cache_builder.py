@@ -11,6 +11,7 @@ from imgcls.cache import store
 from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule
 from imgcls.images import Pixels
 from imgcls.samples import FolderImageDataset
+from imgcls.splits import Split
 
 RESIZE = {"class_path": "Resize", "init_args": {"height": 16, "width": 20}}
 GO = "go"  # images are decoded once there is such a file beside the log
@@ -43,6 +44,7 @@ def main(photos: str, cache: str, log: str, workers: str, kill_after: str = "0")
         cache_dir=cache,
     )
     data.setup("fit")
+    Split.first_readable = lambda self: None  # type: ignore[method-assign]  # on which the lists are tried
     print(sum(int(batch["image"].sum()) for batch in data.train_dataloader()))
 
 

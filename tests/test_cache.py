@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import pickle
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 from collections import Counter, namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from PIL import Image
 
 from imgcls.augment import Pipeline
 from imgcls.cache import split as cache_split
-from imgcls.cache.build import LOCK
 from imgcls.cache.progress import Told
-from imgcls.cache.steps import Steps, eval_steps, train_steps
+from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache.store import INDEX, PIXELS, Reader, Writer
 from imgcls.cache_folder import cache_folder
 from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule
@@ -60,14 +59,20 @@ def inverted(image: Pixels) -> dict[str, Pixels]:
 INVERTED = item(f"{__name__}.inverted")
 
 
-def module(train: ImageDataset | str, cache: Path | None, **more: Any) -> ImageDataModule:
+def module(data: ImageDataset | str, cache: Path | None, **more: Any) -> ImageDataModule:
     """A datamodule that is set up, without a trainer; with a cache where a folder is given."""
     lists = Augmentations(train=more.pop("train", [RESIZE]), eval=more.pop("eval", [RESIZE]))
-    classes = DatasetClasses(train=train, validation=more.pop("validation", None))
-    use = {"create_dataset": True, "cache_dir": str(cache)} if cache else {}
-    data = ImageDataModule(classes, lists, 8, **({"num_workers": 0} | use | more))
-    data.setup("fit")
-    return data
+    classes = DatasetClasses(train=data, validation=more.pop("validation", None))
+    use: dict[str, Any] = {"create_dataset": True, "cache_dir": str(cache)} if cache else {}
+    made = ImageDataModule(classes, lists, 8, **({"num_workers": 0} | use | more))
+    made.setup("fit")
+    return made
+
+
+def kept_split(loader: Any) -> cache_split.CachedSplit:
+    split = loader.dataset.split
+    assert isinstance(split, cache_split.CachedSplit)
+    return split
 
 
 def pixels(loader: Any, epoch: int = 0) -> torch.Tensor:
@@ -185,7 +190,7 @@ def test_evaluation_from_the_cache_is_the_same(specs: list[Spec], photos: Path, 
     alone, kept = (module(str(photos), cache, eval=specs, train=train) for cache in (None, tmp_path))
     expected = pixels(alone.val_dataloader())
     loader = kept.val_dataloader()
-    assert isinstance(loader.dataset.split, cache_split.CachedSplit)
+    kept_split(loader)
     assert torch.equal(pixels(loader), expected)
     assert torch.equal(pixels(loader), expected)  # nothing was written into
 
@@ -280,7 +285,7 @@ def test_what_a_class_reads_in_its_own_way_is_kept_apart(photos: Path, tmp_path:
 def test_samples_that_are_no_files_are_kept(tmp_path: Path) -> None:
     data = module(Numbers(20), tmp_path, validation=Numbers(2))
     assert sorted(pixels(data.train_dataloader())[:, 0, 0, 0].tolist()) == list(range(20))
-    assert folders(tmp_path) == {data.train_dataloader().dataset.split._reader.file.parent.name: 20}
+    assert folders(tmp_path) == {kept_split(data.train_dataloader())._reader.file.parent.name: 20}
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(photos: Path, tmp_path: Path) -> None:
@@ -292,7 +297,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos: Path, tmp_path: 
 
 
 def test_cached_split_goes_to_a_process_that_is_no_fork(photos: Path, tmp_path: Path) -> None:
-    split = module(str(photos), tmp_path).val_dataloader().dataset.split
+    split = kept_split(module(str(photos), tmp_path).val_dataloader())
     text = pickle.dumps(split)
     assert len(text) < 20_000
     np.testing.assert_array_equal(pickle.loads(text).read(3), split.read(3))  # noqa: S301 - our own
@@ -301,31 +306,36 @@ def test_cached_split_goes_to_a_process_that_is_no_fork(photos: Path, tmp_path: 
 # -- killed, shared
 
 
-def builder(*line: str | Path, **options: Any) -> "subprocess.Popen[str]":
+@contextmanager
+def builder(*line: object) -> "Iterator[subprocess.Popen[str]]":
     command = [sys.executable, "-m", "tests.cache_builder", *map(str, line)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_while_building_is_finished_by_the_next_run(workers: int, photos: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     (tmp_path / GO).touch()
-    killed = builder(photos, tmp_path, log, workers, 31)
-    assert killed.wait(60) == -signal.SIGKILL, killed.communicate()[0]
+    with builder(photos, tmp_path, log, workers, 31) as killed:
+        assert killed.wait(60) == -signal.SIGKILL
     [(folder, kept)] = folders(tmp_path).items()
     assert 20 <= kept < 31
     with (tmp_path / "pixels" / folder / PIXELS).open("ab") as file:
         file.write(b"half of an image")
     first = log.read_text().splitlines()
     log.write_text("")
-    second = builder(photos, tmp_path, log, workers)
-    said, _ = second.communicate(timeout=60)
+    with builder(photos, tmp_path, log, workers) as second:
+        said, _ = second.communicate(timeout=60)
     assert second.returncode == 0, said
     expected = pixels(module(str(photos), None, validation=str(photos)).train_dataloader()).sum()
     assert int(said.splitlines()[-1]) == expected
     assert f"{60 - kept} of 60 images decoded now" in said
-    assert len(log.read_text().splitlines()) == 60 - kept + 1  # one to try the lists on
-    assert len(first) + 60 - kept <= 60 + 1 + 2 * workers + 1
+    assert len(log.read_text().splitlines()) == 60 - kept
+    assert len(first) - kept <= 1 + 3 * workers  # those that were under way
     assert folders(tmp_path) == {folder: 60}
 
 
@@ -339,18 +349,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_two_processes_share_one_build(photos: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    first = builder(photos, tmp_path, log, 0)
-    wait_for(lambda: log.exists() and bool(list(tmp_path.glob(f"pixels/*/{LOCK}"))))
-    second = builder(photos, tmp_path, log, 0)
-    lines: Iterator[str] = iter(second.stdout or ())
-    assert any("another process fills" in line for line in lines)
-    (tmp_path / GO).touch()
-    ours, _ = first.communicate(timeout=60)
-    theirs = list(lines)
-    assert second.wait(60) == 0
+    with builder(photos, tmp_path, log, 0) as first:
+        wait_for(log.exists)
+        with builder(photos, tmp_path, log, 0) as second:
+            lines: Iterator[str] = iter(second.stdout or ())
+            assert any("another process fills" in line for line in lines)
+            (tmp_path / GO).touch()
+            ours, _ = first.communicate(timeout=60)
+            theirs = list(lines)
     assert "60 of 60 images decoded now" in ours
     assert ours.splitlines()[-1] == theirs[-1].strip()
-    assert len(log.read_text().splitlines()) == 60 + 2  # each tries its lists on one
+    assert len(log.read_text().splitlines()) == 60
 
 
 # -- what does not fit

@@ -1,8 +1,8 @@
 """Images per second from files to batches, beside bare loops, in turns: ``python -m tests.benchmarks.loader [FOLDER]``.
 
 FOLDER holds a folder of JPEG files a class; without it, tiles of 500 x 375 pixels are cut from scikit-learn's two
-sample photos. Everything crops by RandomResizedCrop(224) and flips; imgcls also collates, into batches of 64. What is said to
-run on one core is pinned to it, with its worker.
+sample photos. Everything crops by RandomResizedCrop(224) and flips; imgcls also collates, into batches of 64. What runs
+on one core is pinned to it, with its worker.
 """
 
 import logging
@@ -24,17 +24,21 @@ from typing import Any
 import albumentations as A
 import cv2
 import torch
-import torchvision.transforms as T
+import torchvision.transforms as T  # type: ignore[import-untyped]  # ships no types
 from albumentations.pytorch import ToTensorV2
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import imgcls
 from imgcls.images import Pixels, load_image
+from imgcls.specs import Spec
 
 BATCH, FILES, ROUNDS = 64, 320, 5
 CACHE_EPOCHS = 10  # in one measurement from the cache, to take about as long as one that decodes
-LIST = [{"class_path": "RandomResizedCrop", "init_args": {"size": [224, 224]}}, {"class_path": "HorizontalFlip"}]
+LIST: list[Spec] = [
+    {"class_path": "RandomResizedCrop", "init_args": {"size": [224, 224]}},
+    {"class_path": "HorizontalFlip"},
+]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Measure = Callable[[], float]  # images per second
