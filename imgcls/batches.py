@@ -1,5 +1,6 @@
 """From places in a split to whole batches."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -8,13 +9,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, get_worker_info
 
 from imgcls.augment import Pipeline, reason_of
 from imgcls.batch import Batch
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
-from imgcls.sampling import Key
+from imgcls.sampling import PREFETCHED, Key
 from imgcls.splits import Split
 
 _Whole = TypeVar("_Whole")
@@ -36,6 +37,7 @@ class SplitBatches(Dataset[Batch]):
         self.split = split
         self.pipeline = pipeline
         self.keep_errors = keep_errors
+        self._room = _Room()
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -56,7 +58,7 @@ class SplitBatches(Dataset[Batch]):
             one = partial(self.pipeline, seed=seed)
             images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
         batch = Batch(
-            image=_stack(images, self.pipeline.where),
+            image=self._stack(images),
             label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
             path=[self.split.path(place) for place, _ in keys],
         )
@@ -67,6 +69,41 @@ class SplitBatches(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         """Return a batch of one."""
         return self.__getitems__([key])
+
+    def _stack(self, images: list[NDArray[Any]]) -> torch.Tensor:
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise ConfigError(
+                f"{self.pipeline.where}: one batch holds images of {sorted(shapes)}; end the list with a Resize"
+            )
+        batch = self._room.take((len(images), *images[0].shape), images[0].dtype)
+        np.stack(images, out=batch.numpy())
+        return batch.permute(0, 3, 1, 2)
+
+
+class _Room:
+    """Memory for batches: fresh in the main process; in a worker shared, and used again after a while.
+
+    The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. A batch is
+    overwritten by the third after it, which a worker is asked for only when the batch between them was asked for, that
+    is, after ``BatchLoader`` has copied this one.
+    """
+
+    def __init__(self) -> None:
+        self._slots = [torch.empty(0, dtype=torch.uint8)] * (PREFETCHED + 1)
+        self._next = 0
+
+    def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:
+        """Return memory that holds anything."""
+        dtype = torch.from_numpy(np.empty(0, like)).dtype
+        if get_worker_info() is None:
+            return torch.empty(shape, dtype=dtype)
+        size = math.prod(shape) * like.itemsize
+        number = self._next % len(self._slots)
+        self._next += 1
+        if len(self._slots[number]) < size:
+            self._slots[number] = torch.empty(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        return self._slots[number][:size].view(dtype).view(shape)
 
 
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:
@@ -87,15 +124,6 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
         raise
     except Exception as error:
         raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
-
-
-def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    # in a worker this stacks into shared memory, so that no copy is made on the way to the main process
-    batch: torch.Tensor = default_collate([torch.from_numpy(np.require(image, None, ["C", "W"])) for image in images])
-    return batch.permute(0, 3, 1, 2)
 
 
 def as_it_is(whole: _Whole) -> _Whole:

@@ -21,7 +21,7 @@ from imgcls.chance import run_seed
 from imgcls.errors import ConfigError
 from imgcls.plain import plain
 from imgcls.samples import FolderImageDataset, ImageDataset, JoinedDataset
-from imgcls.sampling import KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.sampling import PREFETCHED, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
 from imgcls.splits import (
     Split,
@@ -324,7 +324,7 @@ class ImageDataModule(pl.LightningDataModule):
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         split = self.split(name)
         data = self._batches(name, split, self._pipeline("eval", split))
-        return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
+        return BatchLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
     def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
         if name == "predict":  # read once, so a cache would gain nothing
@@ -353,6 +353,7 @@ class ImageDataModule(pl.LightningDataModule):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "prefetch_factor": PREFETCHED if self.num_workers > 0 else None,
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": as_it_is,
             "worker_init_fn": start_worker,
