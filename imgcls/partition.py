@@ -25,7 +25,7 @@ OnLeak = Literal["error", "warn"]
 
 _KEY = "data.init_args"
 _LOOKED_AT = {"fit": ("train", "validation", "test"), "validate": ("train", "validation"), "test": ("test",)}
-_SHOWN = 5  # leaks that a message names
+_SHOWN = 3  # leaks that a message names
 
 
 @dataclass(frozen=True)

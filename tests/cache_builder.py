@@ -42,6 +42,7 @@ def main(photos: str, cache: str, log: str, workers: str, kill_after: str = "0")
         num_workers=int(workers),
         create_dataset=True,
         cache_dir=cache,
+        on_leak="warn",
     )
     data.setup("fit")
     Split.first_readable = lambda self: None  # type: ignore[method-assign]  # on which the lists are tried
