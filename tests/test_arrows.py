@@ -8,7 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
 SHARED = {"batch", "chance", "errors", "plain", "specs"}
-DATA = {"samples", "images", "formats", "headers", "augment", "sampling", "splits", "batches", "datamodule", "digits"}
+DATA = {
+    "samples",
+    "images",
+    "fast",
+    "formats",
+    "headers",
+    "augment",
+    "sampling",
+    "splits",
+    "batches",
+    "datamodule",
+    "digits",
+}
 MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
 
@@ -20,7 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "specs": {"errors"},
     "formats": {"headers"},
     "headers": set(),
-    "images": {"errors", "formats", "headers"},
+    "fast": {"headers"},
+    "images": {"errors", "fast", "formats", "headers"},
     "samples": {"errors", "images"},
     "splits": {"errors", "images", "samples"},
     "augment": {"batch", "errors", "images", "specs"},
