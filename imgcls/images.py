@@ -107,10 +107,12 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
 
 def _jpeg_header_of(file: FileIO, size: int) -> JpegHeader | None:
     for length in _STARTS:
-        start = os.pread(file.fileno(), length, 0)
+        file.seek(0)
+        start = file.read(length)
         header = jpeg_header(start)
         if header is not None or size <= length or not start.startswith(b"\xff\xd8"):
             break
+    file.seek(0)
     return header
 
 
@@ -140,6 +142,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> Pixels:
 
 
 def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
+    _raise_pillows_limit(max_pixels)
     with QUIET:
         image = open_image(file)
         refuse_bombs(*image.size, max_pixels)
@@ -151,7 +154,7 @@ def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:
-    # it is global; some plugins ask it again while they decode, and refuse what is larger whatever the caller allows
+    # it is global; some plugins ask it again, and refuse what is larger whatever the caller allows
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
@@ -179,14 +182,14 @@ def _high_byte(image: Image.Image) -> Pixels:
     values = np.asarray(image)
     if image.mode == "I" and (values.min() < 0 or values.max() > 0xFFFF):
         raise Unreadable("has 32-bit pixels; 8 or 16 bits are supported")
-    bytes_ = (values >> 8).astype(np.uint8)
+    high = (values >> 8).astype(np.uint8)
     if isinstance(image, TiffImageFile):  # Pillow hands out what is stored, whatever the tags say of its meaning
         if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
-            bytes_ = (values >> 4).astype(np.uint8)
+            high = (values >> 4).astype(np.uint8)
         if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
-            bytes_ = ~bytes_
-    bytes_[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
-    return np.repeat(bytes_[:, :, None], 3, axis=2)
+            high = ~high
+    high[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
+    return np.repeat(high[:, :, None], 3, axis=2)
 
 
 def _over_white(image: Image.Image) -> Pixels:

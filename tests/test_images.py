@@ -311,9 +311,13 @@ def test_load_image_judges_the_size_by_the_header(tmp_path: Path) -> None:
 def test_load_image_goes_beyond_pillows_limit_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.fromarray(quarters()).save(tmp_path / "image.png")
-    Image.fromarray(quarters()).save(tmp_path / "image.tiff")  # asked for its size again while it is decoded
-    for name in ("image.png", "image.tiff"):
-        assert refusal(tmp_path / name, max_pixels=100) == "has 32 x 16 pixels, more than max_pixels 100"
+    Image.fromarray(quarters()).save(tmp_path / "image.tiff")  # Pillow asks for its size again while it decodes
+    Image.fromarray(quarters()).save(tmp_path / "image.webp", lossless=True)  # and here while it opens
+    for name in ("image.png", "image.tiff", "image.webp"):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+        assert check_header(tmp_path / name, max_pixels=512) == (32, 16)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+        assert refusal(tmp_path / name, max_pixels=511) == "has 32 x 16 pixels, more than max_pixels 511"
         assert load_image(tmp_path / name, max_pixels=512).shape == (16, 32, 3)
 
 
