@@ -6,6 +6,8 @@ import ctypes
 import logging
 import re
 import struct
+import threading
+import warnings
 from importlib.util import find_spec
 from typing import BinaryIO
 
@@ -23,12 +25,12 @@ _START = 1024  # bytes that tell what a file is
 
 # what a folder of images holds besides images, by how it begins; the first that fits
 _STRANGERS = {
-    rb"\0+\Z": "holds only zeros",
+    rb"\0+\Z": "holds zeros where an image begins",
     rb"version https://git-lfs": "is a pointer of Git LFS, not an image; type: git lfs pull",
     rb"(?i)\s*(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)": "is an HTML page, not an image",
     rb"(?s)\s*(\xef\xbb\xbf)?\s*(<\?xml.*)?<svg": "is an SVG drawing, not an image of pixels",
-    rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)": "is a HEIC photo, which is not supported; convert it to JPEG",
-    rb"....ftyp(?!avi[fs])|\x1a\x45\xdf\xa3|RIFF....AVI ": "is a video, not an image",
+    rb"(?s)....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)": "is a HEIC photo, which is not supported; convert it to JPEG",
+    rb"(?s)....ftyp(?!avi[fs])|\x1a\x45\xdf\xa3|RIFF....AVI ": "is a video, not an image",
     rb"%PDF": "is a PDF document, not an image",
     rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf": "is an archive, not an image",
     rb"8BPS": "is a Photoshop document, which is not supported",
@@ -37,9 +39,38 @@ _STRANGERS = {
 _PLAIN_TEXT = re.compile(rb"(?!P[1-6]\s)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z")  # P1 to P6: PBM, PGM, PPM
 
 # what these print on damaged files is raised, too
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 with contextlib.suppress(OSError, AttributeError):  # where libtiff is a library of its own
     ctypes.CDLL(getattr(find_spec("PIL._imaging"), "origin", None)).TIFFSetErrorHandler(None)
+
+
+class _Quiet:
+    """Keep Pillow's warnings from the user: of broken metadata, which do not touch the pixels.
+
+    ``warnings.catch_warnings`` alone is not for threads, of which the last to leave would bring back what it found.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._caught.__exit__(None, None, None)
+
+
+QUIET = _Quiet()
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:

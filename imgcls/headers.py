@@ -46,6 +46,8 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 UPRIGHT = 1  # the orientation that turns nothing
 _SHORT = 3  # EXIF's type of two bytes
 
+_WEBP = struct.Struct("<4sI8sI3x3sHH2x")  # with the first bytes of its one chunk, which is a key frame of VP8
+
 _CHUNK = struct.Struct(">I4s")  # length, kind
 _PIECE = 2**20  # bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -126,6 +128,36 @@ def _exif_orientation(exif: bytes) -> int | None:
             return int(value)
         entry += 12
     return None
+
+
+def webp_size(content: bytes) -> tuple[int, int] | None:
+    """Return width and height of an everyday WebP.
+
+    Args:
+        content: The whole file.
+
+    Returns:
+        None for what is left to Pillow: no WebP, lossless, with alpha, EXIF or several frames, or cut off.
+    """
+    if len(content) < _WEBP.size:
+        return None
+    riff, length, webp, length_of_frame, start, width, height = _WEBP.unpack_from(content)
+    whole = length + 8 == len(content) and len(content) - 21 <= length_of_frame <= len(content) - 20
+    if (riff, webp, start) != (b"RIFF", b"WEBPVP8 ", b"\x9d\x01\x2a") or not whole:
+        return None
+    return width & 0x3FFF, height & 0x3FFF  # the other two bits ask for a larger display
+
+
+def refuse_bombs(width: int, height: int, max_pixels: int) -> None:
+    """Raise Unreadable if an image is larger than what the caller decodes.
+
+    Args:
+        width: By the header.
+        height: By the header.
+        max_pixels: The largest width x height.
+    """
+    if width * height > max_pixels:
+        raise Unreadable(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
 
 
 def orientation_of(image: Image.Image) -> object:

@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-import warnings
 from collections.abc import Callable
 from io import BufferedReader, BytesIO, FileIO
 from typing import BinaryIO
@@ -11,12 +10,12 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from imgcls.errors import ImageError
-from imgcls.formats import open_image
+from imgcls.fast import decode_fast
+from imgcls.formats import QUIET, open_image
 from imgcls.headers import (
     DAMAGED,
     JpegHeader,
@@ -24,6 +23,7 @@ from imgcls.headers import (
     jpeg_header,
     orientation_of,
     png_without_pixels,
+    refuse_bombs,
     refuse_broken_png,
 )
 
@@ -34,7 +34,6 @@ MAX_PIXELS = 89_478_485
 
 _WHOLE = 64 * 2**20  # bytes; files up to here are read at once, larger ones as the decoder asks
 _STARTS = (4096, 256 * 2**10)  # bytes that hold the header of nearly all JPEGs; of those with a thumbnail and a profile
-_MAX_SCANS = 500  # of a progressive JPEG, as libjpeg-turbo advises: each pass takes all pixels' time, and few bytes
 
 # EXIF orientation -> what turns the image upright
 _TURNS: dict[object, Callable[[Pixels], npt.NDArray[np.generic]]] = {
@@ -73,8 +72,8 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
             if size > _WHOLE:
                 return _decode(file, max_pixels)
             content = file.read()
-        pixels = _decode_jpeg(content, max_pixels)
-        return _decode(BytesIO(content), max_pixels) if pixels is None else pixels
+        stored = decode_fast(content, max_pixels)
+        return _decode(BytesIO(content), max_pixels) if stored is None else _turned(*stored)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
 
@@ -100,7 +99,7 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
             header = _jpeg_header_of(file, size)
             if header is None:
                 return _size(BytesIO(file.read()) if size <= _STARTS[-1] else BufferedReader(file), max_pixels)
-        _refuse_bombs(header.width, header.height, max_pixels)
+        refuse_bombs(header.width, header.height, max_pixels)
         return _upright_size(header.width, header.height, header.orientation)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
@@ -108,10 +107,12 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
 
 def _jpeg_header_of(file: FileIO, size: int) -> JpegHeader | None:
     for length in _STARTS:
-        start = os.pread(file.fileno(), length, 0)
+        file.seek(0)
+        start = file.read(length)
         header = jpeg_header(start)
         if header is not None or size <= length or not start.startswith(b"\xff\xd8"):
             break
+    file.seek(0)
     return header
 
 
@@ -127,42 +128,24 @@ def _size_on_disk(path: str | os.PathLike[str]) -> int:
     return status.st_size
 
 
-def _decode_jpeg(content: bytes, max_pixels: int) -> Pixels | None:
-    # libjpeg-turbo without Pillow's copies; what it cannot do, or warns of, is left to Pillow
-    header = jpeg_header(content)
-    if header is None:
-        return None
-    _refuse_bombs(header.width, header.height, max_pixels)
-    if header.progressive and content.count(b"\xff\xda") > _MAX_SCANS:
-        raise Unreadable(f"has more than {_MAX_SCANS} scans; a photo has about ten")
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(content, strict=True)
-    except ValueError:
-        return None
-    return _turned(pixels, header.orientation)
-
-
 def _decode(file: BinaryIO, max_pixels: int) -> Pixels:
     _raise_pillows_limit(max_pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of broken metadata, which do not touch the pixels
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with QUIET:
         image = open_image(file)
-        _refuse_bombs(*image.size, max_pixels)
+        refuse_bombs(*image.size, max_pixels)
         if image.format == "PNG":
+            place = file.tell()
             refuse_broken_png(file)
-            file.seek(0)
-            image = open_image(file)
+            file.seek(place)
         image.load()  # before EXIF is asked: PNG may hold it after the pixels, TIFF turns itself
         return _turned(_to_rgb(image), orientation_of(image))
 
 
 def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    _raise_pillows_limit(max_pixels)
+    with QUIET:
         image = open_image(file)
-        _refuse_bombs(*image.size, max_pixels)
+        refuse_bombs(*image.size, max_pixels)
         if image.format == "PNG":
             image = open_image(png_without_pixels(file))
         if isinstance(image, TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2:
@@ -171,14 +154,9 @@ def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:
-    # it is global; some plugins ask it again while they decode, and refuse what is larger whatever the caller allows
+    # it is global; some plugins ask it again, and refuse what is larger whatever the caller allows
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-
-
-def _refuse_bombs(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise Unreadable(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
 
 
 def _turned(pixels: Pixels, orientation: object) -> Pixels:
@@ -204,14 +182,14 @@ def _high_byte(image: Image.Image) -> Pixels:
     values = np.asarray(image)
     if image.mode == "I" and (values.min() < 0 or values.max() > 0xFFFF):
         raise Unreadable("has 32-bit pixels; 8 or 16 bits are supported")
-    bytes_ = (values >> 8).astype(np.uint8)
+    high = (values >> 8).astype(np.uint8)
     if isinstance(image, TiffImageFile):  # Pillow hands out what is stored, whatever the tags say of its meaning
         if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
-            bytes_ = (values >> 4).astype(np.uint8)
+            high = (values >> 4).astype(np.uint8)
         if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
-            bytes_ = ~bytes_
-    bytes_[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
-    return np.repeat(bytes_[:, :, None], 3, axis=2)
+            high = ~high
+    high[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
+    return np.repeat(high[:, :, None], 3, axis=2)
 
 
 def _over_white(image: Image.Image) -> Pixels:

@@ -2,7 +2,9 @@
 
 import os
 import struct
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from sklearn.datasets import load_sample_image
 
 from imgcls import images
 from imgcls.errors import ImageError
+from imgcls.fast import decode_fast
 from imgcls.images import Pixels, check_header, load_image
 from tests.encoders import STORED, encoded, exif, png, quarters, stored
 
@@ -113,6 +116,8 @@ EVERYDAY: dict[str, Callable[[], bytes]] = {
     "rgb": lambda: encoded(PHOTO, "JPEG", keep_rgb=True),
     "grey": lambda: encoded(Image.fromarray(PHOTO).convert("L"), "JPEG"),
     "grey-progressive": lambda: encoded(Image.fromarray(PHOTO).convert("L"), "JPEG", progressive=True),
+    "webp": lambda: encoded(PHOTO, "WEBP"),
+    "webp-best": lambda: encoded(PHOTO[:7, :16], "WEBP", quality=100),
     "two-views": lambda: encoded(PHOTO, "MPO", save_all=True, append_images=[Image.fromarray(PHOTO[::-1])]),
     **{f"exif-{n}": lambda n=n: encoded(PHOTO, "JPEG", exif=exif(n)) for n in STORED},  # type: ignore[misc]
     **{
@@ -130,16 +135,27 @@ EVERYDAY: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", EVERYDAY)
 def test_the_fast_way_gives_pillows_very_pixels(kind: str) -> None:
     content = EVERYDAY[kind]()
-    fast = images._decode_jpeg(content, images.MAX_PIXELS)
-    assert fast is not None
+    stored = decode_fast(content, images.MAX_PIXELS)
+    assert stored is not None
+    fast = images._turned(*stored)
     assert (fast.dtype.name, fast.flags.c_contiguous, fast.flags.writeable) == ("uint8", True, True)
     np.testing.assert_array_equal(fast, images._decode(BytesIO(content), images.MAX_PIXELS))
 
 
-def test_the_fast_way_leaves_to_pillow_what_libjpeg_warns_of() -> None:
+def test_the_fast_way_leaves_to_pillow_what_it_finds_fault_with() -> None:
     content = encoded(PHOTO, "JPEG")
-    assert images._decode_jpeg(content[:-2] + b"12345678" + content[-2:], images.MAX_PIXELS) is None
-    assert images._decode_jpeg(content[:-2], images.MAX_PIXELS) is None
+    assert decode_fast(content[:-2] + b"12345678" + content[-2:], images.MAX_PIXELS) is None
+    assert decode_fast(content[:-2], images.MAX_PIXELS) is None
+    assert decode_fast(encoded(PHOTO, "WEBP")[:-1], images.MAX_PIXELS) is None
+
+
+def test_warnings_are_back_when_the_last_thread_has_read(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(encoded(PHOTO, "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = {pixels.shape for pixels in pool.map(load_image, [tmp_path / "broken.png"] * 64)}
+    assert sizes == {PHOTO.shape}
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
@@ -236,7 +252,7 @@ NO_IMAGE = {
     "is empty": b"",
     "is a text file, not an image": "caf\u00e9, hello, world\n".encode() * 90,
     "is an HTML page, not an image": b"<!DOCTYPE html><html><body>404</body></html>",
-    "holds only zeros": bytes(5000),
+    "holds zeros where an image begins": bytes(5000),
     "is a pointer of Git LFS, not an image; type: git lfs pull": b"version https://git-lfs.github.com/spec/v1",
     "is an SVG drawing, not an image of pixels": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "is a PDF document, not an image": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3",
@@ -295,9 +311,13 @@ def test_load_image_judges_the_size_by_the_header(tmp_path: Path) -> None:
 def test_load_image_goes_beyond_pillows_limit_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.fromarray(quarters()).save(tmp_path / "image.png")
-    Image.fromarray(quarters()).save(tmp_path / "image.tiff")  # asked for its size again while it is decoded
-    for name in ("image.png", "image.tiff"):
-        assert refusal(tmp_path / name, max_pixels=100) == "has 32 x 16 pixels, more than max_pixels 100"
+    Image.fromarray(quarters()).save(tmp_path / "image.tiff")  # Pillow asks for its size again while it decodes
+    Image.fromarray(quarters()).save(tmp_path / "image.webp", lossless=True)  # and here while it opens
+    for name in ("image.png", "image.tiff", "image.webp"):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+        assert check_header(tmp_path / name, max_pixels=512) == (32, 16)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+        assert refusal(tmp_path / name, max_pixels=511) == "has 32 x 16 pixels, more than max_pixels 511"
         assert load_image(tmp_path / name, max_pixels=512).shape == (16, 32, 3)
 
 
