@@ -5,6 +5,7 @@ import stat
 import struct
 import warnings
 import zlib
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ def _refuse_bombs(image: Image.Image, max_pixels: int) -> None:
         raise ValueError(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
 
 
-def _verify(path: str | os.PathLike[str]) -> None:
+def _verify(path: str | os.PathLike[str] | BytesIO) -> None:
     # Pillow's PNG decoder takes pixels with a wrong checksum, and a file without its end
     with Image.open(path) as image:
         image.verify()
@@ -157,3 +158,33 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"is larger than max_pixels: {error}"
     return str(error) or type(error).__name__
+
+
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode the bytes of an image file as ``load_image`` does.
+
+    Args:
+        content: The bytes.
+        name: What the error calls the image.
+        max_pixels: The largest width x height that is decoded, judged by the header.
+
+    Returns:
+        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
+
+    Raises:
+        ImageError: If the image is larger than ``max_pixels`` or cannot be decoded.
+    """
+    try:
+        if not content:
+            raise ValueError("is empty")
+        _raise_pillows_limit(max_pixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(content), formats=_FORMATS) as image:
+                _refuse_bombs(image, max_pixels)
+                if image.format == "PNG":
+                    _verify(BytesIO(content))
+                return _to_rgb(image)
+    except _DAMAGED as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "chance", "errors", "plain", "specs"}
+SHARED = {"batch", "chance", "errors", "files", "plain", "progress", "specs"}
 DATA = {"datasets", "images", "augment", "sampling", "splits", "batches", "datamodule"}
 MODEL = {"hub", "preprocessing", "anatomy", "network", "backbone", "optim", "classifier"}
 INSTANT = {"entry", "precheck", "arguments"}
@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "specs": {"errors"},
     "images": {"errors"},
-    "datasets": {"errors", "images"},
+    "datasets": {"errors", "files", "images", "progress"},
     "splits": {"datasets", "errors", "images"},
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
@@ -45,6 +45,8 @@ ARROWS: dict[str, set[str]] = {
     "plain": set(),
     "classifier": {"backbone", "batch", "chance", "errors", "hub", "network", "optim", "plain", "preprocessing"},
     "files": set(),
+    "ledger": set(),
+    "progress": set(),
     "checkpoint": {"errors", "files"},
     "run_folder": {"checkpoint", "errors"},
     "config": {"errors"},
