@@ -1,13 +1,14 @@
 """Images in tar files, as WebDataset lays them out: ``0001.jpg`` and ``0001.cls`` are one sample."""
 
 import glob
-import itertools
 import os
 import re
 import sys
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from imgcls.datasets.dataset import ImageDataset, fingerprint_of
 from imgcls.datasets.tar import Index, Parts, remembered_index
@@ -80,9 +81,9 @@ class ShardImageDataset(ImageDataset):
 
     def _content(self, index: int) -> bytes:
         """Return the bytes of an image; a handle of its own, for workers that share one share its position, too."""
-        shard, offset, size = (self._places[name].iat[index] for name in ("shard", "offset", "size"))
+        offset, size = map(int, self._spans[index])
         try:
-            with open(shard, "rb", buffering=0) as file:
+            with open(self._shard_of[index], "rb", buffering=0) as file:
                 file.seek(offset)
                 content = file.read(size)
         except OSError as error:
@@ -97,13 +98,15 @@ class ShardImageDataset(ImageDataset):
         return {shard: remembered_index(shard, self.parts) for shard in tracked(shards, len(shards), "indexing shards")}
 
     @cached_property
-    def _places(self) -> pd.DataFrame:
-        """Where each image lies: shard, offset, size."""
-        tables = [
-            pd.DataFrame({"shard": shard, "offset": index.offset, "size": index.size})
-            for shard, index in self._indices.items()
-        ]
-        return pd.concat(tables, ignore_index=True)
+    def _shard_of(self) -> list[str]:
+        """The shard that each image lies in."""
+        return [shard for shard, index in self._indices.items() for _ in index.key]
+
+    @cached_property
+    def _spans(self) -> NDArray[np.int64]:
+        """Offset and size of each image in its shard, in bytes, ``(N, 2)``."""
+        spans = [np.array([index.offset, index.size], dtype=np.int64).T for index in self._indices.values()]
+        return np.concatenate(spans)
 
     def _class_of(self, label: str | None, where: str) -> str | None:
         names = self.class_names
@@ -133,9 +136,10 @@ def find_shards(pattern: str) -> list[str]:
 
 def counted(pattern: str) -> list[str]:
     """Expand ``a-{08..10}`` to ``a-08``, ``a-09``, ``a-10``."""
-    texts = re.split(r"\{(\d+)\.\.(\d+)\}", pattern)
-    rows = [
-        [f"{n:0{len(a)}d}" for n in range(int(a), int(b) + 1)] for a, b in zip(texts[1::3], texts[2::3], strict=True)
-    ]
-    choices = [[texts[0]], *([number + text for number in row] for row, text in zip(rows, texts[3::3], strict=True))]
-    return ["".join(parts) for parts in itertools.product(*choices)]
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, last = match.groups()
+    numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [path for number in numbers for path in counted(before + number + after)]
