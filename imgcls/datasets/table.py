@@ -151,6 +151,8 @@ def read_table(path: str, separator: str = ",") -> pd.DataFrame:
 
 
 def _read_lines(path: str, separator: str) -> list[list[str]]:
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{path}: is not a regular file")
     try:
         # names of files may be no UTF-8
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
