@@ -48,10 +48,11 @@ class Pipeline:
     """
 
     def __init__(self, specs: list[Spec], where: str) -> None:
+        self.specs = specs
         self.where = where
         self.names = [_name(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
         self.items = [build_item(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
-        self._compose = A.Compose(self.items)
+        self._compose = A.Compose(self.items, is_check_shapes=False)  # there is one array, of a shape that is known
         self._dtype = np.float32 if any(map(_is_normalize, self.items)) else np.uint8
         self._seeds_globals = any(map(_is_foreign, self.items))
 
@@ -74,6 +75,10 @@ class Pipeline:
         if array.dtype != self._dtype:
             raise ConfigError(f"{self.where}: makes {array.dtype} pixels of some images; {_FLOATS}")
         return array
+
+    def divide(self, count: int) -> "tuple[Pipeline, Pipeline]":
+        """Return the first ``count`` items as a list of their own, and the others."""
+        return Pipeline(self.specs[:count], self.where), Pipeline(self.specs[count:], self.where)
 
     def check(self, image: Pixels) -> tuple[int, int] | None:
         """Try every item on a real image, with and without those that are applied by chance.

@@ -12,13 +12,15 @@ class Batch(TypedDict):
     ``image`` is ``(B, 3, H, W)``: uint8 in 0..255, not normalised; or float32, already normalised by the user's own
     ``albumentations.Normalize``. Its memory is laid out as NHWC (channels-last). ``label`` is ``(B,)`` int64, the place
     in the class list; -1 where unknown. ``path`` names each sample. ``error`` (predict alone) holds for each sample the
-    reason why it could not be read, or an empty string.
+    reason why it could not be read, or an empty string. ``skipped`` stands where images were left out of the batch, by
+    path with their reasons.
     """
 
     image: Tensor
     label: Tensor
     path: list[str]
     error: NotRequired[list[str]]
+    skipped: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """From places in a split to whole batches."""
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from imgcls.augment import Pipeline, reason_of
 from imgcls.batch import Batch
@@ -15,6 +17,11 @@ from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 from imgcls.sampling import Key
 from imgcls.splits import Split
+from imgcls.workers import note
+
+OnError = Literal["raise", "skip", "keep"]
+
+_Whole = TypeVar("_Whole")
 
 BLACK: Pixels = np.zeros((512, 512, 3), dtype=np.uint8)  # in place of an image that cannot be read
 
@@ -25,14 +32,17 @@ class SplitBatches(Dataset[Batch]):
     Args:
         split: The samples.
         pipeline: Applied to each image.
-        keep_errors: An image that cannot be read comes as black pixels with its reason in ``error``, instead of
-            ending the run.
+        on_error: What becomes of an image that cannot be read: ``raise`` ends the run; ``skip`` leaves it out of its
+            batch, which is then smaller, with its reason in ``skipped``; ``keep`` gives black pixels, with its reason
+            in ``error``.
+        may_vanish: Whether ``skip`` also holds for a file that is gone.
     """
 
-    def __init__(self, split: Split, pipeline: Pipeline, keep_errors: bool = False) -> None:
+    def __init__(self, split: Split, pipeline: Pipeline, on_error: OnError = "raise", may_vanish: bool = True) -> None:
         self.split = split
         self.pipeline = pipeline
-        self.keep_errors = keep_errors
+        self.on_error = on_error
+        self.may_vanish = may_vanish
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -40,51 +50,79 @@ class SplitBatches(Dataset[Batch]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of the given ``(place, seed)`` keys."""
-        errors = [""] * len(keys)
-        images = []
-        for number, (place, seed) in enumerate(keys):
-            try:
-                pixels = self.split.read(place)
-            except ImageError as error:
-                if not self.keep_errors:
-                    raise
-                errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
-                pixels = BLACK
-            images.append(self._augment(pixels, place, seed))
+        reasons: dict[int, str] = {}
+        images: list[NDArray[Any]] = []
+        places: list[int] = []
+        for place, seed in keys:
+            pixels, reason = self._read(place)
+            if reason:
+                reasons[place] = reason
+            if pixels is not None:
+                one = partial(self.pipeline, seed=seed)
+                images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
+                places.append(place)
         batch = Batch(
             image=_stack(images, self.pipeline.where),
-            label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
-            path=[self.split.path(place) for place, _ in keys],
+            label=torch.from_numpy(self.split.label_array[places]),
+            path=[self.split.path(place) for place in places],
         )
-        if self.keep_errors:
-            batch["error"] = errors
+        if self.on_error == "keep":
+            batch["error"] = [reasons.get(place, "") for place in places]
+        elif reasons:
+            batch["skipped"] = {self.split.path(place): reason for place, reason in reasons.items()}
         return batch
+
+    def _read(self, place: int) -> tuple[Pixels | None, str]:
+        """Return the pixels of a sample, and why they are not its own."""
+        path = self.split.path(place)
+        note(path)
+        try:
+            return self.split.read(place), ""
+        except ImageError as error:
+            gone = not self.may_vanish and not os.path.lexists(path)
+            if self.on_error == "raise" or (self.on_error == "skip" and gone):
+                raise
+            return BLACK if self.on_error == "keep" else None, str(error).removeprefix(f"{path}: ")
 
     def __getitem__(self, key: Key) -> Batch:
         """Return a batch of one."""
         return self.__getitems__([key])
 
-    def _augment(self, pixels: Pixels, place: int, seed: int) -> NDArray[Any]:
-        try:
-            return self.pipeline(pixels, seed)
-        except ConfigError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{self.pipeline.where}: fails on {self.split.path(place)}, of shape {pixels.shape}: {reason_of(error)}"
-            ) from error
+
+def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:
+    """Apply steps to an image.
+
+    Args:
+        steps: What is applied.
+        pixels: uint8, ``(H, W, 3)``.
+        path: The image's path, for messages.
+        where: The config key of the steps, for messages.
+
+    Raises:
+        ConfigError: If a step fails.
+    """
+    try:
+        return steps(pixels)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
 
 
 def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
+    if not images:  # all of them were left out
+        return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    # in a worker this stacks into shared memory, so that no copy is made on the way to the main process
+    batch: torch.Tensor = default_collate([torch.from_numpy(np.require(image, None, ["C", "W"])) for image in images])
+    return batch.permute(0, 3, 1, 2)
 
 
-def as_it_is(batch: Batch) -> Batch:
+def as_it_is(whole: _Whole) -> _Whole:
     """Collate nothing: a batch comes whole from its dataset."""
-    return batch
+    return whole
 
 
 def start_worker(_: int) -> None:

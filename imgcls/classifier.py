@@ -180,15 +180,15 @@ class ImageClassifier(pl.LightningModule):
         """Seed the step by its place in the run, so that a resumed run draws the same dropout."""
         torch.manual_seed(mix(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
+        """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch."""
         return self._step(batch)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need."""
         return self._step(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need."""
         return self._step(batch)
 
@@ -196,7 +196,9 @@ class ImageClassifier(pl.LightningModule):
         """Return the probabilities ``(B, classes)``, float32."""
         return torch.softmax(self(batch["image"]), dim=1)
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
+    def _step(self, batch: Batch) -> dict[str, Tensor] | None:
+        if not len(batch["label"]):  # none of its images could be read
+            return None
         logits = self(batch["image"])
         loss = self.criterion(logits, batch["label"])
         # Lightning divides 'loss' by the accumulated batches; 'batch_loss' stays what it is

@@ -146,6 +146,8 @@ class ImgclsCLI(LightningCLI):
         section["experiment.output_dir"] = _absolute(section["experiment.output_dir"])
         name = section["model.init_args.model_name"]
         section["model.init_args.model_name"] = _absolute(name, os.path.isdir)
+        if section["data.init_args.cache_dir"] is not None:
+            section["data.init_args.cache_dir"] = _absolute(section["data.init_args.cache_dir"])
         datasets = section["data.init_args.dataset_classes"]
         for split, spec in vars(datasets).items() if datasets else ():
             # jsonargparse makes the text None of a null on the command line, where a class or a text may stand

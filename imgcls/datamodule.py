@@ -4,40 +4,38 @@ import logging
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
 from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec, train_specs
+from imgcls.bad_images import BadImages, Policy
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
-from imgcls.batches import BLACK, SplitBatches, as_it_is, start_worker
+from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
+from imgcls.cache.split import use_cache
+from imgcls.cache.steps import eval_steps, train_steps
+from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
-from imgcls.datasets.dataset import ImageDataset, JoinedDataset
+from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
+from imgcls.hold_out import Fold
+from imgcls.partition import Partition, Rules
 from imgcls.plain import plain
 from imgcls.sampling import KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
-from imgcls.splits import (
-    Split,
-    check_unchanged,
-    class_names_of,
-    hold_out,
-    labels_of,
-    recorded_hold_out,
-    refuse_empty,
-    refuse_trained,
-    repeated_hold_out,
-)
+from imgcls.splits import Split
+from imgcls.workers import worker_error
 
 log = logging.getLogger(__name__)
 
 _KEY = "data.init_args"
 
 MOST_WORKERS = 16  # that are started unless the user asks for more
+
+_SPLITS = {"train": "train", "sanity_check": "validation", "validate": "validation", "test": "test"}  # of stages
 
 
 @dataclass
@@ -78,9 +76,22 @@ class ImageDataModule(pl.LightningDataModule):
         augmentations: What happens to an image between file and batch.
         batch_size: Images in a batch, in each process.
         num_workers: Processes that read images; null chooses from the cores that this process may use.
-        create_dataset: Decode and resize once into a cache that every epoch and run reuses.
+        create_dataset: Decode and resize once into a cache on disk that every epoch, run and trial reuses.
+        cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls.
+        cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
+            smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, 0 to 1, stratified, where ``dataset_classes.validation`` is null.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
+        fold: ``k/n``: hold out the k-th of n parts, for cross-validation, in place of ``validation_split``.
+        group_column: Column of the samples whose values stay on one side of the split: a patient, video or scene; null:
+            the column ``group`` where there is one.
+        group_regex: Regular expression that finds the group in the path below the dataset's root, in place of a column:
+            its first bracket, or all that it matches.
+        on_leak: What happens when the same image, or group, is in two splits: ``error`` or ``warn``.
+        on_bad_image: What happens to images that cannot be read: ``error`` ends the run with a list before the first
+            step; ``skip`` leaves them out, listed in data.json.
+        max_bad_fraction: Share of a dataset's images, 0 to 1, that ``skip`` may leave out.
+        timeout: Seconds that a batch may take to read, before the run ends and names the file; 0 waits for ever.
         class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
         train_on_validation: Train on train + validation, for a last fit whose epochs are known; nothing is left to
             validate, and ``trainer.limit_val_batches`` must be 0.
@@ -93,8 +104,17 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         create_dataset: bool = False,
+        cache_dir: str | None = None,
+        cache_size: int | None = None,
         validation_split: float = 0.2,
         split_seed: int = 0,
+        fold: str | None = None,
+        group_column: str | None = None,
+        group_regex: str | None = None,
+        on_leak: Literal["error", "warn"] = "error",
+        on_bad_image: Policy = "error",
+        max_bad_fraction: float = 0.01,
+        timeout: float = 300.0,
         class_names: list[str] | None = None,
         train_on_validation: bool = False,
     ) -> None:
@@ -103,47 +123,37 @@ class ImageDataModule(pl.LightningDataModule):
         _require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
         _require(0 < validation_split < 1, "validation_split", validation_split, "lie between 0 and 1")
         _require(0 <= split_seed < 2**32, "split_seed", split_seed, "lie between 0 and 4294967295")
+        _require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "lie between 0 and 1")
+        _require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
         _check_class_names(class_names or [])
-        if create_dataset:
-            log.info("create_dataset: true has no effect yet; images are decoded in every epoch")
+        _require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
+        if cache_size is not None and not create_dataset:
+            log.info("%s.cache_size: %s has no effect without create_dataset: true", _KEY, cache_size)
         self.save_hyperparameters(logger=False)
-        self.datasets = _as_datasets(dataset_classes)
         self.augmentations = _as_augmentations(augmentations)
         self.batch_size = batch_size
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
-        self.validation_split = validation_split
-        self.split_seed = split_seed
-        self.train_on_validation = train_on_validation
-        self.class_names: list[str] = class_names or []
+        self.timeout = timeout
+        self.create_dataset = create_dataset
+        self.cache_dir = cache_dir
+        self.cache_size = cache_size
+        part = None if fold is None else Fold.read(fold)
+        rules = Rules(validation_split, split_seed, part, group_column, group_regex, on_leak, train_on_validation)
+        bad_images = BadImages(on_bad_image, max_bad_fraction)
+        self.partition = Partition(_as_datasets(dataset_classes), rules, bad_images, class_names or [])
         self.normalization = self._normalization()
-        self._splits: dict[str, Split] = {}
-        self._recorded_split: dict[str, list[str]] | None = None
-        self._recorded_labels: dict[str, list[str]] | None = None
-        self._stage = ""
 
     # -- the hooks of Lightning
 
     def setup(self, stage: str) -> None:
-        """Find the class list; the model is built from it."""
-        self._stage = stage
-        needed = {"fit": "train", "validate": "validation"}.get(stage, stage)
-        if needed == "validation" and self.datasets["validation"] is None:
-            needed = "train"
-        if self.datasets[needed] is None:
-            hint = "--images PATH, or " if stage == "predict" else ""
-            raise ConfigError(
-                f"no {needed} data: give {hint}--data.dataset_classes.{needed} FOLDER, or the key in the YAML"
-            )
-        if not self.class_names and self.datasets["train"] is not None:
-            self.class_names = class_names_of(self.datasets["train"])
-        if not self.class_names and stage != "predict":
-            raise ConfigError("no class list: give dataset_classes.train, class_names, or a checkpoint that holds one")
+        """Find the class list, which the model is built from, and look at the images' headers."""
+        self.partition.begin(stage)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
+        self.partition.refuse_leaks()
         split = self.split("train")
-        pipeline = self._pipeline("train", split)
-        data = SplitBatches(split, pipeline)
+        data = self._batches("train", split, self._pipeline("train", split))
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
         if alone:  # BatchNorm cannot train on a single value a channel
@@ -155,7 +165,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the validation split, in order."""
-        if self.train_on_validation and self._stage == "fit":
+        if self.partition.rules.train_on_validation and self.partition.stage == "fit":
             raise ConfigError(
                 f"{_KEY}.train_on_validation: true leaves nothing to validate: trainer.limit_val_batches: 0"
             )
@@ -169,27 +179,54 @@ class ImageDataModule(pl.LightningDataModule):
         """Batches of the images to predict, in order; one that cannot be read comes with its reason."""
         return self._eval_loader("predict")
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Report the images that were left out of a batch."""
+        if skipped := batch.pop("skipped", None):
+            split = _SPLITS[self.trainer.state.stage.value]  # type: ignore[union-attr]
+            self.bad_images.add({split: skipped}, {split: len(self.split(split))})
+        return batch
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Name the file where a worker was killed while reading, or waits for ever.
+
+        Raises:
+            RunError: In place of the loader's own error.
+        """
+        if error := worker_error(exception):
+            raise error from exception
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: classes, evaluation steps, content hash and class of each sample."""
-        splits = {name: self.split(name) for name in ("train", "validation")}
-        return {
-            "class_names": list(self.class_names),
-            "eval": plain(self.eval_specs()),
-            "split": {name: split.fingerprints() for name, split in splits.items()},
-            "labels": {name: split.label_names() for name, split in splits.items()},
-        }
+        return {"class_names": list(self.class_names), "eval": plain(self.eval_specs()), **self.partition.record()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the split of the checkpoint, so that no image changes sides."""
-        self._recorded_split = state_dict["split"]
-        self._recorded_labels = state_dict.get("labels")  # older checkpoints have none
+        self.partition.take_record(state_dict)
 
     # -- what a run writes down
 
     def predict_on(self, data: ImageDataset) -> None:
         """Set the images to predict."""
-        self.datasets["predict"] = data
-        self._splits.pop("predict", None)
+        self.partition.replace("predict", data)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of the outputs; empty until they are known."""
+        return self.partition.class_names
+
+    @class_names.setter
+    def class_names(self, names: list[str]) -> None:
+        self.partition.class_names = names
+
+    @property
+    def datasets(self) -> dict[str, ImageDataset | None]:
+        """The dataset of each split."""
+        return self.partition.datasets
+
+    @property
+    def bad_images(self) -> BadImages:
+        """The images that cannot be read."""
+        return self.partition.bad_images
 
     @property
     def name(self) -> str:  # type: ignore[override]  # Lightning has a plain attribute
@@ -201,16 +238,6 @@ class ImageDataModule(pl.LightningDataModule):
     def has_test(self) -> bool:
         """Whether test data are given."""
         return self.datasets["test"] is not None
-
-    def split_table(self) -> pd.DataFrame:
-        """One row for each sample of the training and validation splits: path, label, split."""
-        names = ("train", "validation") + (("test",) if self.has_test else ())
-        return pd.concat([self.split(name).table().assign(split=name) for name in names], ignore_index=True)
-
-    def ignored_files(self) -> list[dict[str, str]]:
-        """Every file that was found and not used, with the rule that leaves it out."""
-        used = {id(data): data for data in self.datasets.values() if data is not None}
-        return [{"path": path, "reason": rule} for data in used.values() for path, rule in data.ignored.items()]
 
     def check_augmentations(self) -> None:
         """Build the items of the lists.
@@ -227,57 +254,9 @@ class ImageDataModule(pl.LightningDataModule):
             return self.augmentations.eval
         return eval_specs(self._preprocessing())
 
-    # -- splits
-
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``validation``, ``test`` or ``predict``."""
-        if name not in self._splits:
-            self._splits.update(self._make_splits(name))
-        return self._splits[name]
-
-    def _make_splits(self, name: str) -> dict[str, Split]:
-        if name == "predict":
-            images = _given(self.datasets[name], name)
-            refuse_empty(images, name)
-            return {name: Split(images, labels=None)}
-        if name == "test":
-            return {name: self._whole(name)}
-        fitting, given = self._stage == "fit", self.datasets["validation"] is not None
-        if fitting and self.train_on_validation:
-            whole = self._unchanged(self._joined())
-            return {"train": whole, "validation": whole.empty()}
-        if name == "validation" and given:
-            return {name: self._given_validation()}
-        whole = self._unchanged(self._whole("train")) if fitting else self._whole("train")
-        return {"train": whole} if given else self._hold_out(whole)
-
-    def _joined(self) -> Split:
-        parts = [_given(self.datasets["train"], "train")]
-        if self.datasets["validation"] is not None:
-            parts.append(self.datasets["validation"])
-        data = JoinedDataset(parts)
-        return Split(data, labels_of(data, self.class_names, "train + validation"))
-
-    def _given_validation(self) -> Split:
-        split = self._whole("validation")
-        if self._recorded_split is not None and not self._recorded_split["validation"]:
-            refuse_trained(split, self._recorded_split)
-        return split
-
-    def _unchanged(self, whole: Split) -> Split:
-        if self._recorded_split is not None:
-            check_unchanged(whole, self._recorded_split, self._recorded_labels)
-        return whole
-
-    def _hold_out(self, whole: Split) -> dict[str, Split]:
-        share, seed, recorded = self.validation_split, self.split_seed, self._recorded_split
-        if recorded is None:
-            return hold_out(whole, share, seed)
-        return repeated_hold_out(whole, recorded, share, seed) or recorded_hold_out(whole, recorded)
-
-    def _whole(self, name: str) -> Split:
-        data = _given(self.datasets[name], name)
-        return Split(data, labels_of(data, self.class_names, name))
+        return self.partition.split(name)
 
     # -- pipelines and loaders
 
@@ -312,9 +291,24 @@ class ImageDataModule(pl.LightningDataModule):
         return Pipeline([resize, *specs], where)
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
+        if self.partition.stage in {"validate", "test"}:
+            self.partition.refuse_trained(name)
         split = self.split(name)
-        data = SplitBatches(split, self._pipeline("eval", split), keep_errors=name == "predict")
+        data = self._batches(name, split, self._pipeline("eval", split))
         return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
+
+    def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
+        if name == "predict":  # read once, so a cache would gain nothing
+            return SplitBatches(split, pipeline, "keep")
+        on_error: OnError = "skip" if self.bad_images.policy == "skip" else "raise"
+        if self.create_dataset and getattr(self.trainer, "fast_dev_run", False):
+            log.info("cache: %s: left alone, trainer.fast_dev_run decodes the few images that it takes", name)
+        elif self.create_dataset:
+            steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
+            kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers)
+            self.bad_images.add({name: kept.faults}, {name: len(kept)})
+            return SplitBatches(kept, steps.each_time, on_error)
+        return SplitBatches(split, pipeline, on_error, may_vanish=name == "train")
 
     def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -335,6 +329,7 @@ class ImageDataModule(pl.LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": as_it_is,
             "worker_init_fn": start_worker,
+            "timeout": self.timeout if self.num_workers else 0,
             "generator": torch.Generator(),  # making an iterator must not draw from the global generator
         }
 
@@ -342,12 +337,6 @@ class ImageDataModule(pl.LightningDataModule):
 def available_cores() -> int:
     """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _given(data: ImageDataset | None, name: str) -> ImageDataset:
-    if data is None:
-        raise ConfigError(f"no {name} data: give --data.dataset_classes.{name} FOLDER, or the key in the YAML")
-    return data
 
 
 def _as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDataset | None]:

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from imgcls.errors import ImageError, ImgclsError, causes, did_you_mean, first_line, join_keys, known_names
 
+_REMEDY = "remove or replace the file, or leave such files out: --data.on_bad_image skip"
 _OF_UNION = "Does not validate against any"
 
 # what jsonargparse says around the one line that tells
@@ -46,7 +47,7 @@ def _known(error: BaseException) -> tuple[str, int]:
         if isinstance(cause, ImgclsError):
             return _of_worker(str(cause)), cause.exit_code
         if isinstance(cause, ImageError):
-            return f"{_of_worker(str(cause))}; remove or replace the file", 2
+            return f"{_of_worker(str(cause))}; {_REMEDY}", 2
     # an object that refuses its arguments when it is made is reported as a value of none of the types
     if isinstance(error, ArgumentError) or (isinstance(error, ValueError) and str(error).startswith(_OF_UNION)):
         return _of_parser(str(error)), 2

@@ -32,8 +32,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def cache_folder() -> Path:
-    """Return the folder of what can be made again: ``$IMGCLS_CACHE``, else ``~/.cache/imgcls``."""
-    return Path(os.environ.get("IMGCLS_CACHE") or Path.home() / ".cache" / "imgcls")

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from imgcls.callbacks.history import History
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
+from imgcls.callbacks.waiting import WaitingTime
 from imgcls.commands import Command, Parts
 from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
 from imgcls.errors import ConfigError
@@ -96,8 +97,7 @@ class Fit(Command):
                 saver.dirpath = None  # a folder of its own, too
         keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
         found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
-        if self.trial is not None:
-            found += self.trial.callbacks
+        found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
         if self.done:
             found.append(_StandStill())
         if self.folder is None:

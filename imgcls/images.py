@@ -2,54 +2,41 @@
 
 import os
 import stat
-import struct
 import warnings
-import zlib
+from collections.abc import Callable
 from io import BytesIO
+from typing import BinaryIO
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+import simplejpeg
+from PIL import Image
 
 from imgcls.errors import ImageError
+from imgcls.formats import open_image
+from imgcls.headers import DAMAGED, Unreadable, jpeg_header, orientation_of, refuse_broken_png
 
 Pixels = npt.NDArray[np.uint8]
 
 # Pillow warns of a decompression bomb above this size; we refuse instead.
 MAX_PIXELS = 89_478_485
 
-# Not among them: EPS, which Pillow hands to Ghostscript, and formats that hold no pixels of their own.
-_FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
+_WHOLE = 64 * 2**20  # bytes; files up to here are read at once, larger ones as the decoder asks
+_STARTS = (4096, 256 * 2**10)  # bytes that hold the header of nearly all JPEGs; of those with a thumbnail and a profile
+_MAX_SCANS = 500  # of a progressive JPEG, as libjpeg-turbo advises: each pass takes all pixels' time, and few bytes
 
 # EXIF orientation -> what turns the image upright
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_TURNS: dict[object, Callable[[Pixels], npt.NDArray[np.generic]]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: lambda pixels: cv2.transpose(pixels),
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-
-# What Pillow's decoders raise on damaged files (its plugins let struct, zlib and lookup errors through).
-_DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_SIDEWAYS = {5, 6, 7, 8}
 
 
 def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -70,51 +57,149 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
         ImageError: If the path is no regular file, is larger than ``max_pixels`` or cannot be decoded.
     """
     try:
-        _refuse_unopened(path)
-        _raise_pillows_limit(max_pixels)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken metadata, which do not touch the pixels
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                _refuse_bombs(image, max_pixels)
-                if image.format == "PNG":
-                    _verify(path)
-                return _to_rgb(image)
-    except _DAMAGED as error:
-        raise ImageError(f"{os.fspath(path)}: {_reason(error)}") from error
+        size = _size_on_disk(path)
+        with open(path, "rb") as file:
+            if size > _WHOLE:
+                return _decode(file, max_pixels)
+            content = file.read()
+        return _decode_bytes(content, max_pixels)
+    except DAMAGED as error:
+        raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
 
 
-def _refuse_unopened(path: str | os.PathLike[str]) -> None:
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode the bytes of an image file, as ``load_image`` does.
+
+    Args:
+        content: The bytes.
+        name: What an error calls the image.
+        max_pixels: The largest width x height that is decoded, judged by the header.
+
+    Returns:
+        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
+
+    Raises:
+        ImageError: If the image is larger than ``max_pixels`` or cannot be decoded.
+    """
+    try:
+        if not content:
+            raise Unreadable("is empty")
+        return _decode_bytes(content, max_pixels)
+    except DAMAGED as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Read an image file's header; nothing is decoded.
+
+    What is refused here, ``load_image`` refuses, too. What is damaged behind its header passes.
+
+    Args:
+        path: The image file.
+        max_pixels: The largest width x height that is accepted.
+
+    Returns:
+        Width and height of what ``load_image`` returns, in pixels.
+
+    Raises:
+        ImageError: If the path is no regular file, is larger than ``max_pixels`` or has no header of an image.
+    """
+    try:
+        size = _size_on_disk(path)
+        with open(path, "rb", buffering=0) as file:
+            for length in _STARTS:
+                start = os.pread(file.fileno(), length, 0)
+                header = jpeg_header(start)
+                if header is not None:
+                    _refuse_bombs(header.width, header.height, max_pixels)
+                    return _upright_size(header.width, header.height, header.orientation)
+                if size <= length or not start.startswith(b"\xff\xd8"):
+                    break
+        with open(path, "rb") as file:
+            return _size(file, max_pixels)
+    except DAMAGED as error:
+        raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
+
+
+def _size_on_disk(path: str | os.PathLike[str]) -> int:
     # before opening: opening a pipe waits for ever
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-        raise ValueError("is a folder, not an image file")
+        raise Unreadable("is a folder, not an image file")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("is not a regular file (a pipe, socket or device)")
+        raise Unreadable("is not a regular file (a pipe, socket or device)")
     if status.st_size == 0:
-        raise ValueError("is empty")
+        raise Unreadable("is empty")
+    return status.st_size
+
+
+def _decode_bytes(content: bytes, max_pixels: int) -> Pixels:
+    pixels = _decode_jpeg(content, max_pixels)
+    return _decode(BytesIO(content), max_pixels) if pixels is None else pixels
+
+
+def _decode_jpeg(content: bytes, max_pixels: int) -> Pixels | None:
+    # libjpeg-turbo without Pillow's copies; what it cannot do, or warns of, is left to Pillow
+    header = jpeg_header(content)
+    if header is None:
+        return None
+    _refuse_bombs(header.width, header.height, max_pixels)
+    if header.progressive and content.count(b"\xff\xda") > _MAX_SCANS:
+        raise Unreadable(f"has more than {_MAX_SCANS} scans; a photo has about ten")
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(content, strict=True)
+    except ValueError:
+        return None
+    return _turned(pixels, header.orientation)
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Pixels:
+    _raise_pillows_limit(max_pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of broken metadata, which do not touch the pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = open_image(file)
+        _refuse_bombs(*image.size, max_pixels)
+        if image.format == "PNG":
+            refuse_broken_png(file)
+            file.seek(0)
+            image = open_image(file)
+        image.load()  # before EXIF is asked: PNG may hold it after the pixels, TIFF turns itself
+        return _turned(_to_rgb(image), orientation_of(image))
+
+
+def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = open_image(file)
+        _refuse_bombs(*image.size, max_pixels)
+        return _upright_size(*image.size, orientation_of(image))
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:
-    # it is global, and Pillow refuses what is larger whatever the caller allows
+    # it is global; some plugins ask it again while they decode, and refuse what is larger whatever the caller allows
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
-def _refuse_bombs(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _refuse_bombs(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ValueError(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
+        raise Unreadable(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
 
 
-def _verify(path: str | os.PathLike[str] | BytesIO) -> None:
-    # Pillow's PNG decoder takes pixels with a wrong checksum, and a file without its end
-    with Image.open(path) as image:
-        image.verify()
+def _turned(pixels: Pixels, orientation: object) -> Pixels:
+    turn = _TURNS.get(orientation)
+    return pixels if turn is None else np.asarray(turn(pixels), dtype=np.uint8)
+
+
+def _upright_size(width: int, height: int, orientation: object) -> tuple[int, int]:
+    return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    image = _upright(image)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return np.array(image)
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
         grey = _grey(values >> 8)
@@ -123,20 +208,13 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode == "I":  # 16-bit values in 32-bit pixels
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError("has 32-bit pixels; 8 or 16 bits are supported")
+            raise Unreadable("has 32-bit pixels; 8 or 16 bits are supported")
         return _grey(values >> 8)
     if image.mode == "F":
-        raise ValueError("has floating-point pixels; 8 or 16 bits are supported")
+        raise Unreadable("has floating-point pixels; 8 or 16 bits are supported")
     if image.has_transparency_data:
         return _over_white(image.convert("RGBA"))
     return np.array(image.convert("RGB"))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # not ImageOps.exif_transpose: it also writes the EXIF block anew, and fails on tags that have nothing to do with it
-    image.load()  # PNG may hold its EXIF after the pixels, TIFF turns itself
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
 
 
 def _grey(values: npt.NDArray[np.integer]) -> Pixels:
@@ -149,42 +227,15 @@ def _over_white(image: Image.Image) -> Pixels:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "is not an image, or of an unknown format"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Unreadable):
+        return text
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"is larger than max_pixels: {error}"
-    return str(error) or type(error).__name__
-
-
-def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode the bytes of an image file as ``load_image`` does.
-
-    Args:
-        content: The bytes.
-        name: What the error calls the image.
-        max_pixels: The largest width x height that is decoded, judged by the header.
-
-    Returns:
-        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
-
-    Raises:
-        ImageError: If the image is larger than ``max_pixels`` or cannot be decoded.
-    """
-    try:
-        if not content:
-            raise ValueError("is empty")
-        _raise_pillows_limit(max_pixels)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(content), formats=_FORMATS) as image:
-                _refuse_bombs(image, max_pixels)
-                if image.format == "PNG":
-                    _verify(BytesIO(content))
-                return _to_rgb(image)
-    except _DAMAGED as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        return f"has more pixels than max_pixels allows: {text}"
+    if text.startswith("image file is truncated"):
+        return text.removeprefix("image file ")
+    return f"is damaged or not supported: {text}"

@@ -285,4 +285,7 @@ def _raised(cause: BaseException | None, suppress: bool) -> BaseException:
 def test_explanation_follows_causes() -> None:
     assert explain(_raised(None, suppress=False)) == ("handled", 2)
     assert explain(_raised(None, suppress=True)) == ("the run failed: KeyError: 'own' (--debug shows where)", 1)
-    assert explain(_raised(ImageError("a.png: torn"), suppress=True)) == ("a.png: torn; remove or replace the file", 2)
+    assert explain(_raised(ImageError("a.png: torn"), suppress=True)) == (
+        "a.png: torn; remove or replace the file, or leave such files out: --data.on_bad_image skip",
+        2,
+    )

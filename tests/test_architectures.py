@@ -45,7 +45,9 @@ def train(model: ImageClassifier, batch: Batch, steps: int) -> Tensor:
     optimizer = torch.optim.Adam((parameter for parameter in model.parameters() if parameter.requires_grad), eps=1e-30)
     for step in range(steps):
         optimizer.zero_grad()
-        loss = model.training_step(batch, step)["loss"]
+        outputs = model.training_step(batch, step)
+        assert outputs is not None
+        loss = outputs["loss"]
         torch.autograd.backward(loss)
         optimizer.step()
     return loss

@@ -20,7 +20,7 @@ from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule, av
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
-from imgcls.errors import ConfigError, ImageError
+from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 from imgcls.sampling import KeyedSampler
 from imgcls.specs import Spec
@@ -161,7 +161,7 @@ def test_datamodule_takes_dicts_for_dataclasses(photos: Path) -> None:
 def test_datamodule_takes_the_class_list_from_train_in_natural_order(tmp_path: Path) -> None:
     for name in ("10", "9", "100"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").touch()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "1.png")
     assert module(str(tmp_path)).class_names == ["9", "10", "100"]
 
 
@@ -197,7 +197,7 @@ def test_datamodule_refuses_a_folder_without_images(split: str, photos: Path, tm
 
 def test_datamodule_holds_a_share_out(photos: Path) -> None:
     data = module(str(photos), validation_split=0.25)
-    table = data.split_table()
+    table = data.partition.table()
     assert table.groupby("split").size().to_dict() == {"train": 45, "validation": 15}
     assert table.groupby(["split", "label"]).size().to_dict()["validation", "red"] == 5
     assert not table["path"].duplicated().any()
@@ -206,19 +206,19 @@ def test_datamodule_holds_a_share_out(photos: Path) -> None:
 
 
 def test_datamodule_split_table_lists_the_test_split(photos: Path, test_photos: Path) -> None:
-    table = module(str(photos), test=str(test_photos)).split_table()
-    assert list(table.columns) == ["path", "label", "split"]
+    table = module(str(photos), test=str(test_photos)).partition.table()
+    assert list(table.columns) == ["path", "label", "split", "content"]
     assert table.groupby("split").size().to_dict() == {"test": 18, "train": 48, "validation": 12}
     of_test = table[table["split"] == "test"]
     assert of_test["path"].tolist() == sorted(str(path) for path in test_photos.glob("*/*"))
 
 
 def test_datamodule_ignored_files_are_of_all_splits(tmp_path: Path) -> None:
-    train, test = (write_class_folders(tmp_path / name, 2) for name in ("train", "test"))
+    train, test = (write_class_folders(tmp_path / name, 10, seed) for seed, name in enumerate(("train", "test")))
     (train / "red" / ".DS_Store").touch()
     (test / "loose.png").touch()
     shared = FolderImageDataset(str(test))
-    assert module(str(train), test=shared, predict=shared).ignored_files() == [
+    assert module(str(train), test=shared, predict=shared).partition.account()["unused"] == [
         {"path": str(train / "red" / ".DS_Store"), "reason": "hidden"},
         {"path": str(test / "loose.png"), "reason": "not inside a class folder"},
     ]
@@ -243,7 +243,7 @@ def test_datamodule_state_is_plain_and_restores_the_split(photos: Path, tmp_path
 def test_datamodule_refuses_to_go_on_with_other_images(photos: Path, tmp_path: Path) -> None:
     state = module(str(photos)).state_dict()
     shutil.copytree(photos, tmp_path / "more")
-    (tmp_path / "more/red/new.png").write_bytes(b"new")
+    Image.new("RGB", (4, 4)).save(tmp_path / "more/red/new.png")
     data = module(str(tmp_path / "more"))
     data.load_state_dict(state)
     with pytest.raises(ConfigError, match=r"1 new or changed \['.*/red/new\.png'\], 0 gone"):
@@ -272,18 +272,18 @@ def test_datamodule_takes_the_state_of_an_older_checkpoint(photos: Path, tmp_pat
     del state["labels"]
     data = module(str(tmp_path / "data"))
     data.load_state_dict(state)
-    assert str(moved) in data.split_table()["path"].tolist()
+    assert str(moved) in data.partition.table()["path"].tolist()
     assert sorted(data.state_dict()["split"]["validation"]) == sorted(state["split"]["validation"])
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
-def test_datamodule_restores_a_split_with_copies_on_both_sides(stage: str, photos: Path, tmp_path: Path) -> None:
+def test_datamodule_restores_a_split_with_copies(stage: str, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
     for path in sorted((tmp_path / "red").iterdir()):
         shutil.copy(path, path.with_stem(f"copy{path.stem}"))
     first = module(str(tmp_path))
     state = first.state_dict()
-    assert set(state["split"]["train"]) & set(state["split"]["validation"])
+    assert not set(state["split"]["train"]) & set(state["split"]["validation"])
     data = module(str(tmp_path), stage)
     data.load_state_dict(state)
     for split in ("train", "validation"):
@@ -349,20 +349,13 @@ def test_eval_batches_are_in_order_and_the_same_in_every_epoch(test_photos: Path
 
 @pytest.mark.parametrize(("size", "kept"), [(17, 16), (16, 16), (18, 18), (1, 1)])
 def test_train_loader_leaves_a_last_single_image_out(size: int, kept: int, said: pytest.LogCaptureFixture) -> None:
-    loader = module(Numbers(size), validation=Numbers(2), class_names=["class0", "class1"]).train_dataloader()
+    data = module(Numbers(size), validation=Numbers(2), class_names=["class0", "class1"], on_leak="warn")
+    loader = data.train_dataloader()
     found = [{path for batch in batches(loader, epoch) for path in batch["path"]} for epoch in range(3)]
     assert [len(paths) for paths in found] == [kept] * 3
     line = "the last batch would hold a single image: one image, another in each epoch, is left out"
-    assert said.messages == ([line] if kept < size else [])
+    assert said.messages[1:] == ([line] if kept < size else [])  # after that of the leak
     assert found[0] != found[1] or kept == size
-
-
-def test_an_unreadable_image_ends_training_by_name(tmp_path: Path) -> None:
-    write_class_folders(tmp_path, 4)
-    (tmp_path / "red" / "bad.png").write_text("no image")
-    loader = module(str(tmp_path), validation=Numbers(2, classes=1)).train_dataloader()
-    with pytest.raises(ImageError, match=r".*/red/bad\.png: is not an image, or of an unknown format"):
-        batches(loader)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -375,7 +368,7 @@ def test_predict_batches_carry_the_reason_of_unreadable_images(normalised: bool,
     images = PathListDataset([str(photos / "red/000.png"), *bad])
     data = module(stage="predict", predict=images, class_names=["a", "b"], augmentations=Augmentations(eval=eval_list))
     mixed, unreadable = batches(data.predict_dataloader())
-    reason = "is not an image, or of an unknown format"
+    reason = "is a text file, not an image"
     assert mixed["error"] == ["", *[reason] * 7]
     assert unreadable["error"] == [reason] * 2
     assert mixed["label"].tolist() == [-1] * 8
@@ -435,11 +428,12 @@ def test_lists_are_needed_where_the_model_states_nothing(photos: Path) -> None:
 
 
 def test_an_augmentation_that_fails_names_the_image(tmp_path: Path) -> None:
-    write_class_folders(tmp_path, 3)
-    small = tmp_path / "red" / "small.png"
+    train, validation = (write_class_folders(tmp_path / name, 3, seed) for seed, name in enumerate("ab"))
+    small = train / "red" / "small.png"
     Image.new("RGB", (30, 30)).save(small)
     crop = [{"class_path": "RandomCrop", "init_args": {"height": 32, "width": 32}}]
-    loader = module(str(tmp_path), augmentations=Augmentations(train=crop), validation=Numbers(2)).train_dataloader()
+    lists = Augmentations(train=crop, eval=[RESIZE])
+    loader = module(str(train), augmentations=lists, validation=str(validation)).train_dataloader()
     with pytest.raises(ConfigError, match=rf"augmentations.train: fails on {small}, of shape \(30, 30, 3\): Crop size"):
         batches(loader)
 

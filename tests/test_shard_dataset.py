@@ -159,7 +159,7 @@ def test_shard_dataset_counts_shards(tmp_path: Path) -> None:
 def test_shard_dataset_names_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     shard = pack(tmp_path / "0.tar", {"1.png": b"no image", "1.cls": b"a", "2.png": png("red"), "2.cls": b"a"})
     data = ShardImageDataset(shard, max_pixels=5)
-    with pytest.raises(ImageError, match=f"^{shard}/1: is not an image, or of an unknown format$"):
+    with pytest.raises(ImageError, match=f"^{shard}/1: is a text file, not an image$"):
         data.read(0)
     with pytest.raises(ImageError, match=f"^{shard}/2: has 3 x 2 pixels, more than max_pixels 5$"):
         data.read(1)
@@ -230,10 +230,7 @@ def test_shards_train_and_the_checkpoint_finds_them_again(
     assert_learned_and_found_again(trainer, train, test)
     rows = (trainer.run / "splits.csv").read_text().splitlines()
     assert len(rows) == 1 + 60 + 18
-    assert (
-        f"{tmp_path}/train-000.tar/blue_000,blue,train" in rows
-        or f"{tmp_path}/train-000.tar/blue_000,blue,validation" in rows
-    )
+    assert any(row.startswith(f"{tmp_path}/train-000.tar/blue_000,blue,") for row in rows)
 
 
 def test_workers_read_shards(trainer: Trainer, photos: Path, tmp_path: Path) -> None:

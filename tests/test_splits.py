@@ -15,15 +15,10 @@ from PIL import Image
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
-from imgcls.splits import (
-    Split,
-    check_unchanged,
-    class_names_of,
-    hold_out,
-    labels_of,
-    recorded_hold_out,
-    repeated_hold_out,
-)
+from imgcls.hold_out import Fold, hold_out
+from imgcls.partition import find_leaks
+from imgcls.recorded import check_unchanged, recorded_hold_out, trained_on
+from imgcls.splits import Split, class_names_of, labels_of
 
 
 class Table(ImageDataset):
@@ -33,9 +28,13 @@ class Table(ImageDataset):
         paths = [f"{number}.png" for number in range(len(labels))] if paths is None else paths
         self.samples = pd.DataFrame({"path": paths, "label": labels}, dtype=object)
 
+    def fingerprint(self, index: int) -> str:
+        return str(self.samples["path"].iat[index])
 
-def whole(data: ImageDataset) -> Split:
-    return Split(data, labels_of(data, class_names_of(data), "train"))
+
+def whole(data: ImageDataset, groups: Sequence[str] | None = None) -> Split:
+    names = None if groups is None else np.array(groups, dtype=object)
+    return Split(data, labels_of(data, class_names_of(data), "train"), groups=names)
 
 
 def paths(split: Split) -> list[str]:
@@ -116,7 +115,7 @@ def test_hold_out_is_disjoint_complete_and_stratified() -> None:
 def test_hold_out_follows_the_seed_not_the_order_of_creation(tmp_path: Path) -> None:
     names = [f"{label}/{number}.png" for label in "ab" for number in range(10)]
     orders = names, names[::-1]
-    datasets = [write(tmp_path / str(n), dict.fromkeys(order, "")) for n, order in enumerate(orders)]
+    datasets = [write(tmp_path / str(n), {name: name for name in order}) for n, order in enumerate(orders)]
 
     def held(n: int, seed: int) -> list[str]:
         return [
@@ -127,6 +126,76 @@ def test_hold_out_follows_the_seed_not_the_order_of_creation(tmp_path: Path) -> 
     assert held(0, seed=1) == held(1, seed=1)
     assert held(0, seed=1) != held(0, seed=2)
     assert len(held(0, seed=1)) == 6
+
+
+def test_hold_out_does_not_depend_on_names_or_folders(tmp_path: Path) -> None:
+    contents = {f"{label}/{number}.png": f"{label}{number}" for label in "ab" for number in range(10)}
+    renamed = {f"{name[0]}/deep/{99 - number}.jpg": text for number, (name, text) in enumerate(contents.items())}
+    held = [
+        sorted(hold_out(whole(write(tmp_path / str(n), files)), 0.3, seed=1)["validation"].fingerprints())
+        for n, files in enumerate((contents, renamed))
+    ]
+    assert held[0] == held[1]
+
+
+def test_hold_out_keeps_copies_on_one_side(tmp_path: Path) -> None:
+    contents = {f"{label}/{number}.png": f"{label}{number // 3}" for label in "ab" for number in range(30)}
+    splits = hold_out(whole(write(tmp_path, contents)), 0.2, seed=0)
+    assert len(splits["validation"]) == 12
+    assert not set(splits["train"].fingerprints()) & set(splits["validation"].fingerprints())
+    assert find_leaks(splits) == []
+
+
+def test_hold_out_keeps_groups_whole_and_classes_even() -> None:
+    groups = [f"patient{number // 5}" for number in range(100)]
+    data = Table(["a", "b"] * 50)
+    splits = hold_out(whole(data, groups), 0.2, seed=0)
+    sides = [set(part.groups if part.groups is not None else ()) for part in splits.values()]
+    assert not sides[0] & sides[1]
+    assert len(sides[1]) == 4
+    assert 8 <= Counter(splits["validation"].table()["label"])["a"] <= 12
+    again = hold_out(whole(Table(["a", "b"] * 50), groups), 0.2, seed=0)
+    assert paths(again["validation"]) == paths(splits["validation"])
+
+
+def test_hold_out_joins_groups_that_share_an_image(tmp_path: Path) -> None:
+    contents = {f"{label}/{number:02d}.png": f"{label}{number}" for label in "ab" for number in range(20)}
+    contents["a/00.png"] = contents["b/19.png"] = "the same picture"
+    data = write(tmp_path, contents)
+    groups = [f"{path[-8]}{int(path[-6:-4]) // 2}" for path in data.samples["path"]]
+    for seed in range(10):
+        assert find_leaks(hold_out(whole(data, groups), 0.3, seed)) == []
+
+
+def test_folds_are_a_partition() -> None:
+    data = Table(["a"] * 23 + ["b"] * 12)
+    held = [paths(hold_out(whole(data), 0.2, 0, Fold(number, 5))["validation"]) for number in range(1, 6)]
+    assert sorted(path for fold in held for path in fold) == sorted(data.samples["path"])
+    assert {len(fold) for fold in held} == {7}
+    groups = [str(number // 4) for number in range(35)]
+    held = [paths(hold_out(whole(data, groups), 0.2, 0, Fold(number, 3))["validation"]) for number in range(1, 4)]
+    assert sorted(path for fold in held for path in fold) == sorted(data.samples["path"])
+
+
+@pytest.mark.parametrize("text", ["0/5", "6/5", "1", "1/1", "a/b", "1/5/2"])
+def test_fold_says_how_it_is_written(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.init_args.fold: '{text}'; write k/n, such as 1/5"):
+        Fold.read(text)
+
+
+def test_find_leaks_names_both_paths_and_splits(tmp_path: Path) -> None:
+    train, test = (write(tmp_path / name, {"a/1.png": "x", "b/2.png": name}) for name in ("train", "test"))
+    leaks = find_leaks({"train": whole(train), "test": whole(test)})
+    assert leaks == [(f"{tmp_path}/train/a/1.png (train)", f"{tmp_path}/test/a/1.png (test)")]
+    one, other = Table(["a", "b"], ["1", "2"]), Table(["a", "b"], ["3", "4"])
+    leaks = find_leaks({"train": whole(one, ["p", "q"]), "validation": whole(other, ["q", "r"])})
+    assert leaks == [("2 (train, group q)", "3 (validation, group q)")]
+
+
+def test_trained_on_lists_the_paths(tmp_path: Path) -> None:
+    data = write(tmp_path, CONTENTS)
+    trained = paths(hold_out(whole(data), 0.2, seed=3)["train"])
+    assert trained_on(whole(data), record(data)) == trained
 
 
 def test_hold_out_keeps_a_single_sample_in_train() -> None:
@@ -177,42 +246,25 @@ def test_recorded_hold_out_puts_new_files_into_train(tmp_path: Path) -> None:
 
 def test_recorded_hold_out_keeps_what_was_trained_on_in_train(tmp_path: Path) -> None:
     data = write(tmp_path, CONTENTS)
-    held = Path(paths(hold_out(whole(data), 0.2, seed=3)["validation"])[0])
-    trained = Path(paths(hold_out(whole(data), 0.2, seed=3)["train"])[0])
-    held.write_text(trained.read_text())  # one content on both sides
     recorded = record(data)
-    splits = recorded_hold_out(whole(data), recorded)
-    assert str(held) in paths(splits["train"])
-    assert len(splits["validation"]) == 3
+    recorded["train"].append(recorded["validation"][0])  # of a run whose validation data held a copy
+    assert recorded_hold_out(whole(data), recorded)["validation"].fingerprints() == recorded["validation"][1:]
 
 
 def test_recorded_hold_out_takes_as_many_copies_as_were_held_out(tmp_path: Path) -> None:
     data = write(tmp_path, CONTENTS)
-    first, second = map(Path, paths(hold_out(whole(data), 0.2, seed=3)["validation"])[:2])
-    second.write_text(first.read_text())
+    held = Path(paths(hold_out(whole(data), 0.2, seed=3)["validation"])[0])
+    data = write(tmp_path, {"a/zz.png": held.read_text()})
     recorded = record(data)
-    more = write(tmp_path, {"a/zzz.png": first.read_text()})
+    assert len(recorded["validation"]) == 5
+    more = write(tmp_path, {"a/zzz.png": held.read_text()})
     splits = recorded_hold_out(whole(more), recorded)
     assert splits["validation"].fingerprints() == recorded["validation"]
     assert str(tmp_path / "a/zzz.png") in paths(splits["train"])
-    second.unlink()
+    held.unlink()
     (tmp_path / "a/zzz.png").unlink()
-    with pytest.raises(ConfigError, match="1 of the 4 images that the checkpoint's run held out are gone"):
+    with pytest.raises(ConfigError, match="1 of the 5 images that the checkpoint's run held out are gone"):
         recorded_hold_out(whole(FolderImageDataset(str(tmp_path))), recorded)
-
-
-def test_repeated_hold_out_tells_copies_on_both_sides_apart(tmp_path: Path) -> None:
-    data = write(tmp_path, CONTENTS)
-    assert repeated_hold_out(whole(data), record(data), 0.2, seed=3) is None  # no copies: contents tell all
-    splits = hold_out(whole(data), 0.2, seed=3)
-    held, trained = (Path(paths(splits[name])[0]) for name in ("validation", "train"))
-    held.write_text(trained.read_text())
-    recorded = record(data)
-    again = repeated_hold_out(whole(data), recorded, 0.2, seed=3)
-    assert again is not None
-    assert paths(again["validation"]) == paths(splits["validation"])
-    assert repeated_hold_out(whole(data), recorded, 0.2, seed=4) is None
-    assert repeated_hold_out(whole(write(tmp_path, {"a/new.png": "new"})), recorded, 0.2, seed=3) is None
 
 
 def test_recorded_hold_out_says_that_held_out_images_are_gone(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class MetricsLogger(Callback):
     ) -> None:
         """Keep the outputs; now and then log the loss of the step."""
         self._stages["train"].add(outputs)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if outputs and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             values = {
                 "train_loss_step": outputs["batch_loss"].item(),
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
@@ -167,7 +167,9 @@ class _StageMetrics:
         for metric in self._all():
             metric.to(device)
 
-    def add(self, outputs: Mapping[str, Tensor]) -> None:
+    def add(self, outputs: Mapping[str, Tensor] | None) -> None:
+        if not outputs:  # an empty batch
+            return
         logits, labels = outputs["logits"], outputs["label"]
         self.loss_sum.update(outputs["batch_loss"] * len(labels))
         self.images += len(labels)

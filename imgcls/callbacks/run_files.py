@@ -28,7 +28,15 @@ class RunFiles(Callback):
         (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
-            table = data.split_table()
-            table.to_csv(self.folder / "splits.csv", index=False, errors="surrogateescape")
-            text = json.dumps({"used": len(table), "unused": data.ignored_files()}, indent=2)
-            (self.folder / "data.json").write_text(text, encoding="utf-8")
+            data.partition.table().to_csv(self.folder / "splits.csv", index=False, errors="surrogateescape")
+            self._write_account(data)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the images that turned out to be bad when they were read."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.is_global_zero and isinstance(data, ImageDataModule) and data.bad_images.found:
+            self._write_account(data)
+
+    def _write_account(self, data: ImageDataModule) -> None:
+        text = json.dumps(data.partition.account(), indent=2)
+        (self.folder / "data.json").write_text(text, encoding="utf-8")

@@ -10,8 +10,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from imgcls.cache_folder import cache_folder
 from imgcls.errors import ConfigError
-from imgcls.files import cache_folder, replacing
+from imgcls.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,58 @@
+"""What can go wrong with the folder of the cache, in words that say what to type."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imgcls.errors import ConfigError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_MARGIN = 1.1  # of an estimate
+_WAYS_OUT = (
+    "remove older ones, or give --data.cache_dir FOLDER on another disk, --data.cache_size N for a shorter side of N "
+    "pixels in training, or --data.create_dataset false"
+)
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Name the folder and the keys in errors of the system.
+
+    Raises:
+        ConfigError: If the folder cannot be read or written, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ConfigError(f"data.init_args.create_dataset: the disk of {folder} is full; {_WAYS_OUT}") from error
+        raise ConfigError(
+            f"data.init_args.cache_dir: {folder} cannot be used: {error.strerror or error}; give another folder, or "
+            "--data.create_dataset false"
+        ) from error
+
+
+def refuse_small_disk(folder: Path, nbytes: float, images: int) -> None:
+    """Refuse to begin what will not fit.
+
+    Args:
+        folder: Where it is to lie.
+        nbytes: Estimated bytes that are still to be written.
+        images: The number of images that they hold.
+
+    Raises:
+        ConfigError: Names the bytes that are needed and free.
+    """
+    free = shutil.disk_usage(folder).free
+    if nbytes * _MARGIN > free:
+        raise ConfigError(
+            f"data.init_args.create_dataset: {images:,} images need about {gigabytes(nbytes * _MARGIN)} in {folder}, "
+            f"{gigabytes(free)} are free; {_WAYS_OUT}"
+        )
+
+
+def gigabytes(nbytes: float) -> str:
+    """Return a size in words."""
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"

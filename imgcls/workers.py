@@ -1,0 +1,53 @@
+"""The processes that read images: what each is reading, for the message when one is killed or waits for ever."""
+
+import os
+import re
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+from imgcls.errors import RunError
+
+_LONGEST = 1024  # bytes of a path that are kept
+_MOST = 256  # workers that are kept track of
+
+# one row a worker, in memory that all processes share: process number (4 bytes), length (2 bytes), path
+_BOARD = torch.zeros(_MOST, 6 + _LONGEST, dtype=torch.uint8).share_memory_().numpy()  # type: ignore[no-untyped-call]
+
+
+def note(path: str) -> None:
+    """Write down what this worker is about to read."""
+    info = get_worker_info()
+    if info is not None:
+        text = os.fsencode(path)[-_LONGEST:]
+        entry = os.getpid().to_bytes(4, "little") + len(text).to_bytes(2, "little") + text
+        _BOARD[info.id % _MOST, : len(entry)] = np.frombuffer(entry, np.uint8)
+
+
+def worker_error(error: BaseException) -> RunError | None:
+    """Return the error to show where a worker was killed, or gave nothing for too long; None for any other error."""
+    text = str(error)
+    if match := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
+        reading = sorted(set(_reading().values()))
+        return RunError(
+            f"no batch came for {float(match[1]):g} s while reading {', '.join(reading) or 'images'}; see whether the "
+            "file can be read, or raise data.timeout"
+        )
+    if match := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", text):
+        reading = [path for pid, path in _reading().items() if str(pid) in re.findall(r"\d+", match[1])]
+        return RunError(
+            "a data worker was killed (probably out of memory): lower data.num_workers, data.batch_size or max_pixels"
+            + (f"; the last file that it read: {', '.join(reading)}" if reading else "")
+        )
+    return None
+
+
+def _reading() -> dict[int, str]:
+    """What each worker read last, by process number."""
+    found = {}
+    for row in _BOARD:
+        length = int.from_bytes(row[4:6].tobytes(), "little")
+        if length:
+            found[int.from_bytes(row[:4].tobytes(), "little")] = os.fsdecode(row[6 : 6 + length].tobytes())
+    return found
