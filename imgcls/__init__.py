@@ -22,6 +22,7 @@ _HOMES = {
     "OptimizerConfig": "optim",
     "SchedulerConfig": "optim",
     "ShardImageDataset": "datasets.shards",
+    "StreamImageDataset": "datasets.stream",
 }
 
 __all__ = [*_HOMES, "__version__"]
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from imgcls.datasets.folder import FolderImageDataset as FolderImageDataset
     from imgcls.datasets.hub import HubImageDataset as HubImageDataset
     from imgcls.datasets.shards import ShardImageDataset as ShardImageDataset
+    from imgcls.datasets.stream import StreamImageDataset as StreamImageDataset
     from imgcls.datasets.table import CsvImageDataset as CsvImageDataset
     from imgcls.optim import OptimizerConfig as OptimizerConfig
     from imgcls.optim import SchedulerConfig as SchedulerConfig

@@ -62,7 +62,7 @@ class SplitBatches(Dataset[Batch]):
                 images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
                 places.append(place)
         batch = Batch(
-            image=_stack(images, self.pipeline.where),
+            image=stack(images, self.pipeline.where),
             label=torch.from_numpy(self.split.label_array[places]),
             path=[self.split.path(place) for place in places],
         )
@@ -79,7 +79,7 @@ class SplitBatches(Dataset[Batch]):
         try:
             return self.split.read(place), ""
         except ImageError as error:
-            gone = not self.may_vanish and not os.path.lexists(path)
+            gone = not self.may_vanish and self.split.data.holds_files and not os.path.lexists(path)
             if self.on_error == "raise" or (self.on_error == "skip" and gone):
                 raise
             return BLACK if self.on_error == "keep" else None, str(error).removeprefix(f"{path}: ")
@@ -109,7 +109,16 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
         raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
 
 
-def _stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
+def stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
+    """Make one tensor, ``(B, 3, H, W)``, of images ``(H, W, 3)``.
+
+    Args:
+        images: The images, of one size and type.
+        where: The config key of the steps that made them, for messages.
+
+    Raises:
+        ConfigError: If they are of several sizes.
+    """
     if not images:  # all of them were left out
         return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     shapes = {image.shape for image in images}

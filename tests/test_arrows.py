@@ -24,6 +24,7 @@ DATA = {
     "recorded",
     "sampling",
     "splits",
+    "streaming",
     "survey",
     "workers",
 }
@@ -53,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
+    "streaming": {"augment", "batch", "batches", "chance", "datasets", "errors", "workers"},
     "cache": {"augment", "batches", "datasets", "errors", "images", "splits"},
     "datamodule": {
         "augment",
@@ -70,6 +72,7 @@ ARROWS: dict[str, set[str]] = {
         "sampling",
         "specs",
         "splits",
+        "streaming",
         "workers",
     },
     "anatomy": {"errors"},

@@ -115,11 +115,11 @@ def test_shard_dataset_accounts_for_members_of_no_sample(tmp_path: Path) -> None
     ("members", "options", "message"),
     [
         ([("1.png", b"x")], {}, "1: no label 1.cls; 'label_key' says which member has it"),
-        ([("1.cls", b"x"), ("1.txt", b"")], {}, "1: a sample has one image, here none, only cls, txt; 'image_keys'"),
+        ([("1.cls", b"x"), ("1.txt", b"")], {}, "1: no image among cls, txt; 'image_keys' says what one is"),
         (
             [("1.png", b"x"), ("1.jpg", b"x"), ("1.cls", b"x")],
             {},
-            "1: a sample has one image, here '1.jpg' and '1.",
+            "1: a sample has one image, not '1.png' and '1.jpg'; 'image_",
         ),
         ([("1.cls", b"x"), ("1.png", b"x"), ("1.cls", b"x")], {}, "1: the member '1.cls' is there twice"),
         ([("1.cls", b" ")], {}, "1: the label is ''; it must be a text or a whole number"),

@@ -27,9 +27,10 @@ class Trainer:
         self.capsys = capsys
         self.run = folder / "runs/run/version_0"
 
-    def fit(self, train: Spec, *more: str, **others: Spec) -> dict[str, list[str]]:
+    def fit(self, train: Spec, *more: str, **others: Spec | str) -> dict[str, list[str]]:
         """Fit in the folder, with other datasets by split; return the table of results."""
-        given = [f"--data.dataset_classes.{name}={json.dumps(spec)}" for name, spec in others.items()]
+        texts = {name: spec if isinstance(spec, str) else json.dumps(spec) for name, spec in others.items()}
+        given = [f"--data.dataset_classes.{name}={text}" for name, text in texts.items()]
         line = arguments(Path(), self.model, self.folder / "runs", "--trainer.max_epochs=6", *given, *more)
         line[0] = f"--data.dataset_classes.train={json.dumps(train)}"
         with pytest.MonkeyPatch.context() as patch:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.datasets.dataset import ImageDataset, fingerprint_of
-from imgcls.datasets.tar import Index, Parts, remembered_index
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.tar import Index, Parts, named_label, remembered_index
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
 from imgcls.progress import tracked
@@ -22,10 +22,10 @@ IMAGE_KEYS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", 
 class ShardImageDataset(ImageDataset):
     """Images and labels in tar shards on this machine, in the layout of WebDataset.
 
-    The members of a sample share a name up to its first dot: ``0001.jpg``, ``0001.cls``. Each shard is indexed once,
-    and the index is kept in the cache folder of imgcls, by the shard's path, size and time of change; images are read
-    from where they lie in the shard. So splits, order, resuming and checks are those of single files. The shards are
-    tar files that are not compressed.
+    The members of a sample share a name up to its first dot: ``0001.jpg``, ``0001.cls``. Each shard is read once to
+    index it, and the index is kept in the cache folder of imgcls, by the shard's path, size and time of change; images
+    are read from where they lie in the shard. So splits, order, resuming and checks are those of single files. The
+    shards are tar files that are not compressed.
 
     Args:
         shards: A path, with ``*`` or ``{000..012}`` for several, or a list of these.
@@ -76,8 +76,8 @@ class ShardImageDataset(ImageDataset):
         return decode_image(self._content(index), str(self.samples["path"].iat[index]), self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
-        """Return a short hash of the bytes of image ``index``."""
-        return fingerprint_of(self._content(index))
+        """Return a short hash of the bytes of image ``index``, from the index."""
+        return self._contents[index]
 
     def _content(self, index: int) -> bytes:
         """Return the bytes of an image; a handle of its own, for workers that share one share its position, too."""
@@ -103,18 +103,20 @@ class ShardImageDataset(ImageDataset):
         return [shard for shard, index in self._indices.items() for _ in index.key]
 
     @cached_property
+    def _contents(self) -> list[str]:
+        """The hash of each image's bytes."""
+        return [content for index in self._indices.values() for content in index.content]
+
+    @cached_property
     def _spans(self) -> NDArray[np.int64]:
         """Offset and size of each image in its shard, in bytes, ``(N, 2)``."""
         spans = [np.array([index.offset, index.size], dtype=np.int64).T for index in self._indices.values()]
         return np.concatenate(spans)
 
     def _class_of(self, label: str | None, where: str) -> str | None:
-        names = self.class_names
-        if label is None or names is None:
-            return None if label is None else sys.intern(label)
-        if not label.isdecimal() or int(label) >= len(names):
-            raise ConfigError(f"{where}: the label is {label!r}; 'class_names' has the numbers 0 to {len(names) - 1}")
-        return names[int(label)]
+        if label is None:
+            return None
+        return sys.intern(label) if self.class_names is None else named_label(label, self.class_names, where)
 
 
 def find_shards(pattern: str) -> list[str]:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgcls.cache_folder import cache_folder
+from imgcls.datasets.dataset import fingerprint_of
 from imgcls.errors import ConfigError
 from imgcls.files import replacing
 
 log = logging.getLogger(__name__)
 
-_LAYOUT = 1  # of the remembered files
+_LAYOUT = 2  # of the remembered files
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # WebDataset's: up to the first dot of the name
-
-_Members = dict[str, dict[str, tarfile.TarInfo]]  # key -> extension -> member
 
 
 class Parts(NamedTuple):
@@ -43,6 +42,7 @@ class Index(NamedTuple):
         key: What the names of a sample's members share.
         offset: Where the bytes of the image begin in the shard.
         size: How many there are.
+        content: Hash of these bytes.
         label: The label; None where no label was asked for.
         ignored: Members that belong to no sample.
     """
@@ -50,6 +50,7 @@ class Index(NamedTuple):
     key: list[str]
     offset: list[int]
     size: list[int]
+    content: list[str]
     label: list[str | None]
     ignored: list[str]
 
@@ -81,41 +82,88 @@ def _remembered_file(path: str, parts: Parts) -> Path:
 
 
 def index_shard(path: str, parts: Parts) -> Index:
-    """List the samples of a shard by the headers of its members; of their contents, only labels are read.
+    """Read a shard once, from end to end, and list its samples.
 
     Raises:
         ConfigError: Names the shard and the key: no uncompressed tar file, a member that is there twice, a sample
             without image or label or with two images, a label that cannot be read.
     """
-    members: _Members = {}
-    labels: dict[str, str] = {}
-    ignored: list[str] = []
+    samples: dict[str, _Sample] = {}
+    index = Index([], [], [], [], [], [])
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
                 match = _NAME.fullmatch(member.name)
                 if match is None or not member.isreg():
-                    ignored += [] if member.isdir() else [member.name]
+                    index.ignored.extend([] if member.isdir() else [member.name])
                     continue
-                key, extension = match[1], match[2].lower()
-                if members.setdefault(key, {}).setdefault(extension, member) is not member:
-                    raise ConfigError(f"{path}: {key}: the member {member.name!r} is there twice")
-                if extension == parts.label_key:
-                    labels[key] = _label(_content(shard, member), parts, f"{path}: {key}")
+                sample = samples.setdefault(match[1], _Sample(f"{path}: {match[1]}"))
+                sample.add(match[2].lower(), member, shard, parts)
     except tarfile.TarError as error:
         raise ConfigError(f"{path}: cannot be read as a tar file that is not compressed: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    return _index(path, members, labels, ignored, parts)
+    for key, sample in samples.items():
+        if sample.image is None and sample.label is None:
+            index.ignored.extend(sample.members.values())
+        else:
+            _append(index, key, sample, parts)
+    return index
 
 
-def _content(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+class _Sample:
+    """The members of one key, as they come.
+
+    Args:
+        where: Shard and key, for messages.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.members: dict[str, str] = {}  # extension -> name
+        self.image: tarfile.TarInfo | None = None
+        self.content = ""
+        self.label: str | None = None
+
+    def add(self, extension: str, member: tarfile.TarInfo, shard: tarfile.TarFile, parts: Parts) -> None:
+        """Take a member in."""
+        if extension in self.members:
+            raise ConfigError(f"{self.where}: the member {member.name!r} is there twice")
+        self.members[extension] = member.name
+        if extension in parts.image_keys:
+            if self.image is not None:
+                names = f"{self.image.name!r} and {member.name!r}"
+                raise ConfigError(f"{self.where}: a sample has one image, not {names}; 'image_keys' says which it is")
+            if member.issparse():
+                raise ConfigError(f"{self.where}: is stored as a sparse file; pack the shard without")
+            self.image, self.content = member, fingerprint_of(_bytes(shard, member))
+        elif extension == parts.label_key:
+            self.label = label_of(_bytes(shard, member), parts, self.where)
+
+
+def _append(index: Index, key: str, sample: _Sample, parts: Parts) -> None:
+    if sample.image is None:
+        raise ConfigError(f"{sample.where}: no image among {', '.join(sample.members)}; 'image_keys' says what one is")
+    if parts.label_key is not None and sample.label is None:
+        raise ConfigError(f"{sample.where}: no label {key}.{parts.label_key}; 'label_key' says which member has it")
+    index.key.append(key)
+    index.offset.append(sample.image.offset_data)
+    index.size.append(sample.image.size)
+    index.content.append(sample.content)
+    index.label.append(sample.label)
+
+
+def _bytes(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = shard.extractfile(member)
     return file.read() if file else b""
 
 
-def _label(content: bytes, parts: Parts, where: str) -> str:
-    """Return the label that a member holds: its text, or a value of its JSON."""
+def label_of(content: bytes, parts: Parts, where: str) -> str:
+    """Return the label that a member holds: its text, or a value of its JSON.
+
+    Raises:
+        ConfigError: If there is none; ``where`` names the sample.
+    """
     try:
         value = json.loads(content) if str(parts.label_key).endswith("json") else content.decode("utf-8").strip()
     except ValueError as error:
@@ -130,22 +178,12 @@ def _label(content: bytes, parts: Parts, where: str) -> str:
     return sys.intern(str(value))
 
 
-def _index(path: str, members: _Members, labels: dict[str, str], ignored: list[str], parts: Parts) -> Index:
-    index = Index([], [], [], [], ignored)
-    for key, found in members.items():
-        images = [found[extension] for extension in parts.image_keys if extension in found]
-        if not images and key not in labels:
-            index.ignored.extend(member.name for member in found.values())
-            continue
-        if len(images) != 1:
-            names = " and ".join(repr(image.name) for image in images) or f"none, only {', '.join(found)}"
-            raise ConfigError(f"{path}: {key}: a sample has one image, here {names}; 'image_keys' says what images are")
-        if parts.label_key is not None and key not in labels:
-            raise ConfigError(f"{path}: {key}: no label {key}.{parts.label_key}; 'label_key' says which member has it")
-        if images[0].issparse():
-            raise ConfigError(f"{path}: {key}: is stored as a sparse file; pack the shard without")
-        index.key.append(key)
-        index.offset.append(images[0].offset_data)
-        index.size.append(images[0].size)
-        index.label.append(labels.get(key))
-    return index
+def named_label(label: str, names: list[str], where: str) -> str:
+    """Return the name that a number stands for.
+
+    Raises:
+        ConfigError: If it is no number of a name; ``where`` names the sample.
+    """
+    if not label.isdecimal() or int(label) >= len(names):
+        raise ConfigError(f"{where}: the label is {label!r}; 'class_names' has the numbers 0 to {len(names) - 1}")
+    return names[int(label)]
