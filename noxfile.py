@@ -35,6 +35,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Inject faults into whole runs."""
+    session.install(".[timm,dev]")
+    session.run("python", "-m", "pytest", "-m", "faults", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Print figures of speed; nothing is asserted."""
     session.install(".[timm,dev]")

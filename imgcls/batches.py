@@ -1,5 +1,6 @@
 """From places in a split to whole batches."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,13 +10,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, get_worker_info
 
 from imgcls.augment import Pipeline, reason_of
 from imgcls.batch import Batch
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
-from imgcls.sampling import Key
+from imgcls.sampling import PREFETCHED, Key
 from imgcls.splits import Split
 from imgcls.workers import note
 
@@ -43,6 +44,7 @@ class SplitBatches(Dataset[Batch]):
         self.pipeline = pipeline
         self.on_error = on_error
         self.may_vanish = may_vanish
+        self._room = Room()
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -62,7 +64,7 @@ class SplitBatches(Dataset[Batch]):
                 images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
                 places.append(place)
         batch = Batch(
-            image=stack(images, self.pipeline.where),
+            image=stack(images, self.pipeline.where, self._room),
             label=torch.from_numpy(self.split.label_array[places]),
             path=[self.split.path(place) for place in places],
         )
@@ -89,6 +91,31 @@ class SplitBatches(Dataset[Batch]):
         return self.__getitems__([key])
 
 
+class Room:
+    """Memory for batches: fresh in the main process; in a worker shared, and used again after a while.
+
+    The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. A batch is
+    overwritten by the third after it, which a worker is asked for only when the batch between them was asked for, that
+    is, after ``BatchLoader`` has copied this one.
+    """
+
+    def __init__(self) -> None:
+        self._slots = [torch.empty(0, dtype=torch.uint8)] * (PREFETCHED + 1)
+        self._next = 0
+
+    def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:
+        """Return memory that holds anything."""
+        dtype = torch.from_numpy(np.empty(0, like)).dtype
+        if get_worker_info() is None:
+            return torch.empty(shape, dtype=dtype)
+        size = math.prod(shape) * like.itemsize
+        number = self._next % len(self._slots)
+        self._next += 1
+        if len(self._slots[number]) < size:
+            self._slots[number] = torch.empty(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        return self._slots[number][:size].view(dtype).view(shape)
+
+
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:
     """Apply steps to an image.
 
@@ -109,12 +136,13 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
         raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
 
 
-def stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
+def stack(images: list[NDArray[Any]], where: str, room: Room) -> torch.Tensor:
     """Make one tensor, ``(B, 3, H, W)``, of images ``(H, W, 3)``.
 
     Args:
         images: The images, of one size and type.
         where: The config key of the steps that made them, for messages.
+        room: Gives the memory.
 
     Raises:
         ConfigError: If they are of several sizes.
@@ -124,8 +152,8 @@ def stack(images: list[NDArray[Any]], where: str) -> torch.Tensor:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    # in a worker this stacks into shared memory, so that no copy is made on the way to the main process
-    batch: torch.Tensor = default_collate([torch.from_numpy(np.require(image, None, ["C", "W"])) for image in images])
+    batch = room.take((len(images), *images[0].shape), images[0].dtype)
+    np.stack(images, out=batch.numpy())
     return batch.permute(0, 3, 1, 2)
 
 

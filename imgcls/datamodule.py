@@ -25,7 +25,7 @@ from imgcls.errors import ConfigError
 from imgcls.hold_out import Fold
 from imgcls.partition import Partition, Rules
 from imgcls.plain import plain
-from imgcls.sampling import KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.sampling import PREFETCHED, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
 from imgcls.splits import Split
 from imgcls.streaming import Share, StreamBatches, StreamLoader
@@ -301,7 +301,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.partition.refuse_trained(name)
         split = self.split(name)
         data = self._batches(name, split, self._pipeline("eval", split))
-        return DataLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
+        return BatchLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
     def _stream_loader(self, stream: StreamImageDataset, pipeline: Pipeline) -> DataLoader[Batch]:
         log.info("%s", PROMISES)
@@ -350,6 +350,7 @@ class ImageDataModule(pl.LightningDataModule):
             "batch_size": self.batch_size,
             "num_workers": workers,
             "persistent_workers": workers > 0,
+            "prefetch_factor": PREFETCHED if workers > 0 else None,
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": as_it_is,
             "worker_init_fn": start_worker,

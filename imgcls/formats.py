@@ -1,8 +1,12 @@
 """Which image formats are read, and what a file is when it is none of them."""
 
 import codecs
+import contextlib
+import ctypes
+import logging
 import re
 import struct
+from importlib.util import find_spec
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
@@ -12,7 +16,8 @@ from imgcls.headers import Unreadable
 # Not among them: EPS, which Pillow hands to Ghostscript, and formats that hold no pixels of their own.
 _FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
 
-_UNREADABLE = (SyntaxError, IndexError, TypeError, struct.error)  # a plugin's word for "not mine"
+# what a plugin raises on a header that it cannot use
+_NOT_MINE = (OSError, ValueError, SyntaxError, LookupError, TypeError, RuntimeError, AssertionError, struct.error)
 
 _START = 1024  # bytes that tell what a file is
 
@@ -30,6 +35,11 @@ _STRANGERS = {
     rb"%!PS": "is a PostScript document, not an image",
 }
 _PLAIN_TEXT = re.compile(rb"(?!P[1-6]\s)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z")  # P1 to P6: PBM, PGM, PPM
+
+# what these print on damaged files is raised, too
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+with contextlib.suppress(OSError, AttributeError):  # where libtiff is a library of its own
+    ctypes.CDLL(getattr(find_spec("PIL._imaging"), "origin", None)).TIFFSetErrorHandler(None)
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
@@ -49,14 +59,23 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
     damage = ""
     for name in _FORMATS:
         factory, accept = Image.OPEN[name]
+        if accept is not None and not accept(start[:16].ljust(16, b"\0")):
+            continue
         file.seek(0)
         try:
-            if accept is None or accept(start[:16]):
-                return factory(file, "")
-        except _UNREADABLE as error:
+            return factory(file, "")
+        except _NOT_MINE as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the disk's fault, not the file's
             if accept is not None and not damage:  # TGA has no signature
-                damage = f"is a {name} file whose header is truncated, damaged or not supported: {error}"
+                damage = f"is {name}, but its header is truncated, damaged or not supported{_detail(error)}"
     raise Unreadable(_stranger(start) or damage or "is not an image, or of an unknown format")
+
+
+def _detail(error: BaseException) -> str:
+    # of no use: errors of the plugin's own parsing, which Pillow wraps, and its word for a size of 0
+    dull = error.__cause__ is not None or str(error) == "not identified by this driver"
+    return "" if dull else f": {error}"
 
 
 def _stranger(start: bytes) -> str:

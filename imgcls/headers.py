@@ -1,5 +1,6 @@
 """What a file's bytes tell before its pixels are decoded."""
 
+import os
 import re
 import struct
 import zlib
@@ -40,7 +41,15 @@ _SCAN = 0xDA
 _APP1 = 0xE1
 _SKIPPED = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restarts, comments, applications' data
 
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+UPRIGHT = 1  # the orientation that turns nothing
+_SHORT = 3  # EXIF's type of two bytes
+
 _CHUNK = struct.Struct(">I4s")  # length, kind
+_PIECE = 2**20  # bytes
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXELS = {b"IDAT", b"fdAT"}
 
 
@@ -50,7 +59,7 @@ class JpegHeader(NamedTuple):
     width: int
     height: int
     progressive: bool
-    orientation: object  # of EXIF: 1 to 8, or whatever stands there
+    orientation: int  # of EXIF: 1 to 8, or whatever stands there
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
@@ -76,14 +85,14 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
     bits, height, width, components = _FRAME.unpack_from(data, at)
     if bits != 8 or components not in (1, 3) or not width or not height:
         return None
-    xmp = [data[at:end] for kind, at, end in segments if kind == _APP1 and data.startswith(b"http://ns.adobe", at)]
+    xmp = [data[at:end] for kind, at, end in segments if kind == _APP1 and data.startswith(_XMP, at)]
     orientation = _orientation(exif[0] if exif else b"", xmp[-1] if xmp else b"")
     return JpegHeader(width, height, kind == _PROGRESSIVE, orientation)
 
 
 def _segments(data: bytes) -> list[tuple[int, int, int]] | None:
     # marker, start and end of each segment that stands before the first scan
-    found = []
+    found: list[tuple[int, int, int]] = []
     at = 2
     while at + 4 <= len(data):
         start, marker, length = _SEGMENT.unpack_from(data, at)
@@ -96,26 +105,39 @@ def _segments(data: bytes) -> list[tuple[int, int, int]] | None:
     return None
 
 
-def _orientation(exif: bytes, xmp: bytes) -> object:
-    # as Pillow's getexif has it, without a look at the other tags
-    if b"\x01\x12" in exif or b"\x12\x01" in exif:
-        tags = Image.Exif()
-        try:
-            tags.load(exif)
-            if ExifTags.Base.Orientation in tags:
-                return tags[ExifTags.Base.Orientation]
-        except DAMAGED:
-            return 1  # a broken block says nothing, and the pixels are whole
-    match = re.search(rb'tiff:Orientation(="|>)([0-9])', xmp)
-    return int(match[2]) if match else 1
+def _orientation(exif: bytes, xmp: bytes) -> int:
+    # as Pillow has it: EXIF first, and a broken block says nothing
+    try:
+        found = _exif_orientation(exif) if exif else None
+    except (KeyError, struct.error):
+        return UPRIGHT
+    if found is None and (match := re.search(rb'tiff:Orientation(="|>)([0-9])', xmp)):
+        found = int(match[2])
+    return UPRIGHT if found is None else found
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    # not Pillow's reader of EXIF, which takes ten times as long and warns of tags that have nothing to do with it
+    order = {b"II*\0": "<", b"MM\0*": ">"}[exif[6:10]]
+    entry = 8 + struct.unpack_from(f"{order}I", exif, 10)[0]  # offsets count from the byte order's mark
+    for _ in range(struct.unpack_from(f"{order}H", exif, entry - 2)[0]):
+        tag, kind, number, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+        if tag == ExifTags.Base.Orientation and kind == _SHORT and number == 1:
+            return int(value)
+        entry += 12
+    return None
 
 
 def orientation_of(image: Image.Image) -> object:
-    """Return what EXIF or XMP says of an image's orientation: 1 to 8 (1: upright), or whatever stands there."""
+    """Return what EXIF or XMP says of an image's orientation: 1 to 8, or whatever stands there.
+
+    Args:
+        image: Where it is a PNG, loaded or without its pixels: they may stand before what is asked.
+    """
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, UPRIGHT)  # not PngImageFile's, which decodes
     except DAMAGED:
-        return 1  # as above
+        return UPRIGHT  # as above
 
 
 def refuse_broken_png(file: BinaryIO) -> None:
@@ -127,32 +149,36 @@ def refuse_broken_png(file: BinaryIO) -> None:
     Raises:
         Unreadable: If a checksum is wrong or the last chunk is missing.
     """
-    file.seek(8)
+    file.seek(len(_PNG_SIGNATURE))
     kind = b""
     while kind != b"IEND":
-        head = file.read(8)
-        length, kind = _CHUNK.unpack(head) if len(head) == 8 else (0, b"")
-        body = memoryview(file.read(length + 4))
-        if len(body) < length + 4 and kind != b"IEND":  # the last four bytes are a checksum of nothing
+        head = file.read(_CHUNK.size)
+        if len(head) < _CHUNK.size:
             raise Unreadable("is truncated: a PNG without its end")
-        if len(body) == length + 4 and zlib.crc32(body[:length], zlib.crc32(kind)).to_bytes(4, "big") != body[length:]:
+        length, kind = _CHUNK.unpack(head)
+        found = zlib.crc32(kind)
+        while length and (piece := file.read(min(length, _PIECE))):
+            found = zlib.crc32(piece, found)
+            length -= len(piece)
+        expected = file.read(4)
+        if len(expected) == 4 and found.to_bytes(4, "big") != expected:  # IEND's may be cut: a checksum of nothing
             raise Unreadable(f"is damaged: a wrong checksum in the chunk {kind.decode('latin-1')!r}")
 
 
 def png_without_pixels(file: BinaryIO) -> BytesIO:
-    """Return a PNG without the chunks that hold its pixels; what says how it is turned may stand behind them.
+    """Return a PNG without the chunks that hold its pixels: what says how it is turned may stand behind them.
 
     Args:
         file: The PNG.
     """
-    file.seek(0)
-    kept = [file.read(8)]
-    while len(head := file.read(8)) == 8:
+    file.seek(len(_PNG_SIGNATURE))
+    kept = [_PNG_SIGNATURE]
+    while len(head := file.read(_CHUNK.size)) == _CHUNK.size:
         length, kind = _CHUNK.unpack(head)
-        if kind in _PNG_PIXELS:
-            file.seek(length + 4, 1)
-        else:
-            kept += [head, file.read(length + 4)]
         if kind == b"IEND":
             break
-    return BytesIO(b"".join(kept))
+        if kind in _PNG_PIXELS or length > _PIECE:
+            file.seek(length + 4, os.SEEK_CUR)
+        else:
+            kept += [head, file.read(length + 4)]
+    return BytesIO(b"".join([*kept, _PNG_END]))

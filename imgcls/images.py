@@ -1,21 +1,31 @@
 """From a file to pixels: one reader for every image that imgcls touches."""
 
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from imgcls.errors import ImageError
 from imgcls.formats import open_image
-from imgcls.headers import DAMAGED, Unreadable, jpeg_header, orientation_of, refuse_broken_png
+from imgcls.headers import (
+    DAMAGED,
+    JpegHeader,
+    Unreadable,
+    jpeg_header,
+    orientation_of,
+    png_without_pixels,
+    refuse_broken_png,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -37,6 +47,7 @@ _TURNS: dict[object, Callable[[Pixels], npt.NDArray[np.generic]]] = {
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 _SIDEWAYS = {5, 6, 7, 8}
+_WHITE_IS_ZERO = 0  # of TIFF's photometric interpretations
 
 
 def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -107,18 +118,22 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     try:
         size = _size_on_disk(path)
         with open(path, "rb", buffering=0) as file:
-            for length in _STARTS:
-                start = os.pread(file.fileno(), length, 0)
-                header = jpeg_header(start)
-                if header is not None:
-                    _refuse_bombs(header.width, header.height, max_pixels)
-                    return _upright_size(header.width, header.height, header.orientation)
-                if size <= length or not start.startswith(b"\xff\xd8"):
-                    break
-        with open(path, "rb") as file:
-            return _size(file, max_pixels)
+            header = _jpeg_header_of(file, size)
+            if header is None:
+                return _size(BytesIO(file.read()) if size <= _STARTS[-1] else BufferedReader(file), max_pixels)
+        _refuse_bombs(header.width, header.height, max_pixels)
+        return _upright_size(header.width, header.height, header.orientation)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
+
+
+def _jpeg_header_of(file: FileIO, size: int) -> JpegHeader | None:
+    for length in _STARTS:
+        start = os.pread(file.fileno(), length, 0)
+        header = jpeg_header(start)
+        if header is not None or size <= length or not start.startswith(b"\xff\xd8"):
+            break
+    return header
 
 
 def _size_on_disk(path: str | os.PathLike[str]) -> int:
@@ -174,6 +189,10 @@ def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = open_image(file)
         _refuse_bombs(*image.size, max_pixels)
+        if image.format == "PNG":
+            image = open_image(png_without_pixels(file))
+        if isinstance(image, TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2:
+            return image.size  # upright already
         return _upright_size(*image.size, orientation_of(image))
 
 
@@ -198,32 +217,35 @@ def _upright_size(width: int, height: int, orientation: object) -> tuple[int, in
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return np.array(image)
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        grey = _grey(values >> 8)
-        grey[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
-        return grey
-    if image.mode == "I":  # 16-bit values in 32-bit pixels
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise Unreadable("has 32-bit pixels; 8 or 16 bits are supported")
-        return _grey(values >> 8)
     if image.mode == "F":
         raise Unreadable("has floating-point pixels; 8 or 16 bits are supported")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _high_byte(image)
     if image.has_transparency_data:
-        return _over_white(image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+        return _over_white(image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _grey(values: npt.NDArray[np.integer]) -> Pixels:
-    return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
+def _high_byte(image: Image.Image) -> Pixels:
+    values = np.asarray(image)
+    if image.mode == "I" and (values.min() < 0 or values.max() > 0xFFFF):
+        raise Unreadable("has 32-bit pixels; 8 or 16 bits are supported")
+    bytes_ = (values >> 8).astype(np.uint8)
+    if isinstance(image, TiffImageFile):  # Pillow hands out what is stored, whatever the tags say of its meaning
+        if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):
+            bytes_ = (values >> 4).astype(np.uint8)
+        if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO:
+            bytes_ = ~bytes_
+    bytes_[values == image.info.get("transparency", -1)] = 255  # a transparent shade, over white
+    return np.repeat(bytes_[:, :, None], 3, axis=2)
 
 
 def _over_white(image: Image.Image) -> Pixels:
+    colour = image.info.get("transparency")
+    if isinstance(colour, tuple) and max(colour) > 0xFF:  # Pillow cuts the pixels to their high byte, but not this
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
     white = Image.new("RGBA", image.size, "white")
-    return np.array(Image.alpha_composite(white, image).convert("RGB"))
+    return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
 
 
 def _reason(error: BaseException) -> str:
@@ -235,7 +257,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"has more pixels than max_pixels allows: {text}"
+        return f"has {re.findall(r'[0-9]+', text)[0]} pixels, more than max_pixels"
     if text.startswith("image file is truncated"):
         return text.removeprefix("image file ")
     return f"is damaged or not supported: {text}"

@@ -27,6 +27,7 @@ _OUR_DATASETS = (  # they read files of this machine, and run nothing that lies 
     "imgcls.DigitsDataset",
     "imgcls.HubImageDataset",
 )
+_KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
 _METRICS_LOGGER = "MetricsLogger"
 _DATASETS = ("train", "validation", "test", "predict")
 
@@ -76,7 +77,7 @@ def _recorded_config(content: Content) -> dict[str, Any]:
 
 def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {"class_names": list(content["imgcls"]["class_names"])}
-    for key in ("batch_size", "validation_split", "split_seed"):
+    for key in _KEPT:
         if key in recorded:
             arguments[key] = recorded[key]
     datasets = recorded.get("dataset_classes") or {}

@@ -12,6 +12,8 @@ from imgcls.chance import mix
 
 Key = tuple[int, int]
 
+PREFETCHED = 2  # batches that a worker has under way
+
 
 class KeyedSampler(DistributedSampler[Key]):
     """Yields ``(place, seed)``: both follow from the run's seed and the epoch alone.
@@ -63,7 +65,18 @@ class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  
         """Stay at the first epoch."""
 
 
-class TrainLoader(DataLoader[Batch]):
+class BatchLoader(DataLoader[Batch]):
+    """A loader whose workers write into the same shared memory again and again, so each batch is copied from it."""
+
+    def __iter__(self) -> Any:
+        """Iterate over the batches."""
+        for batch in super().__iter__():
+            if batch["image"].is_shared():  # pinned memory is a copy already
+                batch["image"] = batch["image"].clone()
+            yield batch
+
+
+class TrainLoader(BatchLoader):
     """A loader that starts each epoch where the training loop stands, also in the middle of a resumed epoch.
 
     Lightning makes a loader's iterator before it restores the epoch; this one asks at the first batch.

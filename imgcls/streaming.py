@@ -8,14 +8,15 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from imgcls.augment import Pipeline
 from imgcls.batch import Batch
-from imgcls.batches import augment, stack
+from imgcls.batches import Room, augment, stack
 from imgcls.chance import mix
 from imgcls.datasets.stream import Streamed, StreamImageDataset, check_classes
 from imgcls.errors import ConfigError, ImageError
+from imgcls.sampling import BatchLoader
 from imgcls.workers import note
 
 
@@ -62,6 +63,7 @@ class StreamBatches(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.share = share
         self.skip_bad = skip_bad
+        self._room = Room()
         self.count = data.length // (batch_size * share.world)
         self.epoch = 0
         self.skip = 0
@@ -106,11 +108,11 @@ class StreamBatches(IterableDataset[Batch]):
                 break
         labels = torch.tensor([self.places[image.label] for image in taken], dtype=torch.int64)
         paths = [image.path for image in taken]
-        batch = Batch(image=stack(pixels, self.pipeline.where), label=labels, path=paths)
+        batch = Batch(image=stack(pixels, self.pipeline.where, self._room), label=labels, path=paths)
         return batch | {"skipped": skipped} if skipped else batch
 
 
-class StreamLoader(DataLoader[Batch]):
+class StreamLoader(BatchLoader):
     """A loader of as many batches as an epoch has; in a resumed epoch, of those that are left."""
 
     trainer: pl.Trainer | None = None

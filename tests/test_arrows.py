@@ -54,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
-    "streaming": {"augment", "batch", "batches", "chance", "datasets", "errors", "workers"},
+    "streaming": {"augment", "batch", "batches", "chance", "datasets", "errors", "sampling", "workers"},
     "cache": {"augment", "batches", "datasets", "errors", "images", "splits"},
     "datamodule": {
         "augment",

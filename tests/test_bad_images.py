@@ -74,6 +74,7 @@ def test_skip_goes_on_without_them_and_accounts_for_each(
     assert "truncated" in reasons["green/003.png"]
     assert account["used"] == 58
     assert str(folder / "red/000.png") not in splits(tmp_path)["path"].to_list()
+    main(["validate", f"--ckpt_path={tmp_path}/runs/run/version_0/checkpoints/best.ckpt"])  # by the run's policy
 
 
 def test_a_damaged_image_ends_the_run_by_name(

@@ -340,6 +340,16 @@ def test_train_batches_do_not_depend_on_the_number_of_workers(photos: Path) -> N
     assert not all(torch.equal(first[path], second[path]) for path in first)
 
 
+def test_batches_that_are_kept_stay_as_they_were() -> None:
+    """Workers use their memory again after three batches."""
+    loader = module(Numbers(90), validation=Numbers(2), num_workers=2, batch_size=2).train_dataloader()
+    for epoch in range(2):
+        kept = batches(loader, epoch)
+        for batch in kept:
+            assert batch["image"][:, 0, 0, 0].tolist() == [int(path.removeprefix("number/")) for path in batch["path"]]
+            assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_eval_batches_are_in_order_and_the_same_in_every_epoch(test_photos: Path, photos: Path) -> None:
     loader = module(str(photos), stage="test", test=str(test_photos)).test_dataloader()
     first, second = batches(loader), batches(loader, epoch=1)

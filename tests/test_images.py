@@ -2,7 +2,6 @@
 
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -10,36 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageCms
+from sklearn.datasets import load_sample_image
 
+from imgcls import images
 from imgcls.errors import ImageError
 from imgcls.images import Pixels, check_header, load_image
-
-WHITE = [255, 255, 255]
-
-
-def quarters() -> Pixels:
-    """32 wide, 16 high: red, blue above green, black; no turn or mirror image of it is the same."""
-    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
-    pixels[:8, :16, 0] = pixels[8:, :16, 1] = pixels[:8, 16:, 2] = 255
-    return pixels
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int, depth: int, colour: int, row: bytes, transparent: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    middle = chunk(b"tRNS", transparent) if transparent else b""
-    data = chunk(b"IDAT", zlib.compress((b"\0" + row) * height))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + data + chunk(b"IEND", b"")
+from tests.encoders import STORED, encoded, exif, png, quarters, stored
 
 
 def read(folder: Path, content: bytes, name: str = "image") -> Pixels:
@@ -111,20 +88,6 @@ def test_load_image_takes_text_paths_and_one_pixel(tmp_path: Path) -> None:
     assert load_image(str(tmp_path / "one.png")).tolist() == [[[7, 8, 9]]]
 
 
-def test_load_image_reads_a_tiled_tiff(tmp_path: Path) -> None:
-    tiles = bytes([10]) * 256 + bytes([200]) * 256  # two tiles of 16 x 16, side by side
-    # width, height, bits, no compression, black is zero, one sample, tile width, tile height, offsets, byte counts
-    values = {256: 32, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
-    tables = 8 + 2 + 12 * 10 + 4
-    entries += struct.pack("<HHII", 324, 4, 2, tables) + struct.pack("<HHII", 325, 4, 2, tables + 8)
-    directory = struct.pack("<H", 10) + entries + struct.pack("<I", 0)
-    places = struct.pack("<IIII", tables + 16, tables + 16 + 256, 256, 256)
-    pixels = read(tmp_path, b"II*\0" + struct.pack("<I", 8) + directory + places + tiles)
-    assert pixels.shape == (16, 32, 3)
-    assert pixels[0, [0, 15, 16, 31], 0].tolist() == [10, 10, 200, 200]
-
-
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_load_image_takes_the_first_frame(kind: str, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
@@ -139,27 +102,70 @@ def test_load_image_ignores_the_colour_profile(tmp_path: Path) -> None:
     assert_upright(read(tmp_path, encoded(Image.fromarray(quarters()), "PNG", icc_profile=profile)))
 
 
-# -- orientation
+# -- the fast way
 
-STORED = {  # EXIF orientation -> how a camera that writes it stores the upright picture
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+PHOTO = np.ascontiguousarray(load_sample_image("china.jpg")[:301, :405])  # odd sizes
+EVERYDAY: dict[str, Callable[[], bytes]] = {
+    "baseline": lambda: encoded(PHOTO, "JPEG"),
+    "progressive": lambda: encoded(PHOTO, "JPEG", progressive=True, quality=90),
+    "optimized": lambda: encoded(PHOTO, "JPEG", optimize=True, quality=20),
+    "restarts": lambda: encoded(PHOTO, "JPEG", restart_marker_rows=1),
+    "rgb": lambda: encoded(PHOTO, "JPEG", keep_rgb=True),
+    "grey": lambda: encoded(Image.fromarray(PHOTO).convert("L"), "JPEG"),
+    "grey-progressive": lambda: encoded(Image.fromarray(PHOTO).convert("L"), "JPEG", progressive=True),
+    "two-views": lambda: encoded(PHOTO, "MPO", save_all=True, append_images=[Image.fromarray(PHOTO[::-1])]),
+    **{f"exif-{n}": lambda n=n: encoded(PHOTO, "JPEG", exif=exif(n)) for n in STORED},  # type: ignore[misc]
+    **{
+        f"{sampling}-{quality}": lambda s=sampling, q=quality: simplejpeg.encode_jpeg(PHOTO, q, "RGB", s)  # type: ignore[misc]
+        for sampling in ("444", "422", "420", "440", "411")
+        for quality in (30, 95)
+    },
+    **{
+        f"{height}x{width}": lambda h=height, w=width: encoded(PHOTO[:h, :w], "JPEG")  # type: ignore[misc]
+        for height, width in [(1, 1), (1, 9), (9, 1), (7, 15), (16, 17), (33, 31)]
+    },
 }
 
 
+@pytest.mark.parametrize("kind", EVERYDAY)
+def test_the_fast_way_gives_pillows_very_pixels(kind: str) -> None:
+    content = EVERYDAY[kind]()
+    fast = images._decode_jpeg(content, images.MAX_PIXELS)
+    assert fast is not None
+    assert (fast.dtype.name, fast.flags.c_contiguous, fast.flags.writeable) == ("uint8", True, True)
+    np.testing.assert_array_equal(fast, images._decode(BytesIO(content), images.MAX_PIXELS))
+
+
+def test_the_fast_way_leaves_to_pillow_what_libjpeg_warns_of() -> None:
+    content = encoded(PHOTO, "JPEG")
+    assert images._decode_jpeg(content[:-2] + b"12345678" + content[-2:], images.MAX_PIXELS) is None
+    assert images._decode_jpeg(content[:-2], images.MAX_PIXELS) is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
+def test_load_image_reads_large_files_piece_by_piece(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = encoded(PHOTO, kind, exif=exif(6)) if kind != "GIF" else encoded(PHOTO, kind)
+    expected = read(tmp_path, content)
+    monkeypatch.setattr(images, "_WHOLE", 0)
+    np.testing.assert_array_equal(read(tmp_path, content), expected)
+
+
+def test_check_header_decodes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "claims.png").write_bytes(png((300, 200), 8, 0, []))  # holds no pixels
+    assert check_header(tmp_path / "claims.png") == (300, 200)
+    (tmp_path / "cut.jpg").write_bytes(encoded(PHOTO, "JPEG", exif=exif(6))[:5000])
+    assert check_header(tmp_path / "cut.jpg") == (301, 405)
+    with pytest.raises(ImageError, match=r"cut\.jpg: has 405 x 301 pixels, more than max_pixels 121904"):
+        check_header(tmp_path / "cut.jpg", max_pixels=405 * 301 - 1)
+
+
+# -- orientation
+
+
 def oriented(orientation: int, kind: str) -> bytes:
-    turn = STORED[orientation]
-    upright = Image.fromarray(quarters())
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    exif[0x011A] = 72.5
-    return encoded(upright if turn is None else upright.transpose(turn), kind, exif=exif)
+    return encoded(stored(orientation), kind, exif=exif(orientation))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
@@ -178,9 +184,7 @@ def test_load_image_applies_the_orientation_beside_broken_tags(tmp_path: Path) -
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])
 def test_load_image_leaves_an_unknown_orientation(orientation: int, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    assert_upright(read(tmp_path, encoded(Image.fromarray(quarters()), "PNG", exif=exif)))
+    assert_upright(read(tmp_path, encoded(quarters(), "PNG", exif=exif(orientation))))
 
 
 # -- pixel modes
@@ -190,60 +194,6 @@ def test_load_image_leaves_an_unknown_orientation(orientation: int, tmp_path: Pa
 def test_load_image_keeps_the_high_byte_of_16_bits(kind: str, tmp_path: Path) -> None:
     grey = Image.fromarray(np.array([[0x1234, 0xFF00, 0x00FF]], dtype=np.uint16))
     assert read(tmp_path, encoded(grey, kind))[0].tolist() == [[0x12] * 3, [0xFF] * 3, [0] * 3]
-
-
-def test_load_image_keeps_the_high_byte_of_big_endian_tiff_and_16_bit_rgb(tmp_path: Path) -> None:
-    big = Image.fromarray(np.full((1, 1), 0x1234, dtype=">u2"))
-    assert read(tmp_path, encoded(big, "TIFF")).tolist() == [[[0x12] * 3]]
-    rgb = png(1, 1, 16, 2, struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
-    assert read(tmp_path, rgb).tolist() == [[[0x12, 0x56, 0x9A]]]
-
-
-CLEAR_THEN_OPAQUE = [WHITE, [10, 20, 30]]
-
-
-def palette_with_transparency() -> bytes:
-    image = Image.new("P", (2, 1))
-    image.putpalette([1, 2, 3, 10, 20, 30])
-    image.putpixel((1, 0), 1)
-    return encoded(image, "PNG", transparency=0)
-
-
-def rgba(kind: str) -> bytes:
-    return encoded(Image.fromarray(np.array([[[1, 2, 3, 0], [10, 20, 30, 255]]], dtype=np.uint8)), kind)
-
-
-TRANSPARENT: dict[str, tuple[Callable[[], bytes], list[list[int]]]] = {
-    "rgba": (lambda: rgba("PNG"), CLEAR_THEN_OPAQUE),
-    "rgba-tiff": (lambda: rgba("TIFF"), CLEAR_THEN_OPAQUE),
-    "rgba-half": (
-        lambda: encoded(Image.new("RGBA", (1, 1), (0, 0, 200, 128)), "PNG"),
-        [[127, 127, 227]],
-    ),
-    "palette": (palette_with_transparency, CLEAR_THEN_OPAQUE),
-    "palette-gif": (
-        lambda: encoded(Image.fromarray(np.array([[0, 9]], np.uint8)), "GIF", transparency=0),
-        [WHITE, [9] * 3],
-    ),
-    "grey-alpha": (lambda: png(2, 1, 8, 4, bytes([1, 0, 9, 255])), [WHITE, [9] * 3]),
-    "grey-key": (lambda: png(2, 1, 8, 0, bytes([1, 9]), struct.pack(">H", 1)), [WHITE, [9] * 3]),
-    "grey-16-key": (
-        lambda: png(2, 1, 16, 0, struct.pack(">2H", 0x1234, 0x1235), struct.pack(">H", 0x1234)),
-        [WHITE, [0x12] * 3],
-    ),
-    "rgb-key": (
-        lambda: png(2, 1, 8, 2, bytes([1, 2, 3, 10, 20, 30]), struct.pack(">3H", 1, 2, 3)),
-        CLEAR_THEN_OPAQUE,
-    ),
-    "1-bit-key": (lambda: png(2, 1, 1, 0, b"\x40", struct.pack(">H", 0)), [WHITE, WHITE]),
-    "1-bit": (lambda: png(2, 1, 1, 0, b"\x40"), [[0] * 3, WHITE]),
-}
-
-
-@pytest.mark.parametrize("kind", TRANSPARENT)
-def test_load_image_lays_transparency_over_white(kind: str, tmp_path: Path) -> None:
-    make, expected = TRANSPARENT[kind]
-    assert read(tmp_path, make())[0].tolist() == expected
 
 
 def test_load_image_converts_cmyk(tmp_path: Path) -> None:
@@ -276,7 +226,10 @@ def test_load_image_refuses_truncated_files(kept: float, kind: str, tmp_path: Pa
     end = min(end, -5) if kind == "png" and kept < 0 else end  # the last four bytes are a checksum of nothing
     path = tmp_path / f"cut.{kind}"
     path.write_bytes(content[:end])
-    assert refusal(path).startswith(("is truncated", "is damaged", "is a ", "is not an image, or of an unknown format"))
+    name = "PNG" if kind == "png" else "JPEG"
+    assert refusal(path).startswith(
+        ("is truncated", f"is {name}, but its header is truncated", "is not an image, or of an unknown format")
+    )
 
 
 NO_IMAGE = {
@@ -284,7 +237,7 @@ NO_IMAGE = {
     "is a text file, not an image": "caf\u00e9, hello, world\n".encode() * 90,
     "is an HTML page, not an image": b"<!DOCTYPE html><html><body>404</body></html>",
     "holds only zeros": bytes(5000),
-    "is a pointer of Git LFS, not an image; type: git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+    "is a pointer of Git LFS, not an image; type: git lfs pull": b"version https://git-lfs.github.com/spec/v1",
     "is an SVG drawing, not an image of pixels": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "is a PDF document, not an image": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3",
     "is a HEIC photo, which is not supported; convert it to JPEG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
@@ -332,10 +285,10 @@ def test_load_image_refuses_links_to_nowhere_and_missing_files(tmp_path: Path) -
 
 def test_load_image_judges_the_size_by_the_header(tmp_path: Path) -> None:
     path = tmp_path / "claims.png"
-    path.write_bytes(png(300, 200, 8, 0, b""))  # holds no pixels, so that decoding would fail otherwise
+    path.write_bytes(png((300, 200), 8, 0, []))  # holds no pixels, so that decoding would fail otherwise
     assert refusal(path, max_pixels=59_999) == "has 300 x 200 pixels, more than max_pixels 59999"
     assert "more than max_pixels" not in refusal(path, max_pixels=60_000)
-    path.write_bytes(png(65_500, 65_500, 1, 0, b""))
+    path.write_bytes(png((65_500, 65_500), 1, 0, []))
     assert refusal(path) == "has 65500 x 65500 pixels, more than max_pixels 89478485"
 
 
@@ -353,6 +306,14 @@ def test_load_image_refuses_floats_and_32_bits(tmp_path: Path) -> None:
     Image.fromarray(np.full((3, 4), 70_000, np.int32)).save(tmp_path / "long.tiff")
     assert refusal(tmp_path / "float.tiff") == "has floating-point pixels; 8 or 16 bits are supported"
     assert refusal(tmp_path / "long.tiff") == "has 32-bit pixels; 8 or 16 bits are supported"
+
+
+def test_load_image_refuses_a_png_that_claims_a_longer_chunk(tmp_path: Path) -> None:
+    content = encoded(NOISE, "PNG")
+    start = content.index(b"IDAT") - 4
+    (tmp_path / "long.png").write_bytes(content[:start] + struct.pack(">I", 2**31 - 1) + content[start + 4 :])
+    assert check_header(tmp_path / "long.png") == (30, 20)
+    assert refusal(tmp_path / "long.png") == "is truncated: a PNG without its end"
 
 
 def outcome(folder: Path, content: bytes) -> str:

@@ -77,12 +77,12 @@ def _missing(folder: Path, names: list[str]) -> list[int]:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK)
-    try:
-        with using(folder):
+    with using(folder):
+        try:
             lock.acquire(timeout=0)
-    except Timeout:
-        log.info("cache: another process fills %s; waiting for it", folder)
-        lock.acquire()
+        except Timeout:
+            log.info("cache: another process fills %s; waiting for it", folder)
+            lock.acquire()
     try:
         yield
     finally:

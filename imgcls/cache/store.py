@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.cache.disk import using
 from imgcls.images import Pixels
 
 PIXELS = "pixels.bin"  # uint8 RGB, one image after the other
@@ -93,10 +94,11 @@ class Writer:
         self.count = 0
 
     def __enter__(self) -> Self:
-        records = read_index(self.folder)
-        self._end = int(_lengths(records).sum())
-        self._pixels = _open_at(self.folder / PIXELS, self._end)
-        self._index = _open_at(self.folder / INDEX, records.nbytes)
+        with using(self.folder):
+            records = read_index(self.folder)
+            self._end = int(_lengths(records).sum())
+            self._pixels = _open_at(self.folder / PIXELS, self._end)
+            self._index = _open_at(self.folder / INDEX, records.nbytes)
         self._waiting: list[tuple[bytes, int, int, int]] = []
         self._committed = time.monotonic()
         return self
@@ -105,9 +107,10 @@ class Writer:
         """Append an image, uint8, ``(H, W, 3)``.
 
         Raises:
-            OSError: If the disk is full.
+            ConfigError: If the disk is full.
         """
-        self._pixels.write(np.ascontiguousarray(pixels).data)
+        with using(self.folder):
+            self._pixels.write(np.ascontiguousarray(pixels).data)
         self._waiting.append((name.encode(), self._end, *pixels.shape[:2]))
         self._end += pixels.nbytes
         self.nbytes += pixels.nbytes
@@ -116,9 +119,10 @@ class Writer:
             self._commit()
 
     def _commit(self) -> None:
-        self._sync(self._pixels)
-        self._index.write(np.array(self._waiting, _RECORD).tobytes())
-        self._sync(self._index)
+        with using(self.folder):
+            self._sync(self._pixels)
+            self._index.write(np.array(self._waiting, _RECORD).tobytes())
+            self._sync(self._index)
         self._waiting = []
         self._committed = time.monotonic()
 

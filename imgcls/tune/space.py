@@ -69,7 +69,8 @@ class Dimension:
         return list(dict.fromkeys([low, high, between]))
 
 
-_NOT_OF_A_TRIAL = ("experiment", "optuna", "ckpt_path", "data.init_args.split_seed", "data.init_args.validation_split")
+_OF_THE_SPLIT = ("split_seed", "validation_split", "fold", "group_column", "group_regex")  # the same in all trials
+_NOT_OF_A_TRIAL = ("experiment", "optuna", "ckpt_path", *(f"data.init_args.{key}" for key in _OF_THE_SPLIT))
 
 
 class Space:
