@@ -10,15 +10,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Augmentations": "datamodule",
+    "CsvImageDataset": "datasets.table",
     "DatasetClasses": "datamodule",
     "DigitsDataset": "datasets.digits",
     "FolderImageDataset": "datasets.folder",
+    "HubImageDataset": "datasets.hub",
     "ImageClassifier": "classifier",
     "ImageDataModule": "datamodule",
     "ImageDataset": "datasets.dataset",
     "MetricsLogger": "callbacks.metrics",
     "OptimizerConfig": "optim",
     "SchedulerConfig": "optim",
+    "ShardImageDataset": "datasets.shards",
+    "StreamImageDataset": "datasets.stream",
 }
 
 __all__ = [*_HOMES, "__version__"]
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
     from imgcls.datasets.dataset import ImageDataset as ImageDataset
     from imgcls.datasets.digits import DigitsDataset as DigitsDataset
     from imgcls.datasets.folder import FolderImageDataset as FolderImageDataset
+    from imgcls.datasets.hub import HubImageDataset as HubImageDataset
+    from imgcls.datasets.shards import ShardImageDataset as ShardImageDataset
+    from imgcls.datasets.stream import StreamImageDataset as StreamImageDataset
+    from imgcls.datasets.table import CsvImageDataset as CsvImageDataset
     from imgcls.optim import OptimizerConfig as OptimizerConfig
     from imgcls.optim import SchedulerConfig as SchedulerConfig
 

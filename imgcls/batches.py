@@ -44,7 +44,7 @@ class SplitBatches(Dataset[Batch]):
         self.pipeline = pipeline
         self.on_error = on_error
         self.may_vanish = may_vanish
-        self._room = _Room()
+        self._room = Room()
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -64,7 +64,7 @@ class SplitBatches(Dataset[Batch]):
                 images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
                 places.append(place)
         batch = Batch(
-            image=self._stack(images),
+            image=stack(images, self.pipeline.where, self._room),
             label=torch.from_numpy(self.split.label_array[places]),
             path=[self.split.path(place) for place in places],
         )
@@ -81,7 +81,7 @@ class SplitBatches(Dataset[Batch]):
         try:
             return self.split.read(place), ""
         except ImageError as error:
-            gone = not self.may_vanish and not os.path.lexists(path)
+            gone = not self.may_vanish and self.split.data.holds_files and not os.path.lexists(path)
             if self.on_error == "raise" or (self.on_error == "skip" and gone):
                 raise
             return BLACK if self.on_error == "keep" else None, str(error).removeprefix(f"{path}: ")
@@ -90,20 +90,8 @@ class SplitBatches(Dataset[Batch]):
         """Return a batch of one."""
         return self.__getitems__([key])
 
-    def _stack(self, images: list[NDArray[Any]]) -> torch.Tensor:
-        if not images:  # all of them were left out
-            return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-        shapes = {image.shape for image in images}
-        if len(shapes) > 1:
-            raise ConfigError(
-                f"{self.pipeline.where}: one batch holds images of {sorted(shapes)}; end the list with a Resize"
-            )
-        batch = self._room.take((len(images), *images[0].shape), images[0].dtype)
-        np.stack(images, out=batch.numpy())
-        return batch.permute(0, 3, 1, 2)
 
-
-class _Room:
+class Room:
     """Memory for batches: fresh in the main process; in a worker shared, and used again after a while.
 
     The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. A batch is
@@ -146,6 +134,27 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
         raise
     except Exception as error:
         raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
+
+
+def stack(images: list[NDArray[Any]], where: str, room: Room) -> torch.Tensor:
+    """Make one tensor, ``(B, 3, H, W)``, of images ``(H, W, 3)``.
+
+    Args:
+        images: The images, of one size and type.
+        where: The config key of the steps that made them, for messages.
+        room: Gives the memory.
+
+    Raises:
+        ConfigError: If they are of several sizes.
+    """
+    if not images:  # all of them were left out
+        return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
+    batch = room.take((len(images), *images[0].shape), images[0].dtype)
+    np.stack(images, out=batch.numpy())
+    return batch.permute(0, 3, 1, 2)
 
 
 def as_it_is(whole: _Whole) -> _Whole:

@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,12 @@ from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options
 log = logging.getLogger(__name__)
 
 _ONE_LINE_ERRORS = {"exit_on_error": False}
+# arguments that are paths, beside the root of any dataset class
+_PATHS = {
+    "imgcls.CsvImageDataset": ("csv",),
+    "imgcls.ShardImageDataset": ("shards",),
+    "imgcls.HubImageDataset": ("name",),
+}
 _LARGEST_SEED = 2**32 - 1  # numpy's
 
 
@@ -139,8 +145,7 @@ class ImgclsCLI(LightningCLI):
         section = self.section
         section["experiment.output_dir"] = _absolute(section["experiment.output_dir"])
         name = section["model.init_args.model_name"]
-        if os.path.isdir(os.path.expanduser(name)):
-            section["model.init_args.model_name"] = _absolute(name)
+        section["model.init_args.model_name"] = _absolute(name, os.path.isdir)
         if section["data.init_args.cache_dir"] is not None:
             section["data.init_args.cache_dir"] = _absolute(section["data.init_args.cache_dir"])
         datasets = section["data.init_args.dataset_classes"]
@@ -150,8 +155,8 @@ class ImgclsCLI(LightningCLI):
                 datasets[split] = None
             elif isinstance(spec, str):
                 datasets[split] = _absolute(spec)
-            elif spec is not None and "root" in (spec.get("init_args") or {}):
-                spec["init_args.root"] = _absolute(spec["init_args.root"])
+            elif spec is not None and spec.get("init_args"):
+                _make_absolute(spec["class_path"], spec["init_args"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the command of the parts; it builds the Trainer around them."""
@@ -221,5 +226,21 @@ def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback
     return command.best_row if isinstance(command, Fit) else None
 
 
-def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+def _make_absolute(class_path: str, arguments: Any) -> None:
+    """Make the paths among the arguments of a dataset class absolute; a name may also be that of a Hub's dataset."""
+    for key in ("root", *_PATHS.get(class_path, ())):
+        given = arguments.get(key)
+        fits = os.path.exists if key == "name" else _always
+        if isinstance(given, list):
+            arguments[key] = [_absolute(path, fits) for path in given]
+        elif isinstance(given, str):
+            arguments[key] = _absolute(given, fits)
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def _absolute(path: str, fits: Callable[[str], bool] = _always) -> str:
+    expanded = os.path.expanduser(path)
+    return os.path.abspath(expanded) if fits(expanded) else path

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec, train_specs
 from imgcls.bad_images import BadImages, Policy
@@ -20,6 +20,7 @@ from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
+from imgcls.datasets.stream import PROMISES, StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.hold_out import Fold
 from imgcls.partition import Partition, Rules
@@ -27,6 +28,7 @@ from imgcls.plain import plain
 from imgcls.sampling import PREFETCHED, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
 from imgcls.splits import Split
+from imgcls.streaming import Share, StreamBatches, StreamLoader
 from imgcls.workers import worker_error
 
 log = logging.getLogger(__name__)
@@ -153,6 +155,8 @@ class ImageDataModule(pl.LightningDataModule):
         """Shuffled batches of the training split."""
         self.partition.refuse_leaks()
         split = self.split("train")
+        if isinstance(split.data, StreamImageDataset):
+            return self._stream_loader(split.data, self._pipeline("train", split))
         data = self._batches("train", split, self._pipeline("train", split))
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
@@ -183,7 +187,9 @@ class ImageDataModule(pl.LightningDataModule):
         """Report the images that were left out of a batch."""
         if skipped := batch.pop("skipped", None):
             split = _SPLITS[self.trainer.state.stage.value]  # type: ignore[union-attr]
-            self.bad_images.add({split: skipped}, {split: len(self.split(split))})
+            data = self.split(split).data
+            total = data.length if isinstance(data, StreamImageDataset) else len(self.split(split))
+            self.bad_images.add({split: skipped}, {split: total})
         return batch
 
     def on_exception(self, exception: BaseException) -> None:
@@ -297,6 +303,21 @@ class ImageDataModule(pl.LightningDataModule):
         data = self._batches(name, split, self._pipeline("eval", split))
         return BatchLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
+    def _stream_loader(self, stream: StreamImageDataset, pipeline: Pipeline) -> DataLoader[Batch]:
+        log.info("%s", PROMISES)
+        if self._overfits or self.create_dataset:
+            key = "trainer.overfit_batches" if self._overfits else f"{_KEY}.create_dataset"
+            raise ConfigError(f"{key}: needs images that are known before they are read; train is a stream")
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        share = Share(rank, world, run_seed())
+        skip = self.bad_images.policy == "skip"
+        data = StreamBatches(stream, self.class_names, pipeline, self.batch_size, share, skip)
+        workers = min(self.num_workers, data.most_workers)
+        arguments = self._loader_arguments(data, None, workers)
+        loader = StreamLoader(**arguments | {"batch_size": None, "persistent_workers": False})  # epochs begin anew
+        loader.trainer = self.trainer
+        return loader
+
     def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
         if name == "predict":  # read once, so a cache would gain nothing
             return SplitBatches(split, pipeline, "keep")
@@ -319,18 +340,21 @@ class ImageDataModule(pl.LightningDataModule):
     def _overfits(self) -> bool:
         return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
-    def _loader_arguments(self, data: SplitBatches, sampler: KeyedSampler) -> dict[str, Any]:
+    def _loader_arguments(
+        self, data: Dataset[Batch], sampler: KeyedSampler | None, workers: int | None = None
+    ) -> dict[str, Any]:
+        workers = self.num_workers if workers is None else workers
         return {
             "dataset": data,
             "sampler": sampler,
             "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "prefetch_factor": PREFETCHED if self.num_workers > 0 else None,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "prefetch_factor": PREFETCHED if workers > 0 else None,
             "pin_memory": torch.cuda.is_available(),
             "collate_fn": as_it_is,
             "worker_init_fn": start_worker,
-            "timeout": self.timeout if self.num_workers else 0,
+            "timeout": self.timeout if workers else 0,
             "generator": torch.Generator(),  # making an iterator must not draw from the global generator
         }
 

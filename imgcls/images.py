@@ -72,10 +72,31 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
             if size > _WHOLE:
                 return _decode(file, max_pixels)
             content = file.read()
-        stored = decode_fast(content, max_pixels)
-        return _decode(BytesIO(content), max_pixels) if stored is None else _turned(*stored)
+        return _decode_bytes(content, max_pixels)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
+
+
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode the bytes of an image file, as ``load_image`` does.
+
+    Args:
+        content: The bytes.
+        name: What an error calls the image.
+        max_pixels: The largest width x height that is decoded, judged by the header.
+
+    Returns:
+        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
+
+    Raises:
+        ImageError: If the image is larger than ``max_pixels`` or cannot be decoded.
+    """
+    try:
+        if not content:
+            raise Unreadable("is empty")
+        return _decode_bytes(content, max_pixels)
+    except DAMAGED as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
 
 
 def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -126,6 +147,11 @@ def _size_on_disk(path: str | os.PathLike[str]) -> int:
     if status.st_size == 0:
         raise Unreadable("is empty")
     return status.st_size
+
+
+def _decode_bytes(content: bytes, max_pixels: int) -> Pixels:
+    stored = decode_fast(content, max_pixels)
+    return _decode(BytesIO(content), max_pixels) if stored is None else _turned(*stored)
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> Pixels:

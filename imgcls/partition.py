@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imgcls.bad_images import BadImages
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
+from imgcls.datasets.stream import StreamImageDataset, check_streams
 from imgcls.errors import ConfigError, did_you_mean
 from imgcls.hold_out import Fold, hold_out
 from imgcls.recorded import check_unchanged, recorded_hold_out, trained_on
@@ -94,6 +95,7 @@ class Partition:
             raise ConfigError(
                 f"{_KEY}.fold: {rules.fold}, but dataset_classes.validation is given; leave out one of them"
             )
+        check_streams(datasets, rules.train_on_validation)
         self.stage = ""
         self._bad_rows: dict[str, list[int]] = {}
         self._splits: dict[str, Split] = {}
@@ -158,6 +160,8 @@ class Partition:
             return {name: Split(images, labels=None)}
         if name == "test":
             return {name: self._whole(name)}
+        if name == "train" and isinstance(stream := self.datasets[name], StreamImageDataset):
+            return {name: Split(stream, labels=None)}
         fitting, has_own = self.stage == "fit", self.datasets["validation"] is not None
         if fitting and self.rules.train_on_validation:
             whole = self._unchanged(self._joined())

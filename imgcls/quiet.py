@@ -20,6 +20,7 @@ _WARNINGS = (
     "Argument ``heartbeat_interval`` is an experimental feature",  # Optuna
     "Heartbeat of storage is supposed to be used with Study.optimize",  # imgcls sends it, as optimize would
     ".*`training_step` returned `None`",  # a batch of which no image could be read; each of them is reported
+    "Your `IterableDataset` has `__len__` defined",  # a stream's loader shares it out among the workers itself
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
 )
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")

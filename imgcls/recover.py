@@ -20,7 +20,13 @@ from imgcls.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _MODEL, _DATA = "imgcls.ImageClassifier", "imgcls.ImageDataModule"
-_OUR_DATASETS = ("imgcls.FolderImageDataset", "imgcls.DigitsDataset")
+_OUR_DATASETS = (  # they read files of this machine, and run nothing that lies there
+    "imgcls.FolderImageDataset",
+    "imgcls.CsvImageDataset",
+    "imgcls.ShardImageDataset",
+    "imgcls.DigitsDataset",
+    "imgcls.HubImageDataset",
+)
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
 _METRICS_LOGGER = "MetricsLogger"
 _DATASETS = ("train", "validation", "test", "predict")
@@ -88,11 +94,17 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bo
 def _trusted_dataset(name: str, spec: Any) -> Any:
     if isinstance(spec, dict):
         class_path = str(spec.get("class_path"))
-        if class_path in _OUR_DATASETS and not _class_paths(spec.get("init_args")):
+        if class_path in _OUR_DATASETS and not _class_paths(spec.get("init_args")) and _is_local(spec):
             return spec
         log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
         return None
     return spec if isinstance(spec, str) and ("/" in spec or "\\" in spec) else None
+
+
+def _is_local(spec: dict[str, Any]) -> bool:
+    """Whether a dataset lies on this machine: a checkpoint must not make anyone load one of the Hub."""
+    name = _arguments(spec).get("name")
+    return spec["class_path"] != "imgcls.HubImageDataset" or (os.path.isabs(str(name)) and os.path.exists(str(name)))
 
 
 def _trusted_metrics(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import look_alikes, natural_order
+from imgcls.datasets.stream import StreamImageDataset
 from imgcls.errors import ConfigError, ImageError, listed
 from imgcls.images import Pixels
 from imgcls.survey import fingerprints
@@ -116,11 +117,13 @@ class Split:
 
 
 def class_names_of(data: ImageDataset) -> list[str]:
-    """Return the classes of a training set in natural order.
+    """Return the classes of a training set in natural order; those of a stream as it names them.
 
     Raises:
         ConfigError: If there are fewer than two, or a sample has none.
     """
+    if isinstance(data, StreamImageDataset):
+        return list(data.class_names)
     labels = _labels(data, "train")
     names = sorted({str(label) for label in labels}, key=natural_order)
     for group in look_alikes(names):
@@ -157,7 +160,9 @@ def _labels(data: ImageDataset, split: str) -> pd.Series:
     refuse_empty(data, split)
     if samples["label"].isna().any():
         path = samples["path"][samples["label"].isna()].iloc[0]
-        raise ConfigError(f"{split}: {path!r} has no label; put the images into one folder a class")
+        raise ConfigError(
+            f"{split}: {path!r} has no label; put the images into one folder a class, or name the labels' column"
+        )
     return samples["label"]
 
 

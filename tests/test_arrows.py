@@ -25,6 +25,7 @@ DATA = {
     "recorded",
     "sampling",
     "splits",
+    "streaming",
     "survey",
     "workers",
 }
@@ -41,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "formats": {"headers"},
     "fast": {"headers"},
     "images": {"errors", "fast", "formats", "headers"},
-    "datasets": {"errors", "images"},
+    "datasets": {"cache_folder", "errors", "files", "images", "progress"},
     "ledger": set(),
     "progress": set(),
     "cache_folder": set(),
@@ -55,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "augment": {"batch", "errors", "images", "specs"},
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
+    "streaming": {"augment", "batch", "batches", "chance", "datasets", "errors", "sampling", "workers"},
     "cache": {"augment", "batches", "datasets", "errors", "images", "splits"},
     "datamodule": {
         "augment",
@@ -72,6 +74,7 @@ ARROWS: dict[str, set[str]] = {
         "sampling",
         "specs",
         "splits",
+        "streaming",
         "workers",
     },
     "anatomy": {"errors"},

@@ -70,7 +70,8 @@ class FolderImageDataset(ImageDataset):
         used = {os.path.join(self.root, label) for label in set(labels) if label}
         empty = sorted(_folders_below(self.root) - used - ignored.keys())
         if empty:
-            log.info("%s: folders without an image, which are no classes: %s", self.root, listed(empty))
+            names = listed([os.path.basename(folder) for folder in empty])
+            log.info("%s: folders without an image, which are no classes: %s", self.root, names)
             ignored |= dict.fromkeys(empty, _EMPTY)
         if any(labels):  # loose files beside class folders have no class
             ignored |= {file: _LOOSE for file, label in zip(files, labels, strict=True) if not label}

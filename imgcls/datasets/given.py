@@ -1,9 +1,9 @@
 """The images that a command line gives: files, folders and lists."""
 
-import csv
 import os
 
 from imgcls.datasets.folder import scan_folder
+from imgcls.datasets.table import read_table
 from imgcls.errors import ConfigError
 
 
@@ -18,7 +18,11 @@ def find_images(paths: list[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     for path in paths:
-        for file in _expand(os.path.expanduser(path)):
+        try:
+            files = _expand(os.path.expanduser(path))
+        except ConfigError as error:
+            raise ConfigError(f"--images {error}") from error
+        for file in files:
             found.setdefault(os.path.abspath(file), file)
     return sorted(found.values())
 
@@ -27,33 +31,22 @@ def _expand(path: str) -> list[str]:
     if os.path.isdir(path):
         files, _ = scan_folder(path)
         if not files:
-            raise ConfigError(f"--images {path}: the folder holds no image")
+            raise ConfigError(f"{path}: the folder holds no image")
         return files
     if not os.path.lexists(path):
-        raise ConfigError(f"--images {path}: no such file or folder")
+        raise ConfigError(f"{path}: no such file or folder")
     if path.lower().endswith(".csv"):
         return _paths_in_csv(path)
     return [path]
 
 
 def _paths_in_csv(path: str) -> list[str]:
-    columns, *rows = _read_csv(path) or [[]]
-    if "path" not in columns:
-        raise ConfigError(f"--images {path}: has no column 'path'; it has {', '.join(map(repr, columns)) or 'none'}")
-    place = columns.index("path")
-    # numbered as a spreadsheet does; an empty line is no row
-    files = {number: "".join(row[place : place + 1]) for number, row in enumerate(rows, 2) if row}
-    if not files:
-        raise ConfigError(f"--images {path}: lists no image; there is no row below the head")
-    for number, file in files.items():
+    table = read_table(path)
+    if "path" not in table:
+        raise ConfigError(f"{path}: has no column 'path'; it has {', '.join(map(repr, table.columns)) or 'none'}")
+    if table.empty:
+        raise ConfigError(f"{path}: lists no image; there is no row below the head")
+    for number, file in table["path"].items():
         if not file.strip():
-            raise ConfigError(f"--images {path}: row {number} has no path; give it one, or remove the row")
-    return [os.path.join(os.path.dirname(path), file) for file in files.values()]
-
-
-def _read_csv(path: str) -> list[list[str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            return list(csv.reader(file))
-    except (csv.Error, OSError) as error:
-        raise ConfigError(f"--images {path}: cannot be read as CSV: {error}") from error
+            raise ConfigError(f"{path}: row {number} has no path; give it one, or remove the row")
+    return [os.path.join(os.path.dirname(path), file) for file in table["path"]]

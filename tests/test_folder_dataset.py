@@ -1,16 +1,22 @@
-"""Where samples come from: folders as people have them, with every file accounted for."""
+"""Folders as people have them, with every file accounted for; and what any dataset can do."""
 
+import logging
 import os
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from imgcls.datasets.dataset import ImageDataset, PathListDataset
-from imgcls.datasets.folder import FolderImageDataset, natural_order, scan_folder
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset, PathListDataset
+from imgcls.datasets.folder import FolderImageDataset, look_alikes, natural_order, scan_folder
 from imgcls.datasets.given import find_images
 from imgcls.errors import ConfigError, ImageError
+from imgcls.images import Pixels
+from imgcls.splits import class_names_of
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -63,6 +69,83 @@ def test_folder_dataset_accounts_for_every_file(tmp_path: Path) -> None:
         "labels.csv": "a text file by its extension",
         "README.md": "a text file by its extension",
     }
+
+
+def test_folder_dataset_names_folders_without_an_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "cat/1.jpg", "texts/notes.txt", "hidden/.1.jpg", "files/1.jpg", ".git/config")
+    (tmp_path / "empty/deep").mkdir(parents=True)
+    (tmp_path / "again").symlink_to("cat")
+    with caplog.at_level(logging.INFO, "imgcls"):
+        data = FolderImageDataset(str(tmp_path))
+        assert set(data.samples["label"]) == {"cat", "files"}
+    empty = {name: rule for name, rule in ignored(data, tmp_path).items() if rule == "a folder without an image"}
+    assert set(empty) == {"empty", "hidden", "texts"}
+    said = f"{tmp_path}: folders without an image, which are no classes: 'empty', 'hidden', 'texts'"
+    assert caplog.messages == [said]
+
+
+def test_folder_dataset_lists_a_pipe_and_opens_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg")
+    os.mkfifo(tmp_path / "a/2.jpg")
+    data = FolderImageDataset(str(tmp_path))
+    assert [path for path, _ in rows(data, tmp_path)] == ["a/1.jpg", "a/2.jpg"]
+    with pytest.raises(ImageError, match=r"a/2.jpg: is not a regular file \(a pipe, socket or device\)"):
+        data.read(1)
+
+
+def test_folder_dataset_keeps_classes_that_look_alike(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    names = ["cat", "Cat", "cat ", "dog", composed, decomposed]
+    touch(tmp_path, *(f"{name}/1.jpg" for name in names))
+    data = FolderImageDataset(str(tmp_path))
+    assert set(data.samples["label"]) == set(names)
+    assert sorted(map(set, look_alikes(names)), key=len) == [{composed, decomposed}, {"cat", "Cat", "cat "}]
+    assert set(class_names_of(data)) == set(names)
+    message = "train: classes that differ only in case, blanks or Unicode form: "
+    assert caplog.messages == [f"{message}'Cat', 'cat', 'cat '", f"{message}'{decomposed}', '{composed}'"]
+
+
+def test_folder_dataset_orders_numbers_by_value(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/1.jpg" for name in ("10", "9", "100", "1")))
+    assert class_names_of(FolderImageDataset(str(tmp_path))) == ["1", "9", "10", "100"]
+
+
+def test_scan_folder_names_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("b"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ConfigError, match="b: cannot be listed: Permission denied"):
+        scan_folder(str(tmp_path))
+
+
+def test_samples_of_any_class_may_be_files(tmp_path: Path) -> None:
+    class Mine(ImageDataset):
+        def __init__(self, path: Path) -> None:
+            self.samples = pd.DataFrame({"path": [str(path)], "label": ["x"], "patient": [7]})
+
+    class Drawn(Mine):
+        def read(self, index: int) -> Pixels:
+            return np.zeros((2, 2, 3), np.uint8)
+
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    files, drawn = Mine(tmp_path / "a.png"), Drawn(tmp_path / "b.png")
+    assert files.holds_files
+    assert not drawn.holds_files
+    files.max_pixels = 19
+    with pytest.raises(ImageError, match="5 x 4 pixels, more than max_pixels 19"):
+        files.read(0)
+    assert JoinedDataset([files, Mine(tmp_path / "c.png")]).holds_files
+    joined = JoinedDataset([drawn, files, FolderImageDataset(str(touch(tmp_path / "root", "y/1.jpg")))])
+    assert not joined.holds_files
+    assert joined.samples["patient"].isna().to_list() == [False, False, True]
+    assert list(joined.samples["label"]) == ["x", "x", "y"]
+    assert str(files) == "Mine"
 
 
 def test_folder_dataset_takes_folders_of_any_name_for_classes(tmp_path: Path) -> None:
