@@ -76,7 +76,8 @@ def module(data: ImageDataset | str, cache: Path | None, **more: Any) -> ImageDa
     lists = Augmentations(train=more.pop("train", [RESIZE]), eval=more.pop("eval", [RESIZE]))
     classes = DatasetClasses(train=data, validation=more.pop("validation", None))
     use: dict[str, Any] = {"create_dataset": True, "cache_dir": str(cache)} if cache else {}
-    made = ImageDataModule(classes, lists, 8, **({"num_workers": 0, "on_leak": "warn"} | use | more))
+    use |= {"num_workers": 0, "on_leak": "warn"}
+    made = ImageDataModule(classes, lists, 8, **(use | more))
     made.setup("fit")
     return made
 
