@@ -13,8 +13,7 @@ log = logging.getLogger(__name__)
 _FILE = "files-1.db"  # the number of this layout
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (
-    folder BLOB, name BLOB, size INTEGER, mtime_ns INTEGER, width INTEGER, height INTEGER, content TEXT,
-    PRIMARY KEY (folder, name)
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, width INTEGER, height INTEGER, content TEXT
 ) WITHOUT ROWID
 """
 _BUSY = 60.0  # seconds that one program waits for another
@@ -56,26 +55,22 @@ class Ledger:
 
     def recall(self, paths: Iterable[str]) -> dict[str, Facts]:
         """Return what is known of files, whether they have changed since or not."""
-        wanted = set(paths)
-        query = "SELECT name, size, mtime_ns, width, height, content FROM files WHERE folder = ?"
+        wanted = {_key(path): path for path in paths}
+        query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"  # those of other data lie elsewhere
         found: dict[str, Facts] = {}
-        with self._open() as database:
-            for folder in {os.path.dirname(path) for path in wanted}:
-                for name, size, mtime_ns, *rest in database.execute(query, (_key(folder),)):
-                    path = os.path.join(folder, os.fsdecode(name))
-                    if path in wanted:
-                        found[path] = Facts(Stamp(size, mtime_ns), *rest)
+        if wanted:
+            with self._open() as database:
+                for key, size, mtime_ns, *rest in database.execute(query, (min(wanted), max(wanted))):
+                    if key in wanted:
+                        found[wanted[key]] = Facts(Stamp(size, mtime_ns), *rest)
         return found
 
     def remember(self, facts: Mapping[str, Facts]) -> None:
         """Write down what is known of files, in place of what was known before."""
-        rows = [
-            (_key(os.path.dirname(path)), os.fsencode(os.path.basename(path)), *known.stamp, *known[1:])
-            for path, known in facts.items()
-        ]
+        rows = [(_key(path), *known.stamp, *known[1:]) for path, known in facts.items()]
         if rows:
             with self._open() as database, database:
-                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -107,5 +102,5 @@ def _made(path: str) -> sqlite3.Connection:
     return database
 
 
-def _key(folder: str) -> bytes:
-    return os.fsencode(os.path.abspath(folder))
+def _key(path: str) -> bytes:
+    return os.fsencode(path if os.path.isabs(path) else os.path.abspath(path))

@@ -1,0 +1,127 @@
+"""Files are looked at once: what is remembered of them, and when they are looked at again."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imgcls import survey
+from imgcls.datasets.folder import FolderImageDataset
+from imgcls.errors import ImageError
+from imgcls.images import check_header
+from imgcls.ledger import Facts, Ledger, Stamp
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(4):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8 + number, 6), (number, 0, 0)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The files whose headers are read, and those whose bytes are hashed."""
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
+    found: list[str] = []
+    hashed = FolderImageDataset.fingerprint
+
+    def header(path: str, max_pixels: int) -> tuple[int, int]:
+        found.append(f"header {os.path.basename(path)}")
+        return check_header(path, max_pixels)
+
+    def fingerprint(data: FolderImageDataset, index: int) -> str:
+        found.append(f"content {Path(str(data.samples['path'].iat[index])).name}")
+        return hashed(data, index)
+
+    monkeypatch.setattr(survey, "check_header", header)
+    monkeypatch.setattr(FolderImageDataset, "fingerprint", fingerprint)
+    return found
+
+
+def test_headers_are_read_once(folder: Path, looked_at: list[str]) -> None:
+    assert survey.unreadable(FolderImageDataset(str(folder))) == {}
+    assert sorted(looked_at) == [f"header {number}.png" for number in range(4)]
+    looked_at.clear()
+    assert survey.unreadable(FolderImageDataset(str(folder))) == {}
+    assert looked_at == []
+
+
+def test_a_changed_file_is_looked_at_again(folder: Path, looked_at: list[str]) -> None:
+    data = FolderImageDataset(str(folder))
+    survey.unreadable(data)
+    before = survey.fingerprints(data, range(4))
+    looked_at.clear()
+    (folder / "a/2.png").write_text("no image")
+    assert list(survey.unreadable(data).values()) == ["is a text file, not an image"]
+    after = survey.fingerprints(data, range(4))
+    assert looked_at == ["header 2.png", "content 2.png"]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
+
+
+def test_a_bad_file_is_looked_at_in_every_run(folder: Path, looked_at: list[str]) -> None:
+    (folder / "a/bad.png").write_bytes(b"")
+    (folder / "a/gone.png").symlink_to(folder / "nowhere")
+    data = FolderImageDataset(str(folder))
+    for _ in range(2):
+        looked_at.clear()
+        rows = survey.unreadable(data)
+        names = {Path(str(data.samples["path"].iat[row])).name: reason for row, reason in rows.items()}
+        assert names == {"bad.png": "is empty", "gone.png": "No such file or directory"}
+        assert {"header bad.png", "header gone.png"} <= set(looked_at)
+
+
+def test_another_limit_is_honoured(folder: Path, looked_at: list[str]) -> None:
+    survey.unreadable(FolderImageDataset(str(folder)))
+    reasons = survey.unreadable(FolderImageDataset(str(folder), max_pixels=60))
+    assert list(reasons.values()) == ["has 11 x 6 pixels, more than max_pixels 60"]
+
+
+def test_contents_are_hashed_once_and_keep_what_the_header_said(folder: Path, looked_at: list[str]) -> None:
+    data = FolderImageDataset(str(folder))
+    survey.unreadable(data)
+    first = survey.fingerprints(data, [1, 3])
+    looked_at.clear()
+    assert survey.fingerprints(FolderImageDataset(str(folder)), [3, 1]) == first[::-1]
+    survey.unreadable(data)
+    assert looked_at == []
+
+
+def test_processes_read_the_headers_of_many(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(survey, "_MANY", 1)
+    (folder / "b/3.png").write_bytes(b"")
+    assert survey.unreadable(FolderImageDataset(str(folder))) == {3: "is empty"}
+
+
+def test_ledger_takes_any_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    facts = Facts(Stamp(3, 4), 5, 6, "content")
+    paths = ["/a/ü.png", os.fsdecode(b"/a/\xff.png"), "relative.png", "/a/b'c\n.png"]
+    ledger.remember(dict.fromkeys(paths, facts))
+    assert Ledger(tmp_path).recall([*paths, "/a/unknown"]) == dict.fromkeys(paths, facts)
+    assert ledger.recall([os.path.abspath("relative.png")]) == {os.path.abspath("relative.png"): facts}
+    assert ledger.recall([]) == {}
+
+
+def test_ledger_that_cannot_be_used_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "imgcls")
+    (tmp_path / "files-1.db").write_text("not a database, but a text that is long enough to look like one" * 30)
+    ledger = Ledger(tmp_path)
+    for _ in range(2):
+        ledger.remember({"/a": Facts(Stamp(1, 2))})
+        assert ledger.recall(["/a"]) == {}
+    lines = [record.message for record in caplog.records if "images are looked at anew in each run" in record.message]
+    assert len(lines) == 1
+
+
+def test_a_file_that_vanishes_before_it_is_hashed_is_named(folder: Path, looked_at: list[str]) -> None:
+    data = FolderImageDataset(str(folder))
+    survey.unreadable(data)
+    (folder / "a/2.png").unlink()
+    with pytest.raises(ImageError, match=r"a/2\.png: No such file or directory"):
+        survey.fingerprints(data, range(4))
