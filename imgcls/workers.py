@@ -1,5 +1,6 @@
 """The processes that read images: what each is reading, for the message when one is killed or waits for ever."""
 
+import multiprocessing
 import os
 import re
 
@@ -30,6 +31,7 @@ def worker_error(error: BaseException) -> RunError | None:
     text = str(error)
     if match := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
         reading = sorted(set(_reading().values()))
+        _kill()
         return RunError(
             f"no batch came for {float(match[1]):g} s while reading {', '.join(reading) or 'images'}; see whether the "
             "file can be read, or raise data.timeout"
@@ -41,6 +43,14 @@ def worker_error(error: BaseException) -> RunError | None:
             + (f"; the last file that it read: {', '.join(reading)}" if reading else "")
         )
     return None
+
+
+def _kill() -> None:
+    """End the workers; one that is stopped, or waits for a disk, would keep this process from its end."""
+    numbers = _reading()
+    for child in multiprocessing.active_children():
+        if child.pid in numbers:
+            child.kill()
 
 
 def _reading() -> dict[int, str]:
