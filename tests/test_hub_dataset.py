@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageColumn
 
 from imgcls import FolderImageDataset, HubImageDataset
+from imgcls.datasets.dataset import fingerprint_of
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import load_image
 from tests.conftest import COLOURS
@@ -137,6 +138,7 @@ def test_hub_dataset_names_a_row_without_an_image(tmp_path: Path) -> None:
         data.read(0)
     with pytest.raises(ImageError, match=r"000001: is empty$"):
         data.read(1)
+    assert data.fingerprint(0) == fingerprint_of(f"{tmp_path}/rows/all/000000".encode())
 
 
 def test_hub_dataset_says_in_one_line_what_cannot_be_loaded(

@@ -77,9 +77,12 @@ class HubImageDataset(ImageDataset):
         return decode_image(content, str(self.samples["path"].iat[index]), self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
-        """Return a short hash of the bytes of image ``index``."""
-        content, file = self._stored(index)
-        return fingerprint_of(Path(file).read_bytes() if content is None else content)
+        """Return a short hash of the bytes of image ``index``; of its id where there are none, as reading says."""
+        try:
+            content, file = self._stored(index)
+            return fingerprint_of(Path(file).read_bytes() if content is None else content)
+        except (ImageError, OSError):
+            return fingerprint_of(os.fsencode(str(self.samples["path"].iat[index])))
 
     def _stored(self, index: int) -> tuple[bytes | None, str]:
         """Return the bytes of an image, or None and the file that holds them."""
