@@ -1,8 +1,9 @@
 """From places in a split to whole batches."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import cv2
@@ -46,19 +47,8 @@ class SplitBatches(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of the given ``(place, seed)`` keys."""
         errors = [""] * len(keys)
-        images = []
-        for number, (place, seed) in enumerate(keys):
-            try:
-                pixels = self.split.read(place)
-            except ImageError as error:
-                if not self.keep_errors:
-                    raise
-                errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
-                pixels = BLACK
-            one = partial(self.pipeline, seed=seed)
-            images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
         batch = Batch(
-            image=self._stack(images),
+            image=self._stack(self._images(keys, errors), len(keys)),
             label=torch.from_numpy(self.split.label_array[[place for place, _ in keys]]),
             path=[self.split.path(place) for place, _ in keys],
         )
@@ -70,14 +60,29 @@ class SplitBatches(Dataset[Batch]):
         """Return a batch of one."""
         return self.__getitems__([key])
 
-    def _stack(self, images: list[NDArray[Any]]) -> torch.Tensor:
-        shapes = {image.shape for image in images}
-        if len(shapes) > 1:
-            raise ConfigError(
-                f"{self.pipeline.where}: one batch holds images of {sorted(shapes)}; end the list with a Resize"
-            )
-        batch = self._room.take((len(images), *images[0].shape), images[0].dtype)
-        np.stack(images, out=batch.numpy())
+    def _images(self, keys: Sequence[Key], errors: list[str]) -> Iterator[NDArray[Any]]:
+        for number, (place, seed) in enumerate(keys):
+            try:
+                pixels = self.split.read(place)
+            except ImageError as error:
+                if not self.keep_errors:
+                    raise
+                errors[number] = str(error).removeprefix(f"{self.split.path(place)}: ")
+                pixels = BLACK
+            yield augment(partial(self.pipeline, seed=seed), pixels, self.split.path(place), self.pipeline.where)
+
+    def _stack(self, images: Iterator[NDArray[Any]], count: int) -> torch.Tensor:
+        # each is copied as it comes, so that the next takes its memory: fresh memory costs as much as a small resize
+        first = next(images)
+        batch = self._room.take((count, *first.shape), first.dtype)
+        array = batch.numpy()
+        for number, image in enumerate(chain([first], images)):
+            if image.shape != first.shape:
+                raise ConfigError(
+                    f"{self.pipeline.where}: one batch holds images of {sorted({first.shape, image.shape})}; end the "
+                    "list with a Resize"
+                )
+            array[number] = image
         return batch.permute(0, 3, 1, 2)
 
 
