@@ -4,7 +4,7 @@ import inspect
 import os
 import random
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a package index for news
@@ -70,7 +70,7 @@ class Pipeline:
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.default_generator.manual_seed(seed)
-        _set_state(self._compose, seed)
+        _set_state(self._compose, seed, late=not self._seeds_globals)  # a user's code may insist on numpy's class
         array = _as_array(self._compose(image=image)["image"])
         if array.dtype != self._dtype:
             raise ConfigError(f"{self.where}: makes {array.dtype} pixels of some images; {_FLOATS}")
@@ -259,9 +259,26 @@ def _is_foreign(item: Item) -> bool:
     return isinstance(item, A.Lambda) or not type(item).__module__.startswith("albumentations.")
 
 
-def _set_state(item: Item, seed: int) -> None:
+class _LateGenerator:
+    """numpy's generator, made when it is first used: most transforms draw from Python's, and making this takes long."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    @cached_property
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng(self._seed)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what pickle asks for before there is a seed
+            raise AttributeError(name)
+        return getattr(self._generator, name)
+
+
+def _set_state(item: Item, seed: int, late: bool = False) -> None:
     # not set_random_seed: it gives all transforms of a pipeline one and the same stream
-    item.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
+    generator = _LateGenerator(seed) if late else np.random.default_rng(seed)
+    item.set_random_state(generator, random.Random(seed))  # noqa: S311
 
 
 def _as_array(image: object) -> NDArray[Any]:

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import cv2
@@ -53,18 +54,10 @@ class SplitBatches(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return the batch of the given ``(place, seed)`` keys."""
         reasons: dict[int, str] = {}
-        images: list[NDArray[Any]] = []
         places: list[int] = []
-        for place, seed in keys:
-            pixels, reason = self._read(place)
-            if reason:
-                reasons[place] = reason
-            if pixels is not None:
-                one = partial(self.pipeline, seed=seed)
-                images.append(augment(one, pixels, self.split.path(place), self.pipeline.where))
-                places.append(place)
+        image = stack(self._images(keys, places, reasons), len(keys), self.pipeline.where, self._room)
         batch = Batch(
-            image=stack(images, self.pipeline.where, self._room),
+            image=image,
             label=torch.from_numpy(self.split.label_array[places]),
             path=[self.split.path(place) for place in places],
         )
@@ -73,6 +66,16 @@ class SplitBatches(Dataset[Batch]):
         elif reasons:
             batch["skipped"] = {self.split.path(place): reason for place, reason in reasons.items()}
         return batch
+
+    def _images(self, keys: Sequence[Key], places: list[int], reasons: dict[int, str]) -> Iterator[NDArray[Any]]:
+        """Make the images one by one; note the places of those that are given, and why one is not what it should be."""
+        for place, seed in keys:
+            pixels, reason = self._read(place)
+            if reason:
+                reasons[place] = reason
+            if pixels is not None:
+                places.append(place)
+                yield augment(partial(self.pipeline, seed=seed), pixels, self.split.path(place), self.pipeline.where)
 
     def _read(self, place: int) -> tuple[Pixels | None, str]:
         """Return the pixels of a sample, and why they are not its own."""
@@ -136,25 +139,33 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
         raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
 
 
-def stack(images: list[NDArray[Any]], where: str, room: Room) -> torch.Tensor:
+def stack(images: Iterable[NDArray[Any]], most: int, where: str, room: Room) -> torch.Tensor:
     """Make one tensor, ``(B, 3, H, W)``, of images ``(H, W, 3)``.
+
+    Each is copied as it comes, so that the next takes its memory: fresh memory costs as much as a small resize.
 
     Args:
         images: The images, of one size and type.
+        most: How many there may be.
         where: The config key of the steps that made them, for messages.
         room: Gives the memory.
 
     Raises:
         ConfigError: If they are of several sizes.
     """
-    if not images:  # all of them were left out
+    rest = iter(images)
+    first = next(rest, None)
+    if first is None:  # all of them were left out
         return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
-        raise ConfigError(f"{where}: one batch holds images of {sorted(shapes)}; end the list with a Resize")
-    batch = room.take((len(images), *images[0].shape), images[0].dtype)
-    np.stack(images, out=batch.numpy())
-    return batch.permute(0, 3, 1, 2)
+    batch = room.take((most, *first.shape), first.dtype)
+    array, count = batch.numpy(), 0
+    for image in chain([first], rest):
+        if image.shape != first.shape:
+            sizes = sorted({first.shape, image.shape})
+            raise ConfigError(f"{where}: one batch holds images of {sizes}; end the list with a Resize")
+        array[count] = image
+        count += 1
+    return batch[:count].permute(0, 3, 1, 2)
 
 
 def as_it_is(whole: _Whole) -> _Whole:

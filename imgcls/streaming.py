@@ -108,7 +108,7 @@ class StreamBatches(IterableDataset[Batch]):
                 break
         labels = torch.tensor([self.places[image.label] for image in taken], dtype=torch.int64)
         paths = [image.path for image in taken]
-        batch = Batch(image=stack(pixels, self.pipeline.where, self._room), label=labels, path=paths)
+        batch = Batch(image=stack(pixels, len(pixels), self.pipeline.where, self._room), label=labels, path=paths)
         return batch | {"skipped": skipped} if skipped else batch
 
 

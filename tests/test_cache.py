@@ -426,7 +426,7 @@ def test_unreadable_images_are_named_with_their_reasons(
 def test_cached_split_says_why_an_image_cannot_be_read(photos: Path, tmp_path: Path) -> None:
     split = Split(FolderImageDataset(str(photos)), None)
     reader = Reader(tmp_path, cache_split.image_names(split))
-    kept = cache_split.CachedSplit(split, reader, {2: "is truncated"})
+    kept = cache_split.CachedSplit(split, reader, eval_steps(Pipeline([], "eval")), {2: "is truncated"})
     with pytest.raises(ImageError, match=r"^/.*/blue/002\.png: is truncated$"):
         kept.read(2)
 

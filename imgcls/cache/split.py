@@ -26,12 +26,14 @@ class CachedSplit(Split):
     Args:
         split: The samples.
         reader: Their pixels, by place.
+        steps: What is done to an image, before and after.
         faults: Place -> reason, of those that cannot be read.
     """
 
-    def __init__(self, split: Split, reader: Reader, faults: dict[int, str]) -> None:
+    def __init__(self, split: Split, reader: Reader, steps: Steps, faults: dict[int, str]) -> None:
         vars(self).update(vars(split))  # the same in all but the pixels
         self._reader = reader
+        self._free_width = steps.free_width()
         self._faults = faults
 
     @property
@@ -47,7 +49,8 @@ class CachedSplit(Split):
         """
         if place in self._faults:
             raise ImageError(f"{self.path(place)}: {self._faults[place]}")
-        return self._reader.read(place)
+        pixels = self._reader.read(place)
+        return pixels if pixels.shape[1] > self._free_width else pixels.copy()
 
 
 def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int) -> CachedSplit:
@@ -73,7 +76,7 @@ def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int) -
     if count:
         there, size = len(names) - len(unreadable), gigabytes(reader.nbytes)
         log.info("cache: %s: %s of %s images decoded now; %s in %s", name, f"{count:,}", f"{there:,}", size, folder)
-    return CachedSplit(split, reader, unreadable)
+    return CachedSplit(split, reader, steps, unreadable)
 
 
 def image_names(split: Split) -> list[str]:

@@ -50,6 +50,15 @@ class Steps:
         kept = self.once(image, seed=0)
         return np.ascontiguousarray(kept if self.shorter_side is None else _shrink(kept, self.shorter_side))
 
+    def free_width(self) -> float:
+        """Return the width in pixels above which an image need not be copied before ``each_time`` is applied.
+
+        Any step may write into the array that it gets, but a RandomResizedCrop makes one of its own: it gives on a part
+        of its input only where that is the size of the output, and even that it copies unless it spans the whole width.
+        """
+        crop = _first_crop(self.each_time)
+        return math.inf if crop is None or crop.size[0] == 1 else float(crop.size[1])
+
     def key(self) -> str:
         """Return a short name of all that decides the pixels beside the image itself: steps, size and versions."""
         content = {
@@ -71,11 +80,11 @@ def train_steps(pipeline: Pipeline, cache_size: int | None = None) -> Steps:
     steps = eval_steps(pipeline)
     if cache_size is not None:
         return _shrunk(steps, cache_size, "as cache_size says")
-    first = next(iter(steps.each_time.items), A.NoOp())
-    if type(first) is A.RandomResizedCrop and first.p >= 1 and first.scale[0] > 0:
+    crop = _first_crop(steps.each_time)
+    if crop is not None and crop.scale[0] > 0:
         # the smallest crop has as many pixels as the size that it is brought to
-        side = math.ceil(max(first.size) / math.sqrt(first.scale[0]))
-        name = f"RandomResizedCrop({max(first.size)}, scale from {first.scale[0]:g})"
+        side = math.ceil(max(crop.size) / math.sqrt(crop.scale[0]))
+        name = f"RandomResizedCrop({max(crop.size)}, scale from {crop.scale[0]:g})"
         return _shrunk(steps, side, f"as {name} can use; --data.cache_size N for another")
     return steps
 
@@ -91,6 +100,11 @@ def eval_steps(pipeline: Pipeline) -> Steps:
 def _shrunk(steps: Steps, side: int, why: str) -> Steps:
     before = f"{steps.why}, " if steps.once.items else ""
     return Steps(steps.once, steps.each_time, side, f"{before}shorter side {side} pixels at most, {why}")
+
+
+def _first_crop(pipeline: Pipeline) -> A.RandomResizedCrop | None:
+    first = next(iter(pipeline.items), A.NoOp())
+    return first if type(first) is A.RandomResizedCrop and first.p >= 1 else None
 
 
 def _count_fixed(items: list[Item]) -> int:

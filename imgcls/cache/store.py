@@ -67,9 +67,9 @@ class Reader:
         return int(_lengths(self._kept).sum())
 
     def read(self, place: int) -> Pixels:
-        """Return the pixels at ``place``, uint8, ``(H, W, 3)``; the caller may write to them."""
+        """Return the pixels at ``place``, uint8, ``(H, W, 3)``, read-only."""
         _, start, height, width = self._kept[place].item()
-        return self._all[start : start + 3 * height * width].reshape(height, width, 3).copy()
+        return self._all[start : start + 3 * height * width].reshape(height, width, 3)
 
     @cached_property
     def _all(self) -> Pixels:
