@@ -342,7 +342,8 @@ def test_train_batches_do_not_depend_on_the_number_of_workers(photos: Path) -> N
 
 def test_batches_that_are_kept_stay_as_they_were() -> None:
     """Workers use their memory again after three batches."""
-    loader = module(Numbers(90), validation=Numbers(2), num_workers=2, batch_size=2).train_dataloader()
+    data = module(Numbers(90), validation=Numbers(2), num_workers=2, batch_size=2, on_leak="warn")
+    loader = data.train_dataloader()
     for epoch in range(2):
         kept = batches(loader, epoch)
         for batch in kept:
