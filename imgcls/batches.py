@@ -17,7 +17,7 @@ from imgcls.augment import Pipeline, reason_of
 from imgcls.batch import Batch
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
-from imgcls.sampling import PREFETCHED, Key
+from imgcls.sampling import SLOTS, Key
 from imgcls.splits import Split
 from imgcls.workers import note
 
@@ -103,7 +103,7 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._slots = [torch.empty(0, dtype=torch.uint8)] * (PREFETCHED + 1)
+        self._slots = [torch.empty(0, dtype=torch.uint8)] * SLOTS
         self._next = 0
 
     def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """The order of samples as a function of (seed, epoch), and a training loader that knows where the loop stands."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.batch import Batch
@@ -13,6 +15,7 @@ from imgcls.chance import mix
 Key = tuple[int, int]
 
 PREFETCHED = 2  # batches that a worker has under way
+SLOTS = PREFETCHED + 1  # batches that a worker has memory for; one more may just be copied
 
 
 class KeyedSampler(DistributedSampler[Key]):
@@ -70,8 +73,10 @@ class BatchLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Any:
         """Iterate over the batches."""
+        mapped: deque[torch.Tensor] = deque(maxlen=SLOTS * self.num_workers)  # what is held need not be mapped again
         for batch in super().__iter__():
             if batch["image"].is_shared():  # pinned memory is a copy already
+                mapped.append(batch["image"])
                 batch["image"] = batch["image"].clone()
             yield batch
 
