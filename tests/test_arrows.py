@@ -76,6 +76,7 @@ ARROWS: dict[str, set[str]] = {
         "run_folder",
         "trainer",
     },
+    "check": {"batches", "callbacks", "commands", "datamodule", "errors", "files", "images", "report", "samples"},
     "commands": {
         "callbacks",
         "checkpoint",
@@ -94,6 +95,7 @@ ARROWS: dict[str, set[str]] = {
     "fitting": {"callbacks", "commands", "defaults", "errors", "run_folder", "start", "trainer"},
     "cli": {
         "arguments",
+        "check",
         "classifier",
         "commands",
         "config",
