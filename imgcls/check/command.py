@@ -4,10 +4,12 @@ import json
 import logging
 from pathlib import Path
 
+import cv2
+
 from imgcls.callbacks.predictions import check_output
 from imgcls.check.findings import Fault, Findings, find_copies
 from imgcls.check.gallery import write_page
-from imgcls.check.listing import Listing, remarks
+from imgcls.check.listing import Listing, counted, remarks
 from imgcls.check.look import apply, look_at
 from imgcls.check.sources import Source, of_configuration, of_folders
 from imgcls.commands import Parts
@@ -16,9 +18,9 @@ from imgcls.files import replacing
 
 log = logging.getLogger(__name__)
 
-_SAID: dict[Fault, str] = {
-    "unreadable": "{} images cannot be read (repair or remove them, or accept them: --allow unreadable)",
-    "leakage": "{} groups of duplicates lie in several splits (keep one image of each, or accept it: --allow leakage)",
+_SAID: dict[Fault, tuple[str, str]] = {
+    "unreadable": ("image", "cannot be read: repair or remove them, or accept them with --allow unreadable"),
+    "leakage": ("group", "of duplicates across splits: keep one image of each, or accept them with --allow leakage"),
 }
 
 
@@ -55,6 +57,7 @@ class Check:
         Raises:
             ConfigError: If an image cannot be read or is in several splits, unless that is allowed.
         """
+        cv2.setNumThreads(0)  # processes and threads of ours are the parallelism, and OpenCV's do not survive a fork
         found = self._look(of_folders(self.images) if self.images else of_configuration(self.data))
         Listing(found, self.files["json"]).print()
         if self.files["json"] is not None:
@@ -74,9 +77,11 @@ class Check:
             partial.write_text(text, encoding="utf-8")
 
     def _judge(self, found: Findings) -> None:
-        refused = {fault: count for fault, count in found.faults.items() if fault not in self.allowed}
+        faults = {fault: counted(count, _SAID[fault][0]) for fault, count in found.faults.items()}
+        refused = [f"{count} {_SAID[fault][1]}" for fault, count in faults.items() if fault not in self.allowed]
         if refused:
-            raise ConfigError("check: " + "; ".join(_SAID[fault].format(count) for fault, count in refused.items()))
-        count = len(found.source.items)
-        notes = len(remarks(found)) + len(found.copies) + len(found.long) + len(found.unreadable)
-        print(f"{count} images: " + (f"no fault, {notes} remarks above" if notes else "no fault found"))
+            raise ConfigError(f"check: {'; '.join(refused)}")
+        notes = len(remarks(found)) + len(found.long) + sum(not group.leak for group in found.copies)
+        said = [f"{fault} allowed ({count})" for fault, count in faults.items()] or ["no fault found"]
+        said += [counted(notes, "remark") + " above"] * bool(notes)
+        print(f"{counted(len(found.source.items), 'image')}: {', '.join(said)}")

@@ -115,7 +115,7 @@ class Findings:
         known = classes.get("train")
         if known is None:
             return {}
-        found = {}
+        found: dict[str, list[str]] = {}
         for split in LABELLED[1:]:
             more, less = (known, classes.get(split)) if lacking else (classes.get(split), known)
             names = [name for name in more or {} if less is not None and name not in less]
@@ -128,7 +128,7 @@ class Findings:
         if not self.readable:
             return {}
         looks = [look for _, look in self.readable]
-        values = {
+        values: dict[str, list[float]] = {
             "width": [look.width for look in looks],
             "height": [look.height for look in looks],
             "aspect_ratio": [round(look.width / look.height, 4) for look in looks],

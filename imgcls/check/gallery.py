@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from imgcls.check.findings import Copies, Findings
-from imgcls.check.listing import remarks, shown
+from imgcls.check.listing import counted, described, remarks, shown
 from imgcls.check.look import apply
 from imgcls.check.sources import Item
 from imgcls.errors import ImageError
@@ -98,7 +98,10 @@ def _list(title: str, lines: Sequence[str]) -> str:
 def _groups(title: str, groups: Sequence[Copies], pictures: dict[tuple[int, int], str]) -> str:
     if not groups:
         return ""
-    parts = [f"<h2>{title}: {len(groups):,} groups</h2>", *(_group(group, pictures) for group in groups[:_MOST])]
+    parts = [
+        f"<h2>{title}: {counted(len(groups), 'group')}</h2>",
+        *(_group(group, pictures) for group in groups[:_MOST]),
+    ]
     if len(groups) > _MOST:
         parts.append(f"<p>and {len(groups) - _MOST:,} more; --json FILE lists all</p>")
     return "\n".join(parts)
@@ -107,11 +110,10 @@ def _groups(title: str, groups: Sequence[Copies], pictures: dict[tuple[int, int]
 def _group(group: Copies, pictures: dict[tuple[int, int], str]) -> str:
     marks = '<span class="mark">across splits</span> ' * group.leak
     marks += '<span class="mark odd">two labels</span> ' * group.two_labels
-    kind = {"bytes": "the same file", "pixels": "the same pixels", "near": f"differing by {group.difference:.4f}"}
     figures = [_figure(item, pictures[id(item.data), item.row]) for item in group.items[:_MOST_IN_GROUP]]
     more = len(group.items) - len(figures)
     rest = f"<p>and {more:,} more</p>" if more else ""
-    head = f'{marks}<span class="kind">{kind[group.kind]}</span>'
+    head = f'{marks}<span class="kind">{described(group)}</span>'
     return f'<div class="group">{head}<div class="row">{"".join(figures)}</div>{rest}</div>'
 
 

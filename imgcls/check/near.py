@@ -1,5 +1,6 @@
 """Near duplicates: a perceptual hash finds candidates, and a comparison of aligned details decides."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -10,6 +11,8 @@ import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from imgcls.images import Pixels
 
@@ -51,7 +54,7 @@ _ALIKE, _UNLIKE = 0.04, 0.3
 
 
 class Group(NamedTuple):
-    """Images that are near duplicates of each other, and by how much two of them differ at most."""
+    """Images that are near duplicates of each other, and by how much two that were compared differ at most."""
 
     members: list[int]
     difference: float
@@ -66,13 +69,13 @@ def search(views: NDArray[np.uint64], read: Callable[[list[int]], dict[int, Grey
     """
     candidates = sorted(find_candidates(views).items())
     differences: dict[Pair, float] = {}
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(candidates), _AT_ONCE):
-            some = candidates[start : start + _AT_ONCE]
-            squares = read(sorted({place for pair, _ in some for place in pair}))
-            compared = pool.map(lambda item, known=squares: _compare(known, *item), some)  # type: ignore[misc]
-            differences |= {pair: found for (pair, _), found in zip(some, compared, strict=True)}
-    return _join(differences)
+    for start in range(0, len(candidates), _AT_ONCE):
+        some = candidates[start : start + _AT_ONCE]
+        squares = read(sorted({place for pair, _ in some for place in pair}))
+        with ThreadPoolExecutor() as pool:
+            compared = pool.map(lambda item, known=squares: _compare(known, *item), some)
+        differences |= {pair: found for (pair, _), found in zip(some, compared, strict=True)}
+    return _join(differences, len(views))
 
 
 def _compare(squares: dict[int, Grey], pair: Pair, box: Box) -> float:
@@ -81,20 +84,24 @@ def _compare(squares: dict[int, Grey], pair: Pair, box: Box) -> float:
     return compare(first, second, box, FINE)[0] if coarse < 2 * _UNLIKE else 1.0
 
 
-def _join(differences: dict[Pair, float]) -> list[Group]:
+def _join(differences: dict[Pair, float], count: int) -> list[Group]:
     """Join the pairs that are copies into groups."""
     doubtful = {place for pair, found in differences.items() if _ALIKE < found < _UNLIKE for place in pair}
-    copies = {
-        pair: found
+    copies = [
+        (pair, found)
         for pair, found in differences.items()
         if found <= _SAME or (found <= _ALIKE and doubtful.isdisjoint(pair))
-    }
-    groups: dict[int, Group] = {}
-    for pair, found in sorted(copies.items(), key=lambda item: item[1]):
-        parts = {id(groups[place]): groups[place] for place in pair if place in groups}.values()
-        members = sorted({*pair, *(place for part in parts for place in part.members)})
-        groups |= dict.fromkeys(members, Group(members, found))
-    return sorted({id(group): group for group in groups.values()}.values())
+    ]
+    places = np.array([pair for pair, _ in copies], dtype=np.intp).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(copies)), (places[0], places[1])), shape=(count, count))
+    _, numbers = connected_components(graph, directed=False)
+    members: dict[int, set[int]] = defaultdict(set)
+    largest: dict[int, float] = defaultdict(float)
+    for pair, found in copies:
+        number = int(numbers[pair[0]])
+        members[number].update(pair)
+        largest[number] = max(largest[number], found)
+    return sorted(Group(sorted(members[number]), largest[number]) for number in members)
 
 
 def shrink(pixels: Pixels, side: int) -> Grey:
@@ -108,7 +115,7 @@ def hashes(square: Grey) -> NDArray[np.uint64]:
     """Return the perceptual hash of each view of an image, shape ``(views,)``."""
     side = min(len(square), 4 * _HASH_SIDE)
     image = Image.fromarray(cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA))
-    boxes = [tuple(side * edge for edge in view) for view in VIEWS]
+    boxes = [(side * left, side * top, side * right, side * bottom) for left, top, right, bottom in VIEWS]
     small = [image.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.LANCZOS, box) for box in boxes]
     bits = np.array([imagehash.phash(view).hash.ravel() for view in small])
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
@@ -228,7 +235,7 @@ def _move(wanted: Details, found: Details, box: Box) -> Box:
 
 @lru_cache
 def _ramp(side: int) -> Details:
-    return ((np.arange(side, dtype=np.float32) + 0.5) / side)[None, :]
+    return np.asarray((np.arange(side) + 0.5) / side, dtype=np.float32)[None, :]
 
 
 def _inner(square: Details) -> Details:
