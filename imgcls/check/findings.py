@@ -202,7 +202,7 @@ def find_copies(items: Sequence[Item], looks: Sequence[Look], workers: int) -> l
     shown = [places for places in same.values() if looks[places[0]].views is not None]
     first = [items[places[0]] for places in shown]
 
-    def read(wanted: list[int]) -> dict[int, near.Grey]:
+    def read(wanted: list[int]) -> dict[int, near.Square]:
         squares = apply(read_square, [first[place] for place in wanted], workers, "comparing images")
         return dict(zip(wanted, squares, strict=True))
 

@@ -51,11 +51,11 @@ def look_at(item: Item) -> Look:
     views = None
     if not tiny:
         square = near.shrink(pixels, near.FINE)
-        views = near.hashes(square) if square.std() >= near.EVEN else None
+        views = near.hashes(square) if square[:, :, 0].std() >= near.EVEN else None
     return Look("", width, height, item.data.fingerprint(item.row), digest, tiny, views)
 
 
-def read_square(item: Item) -> near.Grey:
+def read_square(item: Item) -> near.Square:
     """Return an image as it is compared with others."""
     return near.shrink(item.read(), near.FINE)
 
