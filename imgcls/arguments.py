@@ -14,8 +14,10 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test data",
     "predict": "write a CSV with one row for each image",
     "tune": "search the best values of any keys with Optuna; each trial is a fit",
+    "check": "look at the data before training: unreadable, duplicated and leaking images, classes, sizes",
 }
 EVALUATIONS = ("validate", "test", "predict")
+LISTS = ("--images", "--allow")  # options that take several values
 
 
 def split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
@@ -59,21 +61,21 @@ def asks_for_help(arguments: list[str]) -> bool:
     )
 
 
-def join_images(arguments: list[str]) -> list[str]:
-    """Rewrite ``--images A B … --images C`` into the one form that the parser reads, a JSON list."""
+def join_list(option: str, arguments: list[str]) -> list[str]:
+    """Rewrite ``--option A B … --option C`` into the one form that the parser reads, a JSON list."""
     rest: list[str] = []
-    paths: list[str] = []
+    values: list[str] = []
     taking = False
     for argument in arguments:
-        if argument == "--images" or argument.startswith("--images="):
-            taking = argument == "--images"
-            paths += [] if taking else [argument.removeprefix("--images=")]
+        if argument == option or argument.startswith(f"{option}="):
+            taking = argument == option
+            values += [] if taking else [argument.removeprefix(f"{option}=")]
         elif taking and not argument.startswith("--"):
-            paths.append(argument)
+            values.append(argument)
         else:
             taking = False
             rest.append(argument)
-    return [*rest, f"--images={json.dumps(paths)}"] if paths else arguments
+    return [*rest, f"{option}={json.dumps(values)}"] if values else arguments
 
 
 def compose_yaml(path: str) -> yaml.MappingNode:

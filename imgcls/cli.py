@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -15,7 +15,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from imgcls.arguments import EVALUATIONS, asks_for_help, checkpoint_argument, config_files, join_images
+from imgcls.arguments import EVALUATIONS, LISTS, asks_for_help, checkpoint_argument, config_files, join_list
+from imgcls.check.command import Check
 from imgcls.classifier import ImageClassifier
 from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
@@ -31,6 +32,10 @@ from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options
 log = logging.getLogger(__name__)
 
 _ONE_LINE_ERRORS = {"exit_on_error": False}
+_CHECKED = (
+    "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
+    "'valid') or 'test' in it as these splits. In place of data.dataset_classes."
+)
 # arguments that are paths, beside the root of any dataset class
 _PATHS = {
     "imgcls.CsvImageDataset": ("csv",),
@@ -41,7 +46,7 @@ _LARGEST_SEED = 2**32 - 1  # numpy's
 
 
 class ImgclsCLI(LightningCLI):
-    """``imgcls fit | validate | test | predict | tune``.
+    """``imgcls fit | validate | test | predict | tune | check``.
 
     Args:
         arguments: The command line after the program's name; or, for a fit, its whole configuration.
@@ -77,11 +82,11 @@ class ImgclsCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The commands, each with the arguments of the Trainer's method that are not options."""
         ours = {"model", "datamodule", "weights_only", "verbose", "return_predictions"}
-        commands = LightningCLI.subcommands() | {"tune": set()}
+        commands = LightningCLI.subcommands() | {"tune": set(), "check": set()}
         return {command: skipped | ours for command, skipped in commands.items()}
 
     def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
-        """Make the parser of a command; ``predict`` alone has options for images and output."""
+        """Make the parser of a command; ``predict`` and ``check`` have options for images and output."""
         parser = super().init_parser(**kwargs)
         if command == "predict":
             parser.add_argument(
@@ -89,6 +94,17 @@ class ImgclsCLI(LightningCLI):
             )
             parser.add_argument("--output", type=str | None, help="The CSV to write (default: in the run folder).")
             parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace an existing CSV.")
+        if command == "check":
+            parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
+            parser.add_argument("--json", type=str | None, help="Write all findings to this file, for machines.")
+            parser.add_argument(
+                "--html", type=str | None, help="Write a page of the duplicates to this file, to look at."
+            )
+            parser.add_argument(
+                "--allow",
+                type=list[Literal["leakage", "unreadable"]] | None,
+                help="Findings that do not end the command with an error.",
+            )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -103,8 +119,10 @@ class ImgclsCLI(LightningCLI):
             self.config = parser.parse_object(args)
             return
         arguments = list(args) if isinstance(args, list) else []
+        for option in LISTS:
+            arguments = join_list(option, arguments)
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
-            arguments = [arguments[0], *self._checkpoint_config(arguments), *join_images(arguments[1:])]
+            arguments = [arguments[0], *self._checkpoint_config(arguments), *arguments[1:]]
         self.config = parser.parse_args(arguments)
 
     def _parse_ckpt_path(self) -> None:
@@ -168,6 +186,9 @@ class ImgclsCLI(LightningCLI):
 
             self.search = Tune(parts, self._check, fit_trial, list(self.arguments))
             return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
+        if name == "check":
+            self.look = Check(parts)
+            return self.trainer_class  # type: ignore[return-value]
         if self.start is None:
             self.command = Fit(parts, self.trial)
         else:
@@ -198,6 +219,10 @@ class ImgclsCLI(LightningCLI):
     def tune(self, **_: Any) -> None:
         """Search over keys of the configuration."""
         self.search.run()
+
+    def check(self, **_: Any) -> None:
+        """Look at the data."""
+        self.look.run()
 
     def _check(self, config: dict[str, Any]) -> None:
         """Parse the configuration of a fit and make its classes; the real parser refuses what is wrong."""

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 import imgcls
-from imgcls.arguments import COMMANDS, compose_yaml, config_files, split_options
+from imgcls.arguments import COMMANDS, LISTS, compose_yaml, config_files, split_options
 from imgcls.errors import ConfigError, did_you_mean, join_keys, known_names
 
 Schema = dict[str, Any] | None
@@ -19,12 +19,14 @@ Schema = dict[str, Any] | None
 _WITH_CLASS = ("model", "data")
 _OF_A_CLASS: dict[str, Any] = dict.fromkeys(("class_path", "init_args", "dict_kwargs"))
 _VALUES = {"--config": "FILE.yaml", "-c": "FILE.yaml", "--ckpt_path": "FILE.ckpt", "--images": "PATH"}
+_VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html"}
 _SUFFIXES = {".yaml": "--config", ".yml": "--config", ".ckpt": "--ckpt_path"}
 _FOLDERS = {
     "fit": "--data.dataset_classes.train",
     "tune": "--data.dataset_classes.train",
     "test": "--data.dataset_classes.test",
     "predict": "--images",
+    "check": "--images",
 }
 _OF_EVERY_COMMAND = ("config", "help", "print_config")
 _OLD_SPELLINGS = {"--config": "fit", "-c": "fit", "--test": "test", "--val": "validate", "--predict": "predict"}
@@ -71,7 +73,7 @@ def _check_values(arguments: list[str], name: str, values: list[str]) -> None:
     """Refuse an option without the value that it needs, and a value that belongs to no option."""
     if name in _VALUES and not any(values):
         raise ConfigError(f"{name} needs a value; type {name} {_VALUES[name]}")
-    taken = 0 if name == arguments[0] else len(values) if name == "--images" else 1
+    taken = 0 if name == arguments[0] else len(values) if name in LISTS else 1
     for value in values[taken:]:
         place = arguments.index(value)
         option = _option_for(arguments[0], value)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -27,7 +28,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     if console.is_terminal:
         table = Table(*rows[0])
         for row in rows[1:]:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

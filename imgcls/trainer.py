@@ -53,6 +53,21 @@ class ImgclsTrainer(Trainer):
         """
         raise NotImplementedError("the search is a command of its own: imgcls tune")
 
+    def check(
+        self,
+        model: LightningModule | None = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Look at the data.
+
+        Args:
+            model: The model; never built.
+            datamodule: The data.
+            ckpt_path: Not read.
+        """
+        raise NotImplementedError("the look at the data is a command of its own: imgcls check")
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that prints and writes, as the launcher's environment says."""

@@ -57,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
     "streaming": {"augment", "batch", "batches", "chance", "datasets", "errors", "sampling", "workers"},
-    "cache": {"augment", "batches", "datasets", "errors", "images", "splits"},
+    "cache": {"augment", "batches", "datasets", "errors", "images", "progress", "splits"},
     "datamodule": {
         "augment",
         "bad_images",
@@ -116,6 +116,18 @@ ARROWS: dict[str, set[str]] = {
         "run_folder",
         "trainer",
     },
+    "check": {
+        "batches",
+        "callbacks",
+        "commands",
+        "datamodule",
+        "datasets",
+        "errors",
+        "files",
+        "images",
+        "progress",
+        "report",
+    },
     "commands": {
         "callbacks",
         "checkpoint",
@@ -134,6 +146,7 @@ ARROWS: dict[str, set[str]] = {
     "fitting": {"callbacks", "commands", "defaults", "errors", "run_folder", "start", "trainer"},
     "cli": {
         "arguments",
+        "check",
         "classifier",
         "commands",
         "config",

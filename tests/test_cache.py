@@ -23,7 +23,6 @@ from PIL import Image
 
 from imgcls.augment import Pipeline
 from imgcls.cache import split as cache_split
-from imgcls.cache.progress import Told
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache.store import INDEX, PIXELS, Reader, Writer
 from imgcls.cache_folder import cache_folder
@@ -510,16 +509,3 @@ def test_fast_dev_run_leaves_the_cache_alone(
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     assert "cache: train: left alone" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
-
-
-def test_progress_is_told_in_lines_where_there_is_no_terminal(
-    said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("imgcls.cache.progress.LINE_SECONDS", 0.0)
-    with Told("cache", 12_000) as told:
-        told.advance()
-        told.advance()
-    assert [line.split(", about")[0] for line in said.messages] == [
-        "cache: 1 of 12,000 images",
-        "cache: 2 of 12,000 images",
-    ]

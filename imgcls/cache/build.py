@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from imgcls.batches import as_it_is, augment, start_worker
 from imgcls.cache.disk import refuse_small_disk, using
-from imgcls.cache.progress import Told
 from imgcls.cache.steps import Steps
 from imgcls.cache.store import Reader, Writer
 from imgcls.errors import ImageError
+from imgcls.progress import tracked
 from imgcls.splits import Split
 
 log = logging.getLogger(__name__)
@@ -114,14 +114,12 @@ def _sample_size(total: int) -> int:
 
 def _write(folder: Path, names: list[str], decoded: DataLoader[Decoded], total: int) -> tuple[int, dict[str, str]]:
     faults: dict[str, str] = {}
-    with Writer(folder) as writer, Told("cache", total) as told:
-        for place, result in decoded:
+    with Writer(folder) as writer:
+        for done, (place, result) in enumerate(tracked(decoded, total, "decoding images"), 1):
             if isinstance(result, str):
                 faults[names[place]] = result
             else:
                 writer.add(names[place], result.numpy())
-            told.advance()
-            if told.done == _sample_size(total) and writer.count:
-                left = total - told.done
-                refuse_small_disk(folder, writer.nbytes / writer.count * left, left)
+            if done == _sample_size(total) and writer.count:
+                refuse_small_disk(folder, writer.nbytes / writer.count * (total - done), total - done)
     return writer.count, faults

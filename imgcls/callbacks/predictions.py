@@ -85,27 +85,29 @@ class PredictionsWriter(Callback):
             self._file = None
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that cannot be written, before anything is predicted; its folder is made.
+def check_output(path: str | os.PathLike[str], option: str = "--output", example: str = "predictions.csv") -> None:
+    """Refuse a file that cannot be written, before the work begins; its folder is made.
 
     Args:
-        path: The CSV, as it was typed: one that ends with a slash is a folder, also where there is none yet.
+        path: The file, as it was typed: one that ends with a slash is a folder, also where there is none yet.
+        option: The option that names it.
+        example: The name of such a file.
 
     Raises:
         ConfigError: If it is a folder or a device, or its folder cannot be made or written to.
     """
     file = Path(path).expanduser()
     if os.path.isdir(file) or os.fspath(path).endswith(os.sep):
-        raise ConfigError(f"--output {path}: is a folder; name a file in it, such as {file / 'predictions.csv'}")
+        raise ConfigError(f"{option} {path}: is a folder; name a file in it, such as {file / example}")
     if os.path.exists(file) and not os.path.isfile(file):
-        raise ConfigError(f"--output {path}: is not a regular file, and would be replaced by one; name a CSV file")
+        raise ConfigError(f"{option} {path}: is not a regular file, and would be replaced by one; name a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
         raise ConfigError(
-            f"--output {path}: {file.parent} is no folder that can be written to ({error.strerror}); name a file "
+            f"{option} {path}: {file.parent} is no folder that can be written to ({error.strerror}); name a file "
             "elsewhere"
         ) from error
 

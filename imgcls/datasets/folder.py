@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 JUNK_FILES = {"thumbs.db", "desktop.ini"}
 COMPANION_SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html"}
 
-_EMPTY = "a folder without an image"
+EMPTY = "a folder without an image"
 _LOOSE = "not inside a class folder"
 
 
@@ -72,7 +72,7 @@ class FolderImageDataset(ImageDataset):
         if empty:
             names = listed([os.path.basename(folder) for folder in empty])
             log.info("%s: folders without an image, which are no classes: %s", self.root, names)
-            ignored |= dict.fromkeys(empty, _EMPTY)
+            ignored |= dict.fromkeys(empty, EMPTY)
         if any(labels):  # loose files beside class folders have no class
             ignored |= {file: _LOOSE for file, label in zip(files, labels, strict=True) if not label}
             files = [file for file, label in zip(files, labels, strict=True) if label]

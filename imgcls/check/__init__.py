@@ -1,0 +1,1 @@
+"""The command ``check``: looks at the data before training."""
