@@ -119,8 +119,8 @@ def test_check_finds_every_planted_fault_and_nothing_else(
     plant(clean_folders(tmp_path, tiles))
     found = check("--images", tmp_path)
     assert {os.path.relpath(bad["path"], tmp_path): bad["reason"] for bad in found["unreadable"]} == {
-        "train/cat/truncated.png": "Truncated File Read",
-        "val/dog/text.jpg": "is not an image, or of an unknown format",
+        "train/cat/truncated.png": "is truncated: a PNG without its end",
+        "val/dog/text.jpg": "is a text file, not an image",
     }
     assert groups(found["exact_duplicates"], tmp_path) == [
         ("bytes", False, False, "train/cat/1.png", "train/cat/again.png"),
@@ -268,7 +268,7 @@ def test_check_writes_its_findings_also_where_it_ends_with_an_error(
             "path": f"{tmp_path}/data/a/bad.png",
             "split": "train",
             "label": "a",
-            "reason": "is not an image, or of an unknown format",
+            "reason": "is a text file, not an image",
         }
     ]
     assert "data/a/bad.png: is not an image" in (tmp_path / "found.html").read_text()
