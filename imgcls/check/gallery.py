@@ -24,7 +24,8 @@ table { border-collapse: collapse; width: 100% } td, th { padding: .15rem .6rem;
 th { color: #888 } td.bar { width: 26% } tr:hover { background: var(--soft) }
 .bar i { display: inline-block; height: .7rem; background: var(--bar); border-radius: 2px; vertical-align: middle }
 .bar b { font-weight: normal; margin-left: .4rem; font-variant-numeric: tabular-nums }
-.group { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem; margin: .8rem 0 }
+.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); gap: .8rem; margin: .8rem 0 }
+.group { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: .4rem }
 figure { margin: 0; width: 12rem } figcaption { font-size: .8rem; overflow-wrap: anywhere; color: #888 }
 img { width: 12rem; height: 12rem; object-fit: contain; background: var(--soft); border-radius: 4px }
@@ -41,7 +42,8 @@ def write_page(found: Findings, workers: int) -> str:
         found: The findings.
         workers: Processes that read images.
     """
-    parts = [f"<h1>{len(found.source.items):,} images</h1>", _classes(found)]
+    faults = [f'<span class="mark">{fault}: {count:,}</span>' for fault, count in found.faults.items()]
+    parts = [f"<h1>{counted(len(found.source.items), 'image')}</h1>", " ".join(faults), _classes(found)]
     parts.append(_list("Remarks", remarks(found)))
     unreadable = [f"{shown(item.path)}: {shown(reason)}" for item, reason in found.unreadable]
     parts.append(_list(f"Unreadable: {len(unreadable)}", unreadable))
@@ -98,10 +100,8 @@ def _list(title: str, lines: Sequence[str]) -> str:
 def _groups(title: str, groups: Sequence[Copies], pictures: dict[tuple[int, int], str]) -> str:
     if not groups:
         return ""
-    parts = [
-        f"<h2>{title}: {counted(len(groups), 'group')}</h2>",
-        *(_group(group, pictures) for group in groups[:_MOST]),
-    ]
+    boxes = "\n".join(_group(group, pictures) for group in groups[:_MOST])
+    parts = [f"<h2>{title}: {counted(len(groups), 'group')}</h2>", f'<div class="groups">{boxes}</div>']
     if len(groups) > _MOST:
         parts.append(f"<p>and {len(groups) - _MOST:,} more; --json FILE lists all</p>")
     return "\n".join(parts)
