@@ -1,7 +1,9 @@
 """What is held out of train for validation: a stratified part, copies and groups whole."""
 
+import logging
 import re
 import warnings
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 
 from imgcls.errors import ConfigError
 from imgcls.splits import Labels, Split
+
+log = logging.getLogger(__name__)
 
 
 class Fold(NamedTuple):
@@ -51,7 +55,8 @@ class Fold(NamedTuple):
 def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) -> dict[str, Split]:
     """Divide a split into train and validation, stratified by label.
 
-    Copies of an image, and the samples of a group, stay on one side. What is held out follows from contents, labels,
+    Copies of an image, and the samples of a group, stay on one side; only where there are too few distinct images for
+    that, copies are divided like other images, which is said. What is held out follows from contents, labels,
     groups and seed alone: names, folders and their order do not count. An image that is alone in its class stays in
     train.
 
@@ -64,19 +69,52 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
     Raises:
         ConfigError: If so much cannot be held out.
     """
-    contents = np.array(whole.fingerprints())
+    contents = whole.fingerprints()
     try:
-        if whole.groups is None:
-            held = _choose_images(contents, whole.label_array, share, seed, fold)
-        else:
-            held = _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
+        held = _choose(np.array(contents), whole, share, seed, fold)
     except ValueError as error:
-        raise ConfigError(
-            f"data.init_args.{'fold' if fold else 'validation_split'}: {fold or share} of {len(whole)} images in "
-            f"{len(set(whole.label_array))} classes cannot be held out ({error}); change it, or give "
-            "dataset_classes.validation"
-        ) from error
+        if len(set(contents)) == len(contents) or whole.groups is not None:
+            raise _impossible(whole, share, fold, error) from error
+        held = _choose_copies(contents, whole, share, seed, fold)
     return whole.divide(np.flatnonzero(held))
+
+
+def _choose(contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
+    if whole.groups is None:
+        return _choose_images(contents, whole.label_array, share, seed, fold)
+    return _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
+
+
+def _choose_copies(contents: list[str], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
+    try:
+        held = _choose(np.array(_numbered(contents)), whole, share, seed, fold)
+    except ValueError as error:
+        raise _impossible(whole, share, fold, error) from error
+    log.warning(
+        "train: %d images, but only %d are distinct: copies of an image are on both sides of the split, and validation "
+        "says little",
+        len(contents),
+        len(set(contents)),
+    )
+    return held
+
+
+def _impossible(whole: Split, share: float, fold: Fold | None, error: ValueError) -> ConfigError:
+    return ConfigError(
+        f"data.init_args.{'fold' if fold else 'validation_split'}: {fold or share} of {len(whole)} images in "
+        f"{len(set(whole.label_array))} classes cannot be held out ({error}); change it, or give "
+        "dataset_classes.validation"
+    )
+
+
+def _numbered(contents: list[str]) -> list[str]:
+    """Tell copies apart."""
+    seen: Counter[str] = Counter()
+    names = []
+    for content in contents:
+        names.append(f"{content} {seen[content]}")
+        seen[content] += 1
+    return names
 
 
 def _choose_images(

@@ -204,7 +204,8 @@ class Partition:
             ConfigError: Names some of them.
         """
         names = ("train", "validation", "test") if self.datasets["test"] is not None else ("train", "validation")
-        leaks = find_leaks({name: self.split(name) for name in names})
+        made_of_train = {"validation": "train"} if self.datasets["validation"] is None else {}
+        leaks = find_leaks({name: self.split(name) for name in names}, made_of_train)
         if leaks:
             pairs = "; ".join(f"{one} and {other}" for one, other in leaks[:_SHOWN])
             more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
@@ -216,6 +217,8 @@ class Partition:
         Raises:
             ConfigError: Counts them and names one.
         """
+        if self.datasets[name] is None:  # held out of train
+            return
         split = self.split(name)
         paths = trained_on(split, self._recorded) if self._recorded is not None else []
         if paths:
@@ -258,11 +261,12 @@ class Partition:
         self._recorded_labels = record.get("labels")  # older checkpoints have none
 
 
-def find_leaks(splits: Mapping[str, Split]) -> list[tuple[str, str]]:
+def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[tuple[str, str]]:
     """Find images and groups that stand in more than one split.
 
     Args:
         splits: The splits by name.
+        made_of: A split that was held out of another -> the other; the two were divided with care, and are one here.
 
     Returns:
         For each such sample the first one like it, and itself: texts ``<path> (<split>)``.
@@ -274,7 +278,7 @@ def find_leaks(splits: Mapping[str, Split]) -> list[tuple[str, str]]:
         for place, (content, group) in enumerate(zip(split.fingerprints(), groups, strict=True)):
             for key in [("content", content), *([("group", group)] if group else [])]:
                 owner, path = seen.setdefault(key, (name, split.path(place)))
-                if owner != name:
+                if made_of.get(owner, owner) != made_of.get(name, name):
                     what = f", group {group}" if key[0] == "group" else ""
                     leaks.append((f"{path} ({owner}{what})", f"{split.path(place)} ({name}{what})"))
                     break

@@ -16,7 +16,7 @@ _NEW, _MOVED, _COPIED = "new or changed", "in another class", "copied"
 
 
 def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str, Split]:
-    """Divide a split as a checkpoint recorded it, by content; an image that was trained on stays in train.
+    """Divide a split as a checkpoint recorded it, by content.
 
     Raises:
         ConfigError: If a held-out sample of the record is gone, or nothing was held out.
@@ -26,8 +26,7 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
             "validation: the checkpoint's run held no image out; give --data.dataset_classes.validation FOLDER"
         )
     fingerprints = whole.fingerprints()
-    trained = set(recorded["train"])
-    held_out = Counter(content for content in recorded["validation"] if content not in trained)
+    held_out = Counter(recorded["validation"])
     lost = held_out - Counter(fingerprints)
     if lost:
         raise ConfigError(

@@ -176,7 +176,7 @@ def test_own_dataset_class_trains_and_needs_its_config_later(
     squares = "{class_path: tests.own.Squares}"
     line = [item for item in arguments(Path("unused"), tiny_model, tmp_path) if "dataset_classes" not in item]
     datasets = [f"--data.dataset_classes.train={squares}", f"--data.dataset_classes.test={squares}"]
-    main(["fit", *line, *datasets, "--trainer.max_epochs=3"])
+    main(["fit", *line, *datasets, "--trainer.max_epochs=3", "--data.on_leak=warn"])
     folder = tmp_path / "run/version_0"
     table = pd.read_csv(folder / "splits.csv")
     assert table["split"].value_counts().to_dict() == {"train": 24, "validation": 6, "test": 30}

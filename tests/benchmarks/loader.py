@@ -157,7 +157,7 @@ def ours(folder: Path, workers: int, epochs: int = 1, **cache: Any) -> Measure:
     """The training loader of imgcls, its workers started and its cache built."""
     lists = imgcls.Augmentations(train=LIST, eval=LIST)
     classes = imgcls.DatasetClasses(train=str(folder), validation=str(folder))
-    data = imgcls.ImageDataModule(classes, lists, BATCH, workers, **cache)
+    data = imgcls.ImageDataModule(classes, lists, BATCH, workers, on_leak="warn", **cache)
     data.setup("fit")
     loader: Any = data.train_dataloader()
     count(loader)
