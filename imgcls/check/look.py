@@ -47,7 +47,7 @@ def look_at(item: Item) -> Look:
     views = None
     if not tiny:
         square = near.shrink(pixels, near.FINE)
-        views = near.hashes(square) if square[:, :, 0].std() >= near.EVEN else None
+        views = None if near.is_even(square) else near.hashes(square)
     return Look("", width, height, item.data.fingerprint(item.row), digest, tiny, views)
 
 

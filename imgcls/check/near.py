@@ -24,7 +24,6 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in shares o
 Pair = tuple[int, int]
 
 SMALLEST = 32  # shorter side below which images are not compared, in pixels
-EVEN = 2.0  # standard deviation below which an image holds nothing to compare, in grey levels
 COARSE, FINE = 64, 256  # sides of the squares that are compared, in pixels
 
 # The whole image, and what a crop of a few per cent leaves of it: at the middle, or at a corner.
@@ -48,11 +47,12 @@ _LARGEST_CUT = 0.06
 _MARGIN = 0.05  # share at each border that is not compared: the other image may end there
 _HIGHEST = 254  # of 255, from which a colour may have been cut off
 _SMEARED = 7  # pixels of the compared squares over which the blur spreads what was cut off
+_EVEN = 0.5  # standard deviation of the details below which an image holds nothing to compare, in grey levels
 _PLACE = 4  # side of a place, in pixels of the compared squares
 
-# By how much two aligned images differ that are copies. Measured on 2,624 solar cells, much alike: no two differ by
-# less than 0.0199, and by less than 0.017 where they are shrunk to 200, 150, 128, 96 or 64 pixels; of their copies as
-# JPEG of quality 60, resized, cropped by 2 % or made brighter by 10 %, 98 in 100 differ by less than 0.016.
+# By how much two aligned images differ that are copies. Measured on 2,624 solar cells, much alike: the two most alike
+# differ by 0.0199, and by 0.017 where all are shrunk to 200, 150, 128, 96 or 64 pixels; of their copies, 94 in 100 as
+# JPEG of quality 60, and 98 in 100 resized, cropped by 2 % or made brighter by 10 %, differ by less than this.
 _SAME = 0.016
 _ALIKE, _UNLIKE = 0.03, 0.3  # a pair may differ by more where neither image has any likeness to a third one
 
@@ -119,6 +119,11 @@ def shrink(pixels: Pixels, side: int) -> Square:
     bright = np.where(pixels.max(axis=2) >= _HIGHEST, 255, 0).astype(np.uint8)
     side = min(side, *grey.shape)
     return _resize(np.dstack([grey, bright]), side)
+
+
+def is_even(square: Square) -> bool:
+    """Whether an image is of nearly one shade, so that there is nothing to compare."""
+    return bool(details(square).std() < _EVEN)
 
 
 def _resize(square: Square, side: int) -> Square:
@@ -226,7 +231,7 @@ def _difference(wanted: Details, found: Details, counts: NDArray[np.bool]) -> fl
     first, second = (_inner(square) * _crop(counts) for square in (wanted, found))
     power = float((first * first).mean())
     gain = float((first * second).mean()) / max(float((second * second).mean()), 1e-6)
-    if power == 0 or gain <= 0:
+    if power < _EVEN**2 or gain <= 0:
         return 1.0
     differing = cv2.blur((first - gain * second) ** 2, (_PLACE, _PLACE)) / power
     return min(float(np.sqrt(differing.mean() * differing.max())), 1.0)
