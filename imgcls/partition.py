@@ -131,6 +131,8 @@ class Partition:
 
     def _look(self, datasets: Mapping[str, ImageDataset]) -> None:
         new = {name: data for name, data in datasets.items() if name not in self._bad_rows}
+        for name, data in new.items():
+            refuse_empty(data, name)
         found = {name: unreadable(data) for name, data in new.items()}
         self._bad_rows |= {name: list(reasons) for name, reasons in found.items()}
         faults = {

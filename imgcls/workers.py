@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import signal
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ def worker_error(error: BaseException) -> RunError | None:
 
 def _kill() -> None:
     """End the workers; one that is stopped, or waits for a disk, would keep this process from its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for a fault
     numbers = _reading()
     for child in multiprocessing.active_children():
         if child.pid in numbers:
