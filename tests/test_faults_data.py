@@ -315,5 +315,5 @@ def test_f27_predictions_hold_every_odd_name(
     assert {path for path, row in found.items() if not row["error"]} >= set(good)
     assert {path for path, row in found.items() if row["error"]} >= set(bad) & set(found)
     assert not [row for row in rows if row["path"].startswith(("=", "+", "-", "@", "\t", "\r"))]
-    table = pd.read_csv(tmp_path / "p.csv", encoding_errors="surrogateescape")
+    table = pd.read_csv(tmp_path / "p.csv", encoding_errors="surrogateescape", dtype=object)
     assert [os.fsencode(path) for path in table["path"]] == [os.fsencode(row["path"]) for row in rows]
