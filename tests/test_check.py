@@ -271,7 +271,7 @@ def test_check_writes_its_findings_also_where_it_ends_with_an_error(
             "reason": "is a text file, not an image",
         }
     ]
-    assert "data/a/bad.png: is not an image" in (tmp_path / "found.html").read_text()
+    assert "data/a/bad.png: is a text file, not an image" in (tmp_path / "found.html").read_text()
 
 
 # -- which images

@@ -173,7 +173,7 @@ def test_check_output_makes_the_folder_and_leaves_nothing_in_it(tmp_path: Path) 
         ("later/", "is a folder; name a file in it, such as {}/later/predictions.csv"),
         ("file/p.csv", "{}/file is no folder that can be written to (File exists); name a file elsewhere"),
         ("file/deep/p.csv", "{}/file/deep is no folder that can be written to (Not a directory); name a file"),
-        ("pipe", "is not a regular file, and would be replaced by one; name a CSV file"),
+        ("pipe", "is not a regular file, and would be replaced by one; name a file"),
     ],
 )
 def test_check_output_refuses_what_cannot_be_written(output: str, message: str, tmp_path: Path) -> None:
