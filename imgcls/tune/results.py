@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _BEST_ROWS = 5
 
 
+_WIDE = 11.0  # inches
+
+
 class Results:
     """Writes the results of a study; as they stand after each trial, so that a search that is killed has them too.
 
@@ -158,6 +161,8 @@ class Results:
     def _save(self, axes: Any, name: str) -> Path:
         axes = axes if hasattr(axes, "figure") else axes.flat[0]
         figure = axes.figure
+        if name.startswith("parallel"):  # else the bar of colours covers the numbers of the last axis
+            figure.set_figwidth(_WIDE)
         path = self.folder / f"{name}.png"
         figure.savefig(path, dpi=120, bbox_inches="tight")
         mpl.pyplot.close(figure)
