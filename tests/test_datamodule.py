@@ -183,16 +183,14 @@ def test_datamodule_refuses_a_class_that_the_model_does_not_know(photos: Path) -
 @pytest.mark.parametrize("split", ["validation", "test", "predict"])
 def test_datamodule_refuses_a_folder_without_images(split: str, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
-    data = module(str(photos), **{split: str(tmp_path)})
     empty = "1 left out: a folder without an image"
     with pytest.raises(ConfigError, match=rf"^{split}: no image in {tmp_path} \({empty}\)$"):
-        data.split(split)
+        module(str(photos), **{split: str(tmp_path)}).split(split)
     for name in ("red/a.txt", "red/b.TXT", ".hidden"):
         (tmp_path / name).touch()
-    data = module(str(photos), **{split: str(tmp_path)})
     reasons = rf"\(1 left out: hidden; 2 left out: a text file by its extension; {empty}\)"
     with pytest.raises(ConfigError, match=f"^{split}: no image in {tmp_path} {reasons}$"):
-        data.split(split)
+        module(str(photos), **{split: str(tmp_path)}).split(split)
 
 
 def test_datamodule_holds_a_share_out(photos: Path) -> None:
