@@ -28,6 +28,7 @@ class BadImages:
     policy: Policy
     limit: float
     found: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> path -> reason
+    totals: dict[str, int] = field(default_factory=dict)  # split -> its images before any was left out
 
     def add(self, faults: Mapping[str, Mapping[str, str]], totals: Mapping[str, int]) -> None:
         """Take in what was found; each image is said once.
@@ -45,10 +46,13 @@ class BadImages:
             for path, reason in reasons.items()
             if path not in self.found.get(split, {})
         ]
+        self.totals |= {split: max(total, self.totals.get(split, 0)) for split, total in totals.items()}
+        if not new:
+            return
         for split, path, reason in new:
             self.found.setdefault(split, {})[path] = reason
-        counts = {split: (len(reasons), totals[split]) for split, reasons in self.found.items() if split in faults}
-        if new and self.policy == "error":
+        counts = {split: (len(self.found[split]), self.totals[split]) for split in faults if split in self.found}
+        if self.policy == "error":
             raise ConfigError("\n".join(["images that cannot be read:", *_lines(new), f"{_counted(counts)} {_REMEDY}"]))
         for split, path, reason in new:
             log.warning("left out of %s: %s: %s", split, path, reason)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -139,6 +140,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.create_dataset = create_dataset
         self.cache_dir = cache_dir
         self.cache_size = cache_size
+        _check_regex(group_regex)
         part = None if fold is None else Fold.read(fold)
         rules = Rules(validation_split, split_seed, part, group_column, group_regex, on_leak, train_on_validation)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
@@ -390,6 +392,13 @@ def _check_class_names(names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ConfigError(f"{_KEY}.class_names: {twice[0]!r} stands there twice; every class needs a name of its own")
+
+
+def _check_regex(text: str | None) -> None:
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise ConfigError(f"{_KEY}.group_regex: {text!r} is no regular expression: {error}") from error
 
 
 def _as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:

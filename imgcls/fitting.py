@@ -71,6 +71,8 @@ class Fit(Command):
             if not self.weights_only:
                 self.data.class_names = list(record["class_names"])
         self.data.setup("fit")
+        if start is None:  # a run that goes on learns its split from the checkpoint, later
+            self.data.partition.refuse_leaks()
         self.model.build(self.data.class_names, record)
         if start is not None and self.weights_only:
             self.model.load_weights(start.content["state_dict"])

@@ -58,7 +58,7 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
     Copies of an image, and the samples of a group, stay on one side; only where there are too few distinct images for
     that, copies are divided like other images, which is said. What is held out follows from contents, labels,
     groups and seed alone: names, folders and their order do not count. An image that is alone in its class stays in
-    train.
+    train, unless its fold is held out.
 
     Args:
         whole: The labelled samples.
@@ -81,8 +81,13 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
 
 def _choose(contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
     if whole.groups is None:
-        return _choose_images(contents, whole.label_array, share, seed, fold)
-    return _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
+        held = _choose_images(contents, whole.label_array, share, seed, fold)
+    else:
+        held = _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
+    if held.all() or not held.any():
+        units = len(set(contents if whole.groups is None else whole.groups))
+        raise ValueError(f"one side would be empty: there are {units} {'images' if whole.groups is None else 'groups'}")
+    return held
 
 
 def _choose_copies(contents: list[str], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:

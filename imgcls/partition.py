@@ -65,13 +65,18 @@ class Rules:
             hint = did_you_mean(self.group_column, columns) or f"; there are {', '.join(columns)}"
             raise ConfigError(f"{_KEY}.group_column: the samples have no column {self.group_column!r}{hint}")
         column = self.group_column or "group"
-        return data.samples[column].astype(str).to_numpy(dtype=object) if column in columns else None
+        if column not in columns:
+            return None
+        # what has no group is one by itself
+        named = zip(data.samples[column], data.samples["path"], strict=True)
+        return np.array([f"path {path}" if pd.isna(name) or name == "" else str(name) for name, path in named], object)
 
     def _found(self, path: str, root: str | None) -> str:
         match = re.search(str(self.group_regex), os.path.relpath(path, root) if root else path)
         if match is None:
             raise ConfigError(f"{_KEY}.group_regex: {self.group_regex!r} finds nothing in {path!r}")
-        return str(match[1] if match.re.groups else match[0])
+        name = match[1] if match.re.groups else match[0]
+        return f"path {path}" if name is None else str(name)  # a bracket that took no part
 
 
 class Partition:
@@ -98,6 +103,7 @@ class Partition:
         check_streams(datasets, rules.train_on_validation)
         self.stage = ""
         self._bad_rows: dict[str, list[int]] = {}
+        self._compared = False
         self._splits: dict[str, Split] = {}
         self._recorded: dict[str, list[str]] | None = None
         self._recorded_labels: dict[str, list[str]] | None = None
@@ -132,7 +138,8 @@ class Partition:
     def _look(self, datasets: Mapping[str, ImageDataset]) -> None:
         new = {name: data for name, data in datasets.items() if name not in self._bad_rows}
         for name, data in new.items():
-            refuse_empty(data, name)
+            if name != "train":  # which may be a stream; one that is empty has no classes
+                refuse_empty(data, name)
         found = {name: unreadable(data) for name, data in new.items()}
         self._bad_rows |= {name: list(reasons) for name, reasons in found.items()}
         faults = {
@@ -195,7 +202,13 @@ class Partition:
     def _hold_out(self, whole: Split) -> dict[str, Split]:
         if self._recorded is not None:
             return recorded_hold_out(whole, self._recorded)
-        return hold_out(whole, self.rules.share, self.rules.seed, self.rules.fold)
+        splits = hold_out(whole, self.rules.share, self.rules.seed, self.rules.fold)
+        lost = set(splits["validation"].label_array) - set(splits["train"].label_array)
+        if lost:
+            log.warning(
+                "train: all images of %s are held out", ", ".join(self.class_names[label] for label in sorted(lost))
+            )
+        return splits
 
     # -- leaks
 
@@ -205,6 +218,9 @@ class Partition:
         Raises:
             ConfigError: Names some of them.
         """
+        if self._compared:
+            return
+        self._compared = True
         names = ("train", "validation", "test") if self.datasets["test"] is not None else ("train", "validation")
         made_of_train = {"validation": "train"} if self.datasets["validation"] is None else {}
         leaks = find_leaks({name: self.split(name) for name in names}, made_of_train)
@@ -245,7 +261,8 @@ class Partition:
     def account(self) -> dict[str, Any]:
         """Account for every file: how many are used, and each that is not, with the reason."""
         bad = {path: reason for reasons in self.bad_images.found.values() for path, reason in reasons.items()}
-        ignored = {path: rule for data in self.datasets.values() if data for path, rule in data.ignored.items()}
+        used = [data for name in _LOOKED_AT["fit"] if (data := self.datasets[name]) is not None]
+        ignored = {path: rule for data in used for path, rule in data.ignored.items()}
         unused = [{"path": path, "reason": reason} for path, reason in (bad | ignored).items()]
         return {"used": int((~self.table()["path"].isin(list(bad))).sum()), "unused": unused}
 

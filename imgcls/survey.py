@@ -32,7 +32,7 @@ def unreadable(data: ImageDataset) -> dict[int, str]:
     Returns:
         Row -> reason, for each sample that cannot be read.
     """
-    if not data.holds_files:
+    if not data.holds_files or "path" not in data.samples:  # which is refused where the labels are looked at
         return {}
     paths = [str(path) for path in data.samples["path"]]
     stamps = {path: _stamp(path) for path in paths}
@@ -48,11 +48,7 @@ def unreadable(data: ImageDataset) -> dict[int, str]:
 
 
 def fingerprints(data: ImageDataset, rows: Iterable[int]) -> list[str]:
-    """Return the content hash of samples; a file that was hashed before is not read again.
-
-    Raises:
-        ImageError: If one cannot be read.
-    """
+    """Return the content hash of samples; a file that was hashed before is not read again."""
     places = [int(row) for row in rows]
     if not data.holds_files:
         return list(_threaded(data.fingerprint, places, "reading contents"))

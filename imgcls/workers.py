@@ -24,7 +24,7 @@ def note(path: str) -> None:
     if info is not None:
         text = os.fsencode(path)[-_LONGEST:]
         entry = os.getpid().to_bytes(4, "little") + len(text).to_bytes(2, "little") + text
-        _BOARD[info.id % _MOST, : len(entry)] = np.frombuffer(entry, np.uint8)
+        _BOARD[os.getpid() % _MOST, : len(entry)] = np.frombuffer(entry, np.uint8)
 
 
 def worker_error(error: BaseException) -> RunError | None:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from imgcls import ImageDataset
+from imgcls.errors import ImageError
 from imgcls.images import Pixels
 
 
@@ -13,9 +14,10 @@ def darker(image: Pixels, amount: int = 20) -> dict[str, Pixels]:
 
 
 class Squares(ImageDataset):
-    """Grey squares whose brightness is their class; no files."""
+    """Grey squares whose brightness is their class, each of its own shade; no files."""
 
-    def __init__(self, count: int = 30) -> None:
+    def __init__(self, count: int = 30, bad: int | None = None) -> None:
+        self.bad = bad
         self.samples = pd.DataFrame(
             {
                 "path": [f"square/{n:03d}" for n in range(count)],
@@ -24,4 +26,6 @@ class Squares(ImageDataset):
         )
 
     def read(self, index: int) -> Pixels:
-        return np.full((32, 32, 3), 40 if index % 2 else 200, np.uint8)
+        if index == self.bad:
+            raise ImageError(f"{self.samples['path'].iat[index]}: is broken")
+        return np.full((32, 32, 3), (40 if index % 2 else 200) + index // 2, np.uint8)

@@ -127,6 +127,7 @@ ARROWS: dict[str, set[str]] = {
         "images",
         "progress",
         "report",
+        "splits",
     },
     "commands": {
         "callbacks",

@@ -211,3 +211,40 @@ def test_fold_holds_its_part_out(folder: Path, line: Callable[..., list[str]], t
         table = pd.read_csv(tmp_path / f"runs/run/version_{number - 1}/splits.csv")
         held += table.query("split == 'validation'")["path"].to_list()
     assert sorted(held) == sorted(map(str, folder.glob("*/*")))
+
+
+def test_a_wrong_expression_is_named(line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(line(r"--data.group_regex=patient(\d+"), capsys)
+    assert code == 2
+    assert "is no regular expression: missing ), unterminated subpattern" in said
+
+
+def test_groups_that_leave_one_side_empty_are_refused(
+    line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = fails(line("--data.group_regex=png"), capsys)
+    assert code == 2
+    assert "validation_split: 0.2 of 60 images in 3 classes cannot be held out" in said
+
+
+def test_images_to_predict_are_no_concern_of_fit(line: Callable[..., list[str]], tmp_path: Path) -> None:
+    main(line(f"--data.dataset_classes.predict={tmp_path}/later", "--trainer.max_epochs=1"))
+    assert (tmp_path / "runs/run/version_0/data.json").exists()
+
+
+def test_a_leak_leaves_no_run_folder(
+    folder: Path, line: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = fails(line(f"--data.dataset_classes.test={folder}"), capsys)
+    assert code == 2
+    assert "the same image or group is in two splits" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dataset_class_with_its_own_reader_may_skip(
+    line: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares = "{class_path: tests.own.Squares, init_args: {count: 40, bad: 3}}"
+    main(line(f"--data.dataset_classes.train={squares}", "--data.on_bad_image=skip", "--data.max_bad_fraction=0.2"))
+    account = json.loads((tmp_path / "runs/run/version_0/data.json").read_text())
+    assert account == {"used": 39, "unused": [{"path": "square/003", "reason": "is broken"}]}

@@ -13,6 +13,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import EMPTY, FolderImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
+from imgcls.splits import refuse_empty
 
 LABELLED = ("train", "validation", "test")  # what a label, and a copy elsewhere, matters in
 SPLITS = (*LABELLED, "predict")
@@ -66,6 +67,8 @@ def of_configuration(data: ImageDataModule) -> Source:
         raise ConfigError(
             "check: no data: type --images FOLDER, --config FILE.yaml or --data.dataset_classes.train FOLDER"
         )
+    for split, found in used:
+        refuse_empty(found, split)
     items = [item for split, found in used for item in _items(split, found)]
     return _source(items, [found for _, found in used])
 
@@ -107,7 +110,7 @@ def _split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
     found: dict[str, list[str]] = defaultdict(list)
     beside: dict[str, str] = {}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.is_dir() and entry.name.lower() in FOLDER_NAMES:
+        if os.path.isdir(entry.path) and entry.name.lower() in FOLDER_NAMES:
             found[FOLDER_NAMES[entry.name.lower()]].append(entry.path)
         else:
             beside[entry.path] = "hidden" if entry.name.startswith(".") else "beside the folders of the splits"

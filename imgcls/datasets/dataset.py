@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from imgcls.errors import ImageError
 from imgcls.images import MAX_PIXELS, Pixels, load_image
 
 
@@ -47,9 +48,18 @@ class ImageDataset:
         return load_image(str(self.samples["path"].iat[index]), self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
-        """Return a short hash of the content of row ``index``, the same wherever the sample lies."""
+        """Return a short hash of the content of row ``index``, the same wherever the sample lies; else of its id.
+
+        Where there is no content, reading says why.
+        """
         path = str(self.samples["path"].iat[index])
-        return fingerprint_of(Path(path).read_bytes() if os.path.isfile(path) else self.read(index).tobytes())
+        try:
+            if os.path.isfile(path):
+                return fingerprint_of(Path(path).read_bytes())
+            pixels = self.read(index)
+            return fingerprint_of(repr(pixels.shape).encode() + pixels.tobytes())
+        except (ImageError, OSError):
+            return fingerprint_of(os.fsencode(path))
 
     def __str__(self) -> str:
         """Return what messages call the dataset, and what a run's folder is named after."""

@@ -98,8 +98,8 @@ class Space:
         return {item.key: item.distribution for item in self.dimensions}
 
     def values(self, drawn: dict[str, Any]) -> dict[str, Any]:
-        """Return the values for the configuration of what Optuna drew."""
-        return {item.key: item.value(drawn[item.key]) for item in self.dimensions}
+        """Return the values for the configuration of what Optuna drew; a trial that was killed meanwhile lacks some."""
+        return {item.key: item.value(drawn[item.key]) for item in self.dimensions if item.key in drawn}
 
     def grids(self) -> dict[str, list[Any]] | None:
         """All that can be drawn for each key, None if that is not countable for one."""

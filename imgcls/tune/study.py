@@ -36,6 +36,8 @@ _FREE = {
     *(f"optuna.{key}" for key in ("n_trials", "timeout", "n_jobs", "tune", "keep_checkpoints", "retrain", "storage")),
     "experiment.output_dir",
     "data.init_args.num_workers",
+    "data.init_args.cache_dir",
+    "data.init_args.timeout",
     "trainer.enable_progress_bar",
     "trainer.accelerator",
     "trainer.devices",
