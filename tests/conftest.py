@@ -1,11 +1,14 @@
 """Small real files, and no network."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["IMGCLS_CACHE"] = tempfile.mkdtemp(prefix="imgcls-tests-")  # not the user's
+atexit.register(shutil.rmtree, os.environ["IMGCLS_CACHE"], ignore_errors=True)
 # tiny models on shared cores: a second thread mostly waits for the first, four times as long in all
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
