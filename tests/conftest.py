@@ -1,14 +1,13 @@
 """Small real files, and no network."""
 
-import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["IMGCLS_CACHE"] = tempfile.mkdtemp(prefix="imgcls-tests-")  # not the user's
-atexit.register(shutil.rmtree, os.environ["IMGCLS_CACHE"], ignore_errors=True)
 # tiny models on shared cores: a second thread mostly waits for the first, four times as long in all
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -29,6 +28,13 @@ def write_class_folders(root: Path, images: int, seed: int = 0) -> Path:
             pixels = generator.normal(colour, 40, (height, width, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache() -> Iterator[None]:
+    """Remove what the tests have cached."""
+    yield
+    shutil.rmtree(os.environ["IMGCLS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
