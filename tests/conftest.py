@@ -31,7 +31,7 @@ def write_class_folders(root: Path, images: int, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache() -> Iterator[None]:
+def forget_cache() -> Iterator[None]:
     """Remove what the tests have cached."""
     yield
     shutil.rmtree(os.environ["IMGCLS_CACHE"], ignore_errors=True)
