@@ -73,6 +73,15 @@ def test_one_command_starts_several_workers(photos: Path, tiny_model: Path, tmp_
     assert str(trials[1].datetime_start) < str(trials[0].datetime_complete)  # two at a time
 
 
+def wait_for_epoch(folder: Path, trials: int = 1) -> None:
+    """Wait until so many trials have trained an epoch."""
+    for _ in range(1200):
+        if len(list(folder.glob("trial_*/metrics.csv"))) >= trials:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no epoch was trained")
+
+
 def test_ctrl_c_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     patient = {"class_path": STOPPING["class_path"], "init_args": {"monitor": "validation_loss", "patience": 9999}}
     config = write_config(tmp_path / "c.yaml", {"n_trials": 50, "search_spaces": {LR: uniform()}}, [patient])
@@ -86,8 +95,7 @@ def test_ctrl_c_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path)
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     ) as worker:
         wait_for(worker, "begins")
-        wait_for(worker, "begins")
-        time.sleep(2)
+        wait_for_epoch(tmp_path / "run/tune", trials=2)
         os.killpg(worker.pid, signal.SIGINT)  # as a terminal does
         rest = worker.stderr.read() if worker.stderr else ""
     assert worker.returncode == 130
@@ -102,7 +110,7 @@ def test_sigterm_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path
     config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}}, [patient])
     worker = start(tune_line(config, photos, tiny_model, tmp_path, "--optuna.n_jobs=2", "--trainer.max_epochs=9999"))
     wait_for(worker, "begins")
-    time.sleep(2)
+    wait_for_epoch(tmp_path / "run/tune")
     worker.send_signal(signal.SIGTERM)
     _, rest = worker.communicate()
     assert worker.returncode == 143, rest
