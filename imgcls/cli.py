@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from imgcls.arguments import EVALUATIONS, LISTS, asks_for_help, checkpoint_argument, config_files, join_list
-from imgcls.check.command import Check
 from imgcls.classifier import ImageClassifier
 from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
@@ -187,6 +186,8 @@ class ImgclsCLI(LightningCLI):
             self.search = Tune(parts, self._check, fit_trial, list(self.arguments))
             return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
         if name == "check":
+            from imgcls.check.command import Check  # takes a second: perceptual hashes
+
             self.look = Check(parts)
             return self.trainer_class  # type: ignore[return-value]
         if self.start is None:
