@@ -1,7 +1,9 @@
 """The program: answers at once what needs no model, and hands the rest to the commands."""
 
+import gc
 import os
 import sys
+from collections.abc import Callable
 
 from imgcls import precheck
 from imgcls.errors import ConfigError
@@ -30,9 +32,26 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(error.exit_code) from None
     _share_cores()
     _find_modules_here()
-    from imgcls.program import run  # takes seconds: torch, Lightning, transformers
-
+    run = _import_program()
     run(arguments, debug="--debug" in given)
+
+
+def _import_program() -> Callable[..., None]:
+    """Import what takes seconds (torch, Lightning, transformers) with Python's garbage collector out of the way.
+
+    It would walk the growing heap of modules again and again: 5.4 s instead of 4.4, and 1.4 s more at exit. They stay
+    until the end, so they are frozen: no later collection walks them, and forked loader workers go on sharing them.
+    """
+    if "imgcls.program" not in sys.modules and gc.isenabled():
+        gc.disable()
+        try:
+            import imgcls.program  # noqa: F401
+        finally:
+            gc.freeze()
+            gc.enable()
+    from imgcls.program import run
+
+    return run
 
 
 def _find_modules_here() -> None:

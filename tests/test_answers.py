@@ -289,3 +289,11 @@ def test_explanation_follows_causes() -> None:
         "a.png: torn; remove or replace the file, or leave such files out: --data.on_bad_image skip",
         2,
     )
+
+
+def test_garbage_collector_is_out_of_the_way_of_imports_alone() -> None:
+    code = "import gc; from imgcls.entry import _import_program as p; p(); p(); print(gc.isenabled(), gc.get_freeze_count())"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    enabled, frozen = fresh.stdout.split()
+    assert enabled == "True"
+    assert int(frozen) > 500_000
