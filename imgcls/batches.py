@@ -84,10 +84,17 @@ class SplitBatches(Dataset[Batch]):
         try:
             return self.split.read(place), ""
         except ImageError as error:
-            gone = not self.may_vanish and self.split.data.holds_files and not os.path.lexists(path)
-            if self.on_error == "raise" or (self.on_error == "skip" and gone):
+            if self.on_error == "raise":
                 raise
+            if self.on_error == "skip" and not self.may_vanish and self._is_gone(path):
+                raise ConfigError(
+                    f"{error}; it was there when the run began, and figures of fewer images cannot be compared: put it "
+                    "back, or start anew"
+                ) from error
             return BLACK if self.on_error == "keep" else None, str(error).removeprefix(f"{path}: ")
+
+    def _is_gone(self, path: str) -> bool:
+        return self.split.data.holds_files and not os.path.lexists(path)
 
     def __getitem__(self, key: Key) -> Batch:
         """Return a batch of one."""

@@ -94,7 +94,8 @@ class ImageDataModule(pl.LightningDataModule):
         on_bad_image: What happens to images that cannot be read: ``error`` ends the run with a list before the first
             step; ``skip`` leaves them out, listed in data.json.
         max_bad_fraction: Share of a dataset's images, 0 to 1, that ``skip`` may leave out.
-        timeout: Seconds that a batch may take to read, before the run ends and names the file; 0 waits for ever.
+        timeout: Seconds that a batch, or an image of the cache, may take to read, before the run ends and names the
+            file; 0 waits for ever.
         class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
         train_on_validation: Train on train + validation, for a last fit whose epochs are known; nothing is left to
             validate, and ``trainer.limit_val_batches`` must be 0.
@@ -328,7 +329,7 @@ class ImageDataModule(pl.LightningDataModule):
             log.info("cache: %s: left alone, trainer.fast_dev_run decodes the few images that it takes", name)
         elif self.create_dataset:
             steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
-            kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers)
+            kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers, self.timeout)
             self.bad_images.add({name: kept.faults}, {name: len(kept)})
             return SplitBatches(kept, steps.each_time, on_error)
         return SplitBatches(split, pipeline, on_error, may_vanish=name == "train")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
@@ -93,7 +94,7 @@ class StreamBatches(IterableDataset[Batch]):
         pixels: list[NDArray[Any]] = []
         taken: list[Streamed] = []
         skipped: dict[str, str] = {}
-        for number, image in images:
+        for number, image in islice(images, self.batch_size):
             note(image.path)
             try:
                 decoded = self.data.decode(image)
@@ -104,8 +105,6 @@ class StreamBatches(IterableDataset[Batch]):
                 if not self.skip_bad:
                     raise
                 skipped[image.path] = str(error).removeprefix(f"{image.path}: ")
-            if len(taken) + len(skipped) == self.batch_size:
-                break
         labels = torch.tensor([self.places[image.label] for image in taken], dtype=torch.int64)
         paths = [image.path for image in taken]
         batch = Batch(image=stack(pixels, len(pixels), self.pipeline.where, self._room), label=labels, path=paths)

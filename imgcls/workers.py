@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -25,6 +27,21 @@ def note(path: str) -> None:
         text = os.fsencode(path)[-_LONGEST:]
         entry = os.getpid().to_bytes(4, "little") + len(text).to_bytes(2, "little") + text
         _BOARD[os.getpid() % _MOST, : len(entry)] = np.frombuffer(entry, np.uint8)
+
+
+@contextmanager
+def naming_files() -> Iterator[None]:
+    """Name the file where a worker is killed while reading, or waits for ever.
+
+    Raises:
+        RunError: In place of the loader's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if named := worker_error(error):
+            raise named from error
+        raise
 
 
 def worker_error(error: BaseException) -> RunError | None:

@@ -57,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
     "sampling": {"batch", "chance"},
     "batches": {"augment", "batch", "errors", "images", "sampling", "splits", "workers"},
     "streaming": {"augment", "batch", "batches", "chance", "datasets", "errors", "sampling", "workers"},
-    "cache": {"augment", "batches", "datasets", "errors", "images", "progress", "splits"},
+    "cache": {"augment", "batches", "datasets", "errors", "images", "progress", "splits", "workers"},
     "datamodule": {
         "augment",
         "bad_images",
@@ -128,6 +128,7 @@ ARROWS: dict[str, set[str]] = {
         "progress",
         "report",
         "splits",
+        "workers",
     },
     "commands": {
         "callbacks",

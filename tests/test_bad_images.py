@@ -134,7 +134,7 @@ def test_a_validation_image_that_vanishes_ends_the_run(
     options = [f"--data.dataset_classes.validation={validation}", "--data.on_bad_image=skip"]
     done = program(*line(*options, "--trainer.callbacks+=own.Vanish"), cwd=tmp_path)
     assert done.returncode == 2
-    assert f"{validation}/red/001.png: No such file or directory" in done.stderr.splitlines()[-1]
+    assert f"{validation}/red/001.png: No such file or directory; it was there when" in done.stderr.splitlines()[-1]
 
 
 # -- leaks

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -20,9 +21,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from imgcls.augment import Pipeline
 from imgcls.cache import split as cache_split
+from imgcls.cache.build import fill
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache.store import INDEX, PIXELS, Reader, Writer
 from imgcls.cache_folder import cache_folder
@@ -30,7 +33,7 @@ from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
-from imgcls.errors import ConfigError, ImageError
+from imgcls.errors import ConfigError, ImageError, RunError
 from imgcls.images import Pixels, load_image
 from imgcls.specs import Spec
 from imgcls.splits import Split
@@ -420,6 +423,34 @@ def test_unreadable_images_are_named_with_their_reasons(
     said = capsys.readouterr().err.splitlines()
     assert re.match(r"\d+ of \d+ images in train cannot be read; remove or replace them, or leave", said[-1])
     assert any(re.match(rf"  train: {root}/red/bad\d\d\.jpg: .*truncated", line) for line in said)
+
+
+class Deadly(FolderImageDataset):
+    """Images one of which kills the process that reads it."""
+
+    def read(self, index: int) -> Pixels:
+        path = self.samples["path"].iat[index]
+        if path.endswith("red/003.png") and get_worker_info() is not None:
+            os._exit(9)
+        return super().read(index)
+
+
+def test_killed_worker_is_named_with_its_file(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=rf"a data worker was killed .*; the last file that it read: {photos}/red/003"):
+        module(Deadly(str(photos)), tmp_path, num_workers=1).train_dataloader()
+
+
+def test_cache_that_is_removed_while_it_is_filled_is_an_error(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def emptied(folder: Path, *more: Any) -> Any:
+        result = fill(folder, *more)
+        shutil.rmtree(folder)
+        return result
+
+    monkeypatch.setattr("imgcls.cache.split.fill", emptied)
+    with pytest.raises(RunError, match=rf"cache: {tmp_path}/pixels/\w+ was emptied while it was filled; run the"):
+        module(str(photos), tmp_path).train_dataloader()
 
 
 def test_cached_split_says_why_an_image_cannot_be_read(photos: Path, tmp_path: Path) -> None:

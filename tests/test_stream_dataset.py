@@ -142,6 +142,21 @@ def test_stream_leaves_bad_images_out_by_policy(
 
 
 @pytest.mark.parametrize(
+    ("limit", "message"),
+    [(0.1, "3 of 16 images in train cannot be read"), (1.0, "train: none of the images could be read, see data.json")],
+)
+def test_stream_of_bad_images_alone_ends(
+    limit: float, message: str, trainer: Trainer, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [(f"{number}.{kind}", b"red") for number in range(3) for kind in ("cls", "png")]
+    train = stream(pack(tmp_path / "0.tar", members), label_key="cls", label_field=None, length=16)
+    more = ["--data.on_bad_image=skip", f"--data.max_bad_fraction={limit}", "--data.class_names=[red,green,blue]"]
+    with pytest.raises(SystemExit):
+        trainer.fit(train, *more, validation=str(test_photos))
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         ([], "dataset_classes.train: a stream cannot be divided; give dataset_classes.validation"),

@@ -17,6 +17,7 @@ from imgcls.cache.store import Reader, Writer
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
 from imgcls.splits import Split
+from imgcls.workers import naming_files, note
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class _Decoding(Dataset[Decoded]):
 
     def __getitem__(self, place: int) -> Decoded:
         path = self.split.path(place)
+        note(path)
         try:
             pixels = self.split.read(place)
         except ImageError as error:
@@ -42,7 +44,9 @@ class _Decoding(Dataset[Decoded]):
         return place, torch.from_numpy(augment(self.steps.keep, pixels, path, self.steps.once.where))
 
 
-def fill(folder: Path, split: Split, names: list[str], steps: Steps, workers: int) -> tuple[int, dict[str, str]]:
+def fill(
+    folder: Path, split: Split, names: list[str], steps: Steps, workers: int, timeout: float
+) -> tuple[int, dict[str, str]]:
     """Decode the images of a split that are not in the folder yet; a second process waits, and finds them there.
 
     Args:
@@ -51,12 +55,14 @@ def fill(folder: Path, split: Split, names: list[str], steps: Steps, workers: in
         names: The name of each image in the folder; copies of an image share it.
         steps: What is kept of an image.
         workers: Processes that decode; 0: this one alone.
+        timeout: Seconds that an image may take in another process; 0 waits for ever.
 
     Returns:
         The number of images that were decoded, and those that cannot be read: name -> reason.
 
     Raises:
         ConfigError: If the folder cannot be used, the disk is too small, or a step fails.
+        RunError: If a process is killed, or an image takes too long.
     """
     if not _missing(folder, names):
         return 0, {}
@@ -64,7 +70,9 @@ def fill(folder: Path, split: Split, names: list[str], steps: Steps, workers: in
         folder.mkdir(parents=True, exist_ok=True)
     with _held(folder):
         missing = _missing(folder, names)
-        return _write(folder, names, _decoded(_Decoding(split, steps), missing, workers), len(missing))
+        decoded = _decoded(_Decoding(split, steps), missing, workers, timeout)
+        with naming_files():
+            return _write(folder, names, decoded, len(missing))
 
 
 def _missing(folder: Path, names: list[str]) -> list[int]:
@@ -89,12 +97,13 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _decoded(data: _Decoding, places: list[int], workers: int) -> DataLoader[Decoded]:
+def _decoded(data: _Decoding, places: list[int], workers: int, timeout: float) -> DataLoader[Decoded]:
     return DataLoader(
         data,
         batch_size=None,  # one by one: a batch of large photos would fill the shared memory
         sampler=_spread_first(places),
         num_workers=workers,
+        timeout=timeout if workers else 0,
         collate_fn=as_it_is,
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # making an iterator must not draw from the global generator

@@ -11,7 +11,7 @@ from imgcls.cache.disk import gigabytes, using
 from imgcls.cache.steps import Steps
 from imgcls.cache.store import NAME_LENGTH, Reader
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
-from imgcls.errors import ImageError
+from imgcls.errors import ImageError, RunError
 from imgcls.images import MAX_PIXELS, Pixels
 from imgcls.splits import Split
 
@@ -53,7 +53,7 @@ class CachedSplit(Split):
         return pixels if pixels.shape[1] > self._free_width else pixels.copy()
 
 
-def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int) -> CachedSplit:
+def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int, timeout: float) -> CachedSplit:
     """Return a split whose images come from the cache; what is missing there is decoded first.
 
     Args:
@@ -62,16 +62,20 @@ def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int) -
         steps: What is kept of an image.
         root: The folder of all that imgcls keeps.
         workers: Processes that decode.
+        timeout: Seconds that an image may take; 0 waits for ever.
 
     Raises:
         ConfigError: If the folder cannot be used, or the disk is too small.
+        RunError: If a process is killed, an image takes too long, or the folder is removed meanwhile.
     """
     log.info("cache: %s: %s", name, steps.why)
     folder = root / "pixels" / steps.key()
     names = image_names(split)
-    count, faults = fill(folder, split, names, steps, workers)
+    count, faults = fill(folder, split, names, steps, workers, timeout)
     with using(folder):
         reader = Reader(folder, names)
+    if any(names[place] not in faults for place in reader.missing):
+        raise RunError(f"cache: {folder} was emptied while it was filled; run the command again")
     unreadable = {place: faults[names[place]] for place in reader.missing}
     if count:
         there, size = len(names) - len(unreadable), gigabytes(reader.nbytes)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, SumMetric
 
-from imgcls.errors import ConfigError, first_line
+from imgcls.errors import ConfigError, RunError, first_line
 from imgcls.specs import Spec, check_arguments, class_path_of, find_class
 
 STAGES = ("train", "validation", "test")
@@ -182,7 +182,10 @@ class _StageMetrics:
     def compute(self) -> dict[str, Tensor]:
         self._flush()
         self.count.update(self.images)
-        loss = self.loss_sum.compute() / self.count.compute()
+        count = self.count.compute()
+        if not count:
+            raise RunError(f"{self.stage}: none of the images could be read, see data.json")
+        loss = self.loss_sum.compute() / count
         found = {"loss": loss, **self.of_classes.compute(), **self.of_second_class.compute()}
         self.images = 0
         for metric in self._all():

@@ -10,7 +10,7 @@ from imgcls.callbacks.predictions import check_output
 from imgcls.check.findings import Fault, Findings, find_copies
 from imgcls.check.gallery import write_page
 from imgcls.check.listing import Listing, counted, remarks
-from imgcls.check.look import apply, look_at
+from imgcls.check.look import Crew, apply, look_at
 from imgcls.check.sources import Source, of_configuration, of_folders
 from imgcls.commands import Parts
 from imgcls.errors import ConfigError
@@ -37,6 +37,7 @@ class Check:
     def __init__(self, parts: Parts) -> None:
         section = parts.section
         self.data = parts.data
+        self.crew = Crew(self.data.num_workers, self.data.timeout)
         self.images: list[str] = section["images"] or []
         self.allowed: list[Fault] = section["allow"] or []
         self.files: dict[str, str | None] = {kind: section[kind] for kind in ("json", "html")}
@@ -63,13 +64,12 @@ class Check:
         if self.files["json"] is not None:
             self._write("json", json.dumps(found.as_json(), indent=1) + "\n")
         if self.files["html"] is not None:
-            self._write("html", write_page(found, self.data.num_workers))
+            self._write("html", write_page(found, self.crew))
         self._judge(found)
 
     def _look(self, source: Source) -> Findings:
-        workers = self.data.num_workers
-        looks = apply(look_at, source.items, workers, "looking at images")
-        return Findings(source, looks, find_copies(source.items, looks, workers))
+        looks = apply(look_at, source.items, self.crew, "looking at images")
+        return Findings(source, looks, find_copies(source.items, looks, self.crew))
 
     def _write(self, kind: str, text: str) -> None:
         file = Path(str(self.files[kind])).expanduser()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imgcls.check import near
-from imgcls.check.look import Look, apply, read_square
+from imgcls.check.look import Crew, Look, apply, read_square
 from imgcls.check.sources import LABELLED, SPLITS, Item, Source
 from imgcls.datasets.folder import natural_order
 
@@ -185,13 +185,13 @@ class Findings:
         }
 
 
-def find_copies(items: Sequence[Item], looks: Sequence[Look], workers: int) -> list[Copies]:
+def find_copies(items: Sequence[Item], looks: Sequence[Look], crew: Crew) -> list[Copies]:
     """Return the groups of exact and near duplicates.
 
     Args:
         items: The images.
         looks: What was seen of each.
-        workers: Processes that read images.
+        crew: Processes that read images.
     """
     same: dict[str, list[int]] = defaultdict(list)
     for place, look in enumerate(looks):
@@ -203,7 +203,7 @@ def find_copies(items: Sequence[Item], looks: Sequence[Look], workers: int) -> l
     first = [items[places[0]] for places in shown]
 
     def read(wanted: list[int]) -> dict[int, near.Square]:
-        squares = apply(read_square, [first[place] for place in wanted], workers, "comparing images")
+        squares = apply(read_square, [first[place] for place in wanted], crew, "comparing images")
         return dict(zip(wanted, squares, strict=True))
 
     views = np.array([looks[places[0]].views for places in shown], dtype=np.uint64).reshape(-1, len(near.VIEWS))

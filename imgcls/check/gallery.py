@@ -9,7 +9,7 @@ import numpy as np
 
 from imgcls.check.findings import Copies, Findings
 from imgcls.check.listing import counted, described, remarks, shown
-from imgcls.check.look import apply
+from imgcls.check.look import Crew, apply
 from imgcls.check.sources import Item
 from imgcls.errors import ImageError
 
@@ -35,12 +35,12 @@ li { overflow-wrap: anywhere }
 """
 
 
-def write_page(found: Findings, workers: int) -> str:
+def write_page(found: Findings, crew: Crew) -> str:
     """Return the page.
 
     Args:
         found: The findings.
-        workers: Processes that read images.
+        crew: Processes that read images.
     """
     faults = [f'<span class="mark">{fault}: {count:,}</span>' for fault, count in found.faults.items()]
     parts = [f"<h1>{counted(len(found.source.items), 'image')}</h1>", " ".join(faults), _classes(found)]
@@ -49,7 +49,7 @@ def write_page(found: Findings, workers: int) -> str:
     parts.append(_list(f"Unreadable: {len(unreadable)}", unreadable))
     groups = [*found.exact[:_MOST], *found.near[:_MOST]]
     items = {(id(item.data), item.row): item for group in groups for item in group.items[:_MOST_IN_GROUP]}
-    pictures = dict(zip(items, apply(picture, list(items.values()), workers, "drawing the gallery"), strict=True))
+    pictures = dict(zip(items, apply(picture, list(items.values()), crew, "drawing the gallery"), strict=True))
     parts.append(_groups("Exact duplicates", found.exact, pictures))
     parts.append(_groups("Near duplicates", found.near, pictures))
     body = "\n".join(part for part in parts if part)

@@ -1,6 +1,7 @@
 """One look at every image: decoded in full, measured and hashed, by several processes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from imgcls.check import near
 from imgcls.check.sources import Item
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
+from imgcls.workers import naming_files, note
 
 _BATCH = 16
 _Result = TypeVar("_Result")
@@ -67,24 +69,44 @@ class _Applied(Dataset[_Result], Generic[_Result]):
         return len(self.items)
 
     def __getitem__(self, place: int) -> _Result:
+        note(self.items[place].path)
         return self.function(self.items[place])
 
 
-def apply(function: Callable[[Item], _Result], items: Sequence[Item], workers: int, doing: str) -> list[_Result]:
+@dataclass(frozen=True)
+class Crew:
+    """The processes that look at images.
+
+    Args:
+        workers: How many; 0 for this one.
+        timeout: Seconds that a few images may take; 0 waits for ever.
+    """
+
+    workers: int
+    timeout: float
+
+
+def apply(function: Callable[[Item], _Result], items: Sequence[Item], crew: Crew, doing: str) -> list[_Result]:
     """Return a function of each item, in order, computed by several processes.
 
     Args:
         function: The function.
         items: The items.
-        workers: Number of processes; 0 for this one.
+        crew: The processes.
         doing: What a terminal shows beside the progress.
+
+    Raises:
+        RunError: If a process is killed, or waits too long.
     """
+    workers = min(crew.workers, len(items) // _BATCH)
     loader: DataLoader[Any] = DataLoader(
         _Applied(items, function),
         batch_size=_BATCH,
-        num_workers=min(workers, len(items) // _BATCH),
+        num_workers=workers,
+        timeout=crew.timeout if workers else 0,
         collate_fn=list,
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # making an iterator must not draw from the global generator
     )
-    return [result for batch in tracked(loader, len(loader), doing) for result in batch]
+    with naming_files():
+        return [result for batch in tracked(loader, len(loader), doing) for result in batch]

@@ -109,7 +109,11 @@ def _split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return the folder of each split, and what lies beside them; a folder without a ``train`` in it is ``train``."""
     found: dict[str, list[str]] = defaultdict(list)
     beside: dict[str, str] = {}
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ConfigError(f"--images {root}: {error.strerror}") from error
+    for entry in entries:
         if os.path.isdir(entry.path) and entry.name.lower() in FOLDER_NAMES:
             found[FOLDER_NAMES[entry.name.lower()]].append(entry.path)
         else:

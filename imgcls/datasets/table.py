@@ -23,7 +23,7 @@ class CsvImageDataset(ImageDataset):
 
     Every value is text as it stands there: ``0001``, ``nan`` and ``NA`` stay so. A row that cannot be used ends the run
     and is named by its number as a spreadsheet counts; none is left out. Columns that no argument names are kept in
-    ``samples``, unless one of them is called path, label or group.
+    ``samples``, except one called path or label and, beside a ``group_column``, one called group.
 
     Args:
         csv: The file: a head with the names of the columns, UTF-8, values between commas.

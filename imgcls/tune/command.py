@@ -204,7 +204,11 @@ def _run_workers(count: int, arguments: list[str]) -> None:
 
     former = signal.signal(signal.SIGTERM, end)
     try:
-        workers += [_start(line, _environment(number, count)) for number in range(count)]
+        for number in range(count):
+            workers.append(_start(line, _environment(number, count)))
+            if signals:  # it came while this one was started
+                workers[-1].terminate()
+                break
         codes = [worker.wait() for worker in workers]
     except KeyboardInterrupt:  # a terminal sends it to the workers too
         _let_end(workers)
