@@ -4,20 +4,49 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from imgcls.errors import RunError
+
+_Item = TypeVar("_Item", covariant=True)
 
 _LONGEST = 1024  # bytes of a path that are kept
 _MOST = 256  # workers that are kept track of
 
 # one row a worker, in memory that all processes share: process number (4 bytes), length (2 bytes), path
 _BOARD = torch.zeros(_MOST, 6 + _LONGEST, dtype=torch.uint8).share_memory_().numpy()  # type: ignore[no-untyped-call]
+
+
+class WatchedLoader(DataLoader[_Item]):
+    """A loader that hears of a worker's end at once, however many loaders and fits came before it.
+
+    torch sets its handler of that signal once in a process, and Lightning puts back the handler of before at the end
+    of each fit and evaluation (2.6): from then on the end of a worker would show when ``timeout`` is over.
+    """
+
+    _handler: Any = None
+
+    def __iter__(self) -> Any:
+        """Start the workers, and iterate."""
+        iterator = super().__iter__()
+        if self.num_workers and threading.current_thread() is threading.main_thread():  # others hear of no signal
+            self._watch()
+        return iterator
+
+    @staticmethod
+    def _watch() -> None:
+        handler = signal.getsignal(signal.SIGCHLD)
+        if callable(handler):
+            WatchedLoader._handler = handler
+        elif WatchedLoader._handler is not None:
+            signal.signal(signal.SIGCHLD, WatchedLoader._handler)
 
 
 def note(path: str) -> None:

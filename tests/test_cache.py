@@ -429,7 +429,7 @@ class Deadly(FolderImageDataset):
     """Images one of which kills the process that reads it."""
 
     def read(self, index: int) -> Pixels:
-        path = self.samples["path"].iat[index]
+        path = str(self.samples["path"].iat[index])
         if path.endswith("red/003.png") and get_worker_info() is not None:
             os._exit(9)
         return super().read(index)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from imgcls.batches import as_it_is, augment, start_worker
 from imgcls.cache.disk import refuse_small_disk, using
@@ -17,7 +17,7 @@ from imgcls.cache.store import Reader, Writer
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
 from imgcls.splits import Split
-from imgcls.workers import naming_files, note
+from imgcls.workers import WatchedLoader, naming_files, note
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _decoded(data: _Decoding, places: list[int], workers: int, timeout: float) -> DataLoader[Decoded]:
-    return DataLoader(
+def _decoded(data: _Decoding, places: list[int], workers: int, timeout: float) -> WatchedLoader[Decoded]:
+    return WatchedLoader(
         data,
         batch_size=None,  # one by one: a batch of large photos would fill the shared memory
         sampler=_spread_first(places),
@@ -121,7 +121,7 @@ def _sample_size(total: int) -> int:
     return min(_SAMPLE, -(-total // 4))
 
 
-def _write(folder: Path, names: list[str], decoded: DataLoader[Decoded], total: int) -> tuple[int, dict[str, str]]:
+def _write(folder: Path, names: list[str], decoded: WatchedLoader[Decoded], total: int) -> tuple[int, dict[str, str]]:
     faults: dict[str, str] = {}
     with Writer(folder) as writer:
         for done, (place, result) in enumerate(tracked(decoded, total, "decoding images"), 1):

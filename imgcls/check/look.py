@@ -8,14 +8,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from imgcls.batches import start_worker
 from imgcls.check import near
 from imgcls.check.sources import Item
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
-from imgcls.workers import naming_files, note
+from imgcls.workers import WatchedLoader, naming_files, note
 
 _BATCH = 16
 _Result = TypeVar("_Result")
@@ -99,7 +99,7 @@ def apply(function: Callable[[Item], _Result], items: Sequence[Item], crew: Crew
         RunError: If a process is killed, or waits too long.
     """
     workers = min(crew.workers, len(items) // _BATCH)
-    loader: DataLoader[Any] = DataLoader(
+    loader: WatchedLoader[Any] = WatchedLoader(
         _Applied(items, function),
         batch_size=_BATCH,
         num_workers=workers,

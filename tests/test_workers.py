@@ -1,0 +1,31 @@
+"""The processes that read images."""
+
+import os
+
+import pytest
+from torch.utils.data import Dataset
+
+from imgcls.entry import main
+from imgcls.workers import WatchedLoader
+from tests.runs import arguments
+
+
+class Deadly(Dataset[int]):
+    """Data that kill the process that reads them."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, place: int) -> int:
+        os._exit(9)
+
+
+def test_the_end_of_a_worker_shows_at_once_after_a_fit(
+    photos: os.PathLike[str], tiny_model: os.PathLike[str], tmp_path: os.PathLike[str]
+) -> None:
+    # Lightning puts back the handler of before the fit, and torch sets its own once
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--data.num_workers=1")])  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="exited unexpectedly") as stop:
+        list(WatchedLoader(Deadly(), num_workers=1, timeout=40))
+    # what torch's handler says; without it the loader waits for the time-out, and the cause is an empty queue
+    assert "exit code 9" in str(stop.value.__cause__)
