@@ -13,14 +13,17 @@ _HOMES = {
     "CsvImageDataset": "datasets.table",
     "DatasetClasses": "datamodule",
     "DigitsDataset": "datasets.digits",
+    "EMA": "callbacks.ema",
     "FolderImageDataset": "datasets.folder",
     "HubImageDataset": "datasets.hub",
     "ImageClassifier": "classifier",
     "ImageDataModule": "datamodule",
     "ImageDataset": "datasets.dataset",
+    "LossConfig": "losses",
     "MetricsLogger": "callbacks.metrics",
+    "MixConfig": "losses",
     "OptimizerConfig": "optim",
-    "SchedulerConfig": "optim",
+    "SchedulerConfig": "schedules",
     "ShardImageDataset": "datasets.shards",
     "StreamImageDataset": "datasets.stream",
 }
@@ -28,6 +31,7 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from imgcls.callbacks.ema import EMA as EMA
     from imgcls.callbacks.metrics import MetricsLogger as MetricsLogger
     from imgcls.classifier import ImageClassifier as ImageClassifier
     from imgcls.datamodule import Augmentations as Augmentations
@@ -40,8 +44,10 @@ if TYPE_CHECKING:
     from imgcls.datasets.shards import ShardImageDataset as ShardImageDataset
     from imgcls.datasets.stream import StreamImageDataset as StreamImageDataset
     from imgcls.datasets.table import CsvImageDataset as CsvImageDataset
+    from imgcls.losses import LossConfig as LossConfig
+    from imgcls.losses import MixConfig as MixConfig
     from imgcls.optim import OptimizerConfig as OptimizerConfig
-    from imgcls.optim import SchedulerConfig as SchedulerConfig
+    from imgcls.schedules import SchedulerConfig as SchedulerConfig
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,24 @@ def examine(network: PreTrainedModel, size: Size) -> Anatomy:
             owner = owner.rpartition(".")[0]
         layers[owner].append(name)
     return Anatomy(heads, [names for names in layers.values() if names], unused)
+
+
+def blocks(layers: list[list[str]]) -> list[list[str]]:
+    """Return the names of the encoder's parameters by block, from the input up.
+
+    A block is what the network numbers first (``encoder.layer.3``, ``stages.2``); what has no number goes with the
+    block that is executed before it, a stem with none makes a block of its own.
+
+    Args:
+        layers: For each weight layer, in the order of execution, the names of its parameters.
+    """
+    found: dict[str, list[str]] = {}
+    current = ""
+    for names in layers:
+        numbered = re.match(r"(.+?\.\d+)\.", names[0])
+        current = numbered[1] if numbered else current
+        found.setdefault(current, []).extend(names)
+    return list(found.values())
 
 
 def _twin(network: PreTrainedModel) -> PreTrainedModel:

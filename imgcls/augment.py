@@ -180,20 +180,11 @@ def eval_specs(preprocessing: Preprocessing) -> list[Spec]:
     height, width = preprocessing.size
     if preprocessing.shortest_edge is None:
         return [resize_spec(preprocessing)]
-    resize = {"max_size": preprocessing.shortest_edge, **_resampling(preprocessing)}
+    resize = {"max_size": preprocessing.shortest_edge, **resampling(preprocessing)}
     crop = {"height": height, "width": width, "pad_if_needed": True}
     return [
         {"class_path": "albumentations.SmallestMaxSize", "init_args": resize},
         {"class_path": "albumentations.CenterCrop", "init_args": crop},
-    ]
-
-
-def train_specs(preprocessing: Preprocessing) -> list[Spec]:
-    """The default training augmentation: a random crop of 25 to 100 % of the area, and a horizontal flip."""
-    crop = {"size": list(preprocessing.size), "scale": [0.25, 1.0], **_resampling(preprocessing)}
-    return [
-        {"class_path": "albumentations.RandomResizedCrop", "init_args": crop},
-        {"class_path": "albumentations.HorizontalFlip"},
     ]
 
 
@@ -202,11 +193,12 @@ def resize_spec(preprocessing: Preprocessing) -> Spec:
     height, width = preprocessing.size
     return {
         "class_path": "albumentations.Resize",
-        "init_args": {"height": height, "width": width, **_resampling(preprocessing)},
+        "init_args": {"height": height, "width": width, **resampling(preprocessing)},
     }
 
 
-def _resampling(preprocessing: Preprocessing) -> dict[str, Any]:
+def resampling(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the arguments of a transform that resizes as the pretrained model expects."""
     # OpenCV's interpolations do not antialias; area does, as Pillow's do, with which the weights were trained
     return {"interpolation": _INTERPOLATION[preprocessing.interpolation], "area_for_downscale": "image"}
 

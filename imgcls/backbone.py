@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from imgcls.anatomy import Anatomy, Size, call, examine, interpolation_origin
+from imgcls.anatomy import Anatomy, Size, blocks, call, examine, interpolation_origin
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,11 @@ class Backbone(nn.Module):
         self.train(self.training)
         if count:
             log.info("frozen: %s", self._describe(count))
+
+    def blocks(self) -> list[list[nn.Parameter]]:
+        """Return all parameters by block, from the input up; the heads' come last."""
+        encoder = [[self._parameter(name) for name in names] for names in blocks(self.anatomy.layers)]
+        return [*encoder, list(self.heads.parameters())]
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen modules stay in evaluation mode, so that their statistics do not drift."""

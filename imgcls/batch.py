@@ -61,6 +61,9 @@ class ClassifiedData(Protocol):
     def normalization(self) -> Normalization | None:
         """The user's own normalisation, None to use the pretrained model's."""
 
+    def class_counts(self) -> list[int]:
+        """Number of training images of each class."""
+
 
 @runtime_checkable
 class PreprocessedModel(Protocol):

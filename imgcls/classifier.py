@@ -16,14 +16,18 @@ from imgcls.batch import Batch, ClassifiedData, Preprocessing
 from imgcls.chance import mix, run_seed
 from imgcls.errors import ConfigError
 from imgcls.hub import load_config
+from imgcls.losses import LossConfig, MixConfig, TrainingLoss, balanced_weights, make_mixer
 from imgcls.network import build_recorded, check_weights, load_network, record_of
-from imgcls.optim import OptimizerConfig, SchedulerConfig, make_optimizer, make_scheduler
+from imgcls.optim import OptimizerConfig, make_optimizer
 from imgcls.plain import plain, versions
 from imgcls.preprocessing import read_preprocessing
+from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
+from imgcls.views import Views, averaged
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "microsoft/resnet-18"
+_PLATEAU = "plateau_schedule"
 
 
 class ImageClassifier(pl.LightningModule):
@@ -37,6 +41,8 @@ class ImageClassifier(pl.LightningModule):
             the input up in the order of execution.
         optimizer_config: The optimizer and its parameters.
         scheduler_config: How the learning rate moves.
+        loss_config: What the training minimises.
+        mix_config: Training on mixtures of two images, MixUp and CutMix.
     """
 
     pixel_mean: Tensor
@@ -51,6 +57,8 @@ class ImageClassifier(pl.LightningModule):
         freeze_encoder: bool | float = False,
         optimizer_config: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         scheduler_config: SchedulerConfig = SchedulerConfig(),  # noqa: B008 - frozen
+        loss_config: LossConfig = LossConfig(),  # noqa: B008 - frozen
+        mix_config: MixConfig = MixConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         if not 0 <= float(freeze_encoder) <= 1:
@@ -62,7 +70,14 @@ class ImageClassifier(pl.LightningModule):
         self.freeze_encoder = freeze_encoder
         self.optimizer_config = _as(OptimizerConfig, optimizer_config)
         self.scheduler_config = _as(SchedulerConfig, scheduler_config)
+        self.loss_config = _as(LossConfig, loss_config)
+        self.mix_config = _as(MixConfig, mix_config)
         self.criterion = nn.CrossEntropyLoss()
+        self.training_loss = TrainingLoss(self.loss_config)
+        self.views: Views = "none"
+        self._mixer: nn.Module | None = None
+        self._plateau: Plateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
         self.class_names: list[str] = []
         self.preprocessing = Preprocessing()
         self.backbone: Backbone | None = None
@@ -102,6 +117,7 @@ class ImageClassifier(pl.LightningModule):
                 f"model.init_args.num_classes: {self.num_classes}, but the data have {len(class_names)} classes: "
                 f"{', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}"
             )
+        self.loss_config.check_classes(class_names)
         self.class_names = list(class_names)
         if record is None:
             self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
@@ -176,43 +192,77 @@ class ImageClassifier(pl.LightningModule):
 
     # -- steps
 
+    def on_fit_start(self) -> None:
+        """Make what the training minimises, now that the split is known."""
+        given = self.loss_config.class_weights
+        if given is not None:
+            weights = balanced_weights(self._class_counts()) if given == "auto" else torch.tensor(given)
+            self.training_loss = TrainingLoss(self.loss_config, weights.to(self.device))
+        if self.mix_config.mixes:
+            self._mixer = make_mixer(self.mix_config, len(self.class_names))
+
+    def _class_counts(self) -> list[int]:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, ClassifiedData):
+            raise ConfigError("model.init_args.loss_config.class_weights: 'auto' needs an ImageDataModule; give a list")
+        return data.class_counts()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step by its place in the run, so that a resumed run draws the same dropout."""
         torch.manual_seed(mix(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch."""
-        return self._step(batch)
+        if not len(batch["label"]):  # none of its images could be read
+            return None
+        images, target = self.normalize(batch["image"]), batch["label"]
+        if self._mixer is not None:
+            images, target = self._mixer(images, target)
+        logits = self(images)
+        return _outputs(self.training_loss(logits, target), logits, batch["label"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need."""
-        return self._step(batch)
+        return self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need."""
-        return self._step(batch)
+        return self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the probabilities ``(B, classes)``, float32."""
-        return torch.softmax(self(batch["image"]), dim=1)
+        return torch.softmax(averaged(self, batch["image"], self.views), dim=1)
 
-    def _step(self, batch: Batch) -> dict[str, Tensor] | None:
-        if not len(batch["label"]):  # none of its images could be read
+    def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
+        if not len(batch["label"]):
             return None
-        logits = self(batch["image"])
-        loss = self.criterion(logits, batch["label"])
-        # Lightning divides 'loss' by the accumulated batches; 'batch_loss' stays what it is
-        return {"loss": loss, "batch_loss": loss.detach(), "logits": logits.detach(), "label": batch["label"]}
+        logits = averaged(self, batch["image"], self.views)
+        return _outputs(self.criterion(logits, batch["label"]), logits, batch["label"])
 
     # -- training
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and schedule; frozen parameters stay out."""
-        optimizer = make_optimizer(self.optimizer_config, self.parameters())
+        # fused ones do no clipping under mixed precision, says Lightning
+        fused = not self.trainer.gradient_clip_val
+        optimizer = make_optimizer(self.optimizer_config, self._built().blocks(), fused)
+        if self.scheduler_config.name == "plateau":
+            if not self.trainer.limit_val_batches:
+                raise ConfigError(
+                    "model.init_args.scheduler_config.name: 'plateau' waits for validations; there are none"
+                )
+            self._plateau = Plateau(self.scheduler_config, optimizer)
+            return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 1
         scheduler = make_scheduler(self.scheduler_config, optimizer, total, total / max(epochs, 1))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_validation_epoch_end(self) -> None:
+        """Tell the schedule that waits for validations how this one went."""
+        trains = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+        if self._plateau is not None and trains:
+            self._plateau.step(float(self.trainer.callback_metrics["validation_loss"]))
 
     # -- checkpoints
 
@@ -222,6 +272,8 @@ class ImageClassifier(pl.LightningModule):
             if key in checkpoint:
                 checkpoint[key] = plain(checkpoint[key])
         checkpoint["imgcls"] = self.record()
+        if self._plateau is not None:
+            checkpoint[_PLATEAU] = self._plateau.state_dict()
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the model besides its weights, as plain values."""
@@ -238,6 +290,17 @@ class ImageClassifier(pl.LightningModule):
         """Build the network that the checkpoint records, where nothing is built yet."""
         if self.backbone is None:
             self.build(checkpoint["imgcls"]["class_names"], checkpoint["imgcls"])
+        self._plateau_state = checkpoint.get(_PLATEAU)
+
+    def on_train_start(self) -> None:
+        """Go on with the schedule of the checkpoint."""
+        if self._plateau is not None and self._plateau_state is not None:
+            self._plateau.load_state_dict(self._plateau_state)
+
+
+def _outputs(loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    # Lightning divides 'loss' by the accumulated batches; 'batch_loss' stays what it is
+    return {"loss": loss, "batch_loss": loss.detach(), "logits": logits.detach(), "label": label}
 
 
 def _report_new(names: list[str], heads: list[str]) -> None:

@@ -27,6 +27,7 @@ from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best
 from imgcls.start import Start, check_same_model, open_start
 from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options
+from imgcls.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ _ONE_LINE_ERRORS = {"exit_on_error": False}
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
     "'valid') or 'test' in it as these splits. In place of data.dataset_classes."
+)
+_TTA = (
+    "Test-time augmentation: what is said of an image is the mean over itself and its mirror image (hflip), or also "
+    "both upside down (flips)."
 )
 # arguments that are paths, beside the root of any dataset class
 _PATHS = {
@@ -87,6 +92,8 @@ class ImgclsCLI(LightningCLI):
     def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command; ``predict`` and ``check`` have options for images and output."""
         parser = super().init_parser(**kwargs)
+        if command in EVALUATIONS:
+            parser.add_argument("--tta", type=Views, default="none", help=_TTA)
         if command == "predict":
             parser.add_argument(
                 "--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'."

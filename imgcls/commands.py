@@ -129,6 +129,7 @@ class Evaluation(Command):
         self.data.setup(parts.command)
         self.model.build(self.data.class_names, start.record)
         self.model.check_weights(start.content["state_dict"])
+        self.model.views = parts.section["tta"]
         callbacks = as_list(options["callbacks"])
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded_metrics(start.content))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec, train_specs
+from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.bad_images import BadImages, Policy
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
 from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
@@ -26,7 +27,8 @@ from imgcls.errors import ConfigError
 from imgcls.hold_out import Fold
 from imgcls.partition import Partition, Rules
 from imgcls.plain import plain
-from imgcls.sampling import PREFETCHED, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.presets import DEFAULT_PRESET, Preset, preset_specs
+from imgcls.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
 from imgcls.splits import Split
 from imgcls.streaming import Share, StreamBatches, StreamLoader
@@ -63,11 +65,13 @@ class Augmentations:
     """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables f(image=array) -> {"image": array}.
 
     Args:
-        train: Applied to training images; null is a random crop to the model's size and a horizontal flip.
+        train: Applied to training images; or a preset: ``light`` is a random crop to the model's size and a horizontal
+            flip, ``medium`` also turns, shears and changes colours a little, ``strong`` does two of many such things at
+            a time, as RandAugment does, and erases a rectangle now and then; null is ``light``.
         eval: Applied to validation, test and prediction images; null resizes and crops as the pretrained model expects.
     """
 
-    train: list[dict[str, Any]] | None = None
+    train: list[dict[str, Any]] | Preset | None = None
     eval: list[dict[str, Any]] | None = None
 
 
@@ -97,6 +101,7 @@ class ImageDataModule(pl.LightningDataModule):
         timeout: Seconds that a batch, or an image of the cache, may take to read, before the run ends and names the
             file; 0 waits for ever.
         class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
+        balanced_sampling: Draw each class equally often in an epoch, with replacement, however many images it has.
         train_on_validation: Train on train + validation, for a last fit whose epochs are known; nothing is left to
             validate, and ``trainer.limit_val_batches`` must be 0.
     """
@@ -120,6 +125,7 @@ class ImageDataModule(pl.LightningDataModule):
         max_bad_fraction: float = 0.01,
         timeout: float = 300.0,
         class_names: list[str] | None = None,
+        balanced_sampling: bool = False,
         train_on_validation: bool = False,
     ) -> None:
         super().__init__()
@@ -136,6 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.save_hyperparameters(logger=False)
         self.augmentations = _as_augmentations(augmentations)
         self.batch_size = batch_size
+        self.balanced_sampling = balanced_sampling
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
         self.timeout = timeout
         self.create_dataset = create_dataset
@@ -227,6 +234,18 @@ class ImageDataModule(pl.LightningDataModule):
     def class_names(self, names: list[str]) -> None:
         self.partition.class_names = names
 
+    def class_counts(self) -> list[int]:
+        """Number of training images of each class.
+
+        Raises:
+            ConfigError: If they are a stream, which nobody has counted.
+        """
+        split = self.split("train")
+        if isinstance(split.data, StreamImageDataset):
+            raise ConfigError("the classes of a stream cannot be counted; give loss_config.class_weights as a list")
+        counts: list[int] = np.bincount(split.label_array, minlength=len(self.class_names)).tolist()
+        return counts
+
     @property
     def datasets(self) -> dict[str, ImageDataset | None]:
         """The dataset of each split."""
@@ -255,7 +274,8 @@ class ImageDataModule(pl.LightningDataModule):
             ConfigError: Names the item that cannot be built.
         """
         for stage, specs in vars(self.augmentations).items():
-            Pipeline(specs or [], f"{_KEY}.augmentations.{stage}")
+            if not isinstance(specs, str):
+                Pipeline(specs or [], f"{_KEY}.augmentations.{stage}")
 
     def eval_specs(self) -> list[Spec]:
         """The evaluation steps as plain values, the model's own where the configuration has none."""
@@ -270,7 +290,8 @@ class ImageDataModule(pl.LightningDataModule):
     # -- pipelines and loaders
 
     def _normalization(self) -> Normalization | None:
-        train = find_normalization(self.augmentations.train, f"{_KEY}.augmentations.train")
+        listed = None if isinstance(self.augmentations.train, str) else self.augmentations.train
+        train = find_normalization(listed, f"{_KEY}.augmentations.train")
         evaluation = find_normalization(self.augmentations.eval, f"{_KEY}.augmentations.eval")
         if train and evaluation and train != evaluation:
             raise ConfigError(
@@ -288,8 +309,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _pipeline(self, stage: str, split: Split) -> Pipeline:
         specs = self.augmentations.train if stage == "train" else self.eval_specs()
-        if specs is None:
-            specs = train_specs(self._preprocessing())
+        if specs is None or isinstance(specs, str):
+            specs = preset_specs(specs or DEFAULT_PRESET, self._preprocessing())
         where = f"{_KEY}.augmentations.{stage}"
         pipeline = Pipeline(specs, where)
         image = split.first_readable()
@@ -308,8 +329,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _stream_loader(self, stream: StreamImageDataset, pipeline: Pipeline) -> DataLoader[Batch]:
         log.info("%s", PROMISES)
-        if self._overfits or self.create_dataset:
-            key = "trainer.overfit_batches" if self._overfits else f"{_KEY}.create_dataset"
+        wanted = {
+            "trainer.overfit_batches": self._overfits,
+            f"{_KEY}.create_dataset": self.create_dataset,
+            f"{_KEY}.balanced_sampling": self.balanced_sampling,
+        }
+        if key := next((key for key, asked in wanted.items() if asked), None):
             raise ConfigError(f"{key}: needs images that are known before they are read; train is a stream")
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         share = Share(rank, world, run_seed())
@@ -336,6 +361,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if shuffle and self.balanced_sampling:
+            if self._overfits:
+                raise ConfigError(f"{_KEY}.balanced_sampling: true does not go with trainer.overfit_batches")
+            return BalancedSampler(data, data.split.label_array, run_seed(), num_replicas=world, rank=rank)
         kind = RepeatingSampler if self._overfits else KeyedSampler
         return kind(data, shuffle, run_seed(), num_replicas=world, rank=rank)
 

@@ -9,9 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 import yaml
 from filelock import FileLock
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
+from imgcls.callbacks.ema import check_savers
 from imgcls.callbacks.history import History
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
@@ -84,6 +85,8 @@ class Fit(Command):
         callbacks = as_list(options["callbacks"])
         if experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options)
+        if any(isinstance(item, WeightAveraging) for item in callbacks):
+            check_savers(callbacks)
         watched = watch(callbacks, options, self.data.class_names, experiment.monitor)
         if experiment.default_callbacks:
             callbacks += early_stopping(callbacks, watched)

@@ -1,17 +1,15 @@
-"""From ``optimizer_config`` and ``scheduler_config`` to an optimizer and a learning-rate schedule."""
+"""From ``optimizer_config`` to an optimizer: which parameters learn at which rate, and which decay."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn, optim
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
 from imgcls.errors import ConfigError
+from imgcls.values import check_needed, check_numbers
 
-_CLASSES: dict[str, type[optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
+_CLASSES: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
 _BELONGS = {
     "momentum": {"sgd"},
     "nesterov": {"sgd"},
@@ -19,14 +17,9 @@ _BELONGS = {
     "eps": {"adam", "adamw"},
     "amsgrad": {"adam", "adamw"},
 }
-_VALUES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "lr": (lambda value: value > 0, "above 0"),
-    "weight_decay": (lambda value: value >= 0, "at least 0"),
-    "momentum": (lambda value: value >= 0, "at least 0"),
-    "betas": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    "eps": (lambda value: value > 0, "above 0"),
-    "warmup_epochs": (lambda value: value >= 0, "at least 0"),
-}
+_OURS = {"name", "weight_decay", "layer_decay", "head_multiplier"}  # the rest are torch's own arguments
+_FUSED_ON = {"cpu", "cuda"}
+_KEY = "model.init_args.optimizer_config"
 
 
 @dataclass(frozen=True)
@@ -35,8 +28,12 @@ class OptimizerConfig:
 
     Args:
         name: The optimizer.
-        lr: Learning rate at its highest.
+        lr: Learning rate of the head, and of the encoder's last block, at its highest.
         weight_decay: Weight decay of weight matrices and kernels; norms and biases get none.
+        layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
+            at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
+            (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT).
+        head_multiplier: The head's rate over ``lr``.
         momentum: Momentum, sgd alone.
         nesterov: Nesterov momentum, sgd alone.
         betas: Decay rates of the two moments, adam and adamw alone.
@@ -47,6 +44,8 @@ class OptimizerConfig:
     name: Literal["adam", "adamw", "sgd"] = "adamw"
     lr: float = 3e-4
     weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    head_multiplier: float = 1.0
     momentum: float | None = None
     nesterov: bool | None = None
     betas: tuple[float, float] | None = None
@@ -58,67 +57,44 @@ class OptimizerConfig:
         for parameter, optimizers in _BELONGS.items():
             if getattr(self, parameter) is not None and self.name not in optimizers:
                 raise ConfigError(
-                    f"model.init_args.optimizer_config.{parameter} does not apply to {self.name!r}, "
-                    f"only to {' and '.join(sorted(optimizers))}"
+                    f"{_KEY}.{parameter} does not apply to {self.name!r}, only to {' and '.join(sorted(optimizers))}"
                 )
-        _check_values(self, "optimizer_config")
+        values = asdict(self)
+        check_needed(values, ("lr", "weight_decay", "layer_decay", "head_multiplier"), _KEY)
+        check_numbers(values, _KEY)
         if self.nesterov and not self.momentum:
-            raise ConfigError(
-                "model.init_args.optimizer_config.nesterov: true, without momentum; give optimizer_config.momentum too"
-            )
+            raise ConfigError(f"{_KEY}.nesterov: true, without momentum; give optimizer_config.momentum too")
 
 
-@dataclass(frozen=True)
-class SchedulerConfig:
-    """How the learning rate moves, step by step.
+def make_optimizer(
+    config: OptimizerConfig, blocks: Sequence[Sequence[nn.Parameter]], fused: bool = True
+) -> optim.Optimizer:
+    """Build the optimizer over the parameters that learn; vectors (norms, biases) are not decayed.
 
     Args:
-        name: ``cosine`` falls to 0 at the end of the run, ``linear`` likewise, ``constant`` stays.
-        warmup_epochs: Epochs, fractions included, in which the rate rises from 0.
+        config: What is asked for.
+        blocks: The network's parameters by block, from the input up; the head's come last.
+        fused: Update all parameters in one kernel, where the device has it. Lightning refuses to clip the gradients
+            of such an optimizer under mixed precision.
     """
-
-    name: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_epochs: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse a value that makes no schedule."""
-        _check_values(self, "scheduler_config")
-
-
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
-    """Build the optimizer over the parameters that learn; vectors (norms, biases) are not decayed."""
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for rate, parameters in zip(_rates(config, len(blocks)), blocks, strict=True):
+        for parameter in parameters:
+            if parameter.requires_grad:
+                decay = config.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
     options: dict[str, Any] = {
-        key: value for key, value in asdict(config).items() if key not in {"name", "weight_decay"} and value is not None
+        key: value for key, value in asdict(config).items() if key not in _OURS and value is not None
     }
-    return _CLASSES[config.name]([group for group in groups if group["params"]], **options)
+    devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
+    return _CLASSES[config.name](
+        [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
+        **options,
+        fused=(fused and devices <= _FUSED_ON) or None,
+    )
 
 
-def make_scheduler(
-    config: SchedulerConfig, optimizer: optim.Optimizer, total_steps: int, steps_per_epoch: float
-) -> LRScheduler:
-    """Build the schedule over all steps of the run."""
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), total_steps // 2)
-    name = "constant_with_warmup" if config.name == "constant" else config.name
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)  # type: ignore[no-any-return]
-
-
-_NEEDED = ("lr", "weight_decay", "warmup_epochs")  # no null, which the parser lets through from a file
-
-
-def _check_values(config: OptimizerConfig | SchedulerConfig, section: str) -> None:
-    for name, value in asdict(config).items():
-        if value is None and name in _NEEDED:
-            raise ConfigError(f"model.init_args.{section}.{name}: null; give a number")
-        if value is None or name not in _VALUES:
-            continue
-        fits, rule = _VALUES[name]
-        numbers = value if isinstance(value, (tuple, list)) else [value]
-        if not all(map(math.isfinite, numbers)):
-            raise ConfigError(f"model.init_args.{section}.{name}: {value}; it must be a finite number")
-        if not all(map(fits, numbers)):
-            raise ConfigError(f"model.init_args.{section}.{name}: {value}; it must be {rule}")
+def _rates(config: OptimizerConfig, count: int) -> list[float]:
+    """Return the learning rate of each block; the last is the head."""
+    encoder = [config.lr * config.layer_decay ** (count - 2 - number) for number in range(count - 1)]
+    return [*encoder, config.lr * config.head_multiplier]

@@ -19,7 +19,7 @@ Schema = dict[str, Any] | None
 _WITH_CLASS = ("model", "data")
 _OF_A_CLASS: dict[str, Any] = dict.fromkeys(("class_path", "init_args", "dict_kwargs"))
 _VALUES = {"--config": "FILE.yaml", "-c": "FILE.yaml", "--ckpt_path": "FILE.ckpt", "--images": "PATH"}
-_VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html"}
+_VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html", "--tta": "hflip"}
 _SUFFIXES = {".yaml": "--config", ".yml": "--config", ".ckpt": "--ckpt_path"}
 _FOLDERS = {
     "fit": "--data.dataset_classes.train",

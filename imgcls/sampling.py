@@ -7,10 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.batch import Batch
 from imgcls.chance import mix
+from imgcls.workers import WatchedLoader
 
 Key = tuple[int, int]
 
@@ -39,9 +41,9 @@ class KeyedSampler(DistributedSampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Iterate over this rank's share of the epoch, less the first ``skip`` samples."""
-        epoch = self.epoch if self.shuffle else 0
-        for place in self._places()[self.skip :]:
-            yield int(place), mix(self.seed, epoch, int(place))
+        places = self._places()
+        for draw in range(self.skip, len(places)):
+            yield int(places[draw]), self._sample_seed(int(places[draw]), draw)
 
     def __len__(self) -> int:
         """Number of samples of this rank in a whole epoch."""
@@ -52,9 +54,42 @@ class KeyedSampler(DistributedSampler[Key]):
     def _places(self) -> Any:
         order = np.arange(self.size)
         if self.shuffle:
-            order = np.random.default_rng(mix(self.seed, self.epoch)).permutation(self.size)
+            order = self._draw(np.random.default_rng(mix(self.seed, self.epoch)))
             order = np.resize(order, len(self) * self.num_replicas)
         return order[self.rank :: self.num_replicas]
+
+    def _draw(self, generator: np.random.Generator) -> Any:
+        return generator.permutation(self.size)
+
+    def _sample_seed(self, place: int, draw: int) -> int:
+        return mix(self.seed, self.epoch if self.shuffle else 0, place)
+
+
+class BalancedSampler(KeyedSampler):
+    """Draws each class as often as the others, with replacement, as torch's WeightedRandomSampler does.
+
+    An image that is drawn twice in an epoch is augmented in two ways.
+
+    Args:
+        data: The dataset to draw from.
+        labels: ``(N,)`` int64, the class of each sample.
+        seed: The run's seed.
+        num_replicas: Number of processes.
+        rank: Number of this process.
+    """
+
+    def __init__(
+        self, data: Dataset[Batch], labels: NDArray[np.int64], seed: int, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(data, True, seed, num_replicas, rank)
+        _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        self._shares = 1 / (len(counts) * counts[classes])
+
+    def _draw(self, generator: np.random.Generator) -> Any:
+        return generator.choice(self.size, size=self.size, p=self._shares)
+
+    def _sample_seed(self, place: int, draw: int) -> int:
+        return mix(self.seed, self.epoch, place, draw)
 
 
 class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  # a base of it yields places alone
@@ -68,7 +103,7 @@ class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  
         """Stay at the first epoch."""
 
 
-class BatchLoader(DataLoader[Batch]):
+class BatchLoader(WatchedLoader[Batch]):
     """A loader whose workers write into the same shared memory again and again, so each batch is copied from it."""
 
     def __iter__(self) -> Any:

@@ -84,7 +84,7 @@ CONFIGS = {
     "- fit\n": "holds no sections",
     "optuna:\n  n_trial: 3\n": "did you mean 'n_trials'?",
     "model:\n  optimizer_config: {lrr: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.lrr'; did you mean 'lr'?",
-    "model:\n  optimizer_config: {learning_rate: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, momentum, nesterov, betas, eps, amsgrad",
+    "model:\n  optimizer_config: {learning_rate: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
     "trainer:\n  callbacks:\n    - class_path: own.Callback\n      init_arg: {patience: 3}\n": ":4: unknown key 'trainer.callbacks[0].init_arg'; did you mean 'init_args'?",
     "trainer:\n  callbacks:\n    - class_path: own.Callback\n      patience: 3\n": ":4: unknown key 'trainer.callbacks[0].patience'; there are class_path, init_args, dict_kwargs",
 }
@@ -107,7 +107,7 @@ LINES = {
     "--trainer.max_epoch=3": "did you mean 'trainer.max_epochs'?",
     "--ckpt=x": "--ckpt",
     "--images=x": "--images",
-    "--model.optimizer_config.learning_rate=1": "--model.optimizer_config.learning_rate; there are name, lr, weight_decay, momentum, nesterov, betas, eps, amsgrad",
+    "--model.optimizer_config.learning_rate=1": "--model.optimizer_config.learning_rate; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
 }
 
 
@@ -120,7 +120,7 @@ def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixt
 
 
 VALUES = {
-    "--model.optimizer_config={learning_rate: 1}": "unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, momentum, nesterov, betas, eps, amsgrad",
+    "--model.optimizer_config={learning_rate: 1}": "unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
     "--model.init_args.optimizer_config={lrr: 1}": "unknown key 'model.init_args.optimizer_config.lrr'; did you mean 'lr'?",
     "--experiment={outputdir: x}": "unknown key 'experiment.outputdir'; did you mean 'output_dir'?",
     "--trainer.callbacks=[{class_path: own.Callback, init_agrs: {}}]": "unknown key 'trainer.callbacks[0].init_agrs'; did you mean 'init_args'?",

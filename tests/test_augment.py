@@ -11,10 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from imgcls.augment import Pipeline, build_item, eval_specs, find_normalization, resize_spec, train_specs
+from imgcls.augment import Pipeline, build_item, eval_specs, find_normalization, resize_spec
 from imgcls.batch import Normalization, Preprocessing
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
+from imgcls.presets import preset_specs
 from imgcls.specs import Spec
 
 WHERE = "data.init_args.augmentations.train"
@@ -210,7 +211,7 @@ ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
 def test_default_specs_give_the_models_size(shape: tuple[int, int], shortest_edge: int | None) -> None:
     preprocessing = Preprocessing(size=(32, 40), shortest_edge=shortest_edge)
     image = np.full((*shape, 3), 77, dtype=np.uint8)
-    for specs in (eval_specs(preprocessing), train_specs(preprocessing), [resize_spec(preprocessing)]):
+    for specs in (eval_specs(preprocessing), preset_specs("light", preprocessing), [resize_spec(preprocessing)]):
         assert Pipeline(specs, WHERE)(image, 0).shape == (32, 40, 3)
 
 

@@ -4,13 +4,14 @@ from types import SimpleNamespace
 from typing import cast
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.batch import Batch
 from imgcls.chance import mix, run_seed
-from imgcls.sampling import Key, KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.sampling import BalancedSampler, Key, KeyedSampler, RepeatingSampler, TrainLoader
 
 
 class Keys(Dataset[Batch]):
@@ -66,6 +67,28 @@ def test_keyed_sampler_ranks_share_an_epoch_and_pad_for_training_alone(size: int
     assert {place for share in trained for place in share} == set(range(size))
     assert sorted(place for share in evaluated for place in share) == list(range(size))
     assert places(keys(size, epoch=1))[0::3] == trained[0][: len(range(0, size, 3))]
+
+
+def test_balanced_sampler_draws_each_class_alike() -> None:
+    labels = np.repeat([0, 1, 2], [800, 150, 50])
+    shares = []
+    for rank in range(2):
+        sampler = BalancedSampler(Keys(1000), labels, seed=0, num_replicas=2, rank=rank)
+        sampler.set_epoch(1)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler) == 500
+    drawn = shares[0] + shares[1]
+    assert np.bincount(labels[places(drawn)]) / 1000 == pytest.approx([1 / 3] * 3, abs=0.05)
+    assert len({seed for _, seed in drawn}) == 1000  # one that is drawn twice is augmented in two ways
+
+
+def test_balanced_sampler_goes_on_where_it_stood() -> None:
+    sampler = BalancedSampler(Keys(20), np.repeat([0, 1], [15, 5]), seed=0)
+    whole = list(sampler)
+    sampler.skip = 8
+    assert list(sampler) == whole[8:]
+    sampler.set_epoch(1)
+    assert list(sampler) != whole[8:]
 
 
 def test_keyed_sampler_skips_what_was_done() -> None:

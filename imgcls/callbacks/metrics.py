@@ -92,7 +92,7 @@ class MetricsLogger(Callback):
         if outputs and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             values = {
                 "train_loss_step": outputs["batch_loss"].item(),
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
             }
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)

@@ -25,7 +25,7 @@ from typing import Any
 import albumentations as A
 import cv2
 import torch
-import torchvision.transforms as T  # type: ignore[import-untyped]  # ships no types
+import torchvision.transforms as T
 from albumentations.pytorch import ToTensorV2
 from PIL import Image
 from sklearn.datasets import load_sample_images

@@ -1,0 +1,92 @@
+"""EMA: validation, best epoch and checkpoints of the weights' moving average."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from torch import Tensor
+
+from imgcls.errors import ConfigError
+
+_WARM_UP = 10  # updates, as in TensorFlow's ExponentialMovingAverage
+
+
+class EMA(WeightAveraging):
+    """Keeps an exponential moving average of the weights, which is what is validated, saved and evaluated.
+
+    Lightning's WeightAveraging with one fused update a step; its own EMA starts over a thousand kernels a step, and
+    waits for the device twice. Buffers, such as the statistics of BatchNorm, are averaged too.
+
+    Args:
+        decay: Share of the average that a step keeps, 0 to below 1. The first steps keep less, at most
+            (1 + step) / (10 + step), so that the weights of the start are soon forgotten.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigError(f"imgcls.EMA: decay: {decay}; it must be at least 0 and below 1")
+        super().__init__()
+        self.decay = decay
+        self._averages: list[Tensor] = []
+        self._currents: list[Tensor] = []
+        self._counts: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Copy the model for the average."""
+        check_savers(trainer.checkpoint_callbacks)
+        with warnings.catch_warnings():  # of models that are sharded, which none of ours is
+            warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Line up what is averaged, now that a checkpoint is restored."""
+        ours, theirs = self._tensors(self._average_model.module), self._tensors(pl_module)  # type: ignore[union-attr]
+        pairs = list(zip(ours, theirs, strict=True))
+        self._averages = [average for average, _ in pairs if average.is_floating_point()]
+        self._currents = [current for _, current in pairs if current.is_floating_point()]
+        self._counts = [(average, current) for average, current in pairs if not average.is_floating_point()]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average after a step of the optimizer."""
+        step = trainer.global_step
+        if step == self._latest_update_step:  # gradients are accumulated
+            return
+        kept = 0.0 if self._latest_update_step == 0 else min(self.decay, (1 + step) / (_WARM_UP + step))
+        torch._foreach_lerp_(self._averages, self._currents, 1 - kept)
+        for average, current in self._counts:
+            average.copy_(current)
+        self._latest_update_step = step
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the average of a run that goes on."""
+        if self._average_model is not None:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget the average: a checkpoint that is evaluated after the fit must not be exchanged for it."""
+        self._average_model = None
+        self._averages, self._currents, self._counts = [], [], []
+
+    @staticmethod
+    def _tensors(module: torch.nn.Module) -> list[Tensor]:
+        return [tensor.data for tensor in (*module.parameters(), *module.buffers())]
+
+
+def check_savers(callbacks: Sequence[Callback]) -> None:
+    """Refuse a checkpoint saver that would save the weights which are not averaged, without a word.
+
+    Raises:
+        ConfigError: Names the pair.
+    """
+    if any(isinstance(callback, ModelCheckpoint) and callback.save_weights_only for callback in callbacks):
+        raise ConfigError(
+            "ModelCheckpoint: save_weights_only: true saves the weights that are not averaged, and imgcls.EMA is "
+            "there; leave out one of them"
+        )

@@ -1,0 +1,89 @@
+"""The moving average of the weights."""
+
+import signal
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from imgcls import EMA
+from imgcls.entry import main
+from tests.runs import arguments, assert_same_weights, fails, load, program, table_of
+
+AVERAGED = "{class_path: imgcls.EMA, init_args: {decay: 0.9}}"
+RECORDER = "{class_path: tests.test_ema.Recorder}"
+KILLER = "{class_path: tests.killer.Killer, init_args: {epoch: 2, batch: 3}}"
+
+
+class Recorder(Callback):
+    """Averages by itself, one tensor at a time."""
+
+    average: ClassVar[dict[str, torch.Tensor]] = {}
+    steps = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        Recorder.steps = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        Recorder.steps += 1
+        kept = min(0.9, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
+        for name, value in pl_module.state_dict().items():
+            old = self.average.get(name, value)
+            self.average[name] = kept * old + (1 - kept) * value if value.is_floating_point() else value.clone()
+
+
+def test_checkpoints_hold_the_average(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{AVERAGED}, {RECORDER}]")])
+    content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    assert Recorder.steps == 12
+    for name, value in content["state_dict"].items():
+        torch.testing.assert_close(value, Recorder.average[name], rtol=1e-4, atol=1e-5)
+    current = content["current_model_state"]
+    assert any(not torch.equal(current[name], value) for name, value in content["state_dict"].items())
+
+
+def test_the_average_is_validated_and_evaluated(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{AVERAGED}]")])
+    output = capsys.readouterr().out
+    folder = Path(output.splitlines()[-1])
+    main(["validate", f"--ckpt_path={folder}/checkpoints/best.ckpt", "--data.num_workers=0"])
+    assert table_of(capsys.readouterr().out) == table_of(output)
+    best = load(folder / "checkpoints/best.ckpt")["callbacks"]
+    [score] = [state["best_score"] for name, state in best.items() if name.startswith("CheckpointSaver")]
+    assert f"{score:.4f}" == table_of(output)["f1_score"][0]
+
+
+def test_average_is_resumed_bit_for_bit(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=4"]
+    averaged = [f"--trainer.callbacks=[{AVERAGED}]"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path / "whole", *more, *averaged)])
+    line = arguments(photos, tiny_model, tmp_path / "killed", *more)
+    killed = program("fit", *line, f"--trainer.callbacks=[{AVERAGED}, {KILLER}]")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    main(["fit", *line, *averaged, "--ckpt_path=last"])
+    last = "run/version_0/checkpoints/last.ckpt"
+    assert_same_weights(tmp_path / "whole" / last, tmp_path / "killed" / last)
+
+
+def test_saving_the_other_weights_is_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = "{class_path: ModelCheckpoint, init_args: {save_weights_only: true}}"
+    line = arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{AVERAGED}, {saver}]")
+    code, message = fails(["fit", *line], capsys)
+    assert code == 2
+    assert "save_weights_only: true saves the weights that are not averaged" in message
+    assert not tmp_path.joinpath("run").exists()
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_decay_has_a_range(decay: float) -> None:
+    with pytest.raises(ValueError, match=r"imgcls\.EMA: decay: .*; it must be at least 0 and below 1"):
+        EMA(decay)

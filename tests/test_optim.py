@@ -1,0 +1,123 @@
+"""Learning rates by block and by step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from imgcls.anatomy import blocks
+from imgcls.entry import main
+from imgcls.errors import ConfigError
+from imgcls.optim import OptimizerConfig, make_optimizer
+from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
+from tests.runs import arguments, fails, load
+
+
+def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(shape)) for shape in shapes]
+
+
+def test_each_block_learns_slower_than_the_one_behind_it() -> None:
+    config = OptimizerConfig(lr=1.0, weight_decay=0.1, layer_decay=0.5, head_multiplier=3.0)
+    network = [parameters((2, 2), (2,)) for _ in range(4)]
+    network[1][0].requires_grad_(False)
+    groups = make_optimizer(config, network).param_groups
+    found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
+    decayed, others = [0.25, 1.0, 3.0], [0.25, 0.5, 1.0, 3.0]
+    assert found == dict.fromkeys([(rate, 0.1) for rate in decayed] + [(rate, 0.0) for rate in others], 1)
+
+
+def test_blocks_are_what_is_numbered_first() -> None:
+    layers = [
+        ["stem.conv.weight"],
+        ["stages.0.layers.0.weight", "stages.0.layers.0.bias"],
+        ["stages.0.layers.1.weight"],
+    ]
+    layers += [["stages.1.layers.0.weight"], ["norm.weight"]]
+    assert blocks(layers) == [layers[0], layers[1] + layers[2], layers[3] + layers[4]]
+
+
+def test_rates_of_a_fit_follow_the_blocks(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--model.optimizer_config.layer_decay=0.5", "--model.optimizer_config.head_multiplier=2"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, "--model.scheduler_config.name=constant")])
+    [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
+    assert sorted({group["lr"] for group in state["param_groups"]}) == [0.00125, 0.0025, 0.005, 0.01, 0.02]
+    assert all(group["fused"] for group in state["param_groups"])
+
+
+def test_gradients_are_clipped_under_mixed_precision(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.gradient_clip_val=0.1", "--trainer.precision=bf16-mixed"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, "--trainer.max_epochs=1")])
+    [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
+    assert not any(group["fused"] for group in state["param_groups"])
+
+
+def rates(config: SchedulerConfig, steps: int = 10, per_epoch: float = 2) -> list[float]:
+    optimizer = torch.optim.SGD(parameters((1,)), lr=1.0)
+    scheduler = make_scheduler(config, optimizer, steps, per_epoch)
+    found = []
+    for _ in range(steps):
+        found.append(round(optimizer.param_groups[0]["lr"], 3))
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_schedules() -> None:
+    assert rates(SchedulerConfig("constant")) == [0, 0.5] + [1] * 8
+    assert rates(SchedulerConfig("linear", warmup_epochs=0), 4) == [1, 0.75, 0.5, 0.25]
+    assert (
+        rates(SchedulerConfig("step", warmup_epochs=0, step_epochs=2, factor=0.5)) == [1] * 4 + [0.5] * 4 + [0.25] * 2
+    )
+    assert rates(SchedulerConfig("step", warmup_epochs=1))[:3] == [0.333, 0.667, 1]
+    one_cycle = rates(SchedulerConfig("onecycle", warmup_epochs=2))
+    assert (one_cycle[0], one_cycle[3], one_cycle[-1]) == (0.04, 1.0, 0.0)
+
+
+def test_plateau_waits_for_the_patience() -> None:
+    optimizer = torch.optim.SGD(parameters((1,)), lr=1.0)
+    plateau = Plateau(SchedulerConfig("plateau", factor=0.5, patience=1), optimizer)
+    found = []
+    for loss in (1.0, 0.5, 0.5, 0.5, 0.4):
+        plateau.step(loss)
+        found.append(optimizer.param_groups[0]["lr"])
+    assert found == [1, 1, 1, 0.5, 0.5]
+
+
+def test_plateau_lowers_the_rate_of_a_fit(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--model.optimizer_config.lr=1e-12", "--trainer.max_epochs=4"]  # nothing is learnt
+    more += ["--model.scheduler_config.name=plateau", "--model.scheduler_config.patience=0"]
+    # BatchNorm's statistics move by themselves
+    line = arguments(photos, tiny_model, tmp_path, *more, "--model.freeze_encoder=true")
+    main(["fit", *line])
+    [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
+    assert state["param_groups"][0]["lr"] == pytest.approx(1e-15)
+
+
+WRONG = {
+    ("name=plateau", "warmup_epochs=1"): "does not apply to 'plateau'",
+    ("name=cosine", "patience=1"): "patience does not apply to 'cosine', only to plateau",
+    ("name=step", "factor=1"): "factor: 1.0; it must be above 0 and below 1",
+}
+
+
+@pytest.mark.parametrize("given", WRONG)
+def test_schedules_refuse_what_they_do_not_have(given: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["fit", *(f"--model.scheduler_config.{option}" for option in given)], capsys)
+    assert code == 2
+    assert WRONG[given] in message
+
+
+def test_plateau_needs_validations(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--model.scheduler_config.name=plateau", "--trainer.limit_val_batches=0"]
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, "'plateau' waits for validations; there are none" in message) == (2, True)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_layer_decay_has_a_range(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer_config\.layer_decay: .*; it must be above 0, and at most 1"):
+        OptimizerConfig(layer_decay=value)
