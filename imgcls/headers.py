@@ -4,8 +4,9 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
@@ -195,6 +196,35 @@ def refuse_broken_png(file: BinaryIO) -> None:
         expected = file.read(4)
         if len(expected) == 4 and found.to_bytes(4, "big") != expected:  # IEND's may be cut: a checksum of nothing
             raise Unreadable(f"is damaged: a wrong checksum in the chunk {kind.decode('latin-1')!r}")
+
+
+def refuse_short_png(file: BinaryIO, rows: int, row_bits: int) -> None:
+    """Check that a PNG that is not interlaced holds all of its rows: Pillow leaves those that are missing black.
+
+    Args:
+        file: The PNG, its checksums right.
+        rows: Its height.
+        row_bits: Bits of a row of pixels.
+
+    Raises:
+        Unreadable: If rows are missing.
+    """
+    needed = rows * (1 + (row_bits + 7) // 8)  # each row begins with the number of its filter
+    inflate, found = zlib.decompressobj(), 0
+    file.seek(len(_PNG_SIGNATURE))
+    while found < needed and len(head := file.read(_CHUNK.size)) == _CHUNK.size:
+        length, kind = _CHUNK.unpack(head)
+        data = file.read(length + 4)[:-4]
+        if kind == b"IDAT":
+            found += sum(map(len, _inflated(inflate, data)))
+    if found < needed:
+        raise Unreadable(f"is truncated: {found * rows // needed} of {rows} rows of pixels are there")
+
+
+def _inflated(inflate: Any, data: bytes) -> Iterator[bytes]:
+    while data:
+        yield inflate.decompress(data, _PIECE)
+        data = inflate.unconsumed_tail
 
 
 def png_without_pixels(file: BinaryIO) -> BytesIO:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.cases import NOISE, Case, Expected, File, bad, good
-from tests.corpus_jpeg import JPEG, cut_jpegs, jpegs
+from tests.corpus_jpeg import JPEG, cut_jpegs, hollow_jpegs, jpegs
 from tests.corpus_others import others
 from tests.corpus_png import END, pngs
 from tests.encoders import SIGNATURE, bmp, bomb, chunk, claiming, encoded, ico, png, quarters, tiff
@@ -20,7 +20,7 @@ PNG = encoded(quarters(), "PNG")
 def write_corpus(folder: Path) -> list[Case]:
     """Write all cases: a folder of files each for kinds and names, and one for what is no file."""
     cases = []
-    kinds = {"jpeg": [*jpegs(), *cut_jpegs()], "png": pngs(), "others": others()}
+    kinds = {"jpeg": [*jpegs(), *cut_jpegs(), *hollow_jpegs()], "png": pngs(), "others": others()}
     kinds |= {"no-image": _no_images(), "bombs": _bombs(), "names": _names()}
     for kind, files in kinds.items():
         (folder / kind).mkdir(parents=True)

@@ -105,6 +105,15 @@ def cut_jpegs() -> Iterator[File]:
             yield bad(f"{kind}{end}.jpg", content[:end], "is truncated", late=True)
 
 
+def hollow_jpegs() -> Iterator[File]:
+    """Whole by their markers, but with scans that end early; every decoder makes up the rest."""
+    for mode in ("RGB", "L", "CMYK"):
+        for options in ({}, {"progressive": True}, {"restart_marker_rows": 1}):
+            content = encoded(Image.fromarray(NOISE).convert(mode), "JPEG", **options)
+            name = "-".join([mode, *options])
+            yield bad(f"hollow-{name}.jpg", content[: len(content) // 2] + content[-2:], "is damaged", late=True)
+
+
 def _orientations() -> Iterator[File]:
     for number in range(1, 9):
         sideways = stored(number)

@@ -41,6 +41,7 @@ def _kinds() -> Iterator[File]:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     moving = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
     yield good("moving.png", moving, {(4, 4): (255, 0, 0)}, size=(8, 8))
+    yield good("black.png", encoded(Image.new("RGB", (8, 8)), "PNG"), {(4, 7): (0, 0, 0)}, size=(8, 8))
     for name, size in (("one", (1, 1)), ("row", (50_000, 1)), ("column", (1, 50_000))):
         yield good(f"{name}.png", encoded(Image.new("RGB", size, (1, 2, 3)), "PNG"), {(0, 0): (1, 2, 3)}, size=size)
 
@@ -113,6 +114,8 @@ def _wrong_checksums() -> Iterator[File]:
 
 
 def _bad() -> Iterator[File]:
+    for bits, kind, row in ((8, 2, bytes([9] * 6)), (1, 0, b"\xc0"), (16, 6, bytes([9] * 16))):
+        yield bad(f"few-rows-{kind}.png", png((2, 4), bits, kind, [row] * 3), "is truncated: 3 of 4 rows", late=True)
     rows = [bytes(80)] * 60
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
     for name, stream in (("not-deflate", b"broken" * 9), ("cut-deflate", data[: len(data) // 2])):
