@@ -11,7 +11,8 @@ class Batch(TypedDict):
 
     ``image`` is ``(B, 3, H, W)``: uint8 in 0..255, not normalised; or float32, already normalised by the user's own
     ``albumentations.Normalize``. Its memory is laid out as NHWC (channels-last). ``label`` is ``(B,)`` int64, the place
-    in the class list; -1 where unknown. ``path`` names each sample. ``error`` (predict alone) holds for each sample the
+    in the class list, -1 where unknown; or, where an image may have several labels, ``(B, C)`` float32, 0 or 1 for each
+    class. ``path`` names each sample. ``error`` (predict alone) holds for each sample the
     reason why it could not be read, or an empty string. ``skipped`` stands where images were left out of the batch, by
     path with their reasons.
     """
@@ -63,6 +64,10 @@ class ClassifiedData(Protocol):
 
     def class_counts(self) -> list[int]:
         """Number of training images of each class."""
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
 
 
 @runtime_checkable

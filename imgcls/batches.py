@@ -58,7 +58,7 @@ class SplitBatches(Dataset[Batch]):
         image = stack(self._images(keys, places, reasons), len(keys), self.pipeline.where, self._room)
         batch = Batch(
             image=image,
-            label=torch.from_numpy(self.split.label_array[places]),
+            label=self._labels(places),
             path=[self.split.path(place) for place in places],
         )
         if self.on_error == "keep":
@@ -66,6 +66,10 @@ class SplitBatches(Dataset[Batch]):
         elif reasons:
             batch["skipped"] = {self.split.path(place): reason for place, reason in reasons.items()}
         return batch
+
+    def _labels(self, places: list[int]) -> torch.Tensor:
+        labels = torch.from_numpy(self.split.label_array[places])
+        return labels.float() if self.split.multilabel else labels
 
     def _images(self, keys: Sequence[Key], places: list[int], reasons: dict[int, str]) -> Iterator[NDArray[Any]]:
         """Make the images one by one; note the places of those that are given, and why one is not what it should be."""

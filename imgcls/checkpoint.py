@@ -43,6 +43,8 @@ class _Record(_Shape):
     network: _Network
     preprocessing: _Preprocessing
     precision: str | None = None
+    multilabel: bool = False
+    thresholds: list[Annotated[float, Field(ge=0, le=1)]] | None = None
 
 
 class _Split(_Shape):

@@ -16,12 +16,13 @@ from imgcls.batch import Batch, ClassifiedData, Preprocessing
 from imgcls.chance import mix, run_seed
 from imgcls.errors import ConfigError
 from imgcls.hub import load_config
-from imgcls.losses import LossConfig, MixConfig, TrainingLoss, balanced_weights, make_mixer
+from imgcls.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
 from imgcls.network import build_recorded, check_weights, load_network, record_of
 from imgcls.optim import OptimizerConfig, make_optimizer
 from imgcls.plain import plain, versions
 from imgcls.preprocessing import read_preprocessing
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
+from imgcls.thresholds import Threshold, check_threshold, thresholds_of
 from imgcls.views import Views, averaged
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,12 @@ class ImageClassifier(pl.LightningModule):
         scheduler_config: How the learning rate moves.
         loss_config: What the training minimises.
         mix_config: Training on mixtures of two images, MixUp and CutMix.
+        threshold: Where an image may have several labels: the probability, 0 to 1, above which it is said to be of a
+            class; one for all classes, a list in their order, or ``{class: threshold}`` (0.5 for those left out). Null:
+            what the checkpoint holds, else 0.5.
+
+    Where an image may have several labels (their data say so), each output is a probability of its own (sigmoid), and
+    the loss is binary cross-entropy, its mean over images and classes.
     """
 
     pixel_mean: Tensor
@@ -59,10 +66,12 @@ class ImageClassifier(pl.LightningModule):
         scheduler_config: SchedulerConfig = SchedulerConfig(),  # noqa: B008 - frozen
         loss_config: LossConfig = LossConfig(),  # noqa: B008 - frozen
         mix_config: MixConfig = MixConfig(),  # noqa: B008 - frozen
+        threshold: Threshold | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= float(freeze_encoder) <= 1:
             raise ConfigError(f"model.init_args.freeze_encoder: {freeze_encoder}; true, false or a fraction 0 to 1")
+        check_threshold(threshold)
         self.save_hyperparameters(logger=False)
         self.model_name = model_name
         self.pretrained = pretrained
@@ -72,8 +81,11 @@ class ImageClassifier(pl.LightningModule):
         self.scheduler_config = _as(SchedulerConfig, scheduler_config)
         self.loss_config = _as(LossConfig, loss_config)
         self.mix_config = _as(MixConfig, mix_config)
-        self.criterion = nn.CrossEntropyLoss()
-        self.training_loss = TrainingLoss(self.loss_config)
+        self.threshold = threshold
+        self.thresholds: list[float] | None = None
+        """The threshold of each class where an image may have several labels, None where it has one."""
+        self.criterion: nn.Module = nn.CrossEntropyLoss()
+        self.training_loss: TrainingLoss | SeveralLabelsLoss = TrainingLoss(self.loss_config)
         self.views: Views = "none"
         self._mixer: nn.Module | None = None
         self._plateau: Plateau | None = None
@@ -93,7 +105,9 @@ class ImageClassifier(pl.LightningModule):
             return  # load_from_checkpoint: the checkpoint's own record follows, in on_load_checkpoint
         data = getattr(trainer, "datamodule", None)
         if self.backbone is None:
-            self.build(self._class_names(data))
+            self.build(self._class_names(data), multilabel=isinstance(data, ClassifiedData) and data.multilabel)
+        elif isinstance(data, ClassifiedData) and trainer.state.fn != TrainerFn.PREDICTING:
+            self.check_task("the data", data.multilabel)
         if trainer.state.fn == TrainerFn.FITTING:
             self._built().freeze(self.freeze_encoder)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
@@ -101,16 +115,19 @@ class ImageClassifier(pl.LightningModule):
             self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
             self._set_normalization()
 
-    def build(self, class_names: list[str], record: Mapping[str, Any] | None = None) -> None:
+    def build(
+        self, class_names: list[str], record: Mapping[str, Any] | None = None, multilabel: bool | None = None
+    ) -> None:
         """Build the network.
 
         Args:
             class_names: Names of the outputs.
             record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from
                 it, with random weights, and nothing is fetched.
+            multilabel: Whether an image may have several labels; None for what the record says, with its thresholds.
 
         Raises:
-            ConfigError: If ``num_classes`` says otherwise than ``class_names``.
+            ConfigError: If ``num_classes`` or ``threshold`` does not fit the classes.
         """
         if self.num_classes is not None and self.num_classes != len(class_names):
             raise ConfigError(
@@ -119,17 +136,52 @@ class ImageClassifier(pl.LightningModule):
             )
         self.loss_config.check_classes(class_names)
         self.class_names = list(class_names)
+        self._set_task(record or {}, multilabel)
         if record is None:
             self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
             network, new = load_network(self.model_name, self.pretrained, self.class_names)
         else:
             self.preprocessing = _recorded_preprocessing(record["preprocessing"])
             network, new = build_recorded(record["network"], self.class_names), []
+        network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
         _report_new(new, self.backbone.anatomy.heads)
         if self.backbone.convolutional:
             self.backbone.to(memory_format=torch.channels_last)
         self._set_normalization()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.thresholds is not None
+
+    def check_task(self, source: str, multilabel: bool) -> None:
+        """Refuse data, or a checkpoint, with several labels an image for a model of one, and the other way round.
+
+        Raises:
+            ConfigError: Names the source.
+        """
+        if multilabel != self.multilabel:
+            ours, theirs = ("several labels" if several else "one label" for several in (self.multilabel, multilabel))
+            remedy = "leave out" if multilabel else "give"
+            raise ConfigError(
+                f"the model was built for {ours} an image, {source} have {theirs}; {remedy} label_separator of "
+                "imgcls.CsvImageDataset, or take another checkpoint"
+            )
+
+    def _set_task(self, record: Mapping[str, Any], multilabel: bool | None) -> None:
+        several = bool(record.get("multilabel")) if multilabel is None else multilabel
+        if self.threshold is not None and not several:
+            raise ConfigError(
+                f"model.init_args.threshold: {self.threshold}, but an image has one label: the class of the highest "
+                "probability; leave it out"
+            )
+        kept = record.get("thresholds") if multilabel is None else None
+        given = kept if self.threshold is None else self.threshold
+        self.thresholds = thresholds_of(given, self.class_names) if several else None
+        if several:
+            self.criterion = nn.BCEWithLogitsLoss()
+            self.training_loss = SeveralLabelsLoss(self.loss_config)
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights that fit by name and shape, and say which do not.
@@ -197,7 +249,7 @@ class ImageClassifier(pl.LightningModule):
         given = self.loss_config.class_weights
         if given is not None:
             weights = balanced_weights(self._class_counts()) if given == "auto" else torch.tensor(given)
-            self.training_loss = TrainingLoss(self.loss_config, weights.to(self.device))
+            self.training_loss = type(self.training_loss)(self.loss_config, weights.to(self.device))
         if self.mix_config.mixes:
             self._mixer = make_mixer(self.mix_config, len(self.class_names))
 
@@ -230,13 +282,14 @@ class ImageClassifier(pl.LightningModule):
         return self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the probabilities ``(B, classes)``, float32."""
-        return torch.softmax(averaged(self, batch["image"], self.views), dim=1)
+        """Return the probabilities ``(B, classes)``, float32; they add up to 1 where an image has one label."""
+        logits = averaged(self, batch["image"], self.views, self.multilabel)
+        return torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
         if not len(batch["label"]):
             return None
-        logits = averaged(self, batch["image"], self.views)
+        logits = averaged(self, batch["image"], self.views, self.multilabel)
         return _outputs(self.criterion(logits, batch["label"]), logits, batch["label"])
 
     # -- training
@@ -281,6 +334,8 @@ class ImageClassifier(pl.LightningModule):
             "precision": self._trainer.precision if self._trainer else None,
             "model_name": self.model_name,
             "class_names": list(self.class_names),
+            "multilabel": self.multilabel,
+            "thresholds": self.thresholds,
             "network": record_of(self._built().network),
             "preprocessing": plain(asdict(self.preprocessing)),
             "versions": versions(),
@@ -288,8 +343,13 @@ class ImageClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network that the checkpoint records, where nothing is built yet."""
+        record = checkpoint["imgcls"]
         if self.backbone is None:
-            self.build(checkpoint["imgcls"]["class_names"], checkpoint["imgcls"])
+            self.build(record["class_names"], record)
+        else:
+            self.check_task("the checkpoint's data", bool(record.get("multilabel")))
+            if self.multilabel and self.threshold is None:
+                self.thresholds = thresholds_of(record.get("thresholds"), self.class_names)
         self._plateau_state = checkpoint.get(_PLATEAU)
 
     def on_train_start(self) -> None:

@@ -46,6 +46,7 @@ _PATHS = {
     "imgcls.ShardImageDataset": ("shards",),
     "imgcls.HubImageDataset": ("name",),
 }
+_DECIDING = {"--model.threshold", "--model.init_args.threshold"}  # of a checkpoint's model, what may be given anew
 _LARGEST_SEED = 2**32 - 1  # numpy's
 
 
@@ -139,7 +140,11 @@ class ImgclsCLI(LightningCLI):
         if path in {None, "last"}:
             hint = newest_best(Path("runs")) or "<run folder>/checkpoints/best.ckpt"
             raise ConfigError(f"{arguments[0]} needs the checkpoint of a trained model; type --ckpt_path {hint}")
-        typed = [argument for argument in arguments if argument.startswith("--model")]
+        typed = [
+            argument
+            for argument in arguments
+            if argument.startswith("--model") and argument.partition("=")[0] not in _DECIDING
+        ]
         if typed:
             raise ConfigError(f"{arguments[0]}: the model is the checkpoint's; leave out {typed[0]}")
         self.start = open_start(path)

@@ -128,6 +128,8 @@ class Evaluation(Command):
         self._take_images()
         self.data.setup(parts.command)
         self.model.build(self.data.class_names, start.record)
+        if parts.command != "predict":
+            self.model.check_task("the data", self.data.multilabel)
         self.model.check_weights(start.content["state_dict"])
         self.model.views = parts.section["tta"]
         callbacks = as_list(options["callbacks"])
@@ -155,7 +157,7 @@ class Prediction(Evaluation):
         """Write the CSV, and print its path."""
         if self.trainer.world_size > 1:
             raise ConfigError("predict writes one file in order, and runs on one device: --trainer.devices 1")
-        writer = PredictionsWriter(self._file, self.model.class_names)
+        writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         self.trainer.predict(
             self.model,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -160,6 +159,11 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Find the class list, which the model is built from, and look at the images' headers."""
         self.partition.begin(stage)
+        if self.balanced_sampling and self.multilabel and stage == "fit":
+            raise ConfigError(
+                f"{_KEY}.balanced_sampling: true, but an image may have several labels, and none is its class; "
+                "model.init_args.loss_config.class_weights: auto weights them"
+            )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
@@ -243,8 +247,12 @@ class ImageDataModule(pl.LightningDataModule):
         split = self.split("train")
         if isinstance(split.data, StreamImageDataset):
             raise ConfigError("the classes of a stream cannot be counted; give loss_config.class_weights as a list")
-        counts: list[int] = np.bincount(split.label_array, minlength=len(self.class_names)).tolist()
-        return counts
+        return split.class_counts(len(self.class_names))
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels; known after ``setup``."""
+        return self.partition.multilabel
 
     @property
     def datasets(self) -> dict[str, ImageDataset | None]:

@@ -71,7 +71,11 @@ def shown_callbacks(
 
 
 def watch(
-    callbacks: Sequence[Callback], options: dict[str, Any], class_names: list[str], monitor: str | None = None
+    callbacks: Sequence[Callback],
+    options: dict[str, Any],
+    class_names: list[str],
+    monitor: str | None = None,
+    multilabel: bool = False,
 ) -> Watched:
     """Find the values of a run; refuse a callback that watches, or names a file by, another.
 
@@ -81,17 +85,19 @@ def watch(
         class_names: The classes of the data.
         monitor: The deciding value as configured (``experiment.monitor``); None for that of the first checkpoint saver
             that has one, else the default.
+        multilabel: Whether an image may have several labels.
 
     Raises:
         ConfigError: Names the callback, the value, and the values that exist.
     """
     logger = metrics_logger(callbacks)
     validated = options["limit_val_batches"] != 0
-    names = logger.names(class_names) if logger else []
+    names = logger.names(class_names, multilabel) if logger else []
     known = [name for name in names if validated or not name.startswith("validation_")]
     why = "" if validated else ", for trainer.limit_val_batches is 0"
-    low = frozenset(name for name in known if logger and logger.mode(name) == "min")
-    watched = Watched(known, *_decisive(callbacks, logger if validated else None, monitor), why, low)
+    low = frozenset(name for name in known if logger and logger.mode(name, multilabel) == "min")
+    decisive = _decisive(callbacks, logger if validated else None, monitor, multilabel)
+    watched = Watched(known, *decisive, why, low)
     if monitor is not None:
         watched.require("experiment.monitor", monitor)
     for callback in callbacks:
@@ -101,15 +107,15 @@ def watch(
 
 
 def _decisive(
-    callbacks: Sequence[Callback], logger: MetricsLogger | None, monitor: str | None
+    callbacks: Sequence[Callback], logger: MetricsLogger | None, monitor: str | None, multilabel: bool
 ) -> tuple[str | None, str]:
     for callback in callbacks:
         if monitor is None and isinstance(callback, ModelCheckpoint) and callback.monitor:
             return callback.monitor, callback.mode
     if logger is None:
         return monitor, "max"
-    name = monitor or logger.default_monitor()
-    return name, logger.mode(name)
+    name = monitor or logger.default_monitor(multilabel)
+    return name, logger.mode(name, multilabel)
 
 
 def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:

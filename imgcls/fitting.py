@@ -74,7 +74,9 @@ class Fit(Command):
         self.data.setup("fit")
         if start is None:  # a run that goes on learns its split from the checkpoint, later
             self.data.partition.refuse_leaks()
-        self.model.build(self.data.class_names, record)
+        goes_on = start is not None and not self.weights_only
+        self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel)
+        self.model.check_task("the data", self.data.multilabel)
         if start is not None and self.weights_only:
             self.model.load_weights(start.content["state_dict"])
         elif start is not None:
@@ -87,7 +89,7 @@ class Fit(Command):
             callbacks = shown_callbacks(callbacks, options)
         if any(isinstance(item, WeightAveraging) for item in callbacks):
             check_savers(callbacks)
-        watched = watch(callbacks, options, self.data.class_names, experiment.monitor)
+        watched = watch(callbacks, options, self.data.class_names, experiment.monitor, self.data.multilabel)
         if experiment.default_callbacks:
             callbacks += early_stopping(callbacks, watched)
         if self.trial is not None:

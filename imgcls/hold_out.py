@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 
 from imgcls.errors import ConfigError
 from imgcls.splits import Labels, Split
+from imgcls.stratify import stratify
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Fold(NamedTuple):
 
 
 def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) -> dict[str, Split]:
-    """Divide a split into train and validation, stratified by label.
+    """Divide a split into train and validation, stratified by label; by each of them where a sample has several.
 
     Copies of an image, and the samples of a group, stay on one side; only where there are too few distinct images for
     that, copies are divided like other images, which is said. What is held out follows from contents, labels,
@@ -62,7 +63,8 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
 
     Args:
         whole: The labelled samples.
-        share: Share of the samples that goes to validation, 0..1; where there are groups, the nearest 1/n.
+        share: Share of the samples that goes to validation, 0..1; where there are groups of samples with one label
+            each, the nearest 1/n.
         seed: The same seed and samples give the same split.
         fold: The part of a cross-validation that is held out, in place of ``share``.
 
@@ -80,7 +82,9 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
 
 
 def _choose(contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
-    if whole.groups is None:
+    if whole.multilabel:
+        held = _choose_several(contents, whole, share, seed, fold)
+    elif whole.groups is None:
         held = _choose_images(contents, whole.label_array, share, seed, fold)
     else:
         held = _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
@@ -107,7 +111,7 @@ def _choose_copies(contents: list[str], whole: Split, share: float, seed: int, f
 def _impossible(whole: Split, share: float, fold: Fold | None, error: ValueError) -> ConfigError:
     return ConfigError(
         f"data.init_args.{'fold' if fold else 'validation_split'}: {fold or share} of {len(whole)} images in "
-        f"{len(set(whole.label_array))} classes cannot be held out ({error}); change it, or give "
+        f"{len(whole.classes())} classes cannot be held out ({error}); change it, or give "
         "dataset_classes.validation"
     )
 
@@ -149,6 +153,22 @@ def _choose_groups(
     folds = StratifiedGroupKFold(fold.parts, shuffle=True, random_state=seed)
     chosen[order[_part(folds, labels[order], units, fold)]] = True
     return chosen
+
+
+def _choose_several(
+    contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None
+) -> NDArray[np.bool_]:
+    """Choose among contents or groups by all labels of their samples."""
+    names = contents if whole.groups is None else _joined(contents, whole.groups)
+    order = np.argsort(contents, kind="stable")
+    units, distinct = pd.factorize(names[order])
+    if fold is not None and fold.parts > len(distinct):
+        raise ValueError(f"there are {len(distinct)} {'images' if whole.groups is None else 'groups'}")
+    shares = [1 - share, share] if fold is None else [1 / fold.parts] * fold.parts
+    parts = stratify(whole.label_array[order].astype(np.uint8), units, shares, seed)
+    held = np.zeros(len(order), dtype=bool)
+    held[order] = parts[units] == (1 if fold is None else fold.number - 1)
+    return held
 
 
 def _joined(contents: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.intp]:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
 from imgcls.errors import ConfigError
@@ -19,11 +20,14 @@ _LOSS, _MIX = "model.init_args.loss_config", "model.init_args.mix_config"
 class LossConfig:
     """What the training minimises; the loss of validation and test stays the plain cross-entropy.
 
+    Where an image may have several labels, that is the mean of the binary cross-entropies of all images and classes.
+
     Args:
         label_smoothing: Share of the target, 0 to below 1, that is spread evenly over all classes (Szegedy et al.
-            2016).
+            2016); of several labels, over yes and no.
         class_weights: Weight of each class, in the order of the classes; ``auto`` weights them by the inverse of their
-            number of training images, so that all classes count alike; null: none.
+            number of training images, so that all classes count alike; null: none. Of several labels, it is the weight
+            of the images that are of the class.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017), which turns the training to images that are still
             taken for another class; 0 is the cross-entropy.
     """
@@ -116,6 +120,34 @@ class TrainingLoss:
         return -(shares * weights * focus * log_probs).sum(1).mean()
 
 
+class SeveralLabelsLoss:
+    """The mean over a batch and all classes of the loss of saying that an image is of a class or is not.
+
+    Args:
+        config: What is asked for.
+        class_weights: Weight of the images of a class, ``(classes,)``, on the device of the logits; None: all alike.
+    """
+
+    def __init__(self, config: LossConfig, class_weights: Tensor | None = None) -> None:
+        self.config = config
+        self.class_weights = class_weights
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            logits: ``(B, classes)``, float32.
+            target: ``(B, classes)`` float32, 0 to 1.
+        """
+        smoothing, gamma = self.config.label_smoothing, self.config.focal_gamma
+        target = target * (1 - smoothing) + smoothing / 2
+        if not gamma:
+            return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=self.class_weights)
+        losses: Tensor = sigmoid_focal_loss(logits, target, alpha=-1, gamma=gamma, reduction="none")
+        weights = 1.0 if self.class_weights is None else 1 + (self.class_weights - 1) * target
+        return (losses * weights).mean()
+
+
 def balanced_weights(counts: Sequence[int]) -> Tensor:
     """Return weights inverse to the numbers of images, ``(classes,)``, of mean 1 over the images.
 
@@ -132,7 +164,7 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
 
 
 def make_mixer(config: MixConfig, classes: int) -> nn.Module:
-    """Return torchvision's transform of ``(images, labels)``: floats ``(B, 3, H, W)``, and int64 ``(B,)``.
+    """Return torchvision's transform of ``(images, labels)``: floats ``(B, 3, H, W)``, and int64 ``(B,)`` or float32.
 
     It gives mixed images, and ``(B, classes)`` shares of classes; batches that it leaves alone keep their labels.
     """

@@ -17,7 +17,7 @@ from imgcls.datasets.stream import StreamImageDataset, check_streams
 from imgcls.errors import ConfigError, did_you_mean
 from imgcls.hold_out import Fold, hold_out
 from imgcls.recorded import check_unchanged, recorded_hold_out, trained_on
-from imgcls.splits import Split, class_names_of, labels_of, refuse_empty
+from imgcls.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
 from imgcls.survey import unreadable
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ class Partition:
             )
         check_streams(datasets, rules.train_on_validation)
         self.stage = ""
+        self.multilabel = False
         self._bad_rows: dict[str, list[int]] = {}
         self._compared = False
         self._splits: dict[str, Split] = {}
@@ -109,13 +110,14 @@ class Partition:
         self._recorded_labels: dict[str, list[str]] | None = None
 
     def begin(self, stage: str) -> None:
-        """Find the class list, and the images that show by their headers that they cannot be read.
+        """Find the class list, the kind of labels, and the images that show by their headers that they cannot be read.
 
         Args:
             stage: Lightning's: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            ConfigError: If a dataset or the class list is missing, or images cannot be read.
+            ConfigError: If a dataset or the class list is missing, some datasets have one label an image and others
+                several, or images cannot be read.
         """
         self.stage = stage
         needed = {"fit": "train", "validate": "validation"}.get(stage, stage)
@@ -126,14 +128,18 @@ class Partition:
             raise ConfigError(
                 f"no {needed} data: give {hint}--data.dataset_classes.{needed} FOLDER, or the key in the YAML"
             )
-        if not self.class_names and self.datasets["train"] is not None:
-            self.class_names = class_names_of(self.datasets["train"])
+        if not self.class_names and (train := self.datasets["train"]) is not None:
+            self.class_names = class_names_of(train)
+            self.multilabel = is_multilabel({"train": train})
         if not self.class_names and stage != "predict":
             raise ConfigError("no class list: give dataset_classes.train, class_names, or a checkpoint that holds one")
         names = _LOOKED_AT.get(stage, ())
         if stage == "validate" and self.datasets["validation"] is not None:
             names = ("validation",)
-        self._look({name: data for name in names if (data := self.datasets[name]) is not None})
+        looked_at = {name: data for name in names if (data := self.datasets[name]) is not None}
+        if looked_at:
+            self.multilabel = is_multilabel(looked_at)
+        self._look(looked_at)
 
     def _look(self, datasets: Mapping[str, ImageDataset]) -> None:
         new = {name: data for name, data in datasets.items() if name not in self._bad_rows}
@@ -203,7 +209,7 @@ class Partition:
         if self._recorded is not None:
             return recorded_hold_out(whole, self._recorded)
         splits = hold_out(whole, self.rules.share, self.rules.seed, self.rules.fold)
-        lost = set(splits["validation"].label_array) - set(splits["train"].label_array)
+        lost = splits["validation"].classes() - splits["train"].classes()
         if lost:
             log.warning(
                 "train: all images of %s are held out", ", ".join(self.class_names[label] for label in sorted(lost))

@@ -79,7 +79,7 @@ class BalancedSampler(KeyedSampler):
     """
 
     def __init__(
-        self, data: Dataset[Batch], labels: NDArray[np.int64], seed: int, num_replicas: int = 1, rank: int = 0
+        self, data: Dataset[Batch], labels: NDArray[np.integer[Any]], seed: int, num_replicas: int = 1, rank: int = 0
     ) -> None:
         super().__init__(data, True, seed, num_replicas, rank)
         _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)

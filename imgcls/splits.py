@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -16,19 +17,21 @@ from imgcls.datasets.folder import look_alikes, natural_order
 from imgcls.datasets.stream import StreamImageDataset
 from imgcls.errors import ConfigError, ImageError, listed
 from imgcls.images import Pixels
+from imgcls.labels import fault_in, multi_hot, names_in, to_text
 from imgcls.survey import fingerprints
 
 log = logging.getLogger(__name__)
 
-Labels = NDArray[np.int64]
+Labels = NDArray[np.integer[Any]]
+"""``(samples,)`` int64, places in the class list; or, of several labels a sample, ``(samples, classes)`` of 0 and 1."""
 
 
 class Split:
-    """Some rows of a dataset, with their labels as places in the class list.
+    """Some rows of a dataset, with their labels as places in the class list, or as 0 and 1 for each class.
 
     Args:
         data: The dataset.
-        labels: Label of each row of the dataset, int64; None where unknown.
+        labels: Label of each row of the dataset; None where unknown.
         rows: The rows that belong to the split; None for all.
         groups: Group of each row of the dataset: what must stay on one side of a split; None where there are none.
     """
@@ -42,8 +45,7 @@ class Split:
     ) -> None:
         self.data = data
         self.rows = np.arange(len(data.samples)) if rows is None else rows
-        labels = np.full(len(data.samples), -1) if labels is None else labels
-        self.label_array: Labels = labels[self.rows].astype(np.int64)
+        self.label_array: Labels = (np.full(len(data.samples), -1) if labels is None else labels)[self.rows]
         self.groups = None if groups is None else groups[self.rows]
 
     def __len__(self) -> int:
@@ -59,8 +61,25 @@ class Split:
         return str(self._paths[self.rows[place]])
 
     def table(self) -> pd.DataFrame:
-        """One row a sample: path, label."""
-        return self.data.samples[["path", "label"]].iloc[self.rows]
+        """One row a sample: path, label; several labels as one text."""
+        table = self.data.samples[["path", "label"]].iloc[self.rows]
+        return table.assign(label=list(map(to_text, table["label"]))) if self.multilabel else table
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a sample may have several labels."""
+        return self.label_array.ndim == 2
+
+    def classes(self) -> set[int]:
+        """Return the places of the classes that occur."""
+        found = np.flatnonzero(self.label_array.any(axis=0)) if self.multilabel else self.label_array
+        return set(found.tolist())
+
+    def class_counts(self, classes: int) -> list[int]:
+        """Return the number of samples of each of so many classes."""
+        array = self.label_array
+        counts = array.sum(axis=0, dtype=np.int64) if self.multilabel else np.bincount(array, minlength=classes)
+        return [int(count) for count in counts]
 
     def divide(self, held: NDArray[np.intp]) -> dict[str, "Split"]:
         """Return the samples at the places ``held`` as ``validation``, and the others as ``train``."""
@@ -90,7 +109,7 @@ class Split:
         return self._fingerprints
 
     def label_names(self) -> list[str]:
-        """Class name of each sample."""
+        """Class name of each sample; several as one text."""
         return self._label_names
 
     def first_readable(self) -> Pixels | None:
@@ -125,29 +144,60 @@ def class_names_of(data: ImageDataset) -> list[str]:
     if isinstance(data, StreamImageDataset):
         return list(data.class_names)
     labels = _labels(data, "train")
-    names = sorted({str(label) for label in labels}, key=natural_order)
+    names = sorted(_names_in(labels), key=natural_order)
     for group in look_alikes(names):
         log.warning("train: classes that differ only in case, blanks or Unicode form: %s", listed(group))
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no labelled image"
-        raise ConfigError(
-            f"train: found {found} in {_name(data)}; a classifier needs one folder of images a class, at least two"
-        )
+        needed = "at least two classes" if _are_several(labels) else "one folder of images a class, at least two"
+        raise ConfigError(f"train: found {found} in {_name(data)}; a classifier needs {needed}")
     return names
 
 
+def is_multilabel(datasets: Mapping[str, ImageDataset]) -> bool:
+    """Whether the samples of datasets may have several labels.
+
+    Args:
+        datasets: The labelled datasets by split.
+
+    Raises:
+        ConfigError: If those of some may, and those of others not.
+    """
+    kinds = {
+        name: "label" in data.samples and _are_several(data.samples["label"])  # a stream has none here
+        for name, data in datasets.items()
+    }
+    if len(set(kinds.values())) > 1:
+        several, one = (", ".join(name for name, kind in kinds.items() if kind == wanted) for wanted in (True, False))
+        raise ConfigError(
+            f"{several}: several labels an image, but {one}: one label an image; give label_separator to all of them "
+            "(imgcls.CsvImageDataset), or to none"
+        )
+    return any(kinds.values())
+
+
 def labels_of(data: ImageDataset, class_names: list[str], split: str) -> Labels:
-    """Turn the labels of a dataset into places in the class list, by name.
+    """Turn the labels of a dataset into places in the class list, by name; several a sample into 0 and 1 a class.
 
     Raises:
         ConfigError: If there is no sample, or a label is not in the class list.
     """
     labels = _labels(data, split)
     places = {name: place for place, name in enumerate(class_names)}
-    unknown = sorted({str(label) for label in labels} - places.keys(), key=natural_order)
+    unknown = sorted(_names_in(labels) - places.keys(), key=natural_order)
     if unknown:
         raise ConfigError(f"{split}: classes {unknown[:5]} are not among those of the model, {_some(class_names)}")
+    if _are_several(labels):
+        return multi_hot(list(labels), places)
     return np.array([places[str(label)] for label in labels], dtype=np.int64)
+
+
+def _names_in(labels: pd.Series) -> set[str]:
+    return {name for label in labels for name in names_in(label)}
+
+
+def _are_several(labels: pd.Series) -> bool:
+    return any(isinstance(label, tuple) for label in labels)
 
 
 def _labels(data: ImageDataset, split: str) -> pd.Series:
@@ -163,7 +213,23 @@ def _labels(data: ImageDataset, split: str) -> pd.Series:
         raise ConfigError(
             f"{split}: {path!r} has no label; put the images into one folder a class, or name the labels' column"
         )
+    _check_several(samples, f"{split}: {_name(data)}")
     return samples["label"]
+
+
+def _check_several(samples: pd.DataFrame, where: str) -> None:
+    """Refuse labels of a class of one's own that are neither one name nor a tuple of names."""
+    labels = samples["label"]
+    if set(map(type, labels)) <= {str}:
+        return
+    several = _are_several(labels)
+    for path, label in zip(samples["path"], labels, strict=True):
+        if several != isinstance(label, tuple) or isinstance(label, (list, set, frozenset, np.ndarray)):
+            raise ConfigError(
+                f"{where}: the label of {path!r} is {label!r}; give each image a tuple of names, or each one name"
+            )
+        if several and (fault := fault_in(names_in(label))):
+            raise ConfigError(f"{where}: the label of {path!r} holds {fault}: {label!r}")
 
 
 def refuse_empty(data: ImageDataset, split: str) -> None:

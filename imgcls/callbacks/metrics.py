@@ -1,7 +1,6 @@
 """MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,8 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, SumMetric
 
-from imgcls.errors import ConfigError, RunError, first_line
-from imgcls.specs import Spec, check_arguments, class_path_of, find_class
+from imgcls.callbacks.building import build, check_spec, has_threshold, is_binary, is_per_class
+from imgcls.errors import RunError
+from imgcls.specs import Spec
 
 STAGES = ("train", "validation", "test")
 DEFAULT_METRICS: dict[str, Spec] = {
@@ -20,8 +20,6 @@ DEFAULT_METRICS: dict[str, Spec] = {
     "recall": {"class_path": "torchmetrics.Recall", "init_args": {"average": "macro"}},
     "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
 }
-_PACKAGE = "torchmetrics"
-_KEY = "imgcls.MetricsLogger: metrics"
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
@@ -33,37 +31,41 @@ class MetricsLogger(Callback):
 
     Args:
         metrics: Name -> ``{class_path, init_args}`` of any torchmetrics class; ``task`` and ``num_classes`` are filled
-            in. Null: accuracy, and macro precision, recall and f1_score.
+            in, or ``num_labels`` where an image may have several labels. Null: accuracy, and macro precision, recall
+            and f1_score; of several labels, accuracy is the share of right decisions over all images and classes.
+
+    Of several labels, metrics that need decisions get those by the model's ``threshold``, unless they are given one of
+    their own; metrics of probabilities, such as AveragePrecision, get the probabilities.
     """
 
     def __init__(self, metrics: dict[str, dict[str, Any]] | None = None) -> None:
         self.specs = DEFAULT_METRICS if metrics is None else metrics
         for name, spec in self.specs.items():
-            _check_spec(name, spec)
+            check_spec(name, spec)
         self._stages: dict[str, _StageMetrics] = {}
 
-    def names(self, class_names: list[str]) -> list[str]:
-        """Names of the values that a fit logs for these classes."""
+    def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
+        """Names of the values that a fit logs for these classes, of which an image has one, or several."""
         values = ["loss"]
         for name, spec in self.specs.items():
-            per_class = _is_per_class(_build(name, spec, len(class_names)), len(class_names))
+            per_class = _is_per_class(name, spec, len(class_names), multilabel)
             values += [f"{name}_{label}" for label in class_names] if per_class else [name]
         return [f"{stage}_{value}" for stage in ("train", "validation") for value in values]
 
-    def default_monitor(self) -> str:
+    def default_monitor(self, multilabel: bool = False) -> str:
         """Return the value to choose the best epoch by: the F1 score, else the first metric that is one number."""
         names = sorted(self.specs, key=lambda name: name != "f1_score")
-        scalar = (name for name in names if not _is_per_class(_build(name, self.specs[name], 2), 2))
+        scalar = (name for name in names if not _is_per_class(name, self.specs[name], 2, multilabel))
         return f"validation_{next(scalar, 'loss')}"
 
-    def mode(self, value: str) -> str:
+    def mode(self, value: str, multilabel: bool = False) -> str:
         """Return ``min`` if a logged value is better when it is low, else ``max``."""
         value = value.partition("_")[2]
         owners = [name for name in self.specs if value == name or value.startswith(f"{name}_")]
         if not owners:
             return "min"  # the loss
         name = max(owners, key=len)
-        return "min" if _build(name, self.specs[name], num_classes=2).higher_is_better is False else "max"
+        return "min" if build(name, self.specs[name], 2, multilabel).higher_is_better is False else "max"
 
     # -- the hooks of Lightning
 
@@ -135,9 +137,10 @@ class MetricsLogger(Callback):
 
     def _prepare(self, pl_module: pl.LightningModule) -> None:
         class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
+        thresholds: list[float] | None = pl_module.thresholds  # type: ignore[assignment]
         for stage in STAGES:
             if stage not in self._stages:
-                self._stages[stage] = _StageMetrics(stage, self.specs, class_names)
+                self._stages[stage] = _StageMetrics(stage, self.specs, class_names, thresholds)
             self._stages[stage].to(pl_module.device)
 
     def _log(self, stage: str, pl_module: pl.LightningModule) -> None:
@@ -148,13 +151,21 @@ class MetricsLogger(Callback):
 class _StageMetrics:
     """The metrics of one stage, and the outputs that they have not seen yet."""
 
-    def __init__(self, stage: str, specs: Mapping[str, Spec], class_names: list[str]) -> None:
+    def __init__(
+        self, stage: str, specs: Mapping[str, Spec], class_names: list[str], thresholds: list[float] | None = None
+    ) -> None:
         self.stage = stage
         self.class_names = class_names
         self.names = ["loss", *specs]  # in the user's order
-        built = {name: _build(name, spec, len(class_names)) for name, spec in specs.items()}
-        self.of_classes = MetricCollection({name: metric for name, metric in built.items() if not _is_binary(metric)})
-        self.of_second_class = MetricCollection({name: metric for name, metric in built.items() if _is_binary(metric)})
+        several = thresholds is not None
+        self.thresholds = None if thresholds is None else torch.tensor(thresholds)
+        kinds: dict[str, dict[str, Metric]] = {"classes": {}, "second class": {}, "decisions": {}}
+        for name, spec in specs.items():
+            metric = build(name, spec, len(class_names), several)
+            kinds[_kind(metric, spec, several)][name] = metric
+        self.of_classes, self.of_second_class, self.of_decisions = (
+            MetricCollection({**kind}) for kind in kinds.values()
+        )
         # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
         # wait for the device in every step
         self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
@@ -164,6 +175,8 @@ class _StageMetrics:
         self.waiting = 0
 
     def to(self, device: torch.device) -> None:
+        if self.thresholds is not None:
+            self.thresholds = self.thresholds.to(device)
         for metric in self._all():
             metric.to(device)
 
@@ -186,7 +199,8 @@ class _StageMetrics:
         if not count:
             raise RunError(f"{self.stage}: none of the images could be read, see data.json")
         loss = self.loss_sum.compute() / count
-        found = {"loss": loss, **self.of_classes.compute(), **self.of_second_class.compute()}
+        collections = self.of_classes, self.of_second_class, self.of_decisions
+        found = {"loss": loss} | {name: value for kind in collections for name, value in kind.compute().items()}
         self.images = 0
         for metric in self._all():
             metric.reset()
@@ -196,17 +210,20 @@ class _StageMetrics:
         return values
 
     def _all(self) -> tuple[Metric | MetricCollection, ...]:
-        return self.of_classes, self.of_second_class, self.loss_sum, self.count
+        return self.of_classes, self.of_second_class, self.of_decisions, self.loss_sum, self.count
 
     def _flush(self) -> None:
         if not self.logits:
             return
-        probs, labels = torch.softmax(torch.cat(self.logits), dim=1), torch.cat(self.labels)
+        logits, labels = torch.cat(self.logits), torch.cat(self.labels).long()
+        probs = torch.softmax(logits, dim=1) if self.thresholds is None else torch.sigmoid(logits)
         self.logits, self.labels, self.waiting = [], [], 0
         if self.of_classes:
             self.of_classes.update(probs, labels)
         if self.of_second_class:
             self.of_second_class.update(probs[:, 1], labels)
+        if self.of_decisions and self.thresholds is not None:
+            self.of_decisions.update((probs > self.thresholds).long(), labels)
 
     def _named(self, name: str, value: Tensor) -> dict[str, Tensor]:
         if value.ndim == 0:
@@ -214,51 +231,13 @@ class _StageMetrics:
         return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
 
 
-def _check_spec(name: str, spec: Spec) -> None:
-    where = f"{_KEY}.{name}"
-    class_path = class_path_of(spec, where)
-    parameters = _parameters(find_class(class_path, _PACKAGE, where))
-    check_arguments(spec.get("init_args") or {}, parameters, f"{where}: {class_path}")
+def _kind(metric: Metric, spec: Spec, multilabel: bool) -> str:
+    """Return what a metric is given: the probabilities of all classes or of the second, or decisions."""
+    if not multilabel:
+        return "second class" if is_binary(metric) else "classes"
+    own = "threshold" in (spec.get("init_args") or {})
+    return "decisions" if has_threshold(metric) and not own else "classes"
 
 
-def _build(name: str, spec: Spec, num_classes: int) -> Metric:
-    where = f"{_KEY}.{name}"
-    kind = find_class(spec["class_path"], _PACKAGE, where)
-    parameters = _parameters(kind)
-    arguments = dict(spec.get("init_args") or {})
-    if "task" in parameters:
-        arguments.setdefault("task", "multiclass")
-    if "num_classes" in parameters and arguments.get("task", "multiclass") == "multiclass":
-        arguments.setdefault("num_classes", num_classes)
-    try:
-        metric: Metric = kind(**arguments)
-        _is_per_class(metric, num_classes)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{where}: {spec['class_path']}: {first_line(error)}") from error
-    return metric
-
-
-def _is_per_class(metric: Metric, num_classes: int) -> bool:
-    """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
-    labels = torch.arange(2 * num_classes) % num_classes
-    probs = torch.softmax(torch.nn.functional.one_hot(labels, num_classes).float(), dim=1)
-    metric.update(probs[:, 1] if _is_binary(metric) else probs, labels)
-    value = metric.compute()
-    metric.reset()
-    if not isinstance(value, Tensor) or value.shape not in {(), (num_classes,)}:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(f"{type(metric).__name__}: gives {shape}; one number, or one for each class, can be logged")
-    return value.ndim == 1
-
-
-def _is_binary(metric: Metric) -> bool:
-    return type(metric).__name__.startswith("Binary")
-
-
-def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Arguments of a metric; those of torchmetrics' task wrappers stand in ``__new__``."""
-    function = kind.__new__ if "__new__" in vars(kind) else kind.__init__
-    named = dict(inspect.signature(function).parameters)
-    return {name: parameter for name, parameter in named.items() if name not in {"self", "cls", "kwargs", "args"}}
+def _is_per_class(name: str, spec: Spec, num_classes: int, multilabel: bool) -> bool:
+    return is_per_class(build(name, spec, num_classes, multilabel), num_classes, multilabel)

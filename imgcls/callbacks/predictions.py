@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from imgcls.errors import ConfigError
+from imgcls.labels import SEPARATOR, to_text
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class PredictionsWriter(Callback):
     """Writes ``path, prediction, probability, prob_<class>…, error``, in the order of the inputs.
+
+    Where an image may have several labels, ``prediction`` holds the classes whose probability is above their threshold,
+    sorted, as ``cat;dog`` (as a JSON list where a name holds ``;``), and ``probability`` theirs in the same order; both
+    are empty where there is none.
 
     An image that could not be read has its reason in ``error`` and nothing else. The file gets its name when it is
     complete. A text that a spreadsheet would run as a formula (it begins with = + - @ tab or return) gets an apostrophe
@@ -25,11 +31,13 @@ class PredictionsWriter(Callback):
     Args:
         path: The CSV file.
         class_names: Names of the model's outputs.
+        thresholds: Where an image may have several labels: the probability above which it is of a class.
     """
 
-    def __init__(self, path: Path, class_names: list[str]) -> None:
+    def __init__(self, path: Path, class_names: list[str], thresholds: list[float] | None = None) -> None:
         self.path = path
-        self.class_names = [_harmless(name) for name in class_names]
+        self.class_names = class_names
+        self.thresholds = thresholds
         self.rows = 0
         self.errors = 0
         self._partial = path.with_name(f".{path.name}.partial")
@@ -43,7 +51,7 @@ class PredictionsWriter(Callback):
             self._file = self._partial.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written: {error.strerror}") from error
-        columns = [f"prob_{name}" for name in self.class_names]
+        columns = [f"prob_{_harmless(name)}" for name in self.class_names]
         csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
 
     def on_predict_batch_end(
@@ -57,16 +65,30 @@ class PredictionsWriter(Callback):
     ) -> None:
         """Write the batch's rows."""
         probs: Tensor = outputs
-        best = probs.argmax(dim=1).tolist()
+        places = self._predicted(probs)
         # float32 in its shortest form that reads back as itself
         texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
         writer = csv.writer(self._file)  # type: ignore[arg-type]
-        for path, row, place, error in zip(batch["path"], texts, best, batch["error"], strict=True):
-            result = ["", ""] + [""] * len(row) if error else [self.class_names[place], row[place], *row]
+        for path, row, found, error in zip(batch["path"], texts, places, batch["error"], strict=True):
+            result = ["", ""] + [""] * len(row) if error else [*self._answer(found, row), *row]
             writer.writerow([_harmless_path(path), *result, error])
             self.errors += bool(error)
-        self.rows += len(best)
+        self.rows += len(texts)
         self._file.flush()  # type: ignore[union-attr]
+
+    def _predicted(self, probs: Tensor) -> list[list[int]]:
+        """Return the places of the predicted classes of each image."""
+        if self.thresholds is None:
+            return [[place] for place in probs.argmax(dim=1).tolist()]
+        above = probs > torch.tensor(self.thresholds, device=probs.device)
+        return [row.nonzero().flatten().tolist() for row in above.cpu()]
+
+    def _answer(self, places: list[int], probs: list[str]) -> list[str]:
+        """Return the predicted classes, and their probabilities."""
+        found = sorted((self.class_names[place], probs[place]) for place in places)
+        names = tuple(name for name, _ in found)
+        text = to_text(names[0] if self.thresholds is None else names)
+        return [_harmless(text), SEPARATOR.join(prob for _, prob in found)]
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the complete file its name."""

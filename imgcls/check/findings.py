@@ -12,6 +12,7 @@ from imgcls.check import near
 from imgcls.check.look import Crew, Look, apply, read_square
 from imgcls.check.sources import LABELLED, SPLITS, Item, Source
 from imgcls.datasets.folder import natural_order
+from imgcls.labels import names_in
 
 Fault = Literal["leakage", "unreadable"]
 LONG = 3.0  # times the shorter side, from which an image counts as oddly long
@@ -38,7 +39,7 @@ class Copies:
 
     @property
     def two_labels(self) -> bool:
-        """Whether they carry different labels."""
+        """Whether they carry different labels, or sets of labels."""
         return len({item.label for item in self.items} - {None}) > 1
 
 
@@ -84,16 +85,24 @@ class Findings:
 
     @property
     def classes(self) -> dict[str, dict[str, int]]:
-        """Number of images by split and class, in natural order; splits without labels are left out."""
+        """Number of images by split and class, in natural order; splits without labels are left out.
+
+        An image of several labels counts for each.
+        """
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for item in self.source.items:
             if item.label is not None:
-                counts[item.split][item.label] += 1
+                counts[item.split].update(names_in(item.label))
         return {
             split: {name: counts[split][name] for name in sorted(counts[split], key=natural_order)}
             for split in SPLITS
-            if split in counts
+            if counts.get(split)
         }
+
+    @property
+    def of_no_class(self) -> dict[str, int]:
+        """Number of images by split whose labels are known to be none."""
+        return dict(Counter(item.split for item in self.source.items if item.label == ()))
 
     @property
     def imbalance(self) -> dict[str, float]:
@@ -177,6 +186,7 @@ class Findings:
             "missing_classes": self.missing,
             "unknown_classes": self.unknown,
             "empty_classes": self.source.empty,
+            "of_no_class": self.of_no_class,
             "sizes": self.sizes,
             "long": [_plain_size(item, look) for item, look in self.long],
             "tiny": [_plain_size(item, look) for item, look in self.tiny],

@@ -12,6 +12,7 @@ from imgcls.check.listing import counted, described, remarks, shown
 from imgcls.check.look import Crew, apply
 from imgcls.check.sources import Item
 from imgcls.errors import ImageError
+from imgcls.labels import to_text
 
 _SIDE = 192  # of a picture, in pixels
 _MOST = 200  # groups of either kind
@@ -118,7 +119,7 @@ def _group(group: Copies, pictures: dict[tuple[int, int], str]) -> str:
 
 
 def _figure(item: Item, source: str) -> str:
-    label = f" · {_text(item.label)}" if item.label is not None else ""
+    label = f" · {_text(to_text(item.label))}" if item.label is not None else ""
     caption = f"<figcaption>{item.split}{label}<br>{_text(item.path)}</figcaption>"
     return f'<figure><img src="{source}" alt="">{caption}</figure>'
 

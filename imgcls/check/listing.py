@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from imgcls.check.findings import LONG, Copies, Findings
 from imgcls.check.near import SMALLEST
 from imgcls.check.sources import LABELLED
+from imgcls.labels import to_text
 from imgcls.report import print_table
 
 _FEW = 10  # examples of each kind
@@ -65,6 +66,7 @@ def remarks(found: Findings) -> list[str]:
     """Return what is worth knowing and no fault, one line each."""
     lines = [f"{split} has no image of {_names(names)}" for split, names in found.missing.items()]
     lines += [f"{split} has classes that train lacks: {_names(names)}" for split, names in found.unknown.items()]
+    lines += [f"{split}: {counted(count, 'image')} of no class" for split, count in found.of_no_class.items()]
     lines += [f"empty class folder: {shown(path)}" for path in found.source.empty]
     lines += [
         f"{split}: the largest class has {ratio:.0f} times the images of the smallest"
@@ -105,7 +107,7 @@ def _marked(groups: Sequence[Copies]) -> list[str]:
 
 def _group(group: Copies) -> str:
     marks = [text for mark, text in _MARKS.items() if getattr(group, mark)]
-    labels = ["" if item.label is None else shown(item.label) for item in group.items]
+    labels = ["" if item.label is None else shown(to_text(item.label)) for item in group.items]
     heads = [max(len(item.split) for item in group.items), max(map(len, labels))]
     lines = [
         f"  {item.split:{heads[0]}s}  {label:{heads[1]}s}  {shown(item.path)}"

@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import EMPTY, FolderImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
+from imgcls.labels import Label, names_in
 from imgcls.splits import refuse_empty
 
 LABELLED = ("train", "validation", "test")  # what a label, and a copy elsewhere, matters in
@@ -27,11 +28,11 @@ FOLDER_NAMES = {
 
 
 class Item(NamedTuple):
-    """One image: its split, the id and label that its dataset gives it, and where to read it."""
+    """One image: its split, the id and label that its dataset gives it (several labels sorted), where to read it."""
 
     split: str
     path: str
-    label: str | None
+    label: Label | None
     data: ImageDataset
     row: int
 
@@ -132,7 +133,13 @@ def _items(split: str, data: ImageDataset) -> list[Item]:
     samples = data.samples
     labels = samples["label"] if "label" in samples else [None] * len(samples)
     rows = enumerate(zip(samples["path"], labels, strict=True))
-    return [Item(split, str(path), None if pd.isna(label) else str(label), data, row) for row, (path, label) in rows]
+    return [Item(split, str(path), _label(label), data, row) for row, (path, label) in rows]
+
+
+def _label(label: Any) -> Label | None:
+    if isinstance(label, tuple):
+        return tuple(sorted(names_in(label)))
+    return None if pd.isna(label) else str(label)
 
 
 def _source(items: list[Item], parts: list[ImageDataset]) -> Source:

@@ -25,6 +25,7 @@ class ImageDataset:
     def samples(self) -> pd.DataFrame:
         """One row a sample: ``path`` (unique text; the file's path where there is a file) and ``label`` where known.
 
+        Where a sample may have several labels, a label is a tuple of names, empty where it has none of the classes.
         Further columns are kept, such as a patient's id to group samples by.
         """
         raise NotImplementedError(f"{type(self).__name__} must set 'samples', a DataFrame with 'path' and 'label'")

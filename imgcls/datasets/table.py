@@ -5,12 +5,14 @@ import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError, did_you_mean, listed
 from imgcls.images import MAX_PIXELS
+from imgcls.labels import Label, read_names
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ class CsvImageDataset(ImageDataset):
         root: The folder that paths are relative to; null is that of the CSV.
         max_pixels: The largest width x height that is decoded; larger images are refused.
         separator: What stands between values; some spreadsheets write ";".
+        label_separator: What stands between class names where an image may have several, such as ";" in ``cat;dog``; an
+            empty cell is an image of no class. Blanks around names do not count; a JSON list of names is read, too.
+            Null: one class an image.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class CsvImageDataset(ImageDataset):
         root: str | None = None,
         max_pixels: int = MAX_PIXELS,
         separator: str = ",",
+        label_separator: str | None = None,
     ) -> None:
         self.csv = os.path.expanduser(csv)
         self.path_column = path_column
@@ -58,6 +64,11 @@ class CsvImageDataset(ImageDataset):
         self.root = os.path.dirname(self.csv) if root is None else os.path.expanduser(root)
         self.max_pixels = max_pixels
         self.separator = separator
+        self.label_separator = label_separator
+        if label_separator == "":
+            raise ConfigError(f"{self.csv}: label_separator is empty; give the text between names, such as ';'")
+        if label_separator is not None and label_column is None:
+            raise ConfigError(f"{self.csv}: label_separator: {label_separator!r}, but label_column is null")
 
     def __str__(self) -> str:
         """Return the path of the CSV."""
@@ -65,13 +76,16 @@ class CsvImageDataset(ImageDataset):
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a row of the CSV: path, label, group where there is a group column, and the columns left."""
+        """One row a row of the CSV: path, label, group where there is a group column, and the columns left.
+
+        With a ``label_separator``, a label is a sorted tuple of names.
+        """
         table = self._taken(read_table(self.csv, self.separator))
         self._require(table, self.path_column)
         labels = self._labels(table)
         paths = [os.path.join(self.root, path) for path in table[self.path_column]]
         _refuse(self.csv, list(self._faults(table, paths, labels)), self._advice)
-        columns = {"path": paths, "label": [None] * len(paths) if labels is None else labels}
+        columns: dict[str, list[Any]] = {"path": paths, "label": self._as_labels(labels or [None] * len(paths))}
         if self.group_column is not None:
             self._require(table, self.group_column)
             columns["group"] = list(table[self.group_column])
@@ -107,6 +121,20 @@ class CsvImageDataset(ImageDataset):
         self._require(table, self.label_column)
         return list(table[self.label_column])
 
+    def _as_labels(self, cells: list[str] | list[None]) -> list[Label | None]:
+        separator = self.label_separator
+        return [cell if cell is None or separator is None else read_names(cell, separator) for cell in cells]
+
+    def _fault_of_label(self, cell: str) -> str:
+        """Return what is wrong with a cell of labels, empty if nothing is."""
+        if self.label_separator is None:
+            return "" if cell.strip() else "no label"
+        try:
+            read_names(cell, self.label_separator)
+        except ValueError as error:
+            return str(error)
+        return ""
+
     def _faults(self, table: pd.DataFrame, paths: list[str], labels: list[str] | None) -> Iterator[str]:
         """Yield what is wrong with rows."""
         first: dict[str, int] = {}
@@ -119,8 +147,8 @@ class CsvImageDataset(ImageDataset):
                 yield f"row {row}: {given!r} stands in row {other}, too"
             elif not os.path.lexists(paths[place]):
                 yield f"row {row}: no file {given!r}"
-            if labels is not None and not labels[place].strip():
-                yield f"row {row}: no label"
+            if labels is not None and (fault := self._fault_of_label(labels[place])):
+                yield f"row {row}: {fault}"
 
     def _require(self, table: pd.DataFrame, column: str) -> None:
         if column not in table:

@@ -154,8 +154,9 @@ class Tune:
         callbacks = as_list(parts.options["callbacks"])
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, parts.options)
-        parts.data.setup("fit")
-        return watch(callbacks, parts.options, parts.data.class_names, parts.experiment.monitor)
+        data = parts.data
+        data.setup("fit")
+        return watch(callbacks, parts.options, data.class_names, parts.experiment.monitor, data.multilabel)
 
 
 def _directions(config: OptunaConfig, metrics: list[str], watched: Watched) -> list[Direction]:

@@ -1,0 +1,114 @@
+"""From specs to metrics of torchmetrics, each tried on made-up values before it is used."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from imgcls.errors import ConfigError, first_line
+from imgcls.specs import Spec, check_arguments, class_path_of, find_class
+
+_PACKAGE = "torchmetrics"
+_KEY = "imgcls.MetricsLogger: metrics"
+
+
+def check_spec(name: str, spec: Spec) -> None:
+    """Refuse a spec that names no class, or an argument that the class does not take.
+
+    Raises:
+        ConfigError: Names the metric.
+    """
+    where = f"{_KEY}.{name}"
+    class_path = class_path_of(spec, where)
+    parameters = _parameters(find_class(class_path, _PACKAGE, where))
+    check_arguments(spec.get("init_args") or {}, parameters, f"{where}: {class_path}")
+
+
+def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> Metric:
+    """Build a metric; task and number of classes or labels are filled in.
+
+    Args:
+        name: Its name, for messages.
+        spec: Its ``{class_path, init_args}``.
+        num_classes: Number of classes.
+        multilabel: Whether an image may have several labels.
+
+    Raises:
+        ConfigError: If it cannot be built, or cannot score such labels.
+    """
+    where = f"{_KEY}.{name}: {spec['class_path']}"
+    kind = find_class(spec["class_path"], _PACKAGE, f"{_KEY}.{name}")
+    parameters = _parameters(kind)
+    arguments = _filled_in(dict(spec.get("init_args") or {}), parameters, num_classes, multilabel)
+    if multilabel and not _scores_several(kind, arguments, parameters):
+        raise ConfigError(f"{where}: cannot score images of several labels{_given(arguments)}; take another metric")
+    try:
+        metric: Metric = kind(**arguments)
+        is_per_class(metric, num_classes, multilabel)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where}: {first_line(error)}") from error
+    return metric
+
+
+def _filled_in(
+    arguments: dict[str, Any], parameters: dict[str, inspect.Parameter], num_classes: int, multilabel: bool
+) -> dict[str, Any]:
+    task, count = ("multilabel", "num_labels") if multilabel else ("multiclass", "num_classes")
+    if "task" in parameters:
+        arguments.setdefault("task", task)
+    if count in parameters and arguments.get("task", task) == task:
+        arguments.setdefault(count, num_classes)
+    return arguments
+
+
+def _scores_several(
+    kind: Callable[..., Any], arguments: dict[str, Any], parameters: dict[str, inspect.Parameter]
+) -> bool:
+    """Whether a metric has a task of several labels; one of two classes would take their arrays, and mean another."""
+    if "task" in parameters:
+        return arguments["task"] == "multilabel" and "multilabel" in get_args(parameters["task"].annotation)
+    return not kind.__name__.startswith(("Binary", "Multiclass"))
+
+
+def _given(arguments: dict[str, Any]) -> str:
+    task = arguments.get("task", "multilabel")
+    return "" if task == "multilabel" else f", with task: {task} (leave it out)"
+
+
+def is_per_class(metric: Metric, num_classes: int, multilabel: bool = False) -> bool:
+    """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
+    labels = torch.arange(2 * num_classes) % num_classes
+    one_hot = torch.nn.functional.one_hot(labels, num_classes)
+    probs = torch.softmax(one_hot.float(), dim=1)
+    if multilabel:
+        metric.update(one_hot if has_threshold(metric) else probs, one_hot)
+    else:
+        metric.update(probs[:, 1] if is_binary(metric) else probs, labels)
+    value = metric.compute()
+    metric.reset()
+    if not isinstance(value, Tensor) or value.shape not in {(), (num_classes,)}:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ConfigError(f"{type(metric).__name__}: gives {shape}; one number, or one for each class, can be logged")
+    return value.ndim == 1
+
+
+def is_binary(metric: Metric) -> bool:
+    """Whether a metric scores the second of two classes."""
+    return type(metric).__name__.startswith("Binary")
+
+
+def has_threshold(metric: Metric) -> bool:
+    """Whether a metric turns probabilities into decisions; others, such as AUROC, score the probabilities."""
+    return hasattr(metric, "threshold")
+
+
+def _parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Arguments of a metric; those of torchmetrics' task wrappers stand in ``__new__``."""
+    function = kind.__new__ if "__new__" in vars(kind) else kind.__init__
+    named = dict(inspect.signature(function).parameters)
+    return {name: parameter for name, parameter in named.items() if name not in {"self", "cls", "kwargs", "args"}}
