@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
-from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
+from imgcls import CsvImageDataset, ImageDataModule
 from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
-from imgcls.datamodule import DatasetClasses
+from imgcls.datamodule import Augmentations, DatasetClasses
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
@@ -175,25 +175,27 @@ def test_threshold_of_the_run_is_the_checkpoints(
 def test_split_is_written_down_and_kept(
     bands: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    said(*fit_line(bands, tiny_model, one, "--trainer.max_epochs=2"))
-    table = pd.read_csv(one / "run/version_0/splits.csv", keep_default_na=False)
-    again = CsvImageDataset(str(one / "run/version_0/splits.csv"), label_separator=";").samples
+    said(*fit_line(bands, tiny_model, tmp_path, "--trainer.max_epochs=2"))
+    table = pd.read_csv(tmp_path / "run/version_0/splits.csv", keep_default_na=False)
+    again = CsvImageDataset(str(tmp_path / "run/version_0/splits.csv"), label_separator=";").samples
     listed = CsvImageDataset(str(bands / "all.csv"), label_column="kinds", label_separator="|", split="train").samples
     assert dict(zip(again["path"], again["label"], strict=True)) == dict(
         zip(listed["path"], listed["label"], strict=True)
     )
-    state = load(one / "run/version_0/checkpoints/last.ckpt")["ImageDataModule"]
+    state = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["ImageDataModule"]
     assert state["labels"]["validation"] == list(table["label"][table["split"] == "validation"])
-    said(*fit_line(bands, tiny_model, two, "--trainer.max_epochs=2", "--trainer.limit_train_batches=4"))
-    stopped = ["--trainer.max_epochs=2", "--ckpt_path", str(two / "run/version_0/checkpoints/last.ckpt")]
-    (tmp_path / "all.csv").write_text((bands / "all.csv").read_text().replace("train000.png,", "train000.png,red|"))
+    (tmp_path / "all.csv").write_text((bands / "all.csv").read_text().replace("train000.png,", "train000.png,other|"))
     changed = f"--data.dataset_classes.train={spec(tmp_path, 'train', root=str(bands))}"
-    code, message = fails([*fit_line(bands, tiny_model, two, *stopped, "--trainer.max_epochs=3"), changed], capsys)
-    if "red" not in listed["label"][0]:
-        assert "1 in another class" in message
-        assert "train000.png" in message
+    line = fit_line(bands, tiny_model, tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3", changed)
+    code, message = fails(line, capsys)
     assert code == 2
+    assert "classes ['other'] are not among those of the model" in message
+    swapped = "train000.png," + {"": "red", "red": ""}.get(";".join(listed["label"][0]), "red")
+    text = (bands / "all.csv").read_text().splitlines()
+    (tmp_path / "all.csv").write_text("\n".join([text[0], f"{swapped},train", *text[2:]]))
+    code, message = fails(line, capsys)
+    assert code == 2
+    assert f"1 in another class ['{bands / 'train000.png'}']" in message
 
 
 def test_resumed_run_is_the_uninterrupted_one(bands: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -364,7 +366,7 @@ class Table(ImageDataset):
 
     def __init__(self, labels: Sequence[object], paths: Sequence[str] | None = None) -> None:
         paths = [f"{number}" for number in range(len(labels))] if paths is None else paths
-        self.samples = pd.DataFrame({"path": paths, "label": pd.Series(labels, dtype=object)})
+        self.samples = pd.DataFrame({"path": paths, "label": list(labels)}, dtype=object)
 
     def fingerprint(self, index: int) -> str:
         return str(self.samples["path"].iat[index]).partition("/")[0]
@@ -419,28 +421,16 @@ def test_moved_labels_are_found() -> None:
 
 def test_batches_hold_a_row_of_zeros_and_ones_for_each_image(bands: Path) -> None:
     own = json.loads(spec(bands, "train"))["init_args"]
-    data = ImageDataModule(DatasetClasses(train=CsvImageDataset(**own)), batch_size=4, num_workers=0)
+    resize = {"class_path": "Resize", "init_args": {"height": 16, "width": 16}}
+    train = DatasetClasses(train=CsvImageDataset(**own))
+    data = ImageDataModule(train, Augmentations([resize], [resize]), batch_size=4, num_workers=0)
     data.setup("fit")
     assert data.multilabel
-    split = data.split("train")
-    model = ImageClassifier("x")
-    data.trainer = type(
-        "Trainer",
-        (),
-        {
-            "lightning_module": model,
-            "world_size": 1,
-            "global_rank": 0,  # type: ignore[assignment]
-            "overfit_batches": 0,
-            "fast_dev_run": False,
-        },
-    )()
     batch = next(iter(data.val_dataloader()))
     assert batch["label"].dtype == torch.float32
     assert batch["label"].shape == (4, 3)
     names = [";".join(NAMES[place] for place in row.nonzero().flatten()) for row in batch["label"]]
     assert names == data.split("validation").label_names()[:4]
-    assert len(split) + len(data.split("validation")) == 90
 
 
 # -- the split
