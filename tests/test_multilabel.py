@@ -24,11 +24,13 @@ from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.hold_out import Fold, hold_out
 from imgcls.labels import read_names, to_text
+from imgcls.losses import LossConfig, SeveralLabelsLoss
 from imgcls.recorded import check_unchanged
 from imgcls.splits import Split, class_names_of, is_multilabel, labels_of
 from imgcls.thresholds import thresholds_of
+from imgcls.views import averaged
 from tests.conftest import COLOURS
-from tests.runs import arguments, assert_same_weights, fails, load, table_of
+from tests.runs import arguments, assert_same_weights, fails, load, table_of, weights
 
 NAMES = list(COLOURS)
 Labels = Sequence[tuple[str, ...]]
@@ -167,8 +169,8 @@ def test_threshold_of_the_run_is_the_checkpoints(
     resumed = ["--ckpt_path", str(folder / "checkpoints/last.ckpt"), "--trainer.max_epochs=2"]
     said(*fit_line(bands, tiny_model, tmp_path, *resumed))
     assert load(tmp_path / "run/version_1/checkpoints/last.ckpt")["imgcls"]["thresholds"] == [1.0, 0.0, 1.0]
-    weights = ["--experiment.only_weights_load=true", "--trainer.max_epochs=1"]
-    said(*fit_line(bands, tiny_model, tmp_path, *resumed[:2], *weights))
+    fresh = ["--experiment.only_weights_load=true", "--trainer.max_epochs=1"]
+    said(*fit_line(bands, tiny_model, tmp_path, *resumed[:2], *fresh))
     assert load(tmp_path / "run/version_2/checkpoints/last.ckpt")["imgcls"]["thresholds"] == [0.5, 0.5, 0.5]
 
 
@@ -232,6 +234,10 @@ def test_record_without_the_task_is_of_one_label(
         (["--model.threshold=1.5"], "model.init_args.threshold: 1.5; a threshold is a probability, 0 to 1"),
         (["--model.threshold=[0.5, 0.5]"], "model.init_args.threshold: 2 for 3 classes; give one for each"),
         (["--model.threshold={rde: 0.5}"], "there is no class 'rde'; did you mean 'red'?"),
+        (
+            ["--data.balanced_sampling=true"],
+            "balanced_sampling: true, but an image may have several labels, and none is its class",
+        ),
         (
             ["--data.dataset_classes.validation={photos}"],
             "train: several labels an image, but validation: one label an image; give label_separator to all of them",
@@ -400,6 +406,7 @@ def test_several_labels_become_zeros_and_ones() -> None:
     split = Split(data, labels)
     assert split.label_names() == list(split.table()["label"]) == ["a;b", "", "c"]
     assert split.classes() == {0, 1, 2}
+    assert split.class_counts(3) == [1, 1, 1]
 
 
 def test_datasets_of_both_kinds_are_not_mixed() -> None:
@@ -593,6 +600,59 @@ def test_metric_that_cannot_score_several_labels_is_refused(given: dict[str, Any
     with pytest.raises(ConfigError, match=r"mine|Multilabel") as error:
         _StageMetrics("train", {"mine": given}, NAMES, [0.5] * 3)
     assert message in str(error.value)
+
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
+TARGET = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+PROBS = torch.where(TARGET > 0, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())  # of what is true
+
+
+def test_loss_of_several_labels() -> None:
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    given = torch.where(TARGET > 0, weights, 1.0)
+    assert SeveralLabelsLoss(LossConfig())(LOGITS, TARGET) == pytest.approx(float(-PROBS.log().mean()))
+    weighted = SeveralLabelsLoss(LossConfig(), weights)(LOGITS, TARGET)
+    assert weighted == pytest.approx(float(-(given * PROBS.log()).mean()))
+    focal = SeveralLabelsLoss(LossConfig(focal_gamma=2.0), weights)(LOGITS, TARGET)
+    assert focal == pytest.approx(float(-(given * (1 - PROBS) ** 2 * PROBS.log()).mean()))
+    almost = SeveralLabelsLoss(LossConfig(focal_gamma=1e-6, label_smoothing=0.2), weights)(LOGITS, TARGET)
+    smooth = SeveralLabelsLoss(LossConfig(label_smoothing=0.2), weights)(LOGITS, TARGET)
+    expected = -(0.9 * PROBS.log() * given + 0.1 * (1 - PROBS).log() * (weights + 1 - given)).mean()
+    assert smooth == pytest.approx(float(expected))
+    assert almost == pytest.approx(float(smooth), rel=0.2)
+
+
+def test_probabilities_of_several_labels_are_the_mean_over_the_views() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    found = averaged(lambda seen: 9 * seen[:, :, 0, 0], images, "hflip", multilabel=True)
+    probs = [torch.sigmoid(9 * images[:, :, 0, column]) for column in (0, -1)]
+    torch.testing.assert_close(torch.sigmoid(found), torch.stack(probs).mean(0))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--model.loss_config.label_smoothing=0.2",
+        "--model.loss_config.class_weights=auto",
+        "--model.loss_config.focal_gamma=2",
+        "--model.mix_config={mixup: 0.5, cutmix: 0.5}",
+    ],
+)
+def test_recipe_changes_what_is_learnt_of_several_labels(
+    option: str, bands: Path, tiny_model: Path, tmp_path: Path, plain: dict[str, torch.Tensor]
+) -> None:
+    said(*fit_line(bands, tiny_model, tmp_path, "--trainer.max_epochs=1", option))
+    found = weights(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    assert all(bool(value.isfinite().all()) for value in found.values())
+    assert any(not torch.equal(found[name], plain[name]) for name in plain)
+
+
+@pytest.fixture(scope="module")
+def plain(bands: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights after one epoch without options."""
+    out = tmp_path_factory.mktemp("plain")
+    said(*fit_line(bands, tiny_model, out, "--trainer.max_epochs=1"))
+    return weights(out / "run/version_0/checkpoints/last.ckpt")
 
 
 def test_thresholds_go_by_order_or_name() -> None:
