@@ -106,16 +106,18 @@ class SplitBatches(Dataset[Batch]):
 
 
 class Room:
-    """Memory for batches: fresh in the main process; in a worker shared, and used again after a while.
+    """Memory for batches: fresh in the main process; in a worker shared, and used again when the batch is gone.
 
-    The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. A batch is
-    overwritten by the third after it, which a worker is asked for only when the batch between them was asked for, that
-    is, after ``BatchLoader`` has copied this one.
+    The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. The last byte of
+    a slot says whether a batch is in it: ``BatchLoader`` clears it when nobody holds the batch any more. Where batches
+    are pinned, the loader copies them and nobody would clear it; there the slots take turns: a batch is overwritten by
+    the third after it, which a worker is asked for only when the batch between them was asked for, that is, copied.
     """
 
     def __init__(self) -> None:
-        self._slots = [torch.empty(0, dtype=torch.uint8)] * SLOTS
+        self._slots: list[torch.Tensor] = []
         self._next = 0
+        self._takes_turns = pins_memory()
 
     def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:
         """Return memory that holds anything."""
@@ -123,11 +125,25 @@ class Room:
         if get_worker_info() is None:
             return torch.empty(shape, dtype=dtype)
         size = math.prod(shape) * like.itemsize
-        number = self._next % len(self._slots)
-        self._next += 1
-        if len(self._slots[number]) < size:
-            self._slots[number] = torch.empty(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        return self._slots[number][:size].view(dtype).view(shape)
+        slot = self._turn() if self._takes_turns else self._free()
+        if slot is None or len(slot) <= size:
+            slot = torch.empty(size + 1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        slot[-1] = 1
+        self._slots.append(slot)
+        return slot[:size].view(dtype).view(shape)
+
+    def _turn(self) -> torch.Tensor | None:
+        return self._slots.pop(0) if len(self._slots) == SLOTS else None
+
+    def _free(self) -> torch.Tensor | None:
+        free = (number for number, slot in enumerate(self._slots) if not slot[-1])
+        number = next(free, None)
+        return None if number is None else self._slots.pop(number)
+
+
+def pins_memory() -> bool:
+    """Whether loaders copy batches to memory that a GPU reads by itself."""
+    return torch.cuda.is_available()
 
 
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.bad_images import BadImages, Policy
 from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
-from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
+from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, pins_memory, start_worker
 from imgcls.cache.split import use_cache
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache_folder import cache_folder
@@ -391,7 +391,7 @@ class ImageDataModule(pl.LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "prefetch_factor": PREFETCHED if workers > 0 else None,
-            "pin_memory": torch.cuda.is_available(),
+            "pin_memory": pins_memory(),
             "collate_fn": as_it_is,
             "worker_init_fn": start_worker,
             "timeout": self.timeout if workers else 0,

@@ -1,5 +1,6 @@
 """The order of samples as a function of (seed, epoch), and a training loader that knows where the loop stands."""
 
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from imgcls.workers import WatchedLoader
 Key = tuple[int, int]
 
 PREFETCHED = 2  # batches that a worker has under way
-SLOTS = PREFETCHED + 1  # batches that a worker has memory for; one more may just be copied
+SLOTS = PREFETCHED + 1  # batches that a worker has memory for where they are copied; one more may just be copied
 
 
 class KeyedSampler(DistributedSampler[Key]):
@@ -103,16 +104,26 @@ class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  
         """Stay at the first epoch."""
 
 
+def _lent(images: torch.Tensor) -> torch.Tensor:
+    """Return the images of a worker's slot; the worker may use it again when the last view of them is gone."""
+    slot = torch.empty(0, dtype=torch.uint8).set_(images.untyped_storage())
+    lease = images.permute(0, 2, 3, 1).numpy().view()
+    weakref.finalize(lease, slot[-1:].zero_)
+    return torch.from_numpy(lease).permute(0, 3, 1, 2)  # holds the lease
+
+
 class BatchLoader(WatchedLoader[Batch]):
-    """A loader whose workers write into the same shared memory again and again, so each batch is copied from it."""
+    """A loader whose workers write into the same shared memory again and again, when a batch in it is gone."""
 
     def __iter__(self) -> Any:
         """Iterate over the batches."""
-        mapped: deque[torch.Tensor] = deque(maxlen=SLOTS * self.num_workers)  # what is held need not be mapped again
+        mapped: deque[torch.Tensor] = deque(
+            maxlen=2 * SLOTS * self.num_workers
+        )  # what is held need not be mapped again
         for batch in super().__iter__():
             if batch["image"].is_shared():  # pinned memory is a copy already
                 mapped.append(batch["image"])
-                batch["image"] = batch["image"].clone()
+                batch["image"] = _lent(batch["image"])
             yield batch
 
 

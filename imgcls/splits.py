@@ -58,7 +58,8 @@ class Split:
 
     def path(self, place: int) -> str:
         """Return the id of the sample at ``place``."""
-        return str(self._paths[self.rows[place]])
+        path: str = self.data.sample_paths[self.rows[place]]
+        return path
 
     def table(self) -> pd.DataFrame:
         """One row a sample: path, label; several labels as one text."""
@@ -120,10 +121,6 @@ class Split:
             except ImageError:
                 continue  # reported when its batch is read
         return None
-
-    @cached_property
-    def _paths(self) -> list[str]:
-        return list(self.data.samples["path"])
 
     @cached_property
     def _label_names(self) -> list[str]:

@@ -34,8 +34,8 @@ import imgcls
 from imgcls.images import Pixels, load_image
 from imgcls.specs import Spec
 
-BATCH, FILES, ROUNDS = 64, 512, 5  # as many batches for each of two workers
-CACHE_EPOCHS = 10  # in one measurement from the cache, to take about as long as one that decodes
+BATCH, FILES, ROUNDS = 64, 1024, 5  # as many batches for each of two workers
+CACHE_EPOCHS = 5  # in one measurement from the cache, to take about as long as one that decodes
 LIST: list[Spec] = [
     {"class_path": "RandomResizedCrop", "init_args": {"size": [224, 224]}},
     {"class_path": "HorizontalFlip"},

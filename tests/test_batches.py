@@ -1,0 +1,35 @@
+"""Whole batches in memory that workers use again."""
+
+from pathlib import Path
+
+import torch
+
+from imgcls import Augmentations, DatasetClasses, ImageDataModule
+from imgcls.batch import Batch
+
+
+def loader(photos: Path, workers: int) -> "torch.utils.data.DataLoader[Batch]":
+    steps = [{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}]
+    data = ImageDataModule(DatasetClasses(train=str(photos)), Augmentations(train=steps, eval=steps), 4, workers)
+    data.setup("fit")
+    return data.train_dataloader()
+
+
+def test_batches_that_are_held_stay_as_they_are(photos: Path) -> None:
+    alone = list(loader(photos, 0))
+    shared = loader(photos, 2)
+    for _ in range(2):
+        held = list(shared)  # all of them at once
+        assert len(held) == 12
+        assert all(torch.equal(one["image"], two["image"]) for one, two in zip(held, alone, strict=True))
+        part = held[0]["image"][1:]
+        copy = part.clone()
+        del held
+        _ = [batch["image"].sum() for batch in shared]
+        assert torch.equal(part, copy)
+
+
+def test_memory_of_batches_that_are_gone_is_used_again(photos: Path) -> None:
+    shared = loader(photos, 1)
+    places = {batch["image"].data_ptr() for _ in range(5) for batch in shared}
+    assert len(places) <= 6  # of 60 batches
