@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
-from imgcls import CsvImageDataset, ImageDataModule
+from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
 from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
+from imgcls.checkpoint import read_checkpoint
 from imgcls.datamodule import Augmentations, DatasetClasses
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
@@ -146,6 +147,32 @@ def test_threshold_of_the_command_line_decides(bands: Path, run: tuple[Path, str
     checkpoint = str(folder / "checkpoints/best.ckpt")
     recall = table_of(said("test", "--ckpt_path", checkpoint, "--model.threshold=[0, 0, 1]"))["recall"]
     assert float(recall[0]) == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_threshold_of_a_configuration_decides_unless_one_is_typed(
+    bands: Path, run: tuple[Path, str], tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("model: {threshold: {green: 0, blue: 1, red: 1}}")
+    config = f"--config={tmp_path / 'c.yaml'}"
+    assert set(predictions(run[0], bands, tmp_path, config)["prediction"]) == {"green"}
+    assert set(predictions(run[0], bands, tmp_path, config, "--model.threshold=1")["prediction"]) == {""}
+
+
+def test_checkpoint_alone_rebuilds_the_task(run: tuple[Path, str], tmp_path: Path) -> None:
+    path = run[0] / "checkpoints/best.ckpt"
+    model = ImageClassifier.load_from_checkpoint(path, weights_only=True).eval()
+    assert (model.multilabel, model.thresholds) == (True, [0.5] * 3)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    probs = model.predict_step({"image": images, "label": torch.zeros(2), "path": ["a", "b"]}, 0)
+    torch.testing.assert_close(probs, torch.sigmoid(model(images)))
+    changed = ImageClassifier.load_from_checkpoint(path, weights_only=True, threshold={"red": 0.9})
+    assert changed.thresholds == [0.5, 0.5, 0.9]
+    content = load(path)
+    for thresholds, message in (([0.5, 1.5, 0.5], "less than or equal to 1"), ([0.5], "1 for 3 classes")):
+        content["imgcls"]["thresholds"] = thresholds
+        torch.save(content, tmp_path / "x.ckpt")
+        with pytest.raises(ConfigError, match=message):
+            ImageClassifier("x").build(NAMES, read_checkpoint(tmp_path / "x.ckpt")["imgcls"])
 
 
 def test_threshold_of_the_run_is_the_checkpoints(
