@@ -22,11 +22,15 @@ class Anatomy:
     Args:
         heads: Modules that hold a parameter whose shape depends on the number of classes.
         layers: For each weight layer of the encoder, in the order of execution, the names of its parameters.
+        owners: For each weight layer, the module that is called for it.
+        calls: The modules in the order in which they are called, one that is called twice standing there twice.
         unused: Parameters that take no part in the classification, and never get a gradient.
     """
 
     heads: list[str]
     layers: list[list[str]]
+    owners: list[str]
+    calls: list[str]
     unused: list[str]
 
 
@@ -44,9 +48,9 @@ def examine(network: PreTrainedModel, size: Size) -> Anatomy:
     """
     twin = _twin(network)
     heads = _heads(network, twin)
-    order = _execution_order(twin, size)
+    calls = _execution_order(twin, size)
     unused = [name for name, parameter in twin.named_parameters() if parameter.grad is None]
-    layers: dict[str, list[str]] = {name: [] for name in order}
+    layers: dict[str, list[str]] = {name: [] for name in calls}
     for name, _ in twin.named_parameters():
         owner = name.rpartition(".")[0]
         if owner in heads or name in unused:
@@ -54,7 +58,8 @@ def examine(network: PreTrainedModel, size: Size) -> Anatomy:
         while owner not in layers:
             owner = owner.rpartition(".")[0]
         layers[owner].append(name)
-    return Anatomy(heads, [names for names in layers.values() if names], unused)
+    layers = {owner: names for owner, names in layers.items() if names}
+    return Anatomy(heads, list(layers.values()), list(layers), calls, unused)
 
 
 def blocks(layers: list[list[str]]) -> list[list[str]]:
@@ -91,9 +96,9 @@ def _heads(network: nn.Module, twin: nn.Module) -> list[str]:
 
 
 def _execution_order(twin: nn.Module, size: Size) -> list[str]:
-    order: dict[str, None] = {}
+    calls: list[str] = []
     for name, module in twin.named_modules():
-        module.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
+        module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
     try:
         _flow(twin, size)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -101,7 +106,7 @@ def _execution_order(twin: nn.Module, size: Size) -> list[str]:
         raise ConfigError(
             f"model.init_args.model_name: {name} takes no images of {height} x {width} pixels: {reason}"
         ) from error
-    return list(order)
+    return calls
 
 
 def _flow(twin: nn.Module, size: Size) -> None:

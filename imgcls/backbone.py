@@ -10,6 +10,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from imgcls.anatomy import Anatomy, Size, blocks, call, examine, interpolation_origin
+from imgcls.cut import Cut
+from imgcls.cut_search import extend, find_cut
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -41,15 +43,17 @@ class Backbone(nn.Module):
             raise ConfigError(f"model.init_args.model_name: {type(network).__name__} does not average its heads")
         self.network = network
         self.convolutional = _is_convolutional(network)
-        self._frozen: list[nn.Module] = []
+        self.frozen = 0  # layers
+        self._cut: Cut | None = None
+        self._uncut = ""  # why there is none
+        self._still: list[nn.Module] = []
         for name in self.anatomy.unused:
             self._parameter(name).requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features ``(B, ...)`` that the heads take, of normalised images ``(B, 3, H, W)``."""
-        if self.convolutional:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return call(self.network, images, self._origin)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            return call(self.network, self._laid_out(images), self._origin)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits ``(B, classes)``, float32; the mean where a network has several heads."""
@@ -62,20 +66,25 @@ class Backbone(nn.Module):
         return self.classify(self.encode(images))
 
     def freeze(self, share: bool | float) -> None:
-        """Freeze the first layers of the encoder, BatchNorm statistics and dropout included.
+        """Freeze the first layers of the encoder, BatchNorm statistics and dropout included, and let the others learn.
 
         Args:
             share: True for the whole encoder, False for nothing, or the share 0..1 of its weight layers, in the order
                 of execution.
         """
-        count = round(float(share) * len(self.anatomy.layers))
-        names = [name for layer in self.anatomy.layers[:count] for name in layer]
-        for name in names:
-            self._parameter(name).requires_grad_(False)
-        self._frozen = list(self._frozen_modules())
+        layers = self.anatomy.layers
+        self.frozen = round(float(share) * len(layers))
+        for number, names in enumerate(layers):
+            for name in names:
+                self._parameter(name).requires_grad_(number >= self.frozen)
+        self._still = list(self._still_modules())
+        self._cut, self._uncut = None, ""
         self.train(self.training)
-        if count:
-            log.info("frozen: %s", self._describe(count))
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the whole encoder is frozen."""
+        return self.frozen == len(self.anatomy.layers)
 
     def blocks(self) -> list[list[nn.Parameter]]:
         """Return all parameters by block, from the input up; the heads' come last."""
@@ -85,27 +94,71 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen modules stay in evaluation mode, so that their statistics do not drift."""
         super().train(mode)
-        for module in self._frozen:
+        for module in self._still:
             module.eval()
         return self
+
+    # -- features that are computed once
+
+    def frozen_until(self, size: Size) -> str | None:
+        """Where the frozen part ends that gives a single tensor; None if that is nowhere, which is said.
+
+        Args:
+            size: Height and width in pixels of the images.
+        """
+        if self.is_frozen:
+            return "the whole encoder"
+        if not self._uncut and not self._is_cut(size):
+            self._uncut = f"no single tensor passes before {self.anatomy.owners[self.frozen]}, where training begins"
+            log.info("features are computed anew in each epoch: %s", self._uncut)
+        self.train(self.training)
+        return self._cut.place.name if self._cut and not self._uncut else None
+
+    def _is_cut(self, size: Size) -> bool:
+        if self._cut is None:
+            self._cut = find_cut(self.network, self._origin, size, self.anatomy.owners, self.frozen)
+            return self._cut is not None
+        return self._cut.knows(size) or extend(self._cut, size)
+
+    def begin(self, images: Tensor) -> Tensor:
+        """Return what the frozen part gives for normalised images ``(B, 3, H, W)``; after ``frozen_until``."""
+        if self._cut is None:
+            return self.encode(images)
+        return self._cut.begin(self._laid_out(images))
+
+    def go_on(self, features: Tensor, size: Size) -> Tensor:
+        """Return the encoder's features of what ``begin`` returned for images of a size."""
+        return features if self._cut is None else self._cut.go_on(features, size)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.convolutional else images
 
     def _parameter(self, name: str) -> nn.Parameter:
         parameter: nn.Parameter = self.network.get_parameter(name)
         return parameter
 
-    def _frozen_modules(self) -> Iterator[nn.Module]:
-        for module in self.network.modules():
+    def _still_modules(self) -> Iterator[nn.Module]:
+        """The frozen modules: all their parameters are, or they have none (dropout) and come before what learns."""
+        passed = self._passed()
+        for name, module in self.network.named_modules():
             parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
+            if not any(parameter.requires_grad for parameter in parameters) and (parameters or name in passed):
                 yield module
 
-    def _describe(self, count: int) -> str:
+    def _passed(self) -> set[str]:
+        """Names of the modules that are called before the first layer that learns, and never after."""
+        calls, owners = self.anatomy.calls, self.anatomy.owners
+        start = calls.index(owners[self.frozen]) if self.frozen < len(owners) else len(calls)
+        return set(calls[:start]) - set(calls[start:])
+
+    def describe_frozen(self) -> str:
+        """Return in one line how much is frozen, and where training begins."""
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.network.parameters()]
         frozen = sum(size for size, learns in sizes if not learns) / 1e6
         total = sum(size for size, _ in sizes) / 1e6
-        layers = self.anatomy.layers
-        rest = f"from {layers[count][0].rpartition('.')[0]}" if count < len(layers) else "the head alone"
-        return f"{count} of {len(layers)} encoder layers, {frozen:.1f} of {total:.1f} M parameters; trains {rest}"
+        rest = "the head alone" if self.is_frozen else f"from {self.anatomy.owners[self.frozen]}"
+        count = f"{self.frozen} of {len(self.anatomy.layers)} layers frozen"
+        return f"{count}, {frozen:.1f} of {total:.1f} M parameters; trains {rest}"
 
 
 class _Slot(nn.Module):

@@ -15,9 +15,14 @@ class Batch(TypedDict):
     class. ``path`` names each sample. ``error`` (predict alone) holds for each sample the
     reason why it could not be read, or an empty string. ``skipped`` stands where images were left out of the batch, by
     path with their reasons.
+
+    In a fit whose first layers stay as they are, ``features`` stands in place of ``image``: what those layers made of
+    the images, ``(B, ...)`` in the dtype of the computation; ``size`` is then the height and width of the images.
     """
 
-    image: Tensor
+    image: NotRequired[Tensor]
+    features: NotRequired[Tensor]
+    size: NotRequired[tuple[int, int]]
     label: Tensor
     path: list[str]
     error: NotRequired[list[str]]
@@ -75,3 +80,18 @@ class PreprocessedModel(Protocol):
     """What the datamodule asks of the model that it feeds (``trainer.lightning_module``)."""
 
     preprocessing: Preprocessing
+
+
+@runtime_checkable
+class PartlyFrozenModel(Protocol):
+    """What the datamodule asks of a model, the first layers of which may stay as they are during a fit."""
+
+    @property
+    def frozen_views(self) -> int:
+        """Views of each training image whose features are to be computed once; 0: in each epoch anew."""
+
+    def frozen_until(self, size: tuple[int, int]) -> str | None:
+        """Where the features are taken, for images of that height and width; None where that cannot be, with a line."""
+
+    def compute_features(self, images: Tensor) -> Tensor:
+        """Return the features ``(B, ...)`` of images ``(B, 3, H, W)``, as ``Batch`` describes them."""

@@ -58,7 +58,7 @@ class SplitBatches(Dataset[Batch]):
         image = stack(self._images(keys, places, reasons), len(keys), self.pipeline.where, self._room)
         batch = Batch(
             image=image,
-            label=self._labels(places),
+            label=labels_at(self.split, places),
             path=[self.split.path(place) for place in places],
         )
         if self.on_error == "keep":
@@ -66,10 +66,6 @@ class SplitBatches(Dataset[Batch]):
         elif reasons:
             batch["skipped"] = {self.split.path(place): reason for place, reason in reasons.items()}
         return batch
-
-    def _labels(self, places: list[int]) -> torch.Tensor:
-        labels = torch.from_numpy(self.split.label_array[places])
-        return labels.float() if self.split.multilabel else labels
 
     def _images(self, keys: Sequence[Key], places: list[int], reasons: dict[int, str]) -> Iterator[NDArray[Any]]:
         """Make the images one by one; note the places of those that are given, and why one is not what it should be."""
@@ -103,6 +99,12 @@ class SplitBatches(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         """Return a batch of one."""
         return self.__getitems__([key])
+
+
+def labels_at(split: Split, places: list[int]) -> torch.Tensor:
+    """Return the labels of the samples at some places, as a batch has them."""
+    labels = torch.from_numpy(split.label_array[places])
+    return labels.float() if split.multilabel else labels
 
 
 class Room:

@@ -23,6 +23,7 @@ from imgcls.plain import plain, versions
 from imgcls.preprocessing import read_preprocessing
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
 from imgcls.thresholds import Threshold, check_threshold, thresholds_of
+from imgcls.unfreezing import FrozenShare
 from imgcls.views import Views, averaged
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class ImageClassifier(pl.LightningModule):
         num_classes: Number of classes; null takes it from the data.
         freeze_encoder: true, false, or the fraction 0 to 1 of the encoder's layers that stay as they are, counted from
             the input up in the order of execution.
+        feature_views: Where the whole encoder is frozen, or a share of it up to a place that a single tensor passes,
+            what comes before that place is computed once for so many augmented views of each training image, and once
+            for validation images; the views take turns with the epochs. Null: it is computed anew in each epoch.
+        unfreeze: Epoch, counted from 0 -> the fraction of layers that is frozen from that epoch on, in place of
+            ``freeze_encoder``; the fractions fall. Features are then computed anew in each epoch.
         optimizer_config: The optimizer and its parameters.
         scheduler_config: How the learning rate moves.
         loss_config: What the training minimises.
@@ -62,6 +68,8 @@ class ImageClassifier(pl.LightningModule):
         pretrained: bool = True,
         num_classes: int | None = None,
         freeze_encoder: bool | float = False,
+        feature_views: int | None = 1,
+        unfreeze: dict[int, float] | None = None,
         optimizer_config: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         scheduler_config: SchedulerConfig = SchedulerConfig(),  # noqa: B008 - frozen
         loss_config: LossConfig = LossConfig(),  # noqa: B008 - frozen
@@ -69,14 +77,15 @@ class ImageClassifier(pl.LightningModule):
         threshold: Threshold | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= float(freeze_encoder) <= 1:
-            raise ConfigError(f"model.init_args.freeze_encoder: {freeze_encoder}; true, false or a fraction 0 to 1")
+        self.frozen_share = FrozenShare(freeze_encoder, unfreeze or {})
+        if feature_views is not None and feature_views < 1:
+            raise ConfigError(f"model.init_args.feature_views: {feature_views}; it must be at least 1, or null")
         check_threshold(threshold)
         self.save_hyperparameters(logger=False)
         self.model_name = model_name
         self.pretrained = pretrained
         self.num_classes = num_classes
-        self.freeze_encoder = freeze_encoder
+        self.feature_views = feature_views
         self.optimizer_config = _as(OptimizerConfig, optimizer_config)
         self.scheduler_config = _as(SchedulerConfig, scheduler_config)
         self.loss_config = _as(LossConfig, loss_config)
@@ -109,7 +118,7 @@ class ImageClassifier(pl.LightningModule):
         elif isinstance(data, ClassifiedData) and trainer.state.fn != TrainerFn.PREDICTING:
             self.check_task("the data", data.multilabel)
         if trainer.state.fn == TrainerFn.FITTING:
-            self._built().freeze(self.freeze_encoder)
+            self._freeze_at_start(trainer.world_size)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
             own = data.normalization
             self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
@@ -267,10 +276,14 @@ class ImageClassifier(pl.LightningModule):
         """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch."""
         if not len(batch["label"]):  # none of its images could be read
             return None
-        images, target = self.normalize(batch["image"]), batch["label"]
-        if self._mixer is not None:
-            images, target = self._mixer(images, target)
-        logits = self(images)
+        target = batch["label"]
+        if "features" in batch:
+            logits = self._go_on(batch)
+        else:
+            images = self.normalize(batch["image"])
+            if self._mixer is not None:
+                images, target = self._mixer(images, target)
+            logits = self(images)
         return _outputs(self.training_loss(logits, target), logits, batch["label"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
@@ -289,16 +302,82 @@ class ImageClassifier(pl.LightningModule):
     def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
         if not len(batch["label"]):
             return None
-        logits = averaged(self, batch["image"], self.views, self.multilabel)
+        if "features" in batch:
+            logits = self._go_on(batch)
+        else:
+            logits = averaged(self, batch["image"], self.views, self.multilabel)
         return _outputs(self.criterion(logits, batch["label"]), logits, batch["label"])
+
+    # -- freezing
+
+    def on_train_start(self) -> None:
+        """Go on as the checkpoint says: with what is frozen in its epoch, and its schedule."""
+        self._thaw()
+        if self._plateau is not None and self._plateau_state is not None:
+            self._plateau.load_state_dict(self._plateau_state)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze what is frozen in this epoch."""
+        self._thaw()
+
+    def _freeze_at_start(self, processes: int) -> None:
+        backbone, share = self._built(), self.frozen_share
+        if share.changes and processes > 1:
+            raise ConfigError(
+                f"model.init_args.unfreeze: {processes} processes agree beforehand on what learns; one device, or no "
+                "unfreeze: trainer.devices: 1"
+            )
+        backbone.freeze(share.at(0))
+        if backbone.frozen:
+            log.info("%s", backbone.describe_frozen())
+            if self.feature_views and (reason := self._reason_against_features()):
+                log.info("%s: features are computed anew in each epoch", reason)
+
+    def _thaw(self) -> None:
+        """Let the layers learn that are not frozen any more."""
+        backbone, before = self._built(), self._built().frozen
+        if self.frozen_share.changes:
+            backbone.freeze(self.frozen_share.at(self.current_epoch))
+        if backbone.frozen != before:
+            log.info("from epoch %d on: %s", self.current_epoch + 1, backbone.describe_frozen())
+
+    # -- features that are computed once
+
+    @property
+    def frozen_views(self) -> int:
+        """Views of each training image whose features are to be computed once; 0: in each epoch anew."""
+        return (self.feature_views or 0) if self._built().frozen and not self._reason_against_features() else 0
+
+    def _reason_against_features(self) -> str:
+        if self.frozen_share.changes:
+            return "model.init_args.unfreeze"
+        return "model.init_args.mix_config" if self.mix_config.mixes else ""
+
+    def frozen_until(self, size: tuple[int, int]) -> str | None:
+        """Where the features are taken, for images of that height and width; None where that cannot be, with a line."""
+        with self.trainer.precision_plugin.forward_context():
+            return self._built().frozen_until(size)
+
+    @torch.no_grad()
+    def compute_features(self, images: Tensor) -> Tensor:
+        """Return the features ``(B, ...)`` of images ``(B, 3, H, W)``, in the run's precision and on its device."""
+        with self.trainer.precision_plugin.forward_context():
+            return self._built().begin(self.normalize(images.to(self.device, non_blocking=True)))
+
+    def _go_on(self, batch: Batch) -> Tensor:
+        """Return the logits of features."""
+        return self.classify(self._built().go_on(batch["features"], batch["size"]))
 
     # -- training
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build optimizer and schedule; frozen parameters stay out."""
+        """Build optimizer and schedule; parameters that stay frozen to the end stay out."""
         # fused ones do no clipping under mixed precision, says Lightning
         fused = not self.trainer.gradient_clip_val
-        optimizer = make_optimizer(self.optimizer_config, self._built().blocks(), fused)
+        backbone, frozen = self._built(), self.frozen_share
+        backbone.freeze(frozen.least)  # those that learn later wait: without a gradient they are left as they are
+        optimizer = make_optimizer(self.optimizer_config, backbone.blocks(), fused)
+        backbone.freeze(frozen.at(0))
         if self.scheduler_config.name == "plateau":
             if not self.trainer.limit_val_batches:
                 raise ConfigError(
@@ -351,11 +430,6 @@ class ImageClassifier(pl.LightningModule):
             if self.multilabel and self.threshold is None:
                 self.thresholds = thresholds_of(record.get("thresholds"), self.class_names)
         self._plateau_state = checkpoint.get(_PLATEAU)
-
-    def on_train_start(self) -> None:
-        """Go on with the schedule of the checkpoint."""
-        if self._plateau is not None and self._plateau_state is not None:
-            self._plateau.load_state_dict(self._plateau_state)
 
 
 def _outputs(loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.bad_images import BadImages, Policy
@@ -23,6 +23,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.stream import PROMISES, StreamImageDataset
 from imgcls.errors import ConfigError
+from imgcls.features import ANEW, FeatureBatches, FeatureLoader, Pass, ViewSampler, wanted_views
 from imgcls.hold_out import Fold
 from imgcls.partition import Partition, Rules
 from imgcls.plain import plain
@@ -153,6 +154,7 @@ class ImageDataModule(pl.LightningDataModule):
         bad_images = BadImages(on_bad_image, max_bad_fraction)
         self.partition = Partition(_as_datasets(dataset_classes), rules, bad_images, class_names or [])
         self.normalization = self._normalization()
+        self._features: dict[str, FeatureBatches] = {}
 
     # -- the hooks of Lightning
 
@@ -164,6 +166,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{_KEY}.balanced_sampling: true, but an image may have several labels, and none is its class; "
                 "model.init_args.loss_config.class_weights: auto weights them"
             )
+        self._features.clear()  # of a fit that was broken off
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
@@ -171,13 +174,14 @@ class ImageDataModule(pl.LightningDataModule):
         split = self.split("train")
         if isinstance(split.data, StreamImageDataset):
             return self._stream_loader(split.data, self._pipeline("train", split))
-        data = self._batches("train", split, self._pipeline("train", split))
+        data = self._computed("train", self._batches("train", split, self._pipeline("train", split)))
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
         if alone:  # BatchNorm cannot train on a single value a channel
             which = "the same" if self._overfits else "another"
             log.info("the last batch would hold a single image: one image, %s in each epoch, is left out", which)
-        loader = TrainLoader(**self._loader_arguments(data, sampler), drop_last=alone)
+        kind = FeatureLoader if isinstance(data, FeatureBatches) else TrainLoader
+        loader = kind(**self._loader_arguments(data, sampler), drop_last=alone)
         loader.trainer = self.trainer
         return loader
 
@@ -205,6 +209,12 @@ class ImageDataModule(pl.LightningDataModule):
             total = data.length if isinstance(data, StreamImageDataset) else len(self.split(split))
             self.bad_images.add({split: skipped}, {split: total})
         return batch
+
+    def teardown(self, stage: str) -> None:
+        """Give the room of features back: what follows a fit reads images."""
+        for features in self._features.values():
+            features.store.forget()
+        self._features.clear()
 
     def on_exception(self, exception: BaseException) -> None:
         """Name the file where a worker was killed while reading, or waits for ever.
@@ -332,11 +342,13 @@ class ImageDataModule(pl.LightningDataModule):
         if self.partition.stage in {"validate", "test"}:
             self.partition.refuse_trained(name)
         split = self.split(name)
-        data = self._batches(name, split, self._pipeline("eval", split))
+        data = self._computed(name, self._batches(name, split, self._pipeline("eval", split)))
         return BatchLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
     def _stream_loader(self, stream: StreamImageDataset, pipeline: Pipeline) -> DataLoader[Batch]:
         log.info("%s", PROMISES)
+        if wanted_views(self.trainer, "train"):
+            log.info("train is a stream: %s", ANEW)
         wanted = {
             "trainer.overfit_batches": self._overfits,
             f"{_KEY}.create_dataset": self.create_dataset,
@@ -367,7 +379,23 @@ class ImageDataModule(pl.LightningDataModule):
             return SplitBatches(kept, steps.each_time, on_error)
         return SplitBatches(split, pipeline, on_error, may_vanish=name == "train")
 
-    def _sampler(self, data: SplitBatches, shuffle: bool) -> KeyedSampler:
+    def _computed(self, name: str, data: SplitBatches) -> SplitBatches | FeatureBatches:
+        """Put features in place of images, where the model's first layers stay as they are in this fit."""
+        views = wanted_views(self.trainer, name)
+        if self.trainer is None or not views:
+            return data
+        if name in self._features:  # the loader is asked for again
+            return self._features[name]
+        sampler = ViewSampler(len(data), run_seed())
+        features_of = Pass(data, sampler, BatchLoader(**self._loader_arguments(data, sampler)), name)
+        found = features_of.run(self.trainer, views, cache_folder(self.cache_dir) / "features")
+        self.bad_images.add({name: features_of.skipped}, {name: len(data)})
+        if found is None:
+            return data
+        self._features[name] = found
+        return found
+
+    def _sampler(self, data: SplitBatches | FeatureBatches, shuffle: bool) -> KeyedSampler:
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if shuffle and self.balanced_sampling:
             if self._overfits:
@@ -381,8 +409,10 @@ class ImageDataModule(pl.LightningDataModule):
         return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def _loader_arguments(
-        self, data: Dataset[Batch], sampler: KeyedSampler | None, workers: int | None = None
+        self, data: Dataset[Batch], sampler: Sampler[Any] | None, workers: int | None = None
     ) -> dict[str, Any]:
+        if isinstance(data, FeatureBatches):  # a worker would only copy them
+            workers = 0
         workers = self.num_workers if workers is None else workers
         return {
             "dataset": data,

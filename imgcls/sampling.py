@@ -121,7 +121,7 @@ class BatchLoader(WatchedLoader[Batch]):
             maxlen=2 * SLOTS * self.num_workers
         )  # what is held need not be mapped again
         for batch in super().__iter__():
-            if batch["image"].is_shared():  # pinned memory is a copy already
+            if self.num_workers and batch["image"].is_shared():  # pinned memory is a copy already
                 mapped.append(batch["image"])
                 batch["image"] = _lent(batch["image"])
             yield batch

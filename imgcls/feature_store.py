@@ -1,0 +1,93 @@
+"""Room for the features of a split: in memory where they fit, else in a file that vanishes with the process."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_SHARE = 0.25  # of the free memory
+_MARGIN = 1.1  # of the disk
+_UNKNOWN = 4e9  # bytes that are taken to be free where the system does not tell
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class FeatureStore:
+    """The features of every sample of a split, in every view.
+
+    They lie in memory where they take at most a quarter of what is free there, else in a file in ``folder``, which is
+    mapped into memory and has no name: the system frees it with the process, however that ends.
+
+    Args:
+        views: Number of views.
+        samples: Number of samples.
+        like: Features ``(B, ...)`` of any batch; shape, type and memory layout of the others.
+        folder: Where the file lies, if it takes one.
+
+    Raises:
+        OSError: If they fit neither here nor there.
+    """
+
+    def __init__(self, views: int, samples: int, like: Tensor, folder: Path) -> None:
+        # channels-last batches come out as they came in
+        self._is_channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+        shape = (views, samples, *self._laid_out(like).shape[1:])
+        self.nbytes = prod(shape) * like.element_size()
+        self.is_on_disk = self.nbytes > _SHARE * free_memory()
+        self._values = _mapped(folder, shape, like.dtype) if self.is_on_disk else torch.empty(shape, dtype=like.dtype)
+        self.there = torch.zeros(views, samples, dtype=torch.bool)
+
+    def put(self, view: int, places: Sequence[int], features: Tensor) -> None:
+        """Keep the features of some samples.
+
+        Args:
+            view: The view.
+            places: The samples.
+            features: One row a sample.
+        """
+        self._values[view, list(places)] = self._laid_out(features).cpu()
+        self.there[view, list(places)] = True
+
+    def take(self, view: int, places: Sequence[int]) -> Tensor:
+        """Return the features of some samples, one row a sample."""
+        rows = self._values[view, torch.tensor(list(places), dtype=torch.int64)]
+        return rows.permute(0, 3, 1, 2) if self._is_channels_last else rows
+
+    def forget(self) -> None:
+        """Give the room back."""
+        self._values = self._values.new_empty(0)
+
+    def _laid_out(self, features: Tensor) -> Tensor:
+        return features.permute(0, 2, 3, 1) if self._is_channels_last else features
+
+
+def free_memory() -> float:
+    """Bytes of memory that this process may still take, as far as the system tells."""
+    found = [_UNKNOWN]
+    if _MEMINFO.is_file():
+        lines = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+        found = [1024.0 * int(lines["MemAvailable"].split()[0])]
+    most, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+    if most.is_file() and used.is_file() and (limit := most.read_text(encoding="ascii").strip()) != "max":
+        found.append(float(limit) - float(used.read_text(encoding="ascii")))
+    return min(found)
+
+
+def _mapped(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return a tensor whose memory is a file; all of its room is taken at once, for a full disk would kill a write."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nbytes = prod(shape) * dtype.itemsize
+    free = shutil.disk_usage(folder).free
+    if nbytes * _MARGIN > free:
+        raise OSError(f"{free / 1e9:.1f} GB are free in {folder}")
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, nbytes)
+        return torch.from_file(file.name, shared=True, size=prod(shape), dtype=dtype).view(*shape)
