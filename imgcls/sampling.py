@@ -117,9 +117,8 @@ class BatchLoader(WatchedLoader[Batch]):
 
     def __iter__(self) -> Any:
         """Iterate over the batches."""
-        mapped: deque[torch.Tensor] = deque(
-            maxlen=2 * SLOTS * self.num_workers
-        )  # what is held need not be mapped again
+        # what is held need not be mapped again
+        mapped: deque[torch.Tensor] = deque(maxlen=2 * SLOTS * self.num_workers)
         for batch in super().__iter__():
             if self.num_workers and batch["image"].is_shared():  # pinned memory is a copy already
                 mapped.append(batch["image"])
