@@ -1,9 +1,9 @@
 """What happens to images that cannot be read: an error that lists them, or a run without them that says which."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from imgcls.errors import ConfigError
 
@@ -56,6 +56,24 @@ class BadImages:
             raise ConfigError("\n".join(["images that cannot be read:", *_lines(new), f"{_counted(counts)} {_REMEDY}"]))
         for split, path, reason in new:
             log.warning("left out of %s: %s: %s", split, path, reason)
+        self._refuse_many(counts)
+
+    def join(self, others: Iterable[Self]) -> None:
+        """Take in what the processes of the run have found, and said.
+
+        Args:
+            others: The images of each process.
+
+        Raises:
+            ConfigError: If too many images of a split cannot be read; all processes raise it.
+        """
+        for other in others:
+            self.totals = other.totals | self.totals
+            for split, reasons in other.found.items():
+                self.found.setdefault(split, {}).update(reasons)
+        self._refuse_many({split: (len(reasons), self.totals[split]) for split, reasons in self.found.items()})
+
+    def _refuse_many(self, counts: Mapping[str, tuple[int, int]]) -> None:
         many = {split: (bad, total) for split, (bad, total) in counts.items() if bad > self.limit * total}
         if many:
             raise ConfigError(

@@ -273,10 +273,13 @@ class ImageClassifier(pl.LightningModule):
         torch.manual_seed(mix(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch."""
-        if not len(batch["label"]):  # none of its images could be read
-            return None
+        """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch.
+
+        With several processes, which wait for each other's gradients, an empty batch gives a loss of 0 instead.
+        """
         target = batch["label"]
+        if not len(target):  # none of its images could be read
+            return self._no_images() if self.trainer.world_size > 1 else None
         if "features" in batch:
             logits = self._go_on(batch)
         else:
@@ -367,6 +370,11 @@ class ImageClassifier(pl.LightningModule):
     def _go_on(self, batch: Batch) -> Tensor:
         """Return the logits of features."""
         return self.classify(self._built().go_on(batch["features"], batch["size"]))
+
+    def _no_images(self) -> dict[str, Tensor]:
+        """A loss whose gradient is 0 in every parameter; there are no logits for the metrics."""
+        learning = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
+        return {"loss": 0 * torch.stack(learning).sum()}
 
     # -- training
 

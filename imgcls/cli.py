@@ -20,13 +20,14 @@ from imgcls.classifier import ImageClassifier
 from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
 from imgcls.datamodule import ImageDataModule
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, ImgclsError
 from imgcls.fitting import Fit, Trial
 from imgcls.hub import load_config
+from imgcls.processes import code_of_others
 from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best
 from imgcls.start import Start, check_same_model, open_start
-from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options
+from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options, is_first_process
 from imgcls.views import Views
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ class ImgclsCLI(LightningCLI):
     def _set_seed(self) -> None:
         seed = self.section["seed_everything"]
         if seed is True:
-            self.section["seed_everything"] = seed = secrets.randbelow(_LARGEST_SEED + 1)
+            self.section["seed_everything"] = seed = _drawn_seed()
             log.info("seed_everything: %d, drawn", seed)
         if seed is False or not 0 <= (seed or 0) <= _LARGEST_SEED:
             raise ConfigError(f"seed_everything: {seed}; a number from 0 to {_LARGEST_SEED}, or true to have one drawn")
@@ -215,19 +216,19 @@ class ImgclsCLI(LightningCLI):
         """Train; then evaluate the best checkpoint."""
         if self.section["optuna.tune"] and self.trial is None:
             log.info("optuna.tune: true does nothing under fit; type imgcls tune for the search")
-        self.command.run()
+        self._run()
 
     def validate(self, **_: Any) -> None:
         """Evaluate a checkpoint on the validation data."""
-        self.command.run()
+        self._run()
 
     def test(self, **_: Any) -> None:
         """Evaluate a checkpoint on the test data."""
-        self.command.run()
+        self._run()
 
     def predict(self, **_: Any) -> None:
         """Write a prediction for each image."""
-        self.command.run()
+        self._run()
 
     def tune(self, **_: Any) -> None:
         """Search over keys of the configuration."""
@@ -236,6 +237,17 @@ class ImgclsCLI(LightningCLI):
     def check(self, **_: Any) -> None:
         """Look at the data."""
         self.look.run()
+
+    def _run(self) -> None:
+        """Run the command; a connection that another process broke ends this one as that one ended."""
+        try:
+            self.command.run()
+        except RuntimeError as error:
+            started = getattr(self.command.trainer.strategy.launcher, "procs", [])
+            code = None if isinstance(error, ImgclsError) else code_of_others(error, started)
+            if code is None:
+                raise
+            raise SystemExit(code) from error
 
     def _check(self, config: dict[str, Any]) -> None:
         """Parse the configuration of a fit and make its classes; the real parser refuses what is wrong."""
@@ -262,6 +274,15 @@ def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback
         torch.cuda.empty_cache()
     command = ImgclsCLI({"subcommand": "fit", "fit": config}, Trial(folder, callbacks)).command
     return command.best_row if isinstance(command, Fit) else None
+
+
+def _drawn_seed() -> int:
+    """Draw a seed; the processes that the first one starts take its own, which Lightning hands them."""
+    if is_first_process():
+        return secrets.randbelow(_LARGEST_SEED + 1)
+    if "PL_GLOBAL_SEED" not in os.environ:
+        raise ConfigError("seed_everything: true would draw another number in each process; give a number")
+    return int(os.environ["PL_GLOBAL_SEED"])
 
 
 def _make_absolute(class_path: str, arguments: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from imgcls.callbacks.predictions import PredictionsWriter, check_output
@@ -121,7 +122,7 @@ class Evaluation(Command):
         options = parts.options | {"precision": choose_precision(parts.options, start.record.get("precision"))}
         check_options(options, parts.command)
         if options["devices"] == "auto":
-            options["devices"] = 1  # several processes would need shares of equal length
+            options["devices"] = 1  # to start several processes takes longer than most evaluations
         if self.data.class_names not in ([], start.record["class_names"]):
             raise ConfigError(f"data.init_args.class_names: {start.path} has its own; leave the key out")
         self.data.class_names = list(start.record["class_names"])
@@ -155,8 +156,8 @@ class Prediction(Evaluation):
 
     def run(self) -> None:
         """Write the CSV, and print its path."""
-        if self.trainer.world_size > 1:
-            raise ConfigError("predict writes one file in order, and runs on one device: --trainer.devices 1")
+        if self.trainer.num_nodes > 1:
+            raise ConfigError("predict writes one file, and runs on one machine: --trainer.num_nodes 1")
         writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         self.trainer.predict(
@@ -169,7 +170,7 @@ class Prediction(Evaluation):
         if writer.errors:
             log.info("%d of %d images could not be read; the column 'error' says why", writer.errors, writer.rows)
         self.stop_if_terminated()
-        print(writer.path)
+        print_once(writer.path)
 
     @cached_property
     def _file(self) -> Path:
@@ -181,3 +182,9 @@ class Prediction(Evaluation):
         if path.exists() and not section["overwrite"]:
             raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
         return path
+
+
+@rank_zero_only
+def print_once(line: object) -> None:
+    """Print a line in the first process alone."""
+    print(line)

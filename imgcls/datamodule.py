@@ -342,6 +342,10 @@ class ImageDataModule(pl.LightningDataModule):
         if self.partition.stage in {"validate", "test"}:
             self.partition.refuse_trained(name)
         split = self.split(name)
+        if self.trainer and len(split) < self.trainer.world_size:  # who has no batch does not wait for the others
+            raise ConfigError(
+                f"{name}: {len(split)} images for {self.trainer.world_size} processes; trainer.devices: 1 takes them"
+            )
         data = self._computed(name, self._batches(name, split, self._pipeline("eval", split)))
         return BatchLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 

@@ -10,14 +10,13 @@ import lightning.pytorch as pl
 import yaml
 from filelock import FileLock
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, WeightAveraging
-from lightning.pytorch.utilities import rank_zero_only
 
 from imgcls.callbacks.ema import check_savers
 from imgcls.callbacks.history import History
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.callbacks.waiting import WaitingTime
-from imgcls.commands import Command, Parts
+from imgcls.commands import Command, Parts, print_once
 from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
 from imgcls.errors import ConfigError
 from imgcls.run_folder import hold, new_run_folder
@@ -139,7 +138,7 @@ class Fit(Command):
             self._train()
             if self.folder is not None and self.trial is None:
                 self.show(self._evaluate_best())
-                _print_once(self.folder)
+                print_once(self.folder)
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
                 log.info("stopped; the same command with --ckpt_path last goes on after the last whole epoch")
@@ -198,8 +197,3 @@ class _StandStill(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop."""
         trainer.should_stop = True
-
-
-@rank_zero_only
-def _print_once(line: object) -> None:
-    print(line)

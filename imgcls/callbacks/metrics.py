@@ -91,7 +91,7 @@ class MetricsLogger(Callback):
     ) -> None:
         """Keep the outputs; now and then log the loss of the step."""
         self._stages["train"].add(outputs)
-        if outputs and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if outputs and "batch_loss" in outputs and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             values = {
                 "train_loss_step": outputs["batch_loss"].item(),
                 "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
@@ -181,7 +181,7 @@ class _StageMetrics:
             metric.to(device)
 
     def add(self, outputs: Mapping[str, Tensor] | None) -> None:
-        if not outputs:  # an empty batch
+        if not outputs or "logits" not in outputs:  # an empty batch
             return
         logits, labels = outputs["logits"], outputs["label"]
         self.loss_sum.update(outputs["batch_loss"] * len(labels))

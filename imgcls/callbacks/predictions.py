@@ -3,8 +3,10 @@
 import csv
 import os
 import tempfile
+from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import lightning.pytorch as pl
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from imgcls.errors import ConfigError
 from imgcls.labels import SEPARATOR, to_text
+from imgcls.processes import gather
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -28,6 +31,8 @@ class PredictionsWriter(Callback):
     complete. A text that a spreadsheet would run as a formula (it begins with = + - @ tab or return) gets an apostrophe
     in front; a path gets ``./``, which leaves it the same path.
 
+    Of several processes each writes a part, for its share of the images; the first lays the parts together.
+
     Args:
         path: The CSV file.
         class_names: Names of the model's outputs.
@@ -40,19 +45,20 @@ class PredictionsWriter(Callback):
         self.thresholds = thresholds
         self.rows = 0
         self.errors = 0
-        self._partial = path.with_name(f".{path.name}.partial")
+        self._partial = self._part(0)
         self._file: TextIO | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the head of the table."""
         check_output(self.path)
+        self._partial = self._part(trainer.global_rank)
         try:
-            # file names may hold bytes that are no text; they are written as they are
-            self._file = self._partial.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+            self._file = _open(self._partial, "w")
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written: {error.strerror}") from error
-        columns = [f"prob_{_harmless(name)}" for name in self.class_names]
-        csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
+        if trainer.is_global_zero:
+            columns = [f"prob_{_harmless(name)}" for name in self.class_names]
+            csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
 
     def on_predict_batch_end(
         self,
@@ -93,7 +99,31 @@ class PredictionsWriter(Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the complete file its name."""
         self._close()
+        counts = gather((self.rows, self.errors))  # from here on all parts are complete
+        self.rows, self.errors = (sum(column) for column in zip(*counts, strict=True))
+        if not trainer.is_global_zero:
+            return
+        self._lay_together([self._part(rank) for rank in range(1, len(counts))])
         os.replace(self._partial, self.path)
+
+    def _part(self, rank: int) -> Path:
+        number = f".{rank}" if rank else ""
+        return self.path.with_name(f".{self.path.name}{number}.partial")
+
+    def _lay_together(self, others: list[Path]) -> None:
+        """Put the parts' rows in turns, as the sampler shared out the images."""
+        if not others:
+            return
+        whole = self._part(len(others) + 1)
+        with ExitStack() as files:
+            parts = [csv.reader(files.enter_context(_open(path, "r"))) for path in (self._partial, *others)]
+            writer = csv.writer(files.enter_context(_open(whole, "w")))
+            writer.writerow(next(parts[0]))
+            for rows in zip_longest(*parts):
+                writer.writerows(row for row in rows if row is not None)
+        os.replace(whole, self._partial)
+        for path in others:
+            path.unlink()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no half file behind."""
@@ -105,6 +135,11 @@ class PredictionsWriter(Callback):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _open(path: Path, mode: Literal["r", "w"]) -> TextIO:
+    # file names may hold bytes that are no text; they are written as they are
+    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def check_output(path: str | os.PathLike[str], option: str = "--output", example: str = "predictions.csv") -> None:

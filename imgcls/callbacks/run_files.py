@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from imgcls.datamodule import ImageDataModule
+from imgcls.processes import gather
 
 
 class RunFiles(Callback):
@@ -33,9 +34,26 @@ class RunFiles(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the images that turned out to be bad when they were read."""
+        self._add_bad_images(trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the images that turned out to be bad when they were read."""
+        self._add_bad_images(trainer)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the images that turned out to be bad when they were read."""
+        self._add_bad_images(trainer)
+
+    def _add_bad_images(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.is_global_zero and isinstance(data, ImageDataModule) and data.bad_images.found:
-            self._write_account(data)
+        if not isinstance(data, ImageDataModule) or data.bad_images.policy != "skip":
+            return
+        bad = data.bad_images
+        try:
+            bad.join(gather(bad))
+        finally:
+            if trainer.is_global_zero and bad.found:
+                self._write_account(data)
 
     def _write_account(self, data: ImageDataModule) -> None:
         text = json.dumps(data.partition.account(), indent=2)
