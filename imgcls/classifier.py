@@ -270,7 +270,7 @@ class ImageClassifier(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the step by its place in the run, so that a resumed run draws the same dropout."""
-        torch.manual_seed(mix(run_seed(), self.current_epoch, batch_idx, self.global_rank))
+        _seed(mix(run_seed(), self.current_epoch, batch_idx, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch.
@@ -443,6 +443,16 @@ class ImageClassifier(pl.LightningModule):
 def _outputs(loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
     # Lightning divides 'loss' by the accumulated batches; 'batch_loss' stays what it is
     return {"loss": loss, "batch_loss": loss.detach(), "logits": logits.detach(), "label": label}
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what draws on a device; ``torch.manual_seed`` formats three stack traces for devices that are not there."""
+    if device.type not in {"cpu", "cuda", "meta"}:
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _report_new(names: list[str], heads: list[str]) -> None:

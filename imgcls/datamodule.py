@@ -216,6 +216,13 @@ class ImageDataModule(pl.LightningDataModule):
             features.store.forget()
         self._features.clear()
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors; Lightning's own way looks at each path, half a millisecond a batch."""
+        waits = device.type in {"cpu", "mps"}  # where Lightning, too, lets the copy be complete
+        for key in batch.keys() & {"image", "features", "label"}:
+            batch[key] = batch[key].to(device, non_blocking=not waits)  # type: ignore[literal-required]
+        return batch
+
     def on_exception(self, exception: BaseException) -> None:
         """Name the file where a worker was killed while reading, or waits for ever.
 

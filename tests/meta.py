@@ -64,11 +64,11 @@ class MetaStrategy(SingleDeviceStrategy):
         """Nothing to tear down."""
 
 
-class Waits(TorchDispatchMode):
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes each operation for which a host would wait for its device, and gives made-up values."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
         self.operations = 0
 
@@ -131,10 +131,10 @@ class CountWaits(pl.Callback):
     ) -> None:
         assert pl_module.device.type == "meta"
         if batch_idx == 0:
-            self.waits.__enter__()
+            self.waits.__enter__()  # type: ignore[no-untyped-call]
         if batch_idx == self.first:
             self.waits.found, self.waits.operations = [], 0
         if batch_idx == self.last + 1:
-            self.waits.__exit__(None, None, None)
+            self.waits.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             CountWaits.last_run = self
             raise Done

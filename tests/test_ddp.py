@@ -75,7 +75,7 @@ def test_two_processes_find_the_values_of_one(
     assert list(rows["epoch"]) == [0, 1]
     ours = values_of(folder / "checkpoints/last.ckpt")
     theirs = rows.iloc[-1].to_dict()
-    assert ours.keys() == {name for name in theirs if name.startswith("validation_")}
+    assert ours.keys() == {str(name) for name in theirs if str(name).startswith("validation_")}
     assert ours == {name: pytest.approx(theirs[name], abs=1e-6) for name in ours}
 
 

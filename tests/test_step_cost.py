@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import imgcls
+from imgcls.batch import Batch
+from imgcls.classifier import _seed
 from imgcls.entry import main
 from tests.meta import CountWaits, Waits
 from tests.runs import arguments
@@ -68,3 +70,18 @@ def test_batches_come_in_pinned_memory(photos: Path, monkeypatch: pytest.MonkeyP
     data.setup("fit")
     assert data.train_dataloader().pin_memory
     assert data.val_dataloader().pin_memory
+
+
+def test_a_step_is_seeded_as_by_torch() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    _seed(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_paths_stay_and_tensors_move() -> None:
+    batch = Batch(image=torch.zeros(1, 3, 2, 2), label=torch.zeros(1, dtype=torch.int64), path=["a"])
+    moved = imgcls.ImageDataModule().transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved["image"].is_meta
+    assert moved["label"].is_meta
+    assert moved["path"] == ["a"]
