@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from imgcls.backbone import Backbone
 from imgcls.batch import Batch, ClassifiedData, Preprocessing
 from imgcls.chance import mix, run_seed
+from imgcls.compilation import compile_in_place
 from imgcls.errors import ConfigError
 from imgcls.hub import load_config
 from imgcls.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
@@ -53,6 +54,8 @@ class ImageClassifier(pl.LightningModule):
         threshold: Where an image may have several labels: the probability, 0 to 1, above which it is said to be of a
             class; one for all classes, a list in their order, or ``{class: threshold}`` (0.5 for those left out). Null:
             what the checkpoint holds, else 0.5.
+        compile: Compile the network for the fit with torch.compile: faster steps on a GPU, after a minute or more for
+            each size of batch. Checkpoints are those of a fit that does not compile.
 
     Where an image may have several labels (their data say so), each output is a probability of its own (sigmoid), and
     the loss is binary cross-entropy, its mean over images and classes.
@@ -75,6 +78,7 @@ class ImageClassifier(pl.LightningModule):
         loss_config: LossConfig = LossConfig(),  # noqa: B008 - frozen
         mix_config: MixConfig = MixConfig(),  # noqa: B008 - frozen
         threshold: Threshold | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.frozen_share = FrozenShare(freeze_encoder, unfreeze or {})
@@ -88,6 +92,7 @@ class ImageClassifier(pl.LightningModule):
         self.feature_views = feature_views
         self.optimizer_config = _as(OptimizerConfig, optimizer_config)
         self.scheduler_config = _as(SchedulerConfig, scheduler_config)
+        self.compiles = compile
         self.loss_config = _as(LossConfig, loss_config)
         self.mix_config = _as(MixConfig, mix_config)
         self.threshold = threshold
@@ -119,6 +124,8 @@ class ImageClassifier(pl.LightningModule):
             self.check_task("the data", data.multilabel)
         if trainer.state.fn == TrainerFn.FITTING:
             self._freeze_at_start(trainer.world_size)
+            if self.compiles:
+                compile_in_place(self._built().network, trainer.strategy.root_device)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
             own = data.normalization
             self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
@@ -354,7 +361,8 @@ class ImageClassifier(pl.LightningModule):
     def _reason_against_features(self) -> str:
         if self.frozen_share.changes:
             return "model.init_args.unfreeze"
-        return "model.init_args.mix_config" if self.mix_config.mixes else ""
+        reasons = {"mix_config": self.mix_config.mixes, "compile": self.compiles}
+        return next((f"model.init_args.{key}" for key, holds in reasons.items() if holds), "")
 
     def frozen_until(self, size: tuple[int, int]) -> str | None:
         """Where the features are taken, for images of that height and width; None where that cannot be, with a line."""
