@@ -110,6 +110,17 @@ class ImageClassifier(pl.LightningModule):
         self.register_buffer("temperature", torch.tensor(1.0))
         self._set_normalization()
 
+    @property
+    def lr(self) -> float:
+        """``optimizer_config.lr``, under the name by which Lightning's LearningRateFinder sets it."""
+        config: OptimizerConfig = self.optimizer_config
+        return config.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimizer_config = replace(self.optimizer_config, lr=value)
+        self.hparams["optimizer_config"] = self.optimizer_config
+
     # -- building
 
     def configure_model(self) -> None:

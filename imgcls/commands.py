@@ -21,6 +21,7 @@ from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.given import find_images
 from imgcls.defaults import shown_callbacks
 from imgcls.errors import ConfigError
+from imgcls.finders import take_finders
 from imgcls.recover import recorded_metrics
 from imgcls.report import print_results
 from imgcls.run_folder import run_folder_of, runs_folder
@@ -133,7 +134,7 @@ class Evaluation(Command):
             self.model.check_task("the data", self.data.multilabel)
         self.model.check_weights(start.content["state_dict"])
         self.model.views = parts.section["tta"]
-        callbacks = as_list(options["callbacks"])
+        callbacks, _ = take_finders(as_list(options["callbacks"]))  # which only a fit has use for
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded_metrics(start.content))
         self.trainer = build_trainer(options, callbacks, self.files)

@@ -1,12 +1,12 @@
 """The command fit: what a run starts from, its folder and callbacks, training, and the evaluation of its best epoch."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import yaml
 from filelock import FileLock
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, WeightAveraging
@@ -15,10 +15,12 @@ from imgcls.callbacks.ema import check_savers
 from imgcls.callbacks.history import History
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
+from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.waiting import WaitingTime
 from imgcls.commands import Command, Parts, print_once
 from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
 from imgcls.errors import ConfigError
+from imgcls.finders import recorded, refuse_several_devices, search, take_finders, take_values, with_values
 from imgcls.run_folder import hold, new_run_folder
 from imgcls.start import check_same_model, find_start, finished
 from imgcls.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
@@ -55,6 +57,8 @@ class Fit(Command):
         super().__init__(parts, find_start(parts.section["ckpt_path"], parts.runs_folder, self.weights_only))
         self._meet()
         callbacks, self.watched = self._callbacks()
+        callbacks, self.finders = take_finders(callbacks)
+        refuse_several_devices(self.finders, options)
         self.done = self._is_done()
         self.folder = self._folder()
         self.lock: FileLock | None = None
@@ -105,10 +109,10 @@ class Fit(Command):
         found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
         found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
         if self.done:
-            found.append(_StandStill())
+            found.append(StandStill())
         if self.folder is None:
             return found
-        return [RunFiles(self.folder, yaml.safe_dump(self.parts.saved, sort_keys=False)), *found]
+        return [RunFiles(self.folder, _as_yaml(self.parts.saved)), *found]
 
     def _is_done(self) -> bool:
         """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
@@ -135,6 +139,7 @@ class Fit(Command):
     def run(self) -> None:
         """Train, evaluate and report."""
         try:
+            self._find()
             self._train()
             if self.folder is not None and self.trial is None:
                 self.show(self._evaluate_best())
@@ -146,6 +151,28 @@ class Fit(Command):
         finally:
             if self.lock is not None:
                 self.lock.release()
+
+    def _find(self) -> None:
+        """Let the finders choose their values; a run that goes on keeps those with which it began."""
+        names = ", ".join(type(finder).__name__ for finder in self.finders)
+        if not names:
+            return
+        if self.folder is None:
+            log.info("%s: no search under trainer.fast_dev_run", names)
+            return
+        if self.start is not None and not self.weights_only:
+            log.info("%s: no search, the run goes on with the values of %s", names, self.start.path)
+            values = recorded(self.finders, self.start.content)
+        else:
+            values = search(
+                self.finders, self.model, self.data, self.parts.options | {"precision": self.trainer.precision}
+            )
+        take_values(values, self.model, self.data)
+        saved = with_values(self.parts.saved, values)
+        self.files.config = json.dumps(saved)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunFiles):
+                callback.config = _as_yaml(saved)
 
     def _train(self) -> None:
         goes_on: dict[str, Any] = {}
@@ -191,9 +218,5 @@ class Fit(Command):
         return path
 
 
-class _StandStill(Callback):
-    """Lets a run that is at its end read its checkpoint and train no further."""
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop."""
-        trainer.should_stop = True
+def _as_yaml(config: dict[str, Any]) -> str:
+    return yaml.safe_dump(config, sort_keys=False)

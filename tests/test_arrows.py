@@ -188,6 +188,7 @@ ARROWS: dict[str, set[str]] = {
         "splits",
         "workers",
     },
+    "finders": {"callbacks", "checkpoint", "classifier", "datamodule", "errors", "trainer"},
     "commands": {
         "callbacks",
         "checkpoint",
@@ -197,13 +198,14 @@ ARROWS: dict[str, set[str]] = {
         "datasets",
         "defaults",
         "errors",
+        "finders",
         "recover",
         "report",
         "run_folder",
         "start",
         "trainer",
     },
-    "fitting": {"callbacks", "commands", "defaults", "errors", "run_folder", "start", "trainer"},
+    "fitting": {"callbacks", "commands", "defaults", "errors", "finders", "run_folder", "start", "trainer"},
     "cli": {
         "arguments",
         "check",
