@@ -1,83 +1,43 @@
-"""Images per second of training and prediction beside the bare loop, EfficientNet-Lite0, batch 32, in turns.
+"""Images per second of training and validation on two cores, EfficientNet-Lite0, batch 32, beside others, in turns.
 
-The bare loop is synthetic data, channels-last, bf16 where ``precision: null`` chooses it; imgcls reads real JPEG files.
+``python -m tests.benchmarks.training --bench DIR``: DIR holds step_limit.py (the bare step on synthetic data; its best
+eager row counts) and hf_trainer.py (Hugging Face's Trainer with its example's transforms). imgcls reads real JPEG
+files, each time anew; warm epochs count.
 """
 
+import argparse
+import os
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from PIL import Image
 
 import imgcls
-from imgcls.network import load_network
+from imgcls.quiet import quieten
 from imgcls.trainer import best_precision
+from tests.benchmarks.beside import Clock, best_rows, hf_rate, script, write_photos
 from tests.real_data import write_efficientnet_lite0
 
-BATCH, STEPS, ROUNDS = 32, 6, 3
+BATCH = 32
+STEP_TARGET, FORWARD_TARGET = 0.92, 0.9
+HF_TARGETS = {True: 2.4, False: 2.0}  # whether the processor computes in bfloat16
 
 
-class Clock(pl.Callback):
-    """Times the training epochs."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_train_epoch_end(self, *_: Any) -> None:
-        self.seconds.append(time.perf_counter() - self.start)
-
-
-def write_photos(folder: Path) -> Path:
-    """Write smooth noise as JPEG files of 500 x 375 pixels."""
-    generator = np.random.default_rng(0)
-    for number in range(BATCH * STEPS):
-        path = folder / f"class{number % 4}" / f"{number:04d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=92)
-    return folder
-
-
-def bare_rate(model: Path, precision: str) -> float:
-    """Images per second of the bare loop."""
-    network, _ = load_network(str(model), True, list("abcd"))
-    network = network.to(memory_format=torch.channels_last)
-    images = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 4, (BATCH,))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            logits = network(pixel_values=images).logits
-        torch.autograd.backward(torch.nn.functional.cross_entropy(logits.float(), labels))
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        step()
-    return BATCH * STEPS / (time.perf_counter() - start)
-
-
-def our_rate(model: Path, photos: Path, precision: str) -> float:
-    """Images per second of imgcls in its second epoch."""
+def our_rates(model: Path, photos: Path, steps: int, precision: str) -> dict[str, float]:
+    """Images per second of imgcls: training, its best epoch but the first, and validation."""
     data = imgcls.ImageDataModule(
-        imgcls.DatasetClasses(train=str(photos), validation=str(photos)), batch_size=BATCH, num_workers=1
+        imgcls.DatasetClasses(train=str(photos), validation=str(photos)),
+        batch_size=BATCH,
+        num_workers=1,
+        on_leak="warn",
     )
-    clock = Clock()
+    clock = Clock(BATCH * steps)
     trainer = pl.Trainer(
         accelerator="cpu",
         precision=precision,  # type: ignore[arg-type]
-        max_epochs=2,
+        max_epochs=3,
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
@@ -85,18 +45,60 @@ def our_rate(model: Path, photos: Path, precision: str) -> float:
         enable_model_summary=False,
         callbacks=[clock, imgcls.MetricsLogger()],
     )
-    trainer.fit(imgcls.ImageClassifier(str(model)), datamodule=data)
-    return BATCH * STEPS / clock.seconds[-1]
+    classifier = imgcls.ImageClassifier(str(model))
+    trainer.fit(classifier, datamodule=data)
+    trainer.limit_val_batches = 1.0
+    trainer.validate(classifier, datamodule=data, verbose=False)
+    return {"train": clock.warm, "infer": clock.forward}
+
+
+def report(what: str, ours: list[float], theirs: list[float], name: str, target: float) -> None:
+    """Print the medians of both, their ratio, and the ratio that is wanted."""
+    ratios = sorted(own / other for own, other in zip(ours, theirs, strict=True))
+    print(
+        f"{what}: imgcls {median(ours):.1f} img/s, {name} {median(theirs):.1f} img/s, ratio {median(ratios):.2f} "
+        f"({ratios[0]:.2f} .. {ratios[-1]:.2f}; at least {target} is wanted)"
+    )
+
+
+def measure(options: argparse.Namespace, model: Path, photos: Path) -> None:
+    """Run all in turns, and print."""
+    precision = best_precision(on_gpu=False)
+    limit, trainer = script(options.bench, "step_limit.py"), script(options.bench, "hf_trainer.py")
+    ours: list[dict[str, float]] = []
+    limits: list[dict[str, float]] = []
+    others: list[float] = []
+    for _ in range(options.rounds):
+        if limit:
+            limits.append(best_rows(limit, model, BATCH, "cpu"))
+        ours.append(our_rates(model, photos, options.steps, precision))
+        if trainer:
+            others.append(hf_rate(trainer, photos, model, BATCH))
+    rates = {kind: [row[kind] for row in ours] for kind in ("train", "infer")}
+    for kind, rate in rates.items():
+        print(f"{kind}, {precision}: imgcls {median(rate):.1f} img/s")
+    if limits:
+        report("training", rates["train"], [row["train"] for row in limits], "bare step", STEP_TARGET)
+        report("validation", rates["infer"], [row["infer"] for row in limits], "bare forward", FORWARD_TARGET)
+    if others:
+        report("training", rates["train"], others, "HF Trainer", HF_TARGETS[precision == "bf16-mixed"])
 
 
 def main() -> None:
-    """Print both rates and their ratio."""
-    precision = best_precision(on_gpu=False)
+    """Measure on two cores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bench", type=Path, help="folder of step_limit.py and hf_trainer.py")
+    parser.add_argument("--model", type=Path, help="another model than EfficientNet-Lite0, a folder with weights")
+    parser.add_argument("--steps", type=int, default=12, help="batches of an epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    quieten()
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
     with tempfile.TemporaryDirectory() as folder:
-        model, photos = write_efficientnet_lite0(Path(folder, "model")), write_photos(Path(folder, "photos"))
-        rounds = [(bare_rate(model, precision), our_rate(model, photos, precision)) for _ in range(ROUNDS)]
-    bare, ours = (median(rates) for rates in zip(*rounds, strict=True))
-    print(f"training, {precision}: bare loop {bare:.1f} img/s, imgcls {ours:.1f} img/s, ratio {ours / bare:.2f}")
+        model = options.model or write_efficientnet_lite0(Path(folder, "model"))
+        measure(options, model, write_photos(Path(folder, "photos"), BATCH * options.steps))
 
 
 if __name__ == "__main__":

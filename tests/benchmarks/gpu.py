@@ -1,0 +1,123 @@
+"""One GPU: images per second of training ResNet-50 and ViT-B/16 on JPEG tiles, beside the bare step on the same GPU.
+
+``python -m tests.benchmarks.gpu --bench DIR [--photos DIR]``: --bench holds step_limit.py, --photos class folders of
+real tiles (else smooth noise is written). The images are decoded each time, and come from the cache; the step is
+compiled. The last column counts what ``torch.cuda.set_sync_debug_mode("warn")`` warns of in 20 steps.
+"""
+
+import argparse
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from transformers import AutoConfig
+
+import imgcls
+from imgcls.quiet import quieten
+from tests.benchmarks.beside import Clock, best_rows, script, write_photos
+
+MODELS = {"ResNet-50": ("resnet", "ResNetForImageClassification"), "ViT-B/16": ("vit", "ViTForImageClassification")}
+FIRST, STEPS = 5, 20  # of the second epoch, whose waits are counted
+
+
+class SyncCount(pl.Callback):
+    """Counts the warnings of CUDA's synchronisation check."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self._record = warnings.catch_warnings(record=True)
+        self._list: list[warnings.WarningMessage] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.current_epoch != 1:
+            return
+        if batch_idx == FIRST:
+            self._list = self._record.__enter__() or []
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+        if batch_idx == FIRST + STEPS:
+            torch.cuda.set_sync_debug_mode("default")
+            self._record.__exit__(None, None, None)
+            self.found = [str(item.message) for item in self._list if "synchronizing" in str(item.message)]
+
+
+def write_model(folder: Path, name: str) -> Path:
+    """Write the config alone: both architectures are transformers' defaults."""
+    model_type, architecture = MODELS[name]
+    config = AutoConfig.for_model(model_type)
+    config.architectures = [architecture]
+    config.save_pretrained(folder)
+    return folder
+
+
+def our_rate(model: Path, photos: Path, batch: int, cached: bool, cache: Path) -> tuple[float, int]:
+    """Images per second of the best warm epoch, and the number of waits in 20 steps."""
+    data = imgcls.ImageDataModule(
+        imgcls.DatasetClasses(train=str(photos)), batch_size=batch, create_dataset=cached, cache_dir=str(cache)
+    )
+    data.setup("fit")
+    clock, count = Clock(len(data.split("train"))), SyncCount()
+    trainer = pl.Trainer(
+        accelerator="gpu",
+        devices=1,
+        precision="bf16-mixed",
+        max_epochs=3,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[clock, count, imgcls.MetricsLogger()],
+    )
+    trainer.fit(imgcls.ImageClassifier(str(model), pretrained=False, compile=True), datamodule=data)
+    return clock.warm, len(count.found)
+
+
+def largest(model: Path, photos: Path, batch: int, folder: Path) -> tuple[int, float, int]:
+    """Train with the largest batch that fits, of ``batch`` and its halves; images decoded each time."""
+    while True:
+        try:
+            return batch, *our_rate(model, photos, batch, False, folder)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            batch //= 2
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bench", type=Path, help="folder of step_limit.py")
+    parser.add_argument("--photos", type=Path, help="class folders of JPEG tiles")
+    parser.add_argument("--images", type=int, default=12_800, help="photos to write where none are given")
+    parser.add_argument("--batch", type=int, default=256)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no GPU here: nothing is measured")
+        return
+    quieten()
+    torch.backends.cudnn.benchmark = True
+    limit = script(options.bench, "step_limit.py")
+    cores = len(os.sched_getaffinity(0))
+    print(f"{torch.cuda.get_device_name()}, {cores} cores, torch {torch.__version__}, bf16, compiled")
+    print(f"{'model':<10} {'batch':>5} {'images':<8} {'imgcls':>8} {'bare step':>10} {'ratio':>6} {'syncs':>6}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        photos = options.photos or write_photos(folder / "photos", options.images)
+        for name in MODELS:
+            model = write_model(folder / MODELS[name][0], name)
+            batch, rate, syncs = largest(model, photos, options.batch, folder / "cache")
+            bare = best_rows(limit, model, batch, "cuda", ["--compile"])["train"] if limit else None
+            rows = {"decoded": (rate, syncs), "cached": our_rate(model, photos, batch, True, folder / "cache")}
+            for images, (ours, waits) in rows.items():
+                beside = f"{bare:>10.0f} {ours / bare:>6.2f}" if bare else f"{'':>10} {'':>6}"
+                print(f"{name:<10} {batch:>5} {images:<8} {ours:>8.0f} {beside} {waits:>6}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
