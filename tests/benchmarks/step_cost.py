@@ -23,8 +23,9 @@ from imgcls.batches import as_it_is
 from imgcls.callbacks.waiting import WaitingTime
 from imgcls.checkpoint import AtomicCheckpointIO
 from imgcls.defaults import early_stopping, run_callbacks, shown_callbacks, watch
-from imgcls.optim import make_optimizer, make_scheduler
+from imgcls.optim import make_optimizer
 from imgcls.quiet import quieten
+from imgcls.schedules import make_scheduler
 from imgcls.trainer import build_trainer
 
 STEPS, ROUNDS, WARM = 180, 4, 10
@@ -81,7 +82,7 @@ def small_model(folder: Path) -> imgcls.ImageClassifier:
 def bare_gap(folder: Path) -> float:
     """Milliseconds of a step of the bare loop."""
     model, batches = small_model(folder), Batches()
-    optimizer = make_optimizer(model.optimizer_config, model.parameters())
+    optimizer = make_optimizer(model.optimizer_config, [list(model.parameters())])
     scheduler = make_scheduler(model.scheduler_config, optimizer, STEPS, STEPS)
     criterion = nn.CrossEntropyLoss()
     loader: Iterator[Batch] = iter(DataLoader(batches, batch_size=None, collate_fn=as_it_is))
