@@ -1,31 +1,25 @@
-"""The model: a Hugging Face image classifier as a LightningModule."""
+"""The model: a Hugging Face image classifier, and how it is trained."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from imgcls.backbone import Backbone
-from imgcls.batch import Batch, ClassifiedData, Preprocessing
+from imgcls.batch import Batch, ClassifiedData
 from imgcls.chance import mix, run_seed
 from imgcls.compilation import compile_in_place
 from imgcls.errors import ConfigError
-from imgcls.hub import load_config
+from imgcls.inference import InferenceModule, outputs
 from imgcls.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
-from imgcls.network import build_recorded, check_weights, load_network, record_of
 from imgcls.optim import OptimizerConfig, make_optimizer
-from imgcls.plain import plain, versions
-from imgcls.preprocessing import read_preprocessing
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
-from imgcls.thresholds import Threshold, check_threshold, thresholds_of
+from imgcls.thresholds import Threshold
 from imgcls.unfreezing import FrozenShare
-from imgcls.views import Views, averaged
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +27,7 @@ DEFAULT_MODEL = "microsoft/resnet-18"
 _PLATEAU = "plateau_schedule"
 
 
-class ImageClassifier(pl.LightningModule):
+class ImageClassifier(InferenceModule):
     """Any image classifier of Hugging Face, with the head replaced for the classes of the data.
 
     Args:
@@ -61,10 +55,6 @@ class ImageClassifier(pl.LightningModule):
     the loss is binary cross-entropy, its mean over images and classes.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-    temperature: Tensor
-
     def __init__(
         self,
         model_name: str = DEFAULT_MODEL,
@@ -80,35 +70,21 @@ class ImageClassifier(pl.LightningModule):
         threshold: Threshold | None = None,
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(model_name, pretrained, num_classes, threshold)
         self.frozen_share = FrozenShare(freeze_encoder, unfreeze or {})
         if feature_views is not None and feature_views < 1:
             raise ConfigError(f"model.init_args.feature_views: {feature_views}; it must be at least 1, or null")
-        check_threshold(threshold)
         self.save_hyperparameters(logger=False)
-        self.model_name = model_name
-        self.pretrained = pretrained
-        self.num_classes = num_classes
         self.feature_views = feature_views
         self.optimizer_config = _as(OptimizerConfig, optimizer_config)
         self.scheduler_config = _as(SchedulerConfig, scheduler_config)
-        self.compiles = compile
         self.loss_config = _as(LossConfig, loss_config)
         self.mix_config = _as(MixConfig, mix_config)
-        self.threshold = threshold
-        self.thresholds: list[float] | None = None
-        """The threshold of each class where an image may have several labels, None where it has one."""
-        self.criterion: nn.Module = nn.CrossEntropyLoss()
+        self.compiles = compile
         self.training_loss: TrainingLoss | SeveralLabelsLoss = TrainingLoss(self.loss_config)
-        self.views: Views = "none"
         self._mixer: nn.Module | None = None
         self._plateau: Plateau | None = None
         self._plateau_state: dict[str, Any] | None = None
-        self.class_names: list[str] = []
-        self.preprocessing = Preprocessing()
-        self.backbone: Backbone | None = None
-        self.register_buffer("temperature", torch.tensor(1.0))
-        self._set_normalization()
 
     @property
     def lr(self) -> float:
@@ -123,162 +99,37 @@ class ImageClassifier(pl.LightningModule):
 
     # -- building
 
-    def configure_model(self) -> None:
-        """Build the network for the classes of the trainer's data, unless that is done; freeze what does not train."""
-        trainer = self._trainer
-        if trainer is None:
-            return  # load_from_checkpoint: the checkpoint's own record follows, in on_load_checkpoint
-        data = getattr(trainer, "datamodule", None)
-        if self.backbone is None:
-            self.build(self._class_names(data), multilabel=isinstance(data, ClassifiedData) and data.multilabel)
-        elif isinstance(data, ClassifiedData) and trainer.state.fn != TrainerFn.PREDICTING:
-            self.check_task("the data", data.multilabel)
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._freeze_at_start(trainer.world_size)
-            if self.compiles:
-                compile_in_place(self._built().network, trainer.strategy.root_device)
-        if isinstance(data, ClassifiedData) and data.normalization is not None:
-            own = data.normalization
-            self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
-            self._set_normalization()
-
     def build(
         self, class_names: list[str], record: Mapping[str, Any] | None = None, multilabel: bool | None = None
     ) -> None:
-        """Build the network.
-
-        Args:
-            class_names: Names of the outputs.
-            record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from
-                it, with random weights, and nothing is fetched.
-            multilabel: Whether an image may have several labels; None for what the record says, with its thresholds.
-
-        Raises:
-            ConfigError: If ``num_classes`` or ``threshold`` does not fit the classes.
-        """
-        if self.num_classes is not None and self.num_classes != len(class_names):
-            raise ConfigError(
-                f"model.init_args.num_classes: {self.num_classes}, but the data have {len(class_names)} classes: "
-                f"{', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}"
-            )
+        """Build the network, as ``InferenceModule`` does, for classes that the training's options fit."""
         self.loss_config.check_classes(class_names)
-        self.class_names = list(class_names)
-        self._set_task(record or {}, multilabel)
-        if record is None:
-            self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
-            network, new = load_network(self.model_name, self.pretrained, self.class_names)
-        else:
-            self.preprocessing = _recorded_preprocessing(record["preprocessing"])
-            network, new = build_recorded(record["network"], self.class_names), []
-        network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
-        self.backbone = Backbone(network, self.preprocessing.size)
-        _report_new(new, self.backbone.anatomy.heads)
-        if self.backbone.convolutional:
-            self.backbone.to(memory_format=torch.channels_last)
-        self._set_normalization()
+        super().build(class_names, record, multilabel)
 
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image may have several labels."""
-        return self.thresholds is not None
-
-    def check_task(self, source: str, multilabel: bool) -> None:
-        """Refuse data, or a checkpoint, with several labels an image for a model of one, and the other way round.
-
-        Raises:
-            ConfigError: Names the source.
-        """
-        if multilabel != self.multilabel:
-            ours, theirs = ("several labels" if several else "one label" for several in (self.multilabel, multilabel))
-            remedy = "leave out" if multilabel else "give"
-            raise ConfigError(
-                f"the model was built for {ours} an image, {source} have {theirs}; {remedy} label_separator of "
-                "imgcls.CsvImageDataset, or take another checkpoint"
-            )
-
-    def _set_task(self, record: Mapping[str, Any], multilabel: bool | None) -> None:
-        several = bool(record.get("multilabel")) if multilabel is None else multilabel
-        if self.threshold is not None and not several:
-            raise ConfigError(
-                f"model.init_args.threshold: {self.threshold}, but an image has one label: the class of the highest "
-                "probability; leave it out"
-            )
-        kept = record.get("thresholds") if multilabel is None else None
-        given = kept if self.threshold is None else self.threshold
-        self.thresholds = thresholds_of(given, self.class_names) if several else None
-        if several:
-            self.criterion = nn.BCEWithLogitsLoss()
-            self.training_loss = SeveralLabelsLoss(self.loss_config)
-
-    def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the weights that fit by name and shape, and say which do not.
-
-        Raises:
-            ConfigError: If none fits.
-        """
-        own = self.state_dict()
-        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-        if not fitting:
-            raise ConfigError("experiment.only_weights_load: no weight of the checkpoint fits this model")
-        self.load_state_dict(fitting, strict=False)
-        left = sorted(own.keys() - fitting.keys())
-        log.info("loaded %d of %d weights%s", len(fitting), len(own), f"; new: {', '.join(left[:6])}" if left else "")
-
-    def check_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse the weights of a checkpoint that are not those of its network.
-
-        Raises:
-            ConfigError: Counts what is missing, too many and of another shape.
-        """
-        check_weights(self.state_dict(), state)
-
-    def _class_names(self, data: object) -> list[str]:
-        if isinstance(data, ClassifiedData) and data.class_names:
-            return data.class_names
-        if self.num_classes is not None:
-            return [str(number) for number in range(self.num_classes)]
-        raise ConfigError("model.init_args.num_classes: the data state no class names; give the number of classes")
-
-    def _set_normalization(self) -> None:
-        shape = (1, 3, 1, 1)
-        self.register_buffer("pixel_mean", 255 * torch.tensor(self.preprocessing.mean).reshape(shape), persistent=False)
-        self.register_buffer("pixel_std", 255 * torch.tensor(self.preprocessing.std).reshape(shape), persistent=False)
-
-    # -- inference
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Scale and normalise uint8 images ``(B, 3, H, W)``; float images are normalised already."""
-        if images.dtype != torch.uint8:
-            return images
-        return (images.float() - self.pixel_mean) / self.pixel_std
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the features of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised."""
-        return self._built().encode(self.normalize(images))
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Return logits ``(B, classes)``, float32, divided by the temperature."""
-        return self._built().classify(features) / self.temperature
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, classes)`` of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised."""
-        return self.classify(self.encode(images))
-
-    def _built(self) -> Backbone:
-        if self.backbone is None:
-            raise ConfigError("the network is not built yet: call build(class_names), or use a Trainer")
-        return self.backbone
+    def configure_model(self) -> None:
+        """Build the network, unless that is done; freeze what does not train."""
+        super().configure_model()
+        trainer = self._trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._freeze_at_start(trainer.world_size)
+            if self.compiles:
+                compile_in_place(self._built().network, trainer.strategy.root_device)
 
     # -- steps
 
     def on_fit_start(self) -> None:
         """Make what the training minimises, now that the split is known."""
-        given = self.loss_config.class_weights
-        if given is not None:
-            weights = balanced_weights(self._class_counts()) if given == "auto" else torch.tensor(given)
-            self.training_loss = type(self.training_loss)(self.loss_config, weights.to(self.device))
+        kind = SeveralLabelsLoss if self.multilabel else TrainingLoss
+        self.training_loss = kind(self.loss_config, self._class_weights())
         if self.mix_config.mixes:
             self._mixer = make_mixer(self.mix_config, len(self.class_names))
+
+    def _class_weights(self) -> Tensor | None:
+        given = self.loss_config.class_weights
+        if given is None:
+            return None
+        weights = balanced_weights(self._class_counts()) if given == "auto" else torch.tensor(given)
+        return weights.to(self.device)
 
     def _class_counts(self) -> list[int]:
         data = getattr(self.trainer, "datamodule", None)
@@ -305,29 +156,7 @@ class ImageClassifier(pl.LightningModule):
             if self._mixer is not None:
                 images, target = self._mixer(images, target)
             logits = self(images)
-        return _outputs(self.training_loss(logits, target), logits, batch["label"])
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Return the loss, and what metrics need."""
-        return self._evaluate(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Return the loss, and what metrics need."""
-        return self._evaluate(batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the probabilities ``(B, classes)``, float32; they add up to 1 where an image has one label."""
-        logits = averaged(self, batch["image"], self.views, self.multilabel)
-        return torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)
-
-    def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
-        if not len(batch["label"]):
-            return None
-        if "features" in batch:
-            logits = self._go_on(batch)
-        else:
-            logits = averaged(self, batch["image"], self.views, self.multilabel)
-        return _outputs(self.criterion(logits, batch["label"]), logits, batch["label"])
+        return outputs(self.training_loss(logits, target), logits, batch["label"])
 
     # -- freezing
 
@@ -386,10 +215,6 @@ class ImageClassifier(pl.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             return self._built().begin(self.normalize(images.to(self.device, non_blocking=True)))
 
-    def _go_on(self, batch: Batch) -> Tensor:
-        """Return the logits of features."""
-        return self.classify(self._built().go_on(batch["features"], batch["size"]))
-
     def _no_images(self) -> dict[str, Tensor]:
         """A loss whose gradient is 0 in every parameter; there are no logits for the metrics."""
         learning = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
@@ -426,42 +251,15 @@ class ImageClassifier(pl.LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the model without a hub, and keep every value plain."""
-        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
-            if key in checkpoint:
-                checkpoint[key] = plain(checkpoint[key])
-        checkpoint["imgcls"] = self.record()
+        """Add what rebuilds the model without a hub, and the state of the schedule that waits for validations."""
+        super().on_save_checkpoint(checkpoint)
         if self._plateau is not None:
             checkpoint[_PLATEAU] = self._plateau.state_dict()
 
-    def record(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the model besides its weights, as plain values."""
-        return {
-            "precision": self._trainer.precision if self._trainer else None,
-            "model_name": self.model_name,
-            "class_names": list(self.class_names),
-            "multilabel": self.multilabel,
-            "thresholds": self.thresholds,
-            "network": record_of(self._built().network),
-            "preprocessing": plain(asdict(self.preprocessing)),
-            "versions": versions(),
-        }
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network that the checkpoint records, where nothing is built yet."""
-        record = checkpoint["imgcls"]
-        if self.backbone is None:
-            self.build(record["class_names"], record)
-        else:
-            self.check_task("the checkpoint's data", bool(record.get("multilabel")))
-            if self.multilabel and self.threshold is None:
-                self.thresholds = thresholds_of(record.get("thresholds"), self.class_names)
+        super().on_load_checkpoint(checkpoint)
         self._plateau_state = checkpoint.get(_PLATEAU)
-
-
-def _outputs(loss: Tensor, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    # Lightning divides 'loss' by the accumulated batches; 'batch_loss' stays what it is
-    return {"loss": loss, "batch_loss": loss.detach(), "logits": logits.detach(), "label": label}
 
 
 def _seed(seed: int, device: torch.device) -> None:
@@ -472,19 +270,6 @@ def _seed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def _report_new(names: list[str], heads: list[str]) -> None:
-    """Say which weights of the encoder start at random; the head's always do."""
-    unexpected = [name for name in names if name.rpartition(".")[0] not in heads]
-    if unexpected:
-        more = f" and {len(unexpected) - 4} more" if len(unexpected) > 4 else ""
-        log.info("not among the pretrained weights, random: %s%s", ", ".join(unexpected[:4]), more)
-
-
-def _recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-    return Preprocessing(**values)
 
 
 def _as(kind: Any, value: Any) -> Any:

@@ -106,9 +106,10 @@ class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  
 
 def _lent(images: torch.Tensor) -> torch.Tensor:
     """Return the images of a worker's slot; the worker may use it again when the last view of them is gone."""
-    slot = torch.empty(0, dtype=torch.uint8).set_(images.untyped_storage())
+    # as arrays: a tensor that is made in inference mode could not be written to outside of it
+    slot = torch.empty(0, dtype=torch.uint8).set_(images.untyped_storage()).numpy()
     lease = images.permute(0, 2, 3, 1).numpy().view()
-    weakref.finalize(lease, slot[-1:].zero_)
+    weakref.finalize(lease, slot[-1:].fill, 0)
     return torch.from_numpy(lease).permute(0, 3, 1, 2)  # holds the lease
 
 

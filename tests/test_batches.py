@@ -29,6 +29,16 @@ def test_batches_that_are_held_stay_as_they_are(photos: Path) -> None:
         assert torch.equal(part, copy)
 
 
+def test_batches_of_inference_mode_are_given_back_outside_of_it(photos: Path) -> None:
+    shared = loader(photos, 1)
+    with torch.inference_mode():
+        batches = iter(shared)
+        batch = next(batches)
+        place = batch["image"].data_ptr()
+    del batch
+    assert place in {batch["image"].data_ptr() for batch in batches}
+
+
 def test_memory_of_batches_that_are_gone_is_used_again(photos: Path) -> None:
     shared = loader(photos, 1)
     places = {batch["image"].data_ptr() for _ in range(5) for batch in shared}

@@ -34,11 +34,20 @@ def count(photos: Path, model: Path, out: Path, *more: str, callbacks: str = COU
     return CountWaits.last_run.waits
 
 
+FROM_IMAGES = "--model.feature_views=null"
+
+
 @pytest.mark.parametrize(
     "more",
     [
         (),
-        ("--model.optimizer_config={name: sgd, momentum: 0.9}", "--model.freeze_encoder=0.5"),
+        # features, which are computed once before the steps, would be looked at
+        ("--model.optimizer_config={name: sgd, momentum: 0.9}", "--model.freeze_encoder=0.5", FROM_IMAGES),
+        (
+            "--model.loss_config={label_smoothing: 0.1, focal_gamma: 2}",
+            "--trainer.callbacks+={class_path: imgcls.EMA}",
+        ),
+        ("--model.mix_config={mixup: 0.2, cutmix: 1.0}",),
         ("--trainer.gradient_clip_val=1.0", "--trainer.accumulate_grad_batches=2"),
     ],
 )
