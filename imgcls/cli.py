@@ -21,13 +21,14 @@ from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
 from imgcls.datamodule import ImageDataModule
 from imgcls.errors import ConfigError, ImgclsError
+from imgcls.finders import refuse_in_trials
 from imgcls.fitting import Fit, Trial
 from imgcls.hub import load_config
 from imgcls.processes import code_of_others
 from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best
 from imgcls.start import Start, check_same_model, open_start
-from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, check_options, is_first_process
+from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, as_list, check_options, is_first_process
 from imgcls.views import Views
 
 log = logging.getLogger(__name__)
@@ -254,6 +255,7 @@ class ImgclsCLI(LightningCLI):
         parsed = self.parser.parse_object({"subcommand": "fit", "fit": config})
         made = self.parser.instantiate_classes(parsed)["fit"]
         check_options(dict(made["trainer"]), "fit")
+        refuse_in_trials(as_list(made["trainer"]["callbacks"]))
         made["data"].check_augmentations()
         load_config(made["model"].model_name)
 

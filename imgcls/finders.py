@@ -63,6 +63,21 @@ def refuse_several_devices(finders: Sequence[Finder], options: Mapping[str, Any]
         )
 
 
+def refuse_in_trials(callbacks: Sequence[Callback]) -> None:
+    """Refuse finders in the trials of a search, whose values they would replace.
+
+    Raises:
+        ConfigError: Names the first finder, and its key.
+    """
+    _, finders = take_finders(callbacks)
+    if finders:
+        kind = type(finders[0])
+        raise ConfigError(
+            f"trainer.callbacks: {kind.__name__} would choose {'.'.join(_KEYS[kind])} in each trial anew; leave it "
+            "out, and give that key a value, or a place in optuna.search_spaces"
+        )
+
+
 def search(
     finders: Sequence[Finder], model: ImageClassifier, data: ImageDataModule, options: Mapping[str, Any]
 ) -> Values:

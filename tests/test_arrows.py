@@ -221,6 +221,7 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "datamodule",
         "errors",
+        "finders",
         "fitting",
         "hub",
         "processes",

@@ -129,3 +129,14 @@ def test_no_search_in_a_trial_run(
         ]
     )
     assert "LearningRateFinder: no search under trainer.fast_dev_run" in capsys.readouterr().err
+
+
+def test_trials_have_no_finders(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "--optuna.search_spaces={model.init_args.optimizer_config.lr: {distribution: uniform, low: 0.1, high: 1}}"
+    code, said = fails(
+        ["tune", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{RATE}]", space)], capsys
+    )
+    assert code == 2
+    assert "LearningRateFinder would choose model.init_args.optimizer_config.lr in each trial anew" in said

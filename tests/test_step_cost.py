@@ -34,27 +34,28 @@ def count(photos: Path, model: Path, out: Path, *more: str, callbacks: str = COU
     return CountWaits.last_run.waits
 
 
-FROM_IMAGES = "--model.feature_views=null"
-
-
 @pytest.mark.parametrize(
     "more",
     [
         (),
-        # features, which are computed once before the steps, would be looked at
-        ("--model.optimizer_config={name: sgd, momentum: 0.9}", "--model.freeze_encoder=0.5", FROM_IMAGES),
         (
-            "--model.loss_config={label_smoothing: 0.1, focal_gamma: 2}",
-            "--trainer.callbacks+={class_path: imgcls.EMA}",
+            "--model.optimizer_config={name: sgd, momentum: 0.9}",
+            "--model.freeze_encoder=0.5",
+            "--model.feature_views=null",
         ),
-        ("--model.mix_config={mixup: 0.2, cutmix: 1.0}",),
         ("--trainer.gradient_clip_val=1.0", "--trainer.accumulate_grad_batches=2"),
+        ("--model.mix_config={mixup: 0.2, cutmix: 1.0}", "--model.loss_config={label_smoothing: 0.1}"),
+        ("--model.loss_config={focal_gamma: 2.0, class_weights: auto}", "--model.scheduler_config.name=plateau"),
     ],
 )
 def test_steps_wait_for_nothing(more: tuple[str, ...], photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     waits = count(photos, tiny_model, tmp_path, *more)
     assert waits.operations > 300  # three steps
     assert waits.found == []
+
+
+def test_averaged_weights_wait_for_nothing(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    assert count(photos, tiny_model, tmp_path, callbacks=f"{COUNTER}, {{class_path: imgcls.EMA}}").found == []
 
 
 def test_a_progress_bar_waits_for_nothing(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
