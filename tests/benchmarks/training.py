@@ -68,12 +68,14 @@ def measure(options: argparse.Namespace, model: Path, photos: Path) -> None:
     ours: list[dict[str, float]] = []
     limits: list[dict[str, float]] = []
     others: list[float] = []
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         if limit:
             limits.append(best_rows(limit, model, BATCH, "cpu"))
         ours.append(our_rates(model, photos, options.steps, precision))
         if trainer:
             others.append(hf_rate(trainer, photos, model, BATCH))
+        last = {"imgcls": ours[-1], "bare step": limits[-1:], "HF Trainer": others[-1:]}
+        print(f"round {number + 1}: {last}", flush=True)
     rates = {kind: [row[kind] for row in ours] for kind in ("train", "infer")}
     for kind, rate in rates.items():
         print(f"{kind}, {precision}: imgcls {median(rate):.1f} img/s")
