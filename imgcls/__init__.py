@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Augmentations": "datamodule",
+    "Augmentations": "data_config",
     "CsvImageDataset": "datasets.table",
-    "DatasetClasses": "datamodule",
+    "DatasetClasses": "data_config",
     "DigitsDataset": "datasets.digits",
     "EMA": "callbacks.ema",
     "FolderImageDataset": "datasets.folder",
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from imgcls.callbacks.ema import EMA as EMA
     from imgcls.callbacks.metrics import MetricsLogger as MetricsLogger
     from imgcls.classifier import ImageClassifier as ImageClassifier
-    from imgcls.datamodule import Augmentations as Augmentations
-    from imgcls.datamodule import DatasetClasses as DatasetClasses
+    from imgcls.data_config import Augmentations as Augmentations
+    from imgcls.data_config import DatasetClasses as DatasetClasses
     from imgcls.datamodule import ImageDataModule as ImageDataModule
     from imgcls.datasets.dataset import ImageDataset as ImageDataset
     from imgcls.datasets.digits import DigitsDataset as DigitsDataset

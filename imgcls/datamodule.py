@@ -2,9 +2,6 @@
 
 import logging
 import os
-import re
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -19,15 +16,25 @@ from imgcls.cache.split import use_cache
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
+from imgcls.data_config import (
+    KEY,
+    Augmentations,
+    DatasetClasses,
+    as_augmentations,
+    as_datasets,
+    available_cores,
+    check_class_names,
+    check_regex,
+    require,
+)
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.stream import PROMISES, StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.features import ANEW, FeatureBatches, FeatureLoader, Pass, ViewSampler, wanted_views
 from imgcls.hold_out import Fold
 from imgcls.partition import Partition, Rules
 from imgcls.plain import plain
-from imgcls.presets import DEFAULT_PRESET, Preset, preset_specs
+from imgcls.presets import DEFAULT_PRESET, preset_specs
 from imgcls.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.specs import Spec
 from imgcls.splits import Split
@@ -36,43 +43,9 @@ from imgcls.workers import worker_error
 
 log = logging.getLogger(__name__)
 
-_KEY = "data.init_args"
-
 MOST_WORKERS = 16  # that are started unless the user asks for more
 
 _SPLITS = {"train": "train", "sanity_check": "validation", "validate": "validation", "test": "test"}  # of stages
-
-
-@dataclass
-class DatasetClasses:
-    """The dataset of each split; a path stands for an ``imgcls.FolderImageDataset`` of that folder.
-
-    Args:
-        train: Labelled images to train on; they also give the list of classes.
-        validation: Labelled images to choose the best epoch by; null holds a part of ``train`` out.
-        test: Labelled images for the final figures.
-        predict: Images to predict.
-    """
-
-    train: ImageDataset | str | None = None
-    validation: ImageDataset | str | None = None
-    test: ImageDataset | str | None = None
-    predict: ImageDataset | str | None = None
-
-
-@dataclass
-class Augmentations:
-    """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables f(image=array) -> {"image": array}.
-
-    Args:
-        train: Applied to training images; or a preset: ``light`` is a random crop to the model's size and a horizontal
-            flip, ``medium`` also turns, shears and changes colours a little, ``strong`` does two of many such things at
-            a time, as RandAugment does, and erases a rectangle now and then; null is ``light``.
-        eval: Applied to validation, test and prediction images; null resizes and crops as the pretrained model expects.
-    """
-
-    train: list[dict[str, Any]] | Preset | None = None
-    eval: list[dict[str, Any]] | None = None
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -129,18 +102,18 @@ class ImageDataModule(pl.LightningDataModule):
         train_on_validation: bool = False,
     ) -> None:
         super().__init__()
-        _require(batch_size >= 1, "batch_size", batch_size, "be at least 1")
-        _require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
-        _require(0 < validation_split < 1, "validation_split", validation_split, "lie between 0 and 1")
-        _require(0 <= split_seed < 2**32, "split_seed", split_seed, "lie between 0 and 4294967295")
-        _require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "lie between 0 and 1")
-        _require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
-        _check_class_names(class_names or [])
-        _require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
+        require(batch_size >= 1, "batch_size", batch_size, "be at least 1")
+        require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
+        require(0 < validation_split < 1, "validation_split", validation_split, "lie between 0 and 1")
+        require(0 <= split_seed < 2**32, "split_seed", split_seed, "lie between 0 and 4294967295")
+        require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "lie between 0 and 1")
+        require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
+        check_class_names(class_names or [])
+        require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
         if cache_size is not None and not create_dataset:
-            log.info("%s.cache_size: %s has no effect without create_dataset: true", _KEY, cache_size)
+            log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
         self.save_hyperparameters(logger=False)
-        self.augmentations = _as_augmentations(augmentations)
+        self.augmentations = as_augmentations(augmentations)
         self.batch_size = batch_size
         self.balanced_sampling = balanced_sampling
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
@@ -148,11 +121,11 @@ class ImageDataModule(pl.LightningDataModule):
         self.create_dataset = create_dataset
         self.cache_dir = cache_dir
         self.cache_size = cache_size
-        _check_regex(group_regex)
+        check_regex(group_regex)
         part = None if fold is None else Fold.read(fold)
         rules = Rules(validation_split, split_seed, part, group_column, group_regex, on_leak, train_on_validation)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
-        self.partition = Partition(_as_datasets(dataset_classes), rules, bad_images, class_names or [])
+        self.partition = Partition(as_datasets(dataset_classes), rules, bad_images, class_names or [])
         self.normalization = self._normalization()
         self._features: dict[str, FeatureBatches] = {}
 
@@ -163,7 +136,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.partition.begin(stage)
         if self.balanced_sampling and self.multilabel and stage == "fit":
             raise ConfigError(
-                f"{_KEY}.balanced_sampling: true, but an image may have several labels, and none is its class; "
+                f"{KEY}.balanced_sampling: true, but an image may have several labels, and none is its class; "
                 "model.init_args.loss_config.class_weights: auto weights them"
             )
         self._features.clear()  # of a fit that was broken off
@@ -189,7 +162,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Batches of the validation split, in order."""
         if self.partition.rules.train_on_validation and self.partition.stage == "fit":
             raise ConfigError(
-                f"{_KEY}.train_on_validation: true leaves nothing to validate: trainer.limit_val_batches: 0"
+                f"{KEY}.train_on_validation: true leaves nothing to validate: trainer.limit_val_batches: 0"
             )
         return self._eval_loader("validation")
 
@@ -300,7 +273,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         for stage, specs in vars(self.augmentations).items():
             if not isinstance(specs, str):
-                Pipeline(specs or [], f"{_KEY}.augmentations.{stage}")
+                Pipeline(specs or [], f"{KEY}.augmentations.{stage}")
 
     def eval_specs(self) -> list[Spec]:
         """The evaluation steps as plain values, the model's own where the configuration has none."""
@@ -316,11 +289,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _normalization(self) -> Normalization | None:
         listed = None if isinstance(self.augmentations.train, str) else self.augmentations.train
-        train = find_normalization(listed, f"{_KEY}.augmentations.train")
-        evaluation = find_normalization(self.augmentations.eval, f"{_KEY}.augmentations.eval")
+        train = find_normalization(listed, f"{KEY}.augmentations.train")
+        evaluation = find_normalization(self.augmentations.eval, f"{KEY}.augmentations.eval")
         if train and evaluation and train != evaluation:
             raise ConfigError(
-                f"{_KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
+                f"{KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
             )
         return train or evaluation
 
@@ -328,7 +301,7 @@ class ImageDataModule(pl.LightningDataModule):
         model = getattr(self.trainer, "lightning_module", None)
         if not isinstance(model, PreprocessedModel):
             raise ConfigError(
-                f"{_KEY}.augmentations: the model states no preprocessing; give both lists, train and eval"
+                f"{KEY}.augmentations: the model states no preprocessing; give both lists, train and eval"
             )
         return model.preprocessing
 
@@ -336,7 +309,7 @@ class ImageDataModule(pl.LightningDataModule):
         specs = self.augmentations.train if stage == "train" else self.eval_specs()
         if specs is None or isinstance(specs, str):
             specs = preset_specs(specs or DEFAULT_PRESET, self._preprocessing())
-        where = f"{_KEY}.augmentations.{stage}"
+        where = f"{KEY}.augmentations.{stage}"
         pipeline = Pipeline(specs, where)
         image = split.first_readable()
         if pipeline.check(BLACK if image is None else image) is not None:
@@ -362,8 +335,8 @@ class ImageDataModule(pl.LightningDataModule):
             log.info("train is a stream: %s", ANEW)
         wanted = {
             "trainer.overfit_batches": self._overfits,
-            f"{_KEY}.create_dataset": self.create_dataset,
-            f"{_KEY}.balanced_sampling": self.balanced_sampling,
+            f"{KEY}.create_dataset": self.create_dataset,
+            f"{KEY}.balanced_sampling": self.balanced_sampling,
         }
         if key := next((key for key, asked in wanted.items() if asked), None):
             raise ConfigError(f"{key}: needs images that are known before they are read; train is a stream")
@@ -410,7 +383,7 @@ class ImageDataModule(pl.LightningDataModule):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if shuffle and self.balanced_sampling:
             if self._overfits:
-                raise ConfigError(f"{_KEY}.balanced_sampling: true does not go with trainer.overfit_batches")
+                raise ConfigError(f"{KEY}.balanced_sampling: true does not go with trainer.overfit_batches")
             return BalancedSampler(data, data.split.label_array, run_seed(), num_replicas=world, rank=rank)
         kind = RepeatingSampler if self._overfits else KeyedSampler
         return kind(data, shuffle, run_seed(), num_replicas=world, rank=rank)
@@ -438,47 +411,3 @@ class ImageDataModule(pl.LightningDataModule):
             "timeout": self.timeout if workers else 0,
             "generator": torch.Generator(),  # making an iterator must not draw from the global generator
         }
-
-
-def available_cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDataset | None]:
-    classes = DatasetClasses(**given) if isinstance(given, dict) else given
-    for name, value in vars(classes).items():
-        if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
-            raise ConfigError(f"{_KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
-        if isinstance(value, ImageDataset):
-            key = f"dataset_classes.{name}.init_args.max_pixels"
-            _require(value.max_pixels >= 1, key, value.max_pixels, "be at least 1")
-    return {
-        name: value if value is None or isinstance(value, ImageDataset) else FolderImageDataset(os.fspath(value))
-        for name, value in vars(classes).items()
-    }
-
-
-def _require(fits: bool, key: str, value: object, rule: str) -> None:
-    if not fits:
-        raise ConfigError(f"{_KEY}.{key}: {value}; it must {rule}")
-
-
-def _check_class_names(names: list[str]) -> None:
-    for number, name in enumerate(names):
-        if not name.strip():
-            raise ConfigError(f"{_KEY}.class_names[{number}]: {name!r}; every class needs a name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ConfigError(f"{_KEY}.class_names: {twice[0]!r} stands there twice; every class needs a name of its own")
-
-
-def _check_regex(text: str | None) -> None:
-    try:
-        re.compile(text or "")
-    except re.error as error:
-        raise ConfigError(f"{_KEY}.group_regex: {text!r} is no regular expression: {error}") from error
-
-
-def _as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:
-    return Augmentations(**given) if isinstance(given, dict) else given

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from imgcls.cache import store
-from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule
+from imgcls.data_config import Augmentations, DatasetClasses
+from imgcls.datamodule import ImageDataModule
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.images import Pixels
 from imgcls.splits import Split

@@ -13,6 +13,7 @@ DATA = {
     "bad_images",
     "batches",
     "cache",
+    "data_config",
     "datamodule",
     "datasets",
     "fast",
@@ -87,6 +88,7 @@ ARROWS: dict[str, set[str]] = {
     "cache": {"augment", "batches", "datasets", "errors", "images", "progress", "splits", "workers"},
     "feature_store": set(),
     "features": {"batch", "batches", "chance", "feature_store", "progress", "sampling", "splits"},
+    "data_config": {"datasets", "errors", "presets"},
     "datamodule": {
         "augment",
         "bad_images",
@@ -95,6 +97,7 @@ ARROWS: dict[str, set[str]] = {
         "cache",
         "cache_folder",
         "chance",
+        "data_config",
         "datasets",
         "errors",
         "features",

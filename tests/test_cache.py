@@ -29,7 +29,8 @@ from imgcls.cache.build import fill
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache.store import INDEX, PIXELS, Reader, Writer
 from imgcls.cache_folder import cache_folder
-from imgcls.datamodule import Augmentations, DatasetClasses, ImageDataModule
+from imgcls.data_config import Augmentations, DatasetClasses
+from imgcls.datamodule import ImageDataModule
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main

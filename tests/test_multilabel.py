@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
 from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
 from imgcls.checkpoint import read_checkpoint
-from imgcls.datamodule import Augmentations, DatasetClasses
+from imgcls.data_config import Augmentations, DatasetClasses
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
