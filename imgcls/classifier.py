@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from imgcls.batch import Batch, ClassifiedData
 from imgcls.chance import mix, run_seed
@@ -85,6 +86,7 @@ class ImageClassifier(InferenceModule):
         self._mixer: nn.Module | None = None
         self._plateau: Plateau | None = None
         self._plateau_state: dict[str, Any] | None = None
+        self._recorded_groups: list[int] | None = None
 
     @property
     def lr(self) -> float:
@@ -229,6 +231,7 @@ class ImageClassifier(InferenceModule):
         backbone, frozen = self._built(), self.frozen_share
         backbone.freeze(frozen.least)  # those that learn later wait: without a gradient they are left as they are
         optimizer = make_optimizer(self.optimizer_config, backbone.blocks(), fused)
+        self._check_groups(optimizer)
         backbone.freeze(frozen.at(0))
         if self.scheduler_config.name == "plateau":
             if not self.trainer.limit_val_batches:
@@ -241,6 +244,16 @@ class ImageClassifier(InferenceModule):
         epochs = self.trainer.max_epochs or 1
         scheduler = make_scheduler(self.scheduler_config, optimizer, total, total / max(epochs, 1))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _check_groups(self, optimizer: Optimizer) -> None:
+        """Refuse to go on with a checkpoint whose optimizer has other parameters; torch would say less."""
+        groups = [len(group["params"]) for group in optimizer.param_groups]
+        if self._recorded_groups not in (None, groups):
+            raise ConfigError(
+                "model.init_args: the checkpoint's optimizer has other groups of parameters: its run had another "
+                "optimizer_config, freeze_encoder or unfreeze; give those of its config.yaml, or take its weights "
+                "alone: --experiment.only_weights_load true"
+            )
 
     def on_validation_epoch_end(self) -> None:
         """Tell the schedule that waits for validations how this one went."""
@@ -260,6 +273,8 @@ class ImageClassifier(InferenceModule):
         """Build the network that the checkpoint records, where nothing is built yet."""
         super().on_load_checkpoint(checkpoint)
         self._plateau_state = checkpoint.get(_PLATEAU)
+        for state in checkpoint.get("optimizer_states", [])[:1]:
+            self._recorded_groups = [len(group["params"]) for group in state["param_groups"]]
 
 
 def _seed(seed: int, device: torch.device) -> None:

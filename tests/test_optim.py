@@ -46,6 +46,17 @@ def test_rates_of_a_fit_follow_the_blocks(photos: Path, tiny_model: Path, tmp_pa
     assert all(group["fused"] for group in state["param_groups"])
 
 
+def test_another_division_of_the_parameters_is_no_run_to_go_on_with(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=3")
+    main(["fit", *line, "--trainer.max_epochs=1"])
+    code, message = fails(["fit", *line, "--model.optimizer_config.layer_decay=0.5", "--ckpt_path=last"], capsys)
+    assert code == 2
+    assert "the checkpoint's optimizer has other groups of parameters" in message
+    main(["fit", *line, "--ckpt_path=last"])
+
+
 def test_gradients_are_clipped_under_mixed_precision(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     more = ["--trainer.gradient_clip_val=0.1", "--trainer.precision=bf16-mixed"]
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more, "--trainer.max_epochs=1")])
