@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 
-from imgcls.callbacks.ema import check_savers
+from imgcls.callbacks.ema import check_averaging
 from imgcls.callbacks.history import History
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
@@ -90,8 +90,7 @@ class Fit(Command):
         callbacks = as_list(options["callbacks"])
         if experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options)
-        if any(isinstance(item, WeightAveraging) for item in callbacks):
-            check_savers(callbacks)
+        check_averaging(callbacks)
         watched = watch(callbacks, options, self.data.class_names, experiment.monitor, self.data.multilabel)
         if experiment.default_callbacks:
             callbacks += early_stopping(callbacks, watched)

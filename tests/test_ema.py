@@ -83,6 +83,16 @@ def test_saving_the_other_weights_is_refused(
     assert not tmp_path.joinpath("run").exists()
 
 
+def test_averages_that_outlive_the_fit_are_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "[{class_path: lightning.pytorch.callbacks.EMAWeightAveraging}]"
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={other}")], capsys)
+    assert code == 2
+    assert "EMAWeightAveraging stays in charge after the fit" in message
+    assert "take imgcls.EMA" in message
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_has_a_range(decay: float) -> None:
     with pytest.raises(ValueError, match=r"imgcls\.EMA: decay: .*; it must be at least 0 and below 1"):

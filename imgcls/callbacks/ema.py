@@ -36,7 +36,7 @@ class EMA(WeightAveraging):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Copy the model for the average."""
-        check_savers(trainer.checkpoint_callbacks)
+        check_averaging(trainer.callbacks)  # type: ignore[attr-defined]
         with warnings.catch_warnings():  # of models that are sharded, which none of ours is
             warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
             super().setup(trainer, pl_module, stage)
@@ -79,13 +79,20 @@ class EMA(WeightAveraging):
         return [tensor.data for tensor in (*module.parameters(), *module.buffers())]
 
 
-def check_savers(callbacks: Sequence[Callback]) -> None:
-    """Refuse a checkpoint saver that would save the weights which are not averaged, without a word.
+def check_averaging(callbacks: Sequence[Callback]) -> None:
+    """Refuse callbacks that would save, or evaluate, other weights than the averaged ones without a word.
 
     Raises:
-        ConfigError: Names the pair.
+        ConfigError: Names the callback.
     """
-    if any(isinstance(callback, ModelCheckpoint) and callback.save_weights_only for callback in callbacks):
+    averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
+    for callback in averaging:
+        if not isinstance(callback, EMA):
+            raise ConfigError(
+                f"trainer.callbacks: {type(callback).__name__} stays in charge after the fit, and best.ckpt would be "
+                "evaluated with its last average; take imgcls.EMA"
+            )
+    if averaging and any(isinstance(item, ModelCheckpoint) and item.save_weights_only for item in callbacks):
         raise ConfigError(
             "ModelCheckpoint: save_weights_only: true saves the weights that are not averaged, and imgcls.EMA is "
             "there; leave out one of them"
