@@ -82,7 +82,7 @@ class ImageClassifier(InferenceModule):
         self.loss_config = _as(LossConfig, loss_config)
         self.mix_config = _as(MixConfig, mix_config)
         self.compiles = compile
-        self.training_loss: TrainingLoss | SeveralLabelsLoss = TrainingLoss(self.loss_config)
+        self.training_loss = TrainingLoss(self.loss_config)
         self._mixer: nn.Module | None = None
         self._plateau: Plateau | None = None
         self._plateau_state: dict[str, Any] | None = None
@@ -119,7 +119,7 @@ class ImageClassifier(InferenceModule):
 
     # -- steps
 
-    def on_fit_start(self) -> None:
+    def _make_loss(self) -> None:
         """Make what the training minimises, now that the split is known."""
         kind = SeveralLabelsLoss if self.multilabel else TrainingLoss
         self.training_loss = kind(self.loss_config, self._class_weights())
@@ -226,6 +226,7 @@ class ImageClassifier(InferenceModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and schedule; parameters that stay frozen to the end stay out."""
+        self._make_loss()  # not later: a LearningRateFinder of Lightning's begins before on_fit_start
         # fused ones do no clipping under mixed precision, says Lightning
         fused = not self.trainer.gradient_clip_val
         backbone, frozen = self._built(), self.frozen_share
@@ -258,8 +259,14 @@ class ImageClassifier(InferenceModule):
     def on_validation_epoch_end(self) -> None:
         """Tell the schedule that waits for validations how this one went."""
         trains = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
-        if self._plateau is not None and trains:
-            self._plateau.step(float(self.trainer.callback_metrics["validation_loss"]))
+        if self._plateau is None or not trains:
+            return
+        if "validation_loss" not in self.trainer.callback_metrics:
+            raise ConfigError(
+                "model.init_args.scheduler_config.name: 'plateau' waits for validation_loss, which nothing logs; add "
+                "imgcls.MetricsLogger to trainer.callbacks"
+            )
+        self._plateau.step(float(self.trainer.callback_metrics["validation_loss"]))
 
     # -- checkpoints
 

@@ -120,17 +120,11 @@ class TrainingLoss:
         return -(shares * weights * focus * log_probs).sum(1).mean()
 
 
-class SeveralLabelsLoss:
+class SeveralLabelsLoss(TrainingLoss):
     """The mean over a batch and all classes of the loss of saying that an image is of a class or is not.
 
-    Args:
-        config: What is asked for.
-        class_weights: Weight of the images of a class, ``(classes,)``, on the device of the logits; None: all alike.
+    The weight of a class is that of the images which are of it.
     """
-
-    def __init__(self, config: LossConfig, class_weights: Tensor | None = None) -> None:
-        self.config = config
-        self.class_weights = class_weights
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss.

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import Tensor
 
 from imgcls.checkpoint import CONFIG_KEY
 from imgcls.entry import main
+from imgcls.losses import TrainingLoss
 from tests.runs import arguments, assert_same_weights, fails, load
 
 CALLBACKS = "lightning.pytorch.callbacks"
@@ -140,3 +142,20 @@ def test_trials_have_no_finders(
     )
     assert code == 2
     assert "LearningRateFinder would choose model.init_args.optimizer_config.lr in each trial anew" in said
+
+
+def test_the_search_minimises_what_the_run_does(
+    photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: list[object] = []
+    loss = TrainingLoss.__call__
+
+    def noted(self: TrainingLoss, logits: Tensor, target: Tensor) -> Tensor:
+        weights.append(self.class_weights)
+        return loss(self, logits, target)
+
+    monkeypatch.setattr(TrainingLoss, "__call__", noted)
+    more = [f"--trainer.callbacks=[{RATE}]", "--model.loss_config.class_weights=auto", "--trainer.max_epochs=1"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    assert len(weights) > 20  # the steps of the search, and of the run
+    assert all(value is not None for value in weights)

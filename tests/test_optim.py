@@ -11,7 +11,7 @@ from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.optim import OptimizerConfig, make_optimizer
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
-from tests.runs import arguments, fails, load
+from tests.runs import arguments, assert_same_weights, fails, load
 
 
 def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
@@ -96,14 +96,26 @@ def test_plateau_waits_for_the_patience() -> None:
     assert found == [1, 1, 1, 0.5, 0.5]
 
 
-def test_plateau_lowers_the_rate_of_a_fit(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
-    more = ["--model.optimizer_config.lr=1e-12", "--trainer.max_epochs=4"]  # nothing is learnt
-    more += ["--model.scheduler_config.name=plateau", "--model.scheduler_config.patience=0"]
-    # BatchNorm's statistics move by themselves
-    line = arguments(photos, tiny_model, tmp_path, *more, "--model.freeze_encoder=true")
-    main(["fit", *line])
-    [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
-    assert state["param_groups"][0]["lr"] == pytest.approx(1e-15)
+def test_plateau_lowers_the_rate_alike_in_a_run_that_goes_on(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    # almost nothing is learnt; smaller rates than torch changes would not do
+    still = ["--model.optimizer_config={name: sgd, lr: 1.0e-6}", "--model.freeze_encoder=true"]
+    plateau = "--model.scheduler_config={name: plateau, patience: 0, factor: 0.5}"
+    for name, epochs in (("whole", [4]), ("resumed", [2, 4])):
+        line = ["fit", *arguments(photos, tiny_model, tmp_path / name, *still, plateau)]
+        for number, last in enumerate(epochs):
+            main([*line, f"--trainer.max_epochs={last}", *(["--ckpt_path=last"] if number else [])])
+        [state] = load(tmp_path / name / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
+        assert state["param_groups"][0]["lr"] == 1e-6 / 8
+    last_files = (tmp_path / name / "run/version_0/checkpoints/last.ckpt" for name in ("whole", "resumed"))
+    assert_same_weights(*last_files)
+
+
+def test_plateau_needs_what_it_waits_for(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--model.scheduler_config.name=plateau", "--experiment.default_callbacks=false"]
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, "'plateau' waits for validation_loss, which nothing logs" in message) == (2, True)
 
 
 WRONG = {
