@@ -187,6 +187,8 @@ class ImgclsCLI(LightningCLI):
             elif isinstance(spec, str):
                 datasets[split] = _absolute(spec)
             elif spec is not None and spec.get("init_args"):
+                for key in [key for key, value in vars(spec["init_args"]).items() if value == "None"]:
+                    spec["init_args"][key] = None
                 _make_absolute(spec["class_path"], spec["init_args"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

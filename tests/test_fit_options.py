@@ -279,6 +279,17 @@ def test_classes_of_the_working_directory_are_found(tiny_model: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
 
 
+def test_null_within_a_dataset_on_the_command_line_is_null(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    given = {"csv": str(tmp_path / "t.csv"), "label_separator": None}
+    spec = json.dumps({"class_path": "imgcls.CsvImageDataset", "init_args": given})
+    line = arguments(photos, tiny_model, tmp_path, f"--data.dataset_classes.train={spec}", "--trainer.max_epochs=1")
+    main(["fit", *line])
+    saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert saved["data"]["init_args"]["dataset_classes"]["train"]["init_args"]["label_separator"] is None
+
+
 @pytest.mark.parametrize("null", ["null", "None"])
 def test_null_on_the_command_line_takes_a_dataset_away(
     null: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
