@@ -17,6 +17,16 @@ _ROW = re.compile(r"^(train|infer) channels_last=\d bf16=\d compile=(\d)\s+([\d.
 _EPOCHS = re.compile(r"img/s by epoch:([\d. ]+)")
 
 
+THREE_EPOCHS: dict[str, Any] = {  # of training, the first of them cold
+    "max_epochs": 3,
+    "limit_val_batches": 0,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
 class Clock(pl.Callback):
     """Times the epochs of training, and validation or prediction from the second batch on.
 

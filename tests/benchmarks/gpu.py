@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 import imgcls
 from imgcls.quiet import quieten
-from tests.benchmarks.beside import Clock, best_rows, script, write_photos
+from tests.benchmarks.beside import THREE_EPOCHS, Clock, best_rows, script, write_photos
 
 MODELS = {"ResNet-50": ("resnet", "ResNetForImageClassification"), "ViT-B/16": ("vit", "ViTForImageClassification")}
 FIRST, STEPS = 5, 20  # of the second epoch, whose waits are counted
@@ -67,12 +67,7 @@ def our_rate(model: Path, photos: Path, batch: int, cached: bool, cache: Path) -
         accelerator="gpu",
         devices=1,
         precision="bf16-mixed",
-        max_epochs=3,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **THREE_EPOCHS,
         callbacks=[clock, count, imgcls.MetricsLogger()],
     )
     trainer.fit(imgcls.ImageClassifier(str(model), pretrained=False, compile=True), datamodule=data)

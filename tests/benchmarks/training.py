@@ -17,7 +17,7 @@ import torch
 import imgcls
 from imgcls.quiet import quieten
 from imgcls.trainer import best_precision
-from tests.benchmarks.beside import Clock, best_rows, hf_rate, script, write_photos
+from tests.benchmarks.beside import THREE_EPOCHS, Clock, best_rows, hf_rate, script, write_photos
 from tests.real_data import write_efficientnet_lite0
 
 BATCH = 32
@@ -37,12 +37,7 @@ def our_rates(model: Path, photos: Path, steps: int, precision: str) -> dict[str
     trainer = pl.Trainer(
         accelerator="cpu",
         precision=precision,  # type: ignore[arg-type]
-        max_epochs=3,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **THREE_EPOCHS,
         callbacks=[clock, imgcls.MetricsLogger()],
     )
     classifier = imgcls.ImageClassifier(str(model))
