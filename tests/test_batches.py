@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
-from imgcls import Augmentations, DatasetClasses, ImageDataModule
+from imgcls import Augmentations, DatasetClasses, ImageDataModule, batches
 from imgcls.batch import Batch
+from imgcls.sampling import SLOTS
 
 
 def loader(photos: Path, workers: int) -> "torch.utils.data.DataLoader[Batch]":
@@ -43,3 +46,13 @@ def test_memory_of_batches_that_are_gone_is_used_again(photos: Path) -> None:
     shared = loader(photos, 1)
     places = {batch["image"].data_ptr() for _ in range(5) for batch in shared}
     assert len(places) <= 6  # of 60 batches
+
+
+def test_slots_of_pinned_batches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "get_worker_info", lambda: object())
+    monkeypatch.setattr(batches, "pins_memory", lambda: True)
+    room = batches.Room()
+    places = [room.take((2, 4, 4, 3), np.dtype(np.uint8)).data_ptr() for _ in range(3 * SLOTS)]
+    assert places == places[:SLOTS] * 3
+    assert len(set(places)) == SLOTS
+    assert room.take((3, 4, 4, 3), np.dtype(np.float32)).shape == (3, 4, 4, 3)  # a larger one takes a new slot
