@@ -10,12 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
+from sqlalchemy import text
 
+from imgcls.tune.database import open_storage
 from tests.runs import program
 from tests.test_tune import LR, STOPPING, trials_in, trials_of, tune_line, uniform, write_config
 
@@ -117,6 +122,24 @@ def test_sigterm_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path
     assert "Traceback" not in rest
     states = [trial.state.name for trial in trials_of(tmp_path / "run/tune")]
     assert states == ["FAIL", "WAITING"]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # heartbeats
+def test_transactions_that_read_before_they_write_wait_for_each_other(tmp_path: Path) -> None:
+    storages = [open_storage(None, tmp_path, lambda *_: None) for _ in range(2)]
+    for storage in storages:
+        optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+
+    def rename(storage: RDBStorage) -> None:
+        for _ in range(25):
+            with storage.engine.begin() as connection:
+                name = connection.execute(text("SELECT study_name FROM studies")).scalar_one()
+                time.sleep(0.002)
+                connection.execute(text("UPDATE studies SET study_name = :name"), {"name": f"{name}+"})
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(rename, storages))
+    assert optuna.get_all_study_names(storages[0]) == ["s" + 50 * "+"]
 
 
 def test_locked_database_is_waited_for(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

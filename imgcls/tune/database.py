@@ -13,7 +13,7 @@ import optuna
 from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, event, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
@@ -50,7 +50,9 @@ def open_storage(url: str | None, folder: Path, requeue: Requeue) -> RDBStorage:
         path = folder / "study.db"
         with FileLock(folder / LOCK):  # two workers that start at once would both make the tables
             _use_write_ahead_log(path)
-            return _open(f"sqlite:///{path}", {"connect_args": {"timeout": BUSY_TIMEOUT}}, requeue)
+            storage = _open(f"sqlite:///{path}", {"connect_args": {"timeout": BUSY_TIMEOUT}}, requeue)
+        _lock_from_the_start(storage.engine)
+        return storage
     try:
         make_url(url)
     except SQLAlchemyError as error:
@@ -68,6 +70,17 @@ def _use_write_ahead_log(path: Path) -> None:
         connection.close()
     except sqlite3.Error as error:
         raise RunError(f"{path}: {error}") from error
+
+
+def _lock_from_the_start(engine: Engine) -> None:
+    """Let each transaction wait for SQLite's lock when it begins.
+
+    One that reads, and then writes while another has written meanwhile, fails at once, whatever the time-out.
+    """
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _open(url: str, engine_kwargs: dict[str, Any], requeue: Requeue) -> RDBStorage:
