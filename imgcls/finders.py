@@ -8,16 +8,20 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.checkpoint import CONFIG_KEY, AtomicCheckpointIO, Content
 from imgcls.classifier import ImageClassifier
 from imgcls.datamodule import ImageDataModule
 from imgcls.errors import ConfigError
+from imgcls.optim import LR_SCALE
 from imgcls.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -99,9 +103,25 @@ def search(
         with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
             choices = {**options, **_SEARCH, "default_root_dir": folder}
             trainer = build_trainer(choices, [finder, StandStill()], AtomicCheckpointIO())
-            trainer.fit(model, datamodule=data)
+            with _scaled_rates() if isinstance(finder, LearningRateFinder) else nullcontext():
+                trainer.fit(model, datamodule=data)
         _say(finder, model, data)
     return {_KEYS[type(finder)]: _value(finder, model, data) for finder in finders}
+
+
+@contextmanager
+def _scaled_rates() -> Iterator[None]:
+    """Keep the scale of each group's rate, which the scheduler of LearningRateFinder makes the same for all."""
+
+    def scale(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] *= group[LR_SCALE]
+
+    hook = register_optimizer_step_pre_hook(scale)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> float | int:

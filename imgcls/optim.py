@@ -21,6 +21,8 @@ _OURS = {"name", "weight_decay", "layer_decay", "head_multiplier"}  # the rest a
 _FUSED_ON = {"cpu", "cuda"}
 _KEY = "model.init_args.optimizer_config"
 
+LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the name is timm's
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -78,23 +80,26 @@ def make_optimizer(
             of such an optimizer under mixed precision.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for rate, parameters in zip(_rates(config, len(blocks)), blocks, strict=True):
+    for scale, parameters in zip(_scales(config, len(blocks)), blocks, strict=True):
         for parameter in parameters:
             if parameter.requires_grad:
                 decay = config.weight_decay if parameter.ndim > 1 else 0.0
-                groups.setdefault((rate, decay), []).append(parameter)
+                groups.setdefault((scale, decay), []).append(parameter)
     options: dict[str, Any] = {
         key: value for key, value in asdict(config).items() if key not in _OURS and value is not None
     }
     devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
     return _CLASSES[config.name](
-        [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
+        [
+            {"params": parameters, "lr": config.lr * scale, LR_SCALE: scale, "weight_decay": decay}
+            for (scale, decay), parameters in groups.items()
+        ],
         **options,
         fused=(fused and devices <= _FUSED_ON) or None,
     )
 
 
-def _rates(config: OptimizerConfig, count: int) -> list[float]:
-    """Return the learning rate of each block; the last is the head."""
-    encoder = [config.lr * config.layer_decay ** (count - 2 - number) for number in range(count - 1)]
-    return [*encoder, config.lr * config.head_multiplier]
+def _scales(config: OptimizerConfig, count: int) -> list[float]:
+    """Return the learning rate of each block over ``lr``; the last is the head."""
+    encoder = [config.layer_decay ** (count - 2 - number) for number in range(count - 1)]
+    return [*encoder, config.head_multiplier]

@@ -198,7 +198,7 @@ ARROWS: dict[str, set[str]] = {
         "splits",
         "workers",
     },
-    "finders": {"callbacks", "checkpoint", "classifier", "datamodule", "errors", "trainer"},
+    "finders": {"callbacks", "checkpoint", "classifier", "datamodule", "errors", "optim", "trainer"},
     "commands": {
         "callbacks",
         "checkpoint",

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from imgcls.checkpoint import CONFIG_KEY
 from imgcls.entry import main
@@ -159,3 +161,18 @@ def test_the_search_minimises_what_the_run_does(
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     assert len(weights) > 20  # the steps of the search, and of the run
     assert all(value is not None for value in weights)
+
+
+def test_the_search_scales_the_rates_as_the_run_does(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    spans: list[float] = []
+
+    def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        spans.append(max(rates) / min(rates))
+
+    hook = register_optimizer_step_post_hook(note)
+    more = [f"--trainer.callbacks=[{RATE}]", "--model.optimizer_config.layer_decay=0.5", "--trainer.max_epochs=1"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, CONSTANT)])
+    hook.remove()
+    assert len(spans) > 20  # the steps of the search, and of the run
+    assert spans == pytest.approx([8] * len(spans))
