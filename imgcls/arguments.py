@@ -44,9 +44,19 @@ def config_files(arguments: list[str]) -> list[str]:
 
 def checkpoint_argument(arguments: list[str]) -> str | None:
     """Return the checkpoint that the command line names, else the last configuration file that names one."""
-    named = [_mapping(path).get("ckpt_path") for path in config_files(arguments)]
-    named += option_values(arguments, "--ckpt_path")
-    given = [path for path in named if path is not None]
+    return _given(arguments, "ckpt_path")
+
+
+def output_dir_argument(arguments: list[str]) -> str | None:
+    """Return the folder of all runs that the command line names, else the last configuration file that names one."""
+    return _given(arguments, "experiment.output_dir")
+
+
+def _given(arguments: list[str], key: str) -> str | None:
+    named: list[Any] = [_mapping(path) for path in config_files(arguments)]
+    for part in key.split("."):
+        named = [content.get(part) if isinstance(content, dict) else None for content in named]
+    given = [value for value in [*named, *option_values(arguments, f"--{key}")] if value is not None]
     return None if not given or given[-1] in {"null", "None"} else str(given[-1])
 
 

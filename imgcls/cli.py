@@ -15,7 +15,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from imgcls.arguments import EVALUATIONS, LISTS, asks_for_help, checkpoint_argument, config_files, join_list
+from imgcls.arguments import (
+    EVALUATIONS,
+    LISTS,
+    asks_for_help,
+    checkpoint_argument,
+    config_files,
+    join_list,
+    output_dir_argument,
+)
 from imgcls.classifier import ImageClassifier
 from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
@@ -140,7 +148,8 @@ class ImgclsCLI(LightningCLI):
     def _checkpoint_config(self, arguments: list[str]) -> list[str]:
         path = checkpoint_argument(arguments)
         if path in {None, "last"}:
-            hint = newest_best(Path("runs")) or "<run folder>/checkpoints/best.ckpt"
+            runs = output_dir_argument(arguments) or ExperimentConfig().output_dir
+            hint = newest_best(Path(runs)) or "<run folder>/checkpoints/best.ckpt"
             raise ConfigError(f"{arguments[0]} needs the checkpoint of a trained model; type --ckpt_path {hint}")
         typed = [
             argument

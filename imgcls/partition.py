@@ -51,17 +51,21 @@ class Rules:
     on_leak: OnLeak
     train_on_validation: bool
 
-    def groups(self, data: ImageDataset) -> NDArray[Any] | None:
+    def groups(self, data: ImageDataset, needed: bool = True) -> NDArray[Any] | None:
         """Return the group of each sample; None where there are none.
+
+        Args:
+            data: The dataset.
+            needed: Whether a group that is asked for must be there; otherwise a sample without is one by itself.
 
         Raises:
             ConfigError: If the column is not there, or the expression finds nothing in a path.
         """
         if self.group_regex is not None:
             root = getattr(data, "root", None)
-            return np.array([self._found(str(path), root) for path in data.samples["path"]], dtype=object)
+            return np.array([self._found(str(path), root, needed) for path in data.samples["path"]], dtype=object)
         columns = list(data.samples.columns)
-        if self.group_column is not None and self.group_column not in columns:
+        if needed and self.group_column is not None and self.group_column not in columns:
             hint = did_you_mean(self.group_column, columns) or f"; there are {', '.join(columns)}"
             raise ConfigError(f"{_KEY}.group_column: the samples have no column {self.group_column!r}{hint}")
         column = self.group_column or "group"
@@ -71,12 +75,12 @@ class Rules:
         named = zip(data.samples[column], data.samples["path"], strict=True)
         return np.array([f"path {path}" if pd.isna(name) or name == "" else str(name) for name, path in named], object)
 
-    def _found(self, path: str, root: str | None) -> str:
+    def _found(self, path: str, root: str | None, needed: bool) -> str:
         match = re.search(str(self.group_regex), os.path.relpath(path, root) if root else path)
-        if match is None:
+        if match is None and needed:
             raise ConfigError(f"{_KEY}.group_regex: {self.group_regex!r} finds nothing in {path!r}")
-        name = match[1] if match.re.groups else match[0]
-        return f"path {path}" if name is None else str(name)  # a bracket that took no part
+        name = match and (match[1] if match.re.groups else match[0])
+        return f"path {path}" if name is None else str(name)  # None, too, of a bracket that took no part
 
 
 class Partition:
@@ -188,7 +192,7 @@ class Partition:
 
     def _whole(self, name: str) -> Split:
         data = given(self.datasets[name], name)
-        groups = self.rules.groups(data) if name != "test" else None  # test may come without the column
+        groups = self.rules.groups(data, needed=name != "test")  # test may come from elsewhere, without them
         split = Split(data, labels_of(data, self.class_names, name), groups=groups)
         return split.without(self._bad_rows.get(name, []))
 

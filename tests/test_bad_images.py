@@ -196,6 +196,21 @@ def test_group_regex_keeps_groups_whole(
     assert f"data.init_args.group_regex: 'patient' finds nothing in '{folder}/blue/000.png'" in said
 
 
+def test_a_group_of_train_in_test_is_a_leak(
+    folder: Path, line: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = write_class_folders(tmp_path / "test", 3, seed=5)
+    expression = r"--data.group_regex=(\w+/\d\d)\d\.png"
+    code, said = fails(line(expression, f"--data.dataset_classes.test={test}"), capsys)
+    assert code == 2
+    one, other = folder / "blue/000.png", test / "blue/000.png"
+    assert f"two splits: {one} (validation, group blue/00) and {other} (test, group blue/00)" in said
+    for path in test.glob("*/*.png"):
+        path.rename(path.with_name(f"from-elsewhere-{path.name}"))
+    expression = r"--data.group_regex=^(\w+/\d\d)\d\.png"
+    main(line(expression, f"--data.dataset_classes.test={test}", "--trainer.max_epochs=1"))
+
+
 def test_group_column_that_is_missing_is_named(
     line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

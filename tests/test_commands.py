@@ -211,3 +211,9 @@ def test_evaluation_without_checkpoint_names_the_newest(
     _, message = fails(["test"], capsys)
     assert "best.ckpt" in message
     assert "version_" in message
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    config = tmp_path / "config.yaml"
+    config.write_text("experiment: {output_dir: elsewhere}")
+    for named in (["--experiment.output_dir=elsewhere"], [f"--config={config}"]):
+        _, message = fails(["test", *named], capsys)
+        assert "--ckpt_path elsewhere/run/version_0/checkpoints/best.ckpt" in message
