@@ -16,6 +16,8 @@ from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
 
 class Backbone(nn.Module):
     """An encoder and its classification head.
@@ -43,6 +45,7 @@ class Backbone(nn.Module):
             raise ConfigError(f"model.init_args.model_name: {type(network).__name__} does not average its heads")
         self.network = network
         self.convolutional = _is_convolutional(network)
+        self.batch_normalized = _is_batch_normalized(network)
         self.frozen = 0  # layers
         self._cut: Cut | None = None
         self._uncut = ""  # why there is none
@@ -207,3 +210,9 @@ def _is_convolutional(network: nn.Module) -> bool:
     """Whether most weights are convolutions; channels-last memory makes those about twice as fast."""
     kernels = sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d))
     return kernels > 0.5 * sum(parameter.numel() for parameter in network.parameters())
+
+
+def _is_batch_normalized(network: nn.Module) -> bool:
+    """Whether most norms are BatchNorm."""
+    norms = [module for module in network.modules() if isinstance(module, (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm))]
+    return sum(isinstance(norm, _BATCH_NORMS) for norm in norms) > len(norms) / 2

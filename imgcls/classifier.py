@@ -17,7 +17,7 @@ from imgcls.compilation import compile_in_place
 from imgcls.errors import ConfigError
 from imgcls.inference import InferenceModule, outputs
 from imgcls.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
-from imgcls.optim import OptimizerConfig, make_optimizer
+from imgcls.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
 from imgcls.thresholds import Threshold
 from imgcls.unfreezing import FrozenShare
@@ -89,10 +89,14 @@ class ImageClassifier(InferenceModule):
         self._recorded_groups: list[int] | None = None
 
     @property
+    def rates(self) -> Rates:
+        """The learning rates of the network that is built, chosen where ``optimizer_config`` leaves them null."""
+        return choose_rates(self.optimizer_config, self._built().batch_normalized, self.pretrained)
+
+    @property
     def lr(self) -> float:
         """``optimizer_config.lr``, under the name by which Lightning's LearningRateFinder sets it."""
-        config: OptimizerConfig = self.optimizer_config
-        return config.lr
+        return self.rates.lr
 
     @lr.setter
     def lr(self, value: float) -> None:
@@ -231,7 +235,7 @@ class ImageClassifier(InferenceModule):
         fused = not self.trainer.gradient_clip_val
         backbone, frozen = self._built(), self.frozen_share
         backbone.freeze(frozen.least)  # those that learn later wait: without a gradient they are left as they are
-        optimizer = make_optimizer(self.optimizer_config, backbone.blocks(), fused)
+        optimizer = make_optimizer(self.optimizer_config, self.rates, backbone.blocks(), fused)
         self._check_groups(optimizer)
         backbone.freeze(frozen.at(0))
         if self.scheduler_config.name == "plateau":

@@ -174,6 +174,8 @@ class Fit(Command):
                 callback.config = _as_yaml(saved)
 
     def _train(self) -> None:
+        if self.model.optimizer_config.lr is None:
+            log.info("lr: %g, chosen for this network", self.model.lr)
         goes_on: dict[str, Any] = {}
         if self.start is not None and not self.weights_only:
             goes_on = {"ckpt_path": self.start.path, "weights_only": True}

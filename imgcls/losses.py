@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from imgcls.errors import ConfigError
 from imgcls.values import check_needed, check_numbers
 
+_SMOOTHING = 0.1
 _LOSS, _MIX = "model.init_args.loss_config", "model.init_args.mix_config"
 
 
@@ -24,7 +25,8 @@ class LossConfig:
 
     Args:
         label_smoothing: Share of the target, 0 to below 1, that is spread evenly over all classes (Szegedy et al.
-            2016); of several labels, over yes and no.
+            2016); of several labels, over yes and no. Null: 0.1 where an image has one label and the loss is not the
+            focal one, else 0.
         class_weights: Weight of each class, in the order of the classes; ``auto`` weights them by the inverse of their
             number of training images, so that all classes count alike; null: none. Of several labels, it is the weight
             of the images that are of the class.
@@ -32,14 +34,14 @@ class LossConfig:
             taken for another class; 0 is the cross-entropy.
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float | None = None
     class_weights: list[float] | Literal["auto"] | None = None
     focal_gamma: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a value that makes no loss."""
         values = asdict(self)
-        check_needed(values, ("label_smoothing", "focal_gamma"), _LOSS)
+        check_needed(values, ("focal_gamma",), _LOSS)
         check_numbers(values, _LOSS)
         if isinstance(self.class_weights, str) and self.class_weights != "auto":
             raise ConfigError(f"{_LOSS}.class_weights: {self.class_weights!r}; 'auto', or a list of numbers")
@@ -96,6 +98,10 @@ class TrainingLoss:
     def __init__(self, config: LossConfig, class_weights: Tensor | None = None) -> None:
         self.config = config
         self.class_weights = class_weights
+        self.smoothing = self._default_smoothing() if config.label_smoothing is None else config.label_smoothing
+
+    def _default_smoothing(self) -> float:
+        return 0.0 if self.config.focal_gamma else _SMOOTHING
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss.
@@ -104,7 +110,7 @@ class TrainingLoss:
             logits: ``(B, classes)``, float32.
             target: ``(B,)`` int64 classes, or ``(B, classes)`` float32 shares of classes.
         """
-        smoothing, gamma = self.config.label_smoothing, self.config.focal_gamma
+        smoothing, gamma = self.smoothing, self.config.focal_gamma
         if self.class_weights is None and not gamma:
             return functional.cross_entropy(logits, target, label_smoothing=smoothing)
         # as shares of classes: with places torch would divide by the batch's weights, a different number in each batch
@@ -126,6 +132,9 @@ class SeveralLabelsLoss(TrainingLoss):
     The weight of a class is that of the images which are of it.
     """
 
+    def _default_smoothing(self) -> float:
+        return 0.0
+
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss.
 
@@ -133,7 +142,7 @@ class SeveralLabelsLoss(TrainingLoss):
             logits: ``(B, classes)``, float32.
             target: ``(B, classes)`` float32, 0 to 1.
         """
-        smoothing, gamma = self.config.label_smoothing, self.config.focal_gamma
+        smoothing, gamma = self.smoothing, self.config.focal_gamma
         target = target * (1 - smoothing) + smoothing / 2
         if not gamma:
             return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=self.class_weights)

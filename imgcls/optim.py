@@ -17,24 +17,29 @@ _BELONGS = {
     "eps": {"adam", "adamw"},
     "amsgrad": {"adam", "adamw"},
 }
-_OURS = {"name", "weight_decay", "layer_decay", "head_multiplier"}  # the rest are torch's own arguments
+_OURS = {"name", "lr", "weight_decay", "layer_decay", "head_multiplier"}  # the rest are torch's own arguments
 _FUSED_ON = {"cpu", "cuda"}
 _KEY = "model.init_args.optimizer_config"
+_LR = {True: 1e-3, False: 3e-4}  # whether BatchNorm follows the weights
+_LAYER_DECAY = {True: 0.75, False: 1.0}  # whether the weights are pretrained
 
 LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the name is timm's
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its parameters; one left null takes torch's default.
+    """The optimizer and its parameters; one left null takes torch's default, but for the first three.
 
     Args:
         name: The optimizer.
-        lr: Learning rate of the head, and of the encoder's last block, at its highest.
+        lr: Learning rate of the head, and of the encoder's last block, at its highest. Null, for adam and adamw: 1e-3
+            where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
+            high rate does no harm (van Laarhoven 2017), else 3e-4.
         weight_decay: Weight decay of weight matrices and kernels; norms and biases get none.
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
-            (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT).
+            (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 0.75 from
+            pretrained weights, 1 from random ones.
         head_multiplier: The head's rate over ``lr``.
         momentum: Momentum, sgd alone.
         nesterov: Nesterov momentum, sgd alone.
@@ -44,9 +49,9 @@ class OptimizerConfig:
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float = 3e-4
+    lr: float | None = None
     weight_decay: float = 0.05
-    layer_decay: float = 1.0
+    layer_decay: float | None = None
     head_multiplier: float = 1.0
     momentum: float | None = None
     nesterov: bool | None = None
@@ -62,25 +67,53 @@ class OptimizerConfig:
                     f"{_KEY}.{parameter} does not apply to {self.name!r}, only to {' and '.join(sorted(optimizers))}"
                 )
         values = asdict(self)
-        check_needed(values, ("lr", "weight_decay", "layer_decay", "head_multiplier"), _KEY)
+        check_needed(values, ("weight_decay", "head_multiplier"), _KEY)
         check_numbers(values, _KEY)
+        if self.lr is None and self.name == "sgd":
+            raise ConfigError(f"{_KEY}.lr: none is chosen for 'sgd'; give one, such as 0.01")
         if self.nesterov and not self.momentum:
             raise ConfigError(f"{_KEY}.nesterov: true, without momentum; give optimizer_config.momentum too")
 
 
+@dataclass(frozen=True)
+class Rates:
+    """The learning rates of a network.
+
+    Args:
+        lr: That of the head, but for ``head_multiplier``, and of the encoder's last block.
+        layer_decay: That of each block over that of the block behind it.
+    """
+
+    lr: float
+    layer_decay: float
+
+
+def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bool) -> Rates:
+    """Return the configured rates, chosen where they are null.
+
+    Args:
+        config: What is asked for.
+        batch_normalized: Whether most norms of the network are BatchNorm.
+        pretrained: Whether its weights are not random.
+    """
+    lr = _LR[batch_normalized] if config.lr is None else config.lr
+    return Rates(lr, _LAYER_DECAY[pretrained] if config.layer_decay is None else config.layer_decay)
+
+
 def make_optimizer(
-    config: OptimizerConfig, blocks: Sequence[Sequence[nn.Parameter]], fused: bool = True
+    config: OptimizerConfig, rates: Rates, blocks: Sequence[Sequence[nn.Parameter]], fused: bool = True
 ) -> optim.Optimizer:
     """Build the optimizer over the parameters that learn; vectors (norms, biases) are not decayed.
 
     Args:
         config: What is asked for.
+        rates: The learning rates, chosen where the configuration leaves them null.
         blocks: The network's parameters by block, from the input up; the head's come last.
         fused: Update all parameters in one kernel, where the device has it. Lightning refuses to clip the gradients
             of such an optimizer under mixed precision.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for scale, parameters in zip(_scales(config, len(blocks)), blocks, strict=True):
+    for scale, parameters in zip(_scales(config, rates, len(blocks)), blocks, strict=True):
         for parameter in parameters:
             if parameter.requires_grad:
                 decay = config.weight_decay if parameter.ndim > 1 else 0.0
@@ -91,15 +124,16 @@ def make_optimizer(
     devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
     return _CLASSES[config.name](
         [
-            {"params": parameters, "lr": config.lr * scale, LR_SCALE: scale, "weight_decay": decay}
+            {"params": parameters, "lr": rates.lr * scale, LR_SCALE: scale, "weight_decay": decay}
             for (scale, decay), parameters in groups.items()
         ],
+        lr=rates.lr,
         **options,
         fused=(fused and devices <= _FUSED_ON) or None,
     )
 
 
-def _scales(config: OptimizerConfig, count: int) -> list[float]:
+def _scales(config: OptimizerConfig, rates: Rates, count: int) -> list[float]:
     """Return the learning rate of each block over ``lr``; the last is the head."""
-    encoder = [config.layer_decay ** (count - 2 - number) for number in range(count - 1)]
+    encoder = [rates.layer_decay ** (count - 2 - number) for number in range(count - 1)]
     return [*encoder, config.head_multiplier]

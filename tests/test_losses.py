@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.losses import LossConfig, MixConfig, TrainingLoss, balanced_weights, make_mixer
+from imgcls.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, weights
 
@@ -17,12 +17,24 @@ LABEL = torch.tensor([0, 2])
 PROBS = torch.softmax(LOGITS, 1)[[0, 1], LABEL]
 
 
-def test_loss_without_options_is_the_cross_entropy() -> None:
-    assert torch.equal(TrainingLoss(LossConfig())(LOGITS, LABEL), cross_entropy(LOGITS, LABEL))
+def test_loss_without_options_is_the_cross_entropy_of_smoothed_labels() -> None:
+    smoothed = cross_entropy(LOGITS, LABEL, label_smoothing=0.1)
+    assert torch.equal(TrainingLoss(LossConfig())(LOGITS, LABEL), smoothed)
+    assert torch.equal(TrainingLoss(LossConfig(label_smoothing=0))(LOGITS, LABEL), cross_entropy(LOGITS, LABEL))
+
+
+def test_several_labels_and_the_focal_loss_are_smoothed_only_where_that_is_asked_for() -> None:
+    several = SeveralLabelsLoss(LossConfig())
+    target = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    assert torch.equal(several(LOGITS, target), binary_cross_entropy_with_logits(LOGITS, target))
+    smoothed = SeveralLabelsLoss(LossConfig(label_smoothing=0.2))
+    plain = binary_cross_entropy_with_logits(LOGITS, target * 0.8 + 0.1)
+    assert torch.equal(smoothed(LOGITS, target), plain)
+    assert TrainingLoss(LossConfig(focal_gamma=1.0)).smoothing == 0
 
 
 def test_class_weights_multiply_each_images_loss() -> None:
-    loss = TrainingLoss(LossConfig(class_weights=[1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0]))
+    loss = TrainingLoss(LossConfig(0, class_weights=[1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0]))
     assert loss(LOGITS, LABEL) == pytest.approx(float((-PROBS.log() * torch.tensor([1, 3])).mean()))
 
 

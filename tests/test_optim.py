@@ -5,13 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForImageClassification
 
 from imgcls.anatomy import blocks
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.optim import OptimizerConfig, make_optimizer
+from imgcls.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
+from tests.architectures import tiny_config
 from tests.runs import arguments, assert_same_weights, fails, load
+
+
+def save_random(model_type: str, folder: Path) -> Path:
+    """Write a tiny network with weights, as a pretrained one lies there."""
+    AutoModelForImageClassification.from_config(tiny_config(model_type)).save_pretrained(folder)
+    return folder
 
 
 def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
@@ -19,13 +27,38 @@ def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
 
 
 def test_each_block_learns_slower_than_the_one_behind_it() -> None:
-    config = OptimizerConfig(lr=1.0, weight_decay=0.1, layer_decay=0.5, head_multiplier=3.0)
+    config = OptimizerConfig(weight_decay=0.1, head_multiplier=3.0)
     network = [parameters((2, 2), (2,)) for _ in range(4)]
     network[1][0].requires_grad_(False)
-    groups = make_optimizer(config, network).param_groups
+    groups = make_optimizer(config, Rates(lr=1.0, layer_decay=0.5), network).param_groups
     found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
     decayed, others = [0.25, 1.0, 3.0], [0.25, 0.5, 1.0, 3.0]
     assert found == dict.fromkeys([(rate, 0.1) for rate in decayed] + [(rate, 0.0) for rate in others], 1)
+
+
+def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
+    assert choose_rates(OptimizerConfig(), batch_normalized=True, pretrained=True) == Rates(1e-3, 0.75)
+    assert choose_rates(OptimizerConfig(), batch_normalized=False, pretrained=True) == Rates(3e-4, 0.75)
+    assert choose_rates(OptimizerConfig(), batch_normalized=True, pretrained=False) == Rates(1e-3, 1.0)
+    given = OptimizerConfig(lr=0.1, layer_decay=0.9)
+    assert choose_rates(given, batch_normalized=True, pretrained=True) == Rates(0.1, 0.9)
+    with pytest.raises(ConfigError, match=r"optimizer_config\.lr: none is chosen for 'sgd'; give one, such as 0\.01"):
+        OptimizerConfig("sgd")
+
+
+@pytest.mark.parametrize(("model_type", "lr"), [("resnet", 1e-3), ("vit", 3e-4), ("convnext", 3e-4), ("regnet", 1e-3)])
+def test_a_rate_that_is_chosen_is_said(
+    model_type: str, lr: float, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_random(model_type, tmp_path / "model")
+    line = [f"--data.dataset_classes.train={photos}", f"--model.model_name={model}", "--trainer.max_epochs=1"]
+    more = [f"--experiment.output_dir={tmp_path}", "--experiment.custom_folder_name=run", "--data.num_workers=0"]
+    main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
+    assert f"lr: {lr:g}, chosen for this network" in capsys.readouterr().err
+    [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
+    rates = sorted({group["lr"] for group in state["param_groups"]})
+    assert rates[-1] == lr
+    assert rates[-2] == pytest.approx(0.75 * lr)
 
 
 def test_blocks_are_what_is_numbered_first() -> None:
