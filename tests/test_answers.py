@@ -211,7 +211,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 REAL = {
-    "--model.init_args.optimizer_config.lr=abc": "model.init_args.optimizer_config.lr: expected float, not abc",
+    "--model.init_args.optimizer_config.lr=abc": "model.init_args.optimizer_config.lr: expected float (given: abc)",
     "--model.init_args.optimizer_config.name=adamm": "expected one of 'adam', 'adamw', 'sgd', not adamm",
     "--model.init_args.optimizer_config.momentum=0.9": "momentum does not apply to 'adamw', only to sgd",
     "--data.batch_size=big": "data.init_args.batch_size: expected int, not big",

@@ -70,8 +70,8 @@ def test_optimizer_and_schedule_refuse_numbers_that_are_none(value: float) -> No
 
 def test_optimizer_and_schedule_take_the_ends_of_their_ranges() -> None:
     OptimizerConfig(weight_decay=0, betas=(0, 0))
-    OptimizerConfig("sgd", momentum=0, nesterov=False)
-    OptimizerConfig("sgd", momentum=0.9, nesterov=True)
+    OptimizerConfig("sgd", 0.1, momentum=0, nesterov=False)
+    OptimizerConfig("sgd", 0.1, momentum=0.9, nesterov=True)
     SchedulerConfig(warmup_epochs=0)
 
 
