@@ -1,7 +1,7 @@
 """The model: a Hugging Face image classifier, and how it is trained."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +86,6 @@ class ImageClassifier(InferenceModule):
         self._mixer: nn.Module | None = None
         self._plateau: Plateau | None = None
         self._plateau_state: dict[str, Any] | None = None
-        self._recorded_groups: list[int] | None = None
 
     @property
     def rates(self) -> Rates:
@@ -232,12 +231,7 @@ class ImageClassifier(InferenceModule):
         """Build optimizer and schedule; parameters that stay frozen to the end stay out."""
         self._make_loss()  # not later: a LearningRateFinder of Lightning's begins before on_fit_start
         # fused ones do no clipping under mixed precision, says Lightning
-        fused = not self.trainer.gradient_clip_val
-        backbone, frozen = self._built(), self.frozen_share
-        backbone.freeze(frozen.least)  # those that learn later wait: without a gradient they are left as they are
-        optimizer = make_optimizer(self.optimizer_config, self.rates, backbone.blocks(), fused)
-        self._check_groups(optimizer)
-        backbone.freeze(frozen.at(0))
+        optimizer = self._make_optimizer(fused=not self.trainer.gradient_clip_val)
         if self.scheduler_config.name == "plateau":
             if not self.trainer.limit_val_batches:
                 raise ConfigError(
@@ -250,10 +244,22 @@ class ImageClassifier(InferenceModule):
         scheduler = make_scheduler(self.scheduler_config, optimizer, total, total / max(epochs, 1))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _check_groups(self, optimizer: Optimizer) -> None:
-        """Refuse to go on with a checkpoint whose optimizer has other parameters; torch would say less."""
-        groups = [len(group["params"]) for group in optimizer.param_groups]
-        if self._recorded_groups not in (None, groups):
+    def _make_optimizer(self, fused: bool) -> Optimizer:
+        backbone, frozen = self._built(), self.frozen_share
+        backbone.freeze(frozen.least)  # those that learn later wait: without a gradient they are left as they are
+        optimizer = make_optimizer(self.optimizer_config, self.rates, backbone.blocks(), fused)
+        backbone.freeze(frozen.at(0))
+        return optimizer
+
+    def check_optimizers(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse to go on with the state of an optimizer of other parameters; torch would say less, and later.
+
+        Raises:
+            ConfigError: If its groups are others.
+        """
+        theirs = [[len(group["params"]) for group in state["param_groups"]] for state in states]
+        ours = [len(group["params"]) for group in self._make_optimizer(fused=False).param_groups]
+        if theirs != [ours]:
             raise ConfigError(
                 "model.init_args: the checkpoint's optimizer has other groups of parameters: its run had another "
                 "optimizer_config, freeze_encoder or unfreeze; give those of its config.yaml, or take its weights "
@@ -284,8 +290,6 @@ class ImageClassifier(InferenceModule):
         """Build the network that the checkpoint records, where nothing is built yet."""
         super().on_load_checkpoint(checkpoint)
         self._plateau_state = checkpoint.get(_PLATEAU)
-        for state in checkpoint.get("optimizer_states", [])[:1]:
-            self._recorded_groups = [len(group["params"]) for group in state["param_groups"]]
 
 
 def _seed(seed: int, device: torch.device) -> None:

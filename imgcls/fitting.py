@@ -84,6 +84,7 @@ class Fit(Command):
             self.model.load_weights(start.content["state_dict"])
         elif start is not None:
             self.model.check_weights(start.content["state_dict"])
+            self.model.check_optimizers(start.content["optimizer_states"])
 
     def _callbacks(self) -> tuple[list[Callback], Watched]:
         options, experiment = self.parts.options, self.parts.experiment

@@ -87,6 +87,9 @@ def test_another_division_of_the_parameters_is_no_run_to_go_on_with(
     code, message = fails(["fit", *line, "--model.optimizer_config.layer_decay=0.5", "--ckpt_path=last"], capsys)
     assert code == 2
     assert "the checkpoint's optimizer has other groups of parameters" in message
+    last = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    fails(["fit", *line, "--model.freeze_encoder=0.5", f"--ckpt_path={last}"], capsys)
+    assert [path.name for path in last.parent.parent.parent.iterdir()] == ["version_0"]
     main(["fit", *line, "--ckpt_path=last"])
 
 
