@@ -28,7 +28,7 @@ LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the nam
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its parameters; one left null takes torch's default, but for the first three.
+    """The optimizer and its parameters; where one is null, torch's default is taken, but for the two rates.
 
     Args:
         name: The optimizer.
