@@ -34,7 +34,7 @@ class OptimizerConfig:
         name: The optimizer.
         lr: Learning rate of the head, and of the encoder's last block, at its highest. Null, for adam and adamw: 1e-3
             where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
-            high rate does no harm (van Laarhoven 2017), else 3e-4.
+            high rate is tolerated (van Laarhoven 2017), else 3e-4.
         weight_decay: Weight decay of weight matrices and kernels; norms and biases get none.
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer

@@ -146,12 +146,19 @@ def test_plateau_lowers_the_rate_alike_in_a_run_that_goes_on(photos: Path, tiny_
     assert_same_weights(*last_files)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--experiment.default_callbacks=false", "'plateau' waits for validation_loss, which nothing logs"),
+        ("--trainer.limit_val_batches=0", "'plateau' waits for validations; there are none"),
+    ],
+)
 def test_plateau_needs_what_it_waits_for(
-    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, reason: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--model.scheduler_config.name=plateau", "--experiment.default_callbacks=false"]
+    more = ["--model.scheduler_config.name=plateau", option]
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
-    assert (code, "'plateau' waits for validation_loss, which nothing logs" in message) == (2, True)
+    assert (code, reason in message) == (2, True)
 
 
 WRONG = {
@@ -166,14 +173,6 @@ def test_schedules_refuse_what_they_do_not_have(given: tuple[str, str], capsys: 
     code, message = fails(["fit", *(f"--model.scheduler_config.{option}" for option in given)], capsys)
     assert code == 2
     assert WRONG[given] in message
-
-
-def test_plateau_needs_validations(
-    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    more = ["--model.scheduler_config.name=plateau", "--trainer.limit_val_batches=0"]
-    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
-    assert (code, "'plateau' waits for validations; there are none" in message) == (2, True)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5])
