@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 
 from imgcls import precheck
-from imgcls.errors import ConfigError
+from imgcls.errors import INTERRUPTED, ConfigError
+from imgcls.interrupts import lasting_interrupts
 
 
 def main(args: list[str] | None = None) -> None:
@@ -32,8 +33,12 @@ def main(args: list[str] | None = None) -> None:
         raise SystemExit(error.exit_code) from None
     _share_cores()
     _find_modules_here()
-    run = _import_program()
-    run(arguments, debug="--debug" in given)
+    try:
+        with lasting_interrupts():
+            run = _import_program()
+            run(arguments, debug="--debug" in given)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _import_program() -> Callable[..., None]:

@@ -29,8 +29,6 @@ def run(arguments: list[str], debug: bool = False) -> None:
     try:
         with _talking():
             ImgclsCLI(arguments)
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
     except SystemExit as stop:
         raise SystemExit(_exit_code(stop)) from None
     except Exception as error:

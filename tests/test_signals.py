@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+from imgcls.entry import main
 from tests.runs import arguments, fails
 
 
@@ -14,7 +16,12 @@ from tests.runs import arguments, fails
 def test_signal_in_training_gives_its_exit_code(
     sent: signal.Signals, code: int, photos: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=10000")
+    patient = [
+        "--trainer.callbacks=EarlyStopping",
+        "--trainer.callbacks.monitor=train_loss",
+        "--trainer.callbacks.patience=10000",
+    ]
+    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=10000", *patient)
     with subprocess.Popen(
         [sys.executable, "-m", "imgcls", "fit", *line],
         stdout=subprocess.DEVNULL,
@@ -32,6 +39,42 @@ def test_signal_in_training_gives_its_exit_code(
     assert process.returncode == code
     assert "Traceback" not in rest
     assert "with --ckpt_path last goes on" in rest
+
+
+class InterruptedFinalizer(Callback):
+    """Sends Ctrl-C in a ``__del__``, where Python drops what is raised."""
+
+    class _Sender:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self._Sender()
+
+
+def test_interrupt_in_a_finalizer_is_not_lost(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = f"--trainer.callbacks={__name__}.InterruptedFinalizer"
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=10000", callback)])
+    said = capsys.readouterr().err
+    assert stop.value.code == 130
+    assert "Traceback" not in said
+    assert "with --ckpt_path last goes on" in said
+
+
+def test_interrupt_while_modules_are_imported() -> None:
+    with subprocess.Popen([sys.executable, "-v", "-m", "imgcls", "fit"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            if "import 'torch" in text:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
 
 
 def test_unwritable_output_is_refused(
