@@ -28,7 +28,7 @@ THREE_EPOCHS: dict[str, Any] = {  # of training, the first of them cold
 
 
 class Clock(pl.Callback):
-    """Times the epochs of training, and validation or prediction from the second batch on.
+    """Times the epochs of training, and the passes of validation from their second batch on.
 
     Args:
         images: Images of an epoch of training.
@@ -38,7 +38,8 @@ class Clock(pl.Callback):
         self.images = images
         self.rates: list[float] = []
         self.forward = 0.0
-        self._seen = -1
+        """Images per second of the fastest pass of validation, as step_limit.py takes the best of three."""
+        self._seen = 0
         self._start = 0.0
 
     @property
@@ -53,14 +54,15 @@ class Clock(pl.Callback):
         self.rates.append(self.images / (_now() - self._start))
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        now = _now()
-        if self._seen < 0:
-            self._seen, self._start = 0, now
+        if batch_idx == 0:
+            self._seen, self._start = 0, _now()
             return
         self._seen += len(batch["label"])
-        self.forward = self._seen / (now - self._start)
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.forward = max(self.forward, self._seen / (_now() - self._start))
 
 
 def _now() -> float:
