@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -93,6 +93,18 @@ class ImageClassifier(InferenceModule):
         return choose_rates(self.optimizer_config, self._built().batch_normalized, self.pretrained)
 
     @property
+    def chosen(self) -> dict[str, float]:
+        """What the configuration leaves null, as chosen for the network that is built and its task."""
+        optimizer, loss = self.optimizer_config, self.loss_config
+        given = {
+            "lr": optimizer.lr,
+            "layer_decay": optimizer.layer_decay,
+            "label_smoothing": loss.label_smoothing,
+        }
+        used = asdict(self.rates) | {"label_smoothing": self._loss_kind(loss).smoothing}
+        return {name: used[name] for name, value in given.items() if value is None}
+
+    @property
     def lr(self) -> float:
         """``optimizer_config.lr``, under the name by which Lightning's LearningRateFinder sets it."""
         return self.rates.lr
@@ -124,10 +136,13 @@ class ImageClassifier(InferenceModule):
 
     def _make_loss(self) -> None:
         """Make what the training minimises, now that the split is known."""
-        kind = SeveralLabelsLoss if self.multilabel else TrainingLoss
-        self.training_loss = kind(self.loss_config, self._class_weights())
+        self.training_loss = self._loss_kind(self.loss_config, self._class_weights())
         if self.mix_config.mixes:
             self._mixer = make_mixer(self.mix_config, len(self.class_names))
+
+    @property
+    def _loss_kind(self) -> type[TrainingLoss]:
+        return SeveralLabelsLoss if self.multilabel else TrainingLoss
 
     def _class_weights(self) -> Tensor | None:
         given = self.loss_config.class_weights

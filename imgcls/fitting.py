@@ -175,8 +175,8 @@ class Fit(Command):
                 callback.config = _as_yaml(saved)
 
     def _train(self) -> None:
-        if self.model.optimizer_config.lr is None:
-            log.info("lr: %g, chosen for this network", self.model.lr)
+        if chosen := self.model.chosen:
+            log.info("chosen: %s", ", ".join(f"{name} {value:g}" for name, value in chosen.items()))
         goes_on: dict[str, Any] = {}
         if self.start is not None and not self.weights_only:
             goes_on = {"ckpt_path": self.start.path, "weights_only": True}

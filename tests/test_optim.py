@@ -54,7 +54,7 @@ def test_a_rate_that_is_chosen_is_said(
     line = [f"--data.dataset_classes.train={photos}", f"--model.model_name={model}", "--trainer.max_epochs=1"]
     more = [f"--experiment.output_dir={tmp_path}", "--experiment.custom_folder_name=run", "--data.num_workers=0"]
     main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
-    assert f"lr: {lr:g}, chosen for this network" in capsys.readouterr().err
+    assert f"\nchosen: lr {lr:g}, layer_decay 0.75, label_smoothing 0.1\n" in capsys.readouterr().err
     [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
     rates = sorted({group["lr"] for group in state["param_groups"]})
     assert rates[-1] == lr
