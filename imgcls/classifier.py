@@ -1,6 +1,7 @@
 """The model: a Hugging Face image classifier, and how it is trained."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -90,7 +91,9 @@ class ImageClassifier(InferenceModule):
     @property
     def rates(self) -> Rates:
         """The learning rates of the network that is built, chosen where ``optimizer_config`` leaves them null."""
-        return choose_rates(self.optimizer_config, self._built().batch_normalized, self.pretrained)
+        backbone = self._built()
+        encoder = backbone.blocks()[:-1]
+        return choose_rates(self.optimizer_config, backbone.batch_normalized, self.pretrained, len(encoder))
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -254,9 +257,10 @@ class ImageClassifier(InferenceModule):
                 )
             self._plateau = Plateau(self.scheduler_config, optimizer)
             return {"optimizer": optimizer}
-        total = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
-        scheduler = make_scheduler(self.scheduler_config, optimizer, total, total / max(epochs, 1))
+        self.trainer.fit_loop.setup_data()  # else, without a last epoch, nobody has counted the batches
+        total = self.trainer.estimated_stepping_batches
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        scheduler = make_scheduler(self.scheduler_config, optimizer, total, steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _make_optimizer(self, fused: bool) -> Optimizer:

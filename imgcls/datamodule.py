@@ -60,7 +60,8 @@ class ImageDataModule(pl.LightningDataModule):
         cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls.
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
             smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
-        validation_split: Share of ``train`` held out, 0 to 1, stratified, where ``dataset_classes.validation`` is null.
+        validation_split: Share of ``train`` held out, between 0 and 1, stratified, where
+            ``dataset_classes.validation`` is null.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         fold: ``k/n``: hold out the k-th of n parts, for cross-validation, in place of ``validation_split``.
         group_column: Column of the samples whose values stay on one side of the split: a patient, video or scene; null:
@@ -104,7 +105,8 @@ class ImageDataModule(pl.LightningDataModule):
         super().__init__()
         require(batch_size >= 1, "batch_size", batch_size, "be at least 1")
         require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
-        require(0 < validation_split < 1, "validation_split", validation_split, "lie between 0 and 1")
+        hint = "; to hold nothing out: train_on_validation: true, with trainer.limit_val_batches: 0"
+        require(0 < validation_split < 1, "validation_split", validation_split, f"lie between 0 and 1{hint}")
         require(0 <= split_seed < 2**32, "split_seed", split_seed, "lie between 0 and 4294967295")
         require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "lie between 0 and 1")
         require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")

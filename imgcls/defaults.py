@@ -13,7 +13,7 @@ from imgcls.callbacks.history import History
 from imgcls.callbacks.metrics import MetricsLogger
 from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.errors import ConfigError, did_you_mean
-from imgcls.run_folder import CHECKPOINTS
+from imgcls.run_folder import BEST, CHECKPOINTS, LAST
 
 PATIENCE = 10  # epochs
 
@@ -95,8 +95,8 @@ def watch(
     names = logger.names(class_names, multilabel) if logger else []
     known = [name for name in names if validated or not name.startswith("validation_")]
     why = "" if validated else ", for trainer.limit_val_batches is 0"
-    low = frozenset(name for name in known if logger and logger.mode(name, multilabel) == "min")
-    decisive = _decisive(callbacks, logger if validated else None, monitor, multilabel)
+    low = frozenset(name for name in known if logger and logger.mode(name, class_names, multilabel) == "min")
+    decisive = _decisive(callbacks, logger if validated else None, class_names, monitor, multilabel)
     watched = Watched(known, *decisive, why, low)
     if monitor is not None:
         watched.require("experiment.monitor", monitor)
@@ -107,21 +107,33 @@ def watch(
 
 
 def _decisive(
-    callbacks: Sequence[Callback], logger: MetricsLogger | None, monitor: str | None, multilabel: bool
+    callbacks: Sequence[Callback],
+    logger: MetricsLogger | None,
+    class_names: list[str],
+    monitor: str | None,
+    multilabel: bool,
 ) -> tuple[str | None, str]:
     for callback in callbacks:
         if monitor is None and isinstance(callback, ModelCheckpoint) and callback.monitor:
             return callback.monitor, callback.mode
     if logger is None:
         return monitor, "max"
-    name = monitor or logger.default_monitor(multilabel)
-    return name, logger.mode(name, multilabel)
+    name = monitor or logger.default_monitor(class_names, multilabel)
+    return name, logger.mode(name, class_names, multilabel)
 
 
 def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
     name = type(callback).__name__
     if callback.monitor is not None:
         watched.require(f"{name}: monitor", callback.monitor)
+    if (
+        isinstance(callback, ModelCheckpoint)
+        and callback.dirpath is None
+        and f"{callback.filename}.ckpt" in {BEST, LAST}
+    ):
+        raise ConfigError(
+            f"{name}: filename: {callback.filename!r} is a file that every run keeps by itself; take another name"
+        )
     for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
         watched.require(f"{name}: filename", placeholder, ["epoch", "step"])
 

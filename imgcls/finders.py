@@ -170,7 +170,7 @@ def with_values(config: dict[str, Any], values: Values) -> dict[str, Any]:
         _at(config, key[:-1])[key[-1]] = value
     names = {f"lightning.pytorch.callbacks.{kind.__name__}" for kind in _KEYS}
     callbacks = config["trainer"]["callbacks"]
-    listed = callbacks if isinstance(callbacks, list) else [callbacks]
+    listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
     config["trainer"]["callbacks"] = [item for item in listed if item["class_path"] not in names] or None
     return config
 

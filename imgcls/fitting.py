@@ -3,26 +3,27 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
 
-from imgcls.callbacks.ema import check_averaging
+from imgcls.callbacks.ema import EMA, check_averaging
 from imgcls.callbacks.history import History
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.waiting import WaitingTime
+from imgcls.checkpoint import data_state
 from imgcls.commands import Command, Parts, print_once
 from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
 from imgcls.errors import ConfigError
 from imgcls.finders import recorded, refuse_several_devices, search, take_finders, take_values, with_values
 from imgcls.run_folder import hold, new_run_folder
-from imgcls.start import check_same_model, find_start, finished
+from imgcls.start import check_same_course, check_same_model, epochs_done, find_start, finished, going_on
 from imgcls.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
 
 log = logging.getLogger(__name__)
@@ -55,11 +56,23 @@ class Fit(Command):
         self.trial = trial
         self.weights_only = parts.experiment.only_weights_load
         super().__init__(parts, find_start(parts.section["ckpt_path"], parts.runs_folder, self.weights_only))
+        if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
+            self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
+        self.data.check_augmentations()
         self._meet()
+        self._doubt()
         callbacks, self.watched = self._callbacks()
         callbacks, self.finders = take_finders(callbacks)
+        if self.start is not None and not self.weights_only:
+            course = with_values(self.parts.saved, recorded(self.finders, self.start.content))
+            check_same_course(self.start, course, any(isinstance(item, EMA) for item in callbacks))
+            log.info("%s", going_on(self.start, course))
         refuse_several_devices(self.finders, options)
         self.done = self._is_done()
+        if (
+            self.done and self.start is not None and options["max_epochs"] != -1
+        ):  # Lightning refuses to begin behind the end
+            options["max_epochs"] = max(options["max_epochs"] or 0, epochs_done(self.start))
         self.folder = self._folder()
         self.lock: FileLock | None = None
         if self.folder is not None and trial is None and is_first_process():
@@ -75,7 +88,9 @@ class Fit(Command):
             if not self.weights_only:
                 self.data.class_names = list(record["class_names"])
         self.data.setup("fit")
-        if start is None:  # a run that goes on learns its split from the checkpoint, later
+        if start is not None and self.weights_only and (state := data_state(start.content)):
+            self.data.partition.take_weights(state)
+        if start is None or self.weights_only:  # a run that goes on learns its split from the checkpoint, later
             self.data.partition.refuse_leaks()
         goes_on = start is not None and not self.weights_only
         self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel)
@@ -85,6 +100,16 @@ class Fit(Command):
         elif start is not None:
             self.model.check_weights(start.content["state_dict"])
             self.model.check_optimizers(start.content["optimizer_states"])
+
+    def _doubt(self) -> None:
+        """Say where options that go together are hardly meant so."""
+        if self.data.balanced_sampling and self.model.loss_config.class_weights == "auto":
+            log.warning(
+                "data.balanced_sampling: true and loss_config.class_weights: auto each make up for rare classes, which "
+                "now count twice; one of them is enough"
+            )
+        if self.model.frozen_share.least == 1 and not self.model.pretrained and self.start is None:
+            log.warning("model.freeze_encoder: true, with pretrained: false: the head learns on random features")
 
     def _callbacks(self) -> tuple[list[Callback], Watched]:
         options, experiment = self.parts.options, self.parts.experiment
@@ -168,11 +193,15 @@ class Fit(Command):
                 self.finders, self.model, self.data, self.parts.options | {"precision": self.trainer.precision}
             )
         take_values(values, self.model, self.data)
-        saved = with_values(self.parts.saved, values)
-        self.files.config = json.dumps(saved)
+        self._save(with_values(self.parts.saved, values))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RunFiles):
-                callback.config = _as_yaml(saved)
+                callback.config = _as_yaml(self.parts.saved)
+
+    def _save(self, config: dict[str, Any]) -> None:
+        """Let the run's files have a configuration."""
+        self.parts = replace(self.parts, saved=config)
+        self.files.config = json.dumps(config)
 
     def _train(self) -> None:
         if chosen := self.model.chosen:
@@ -182,6 +211,15 @@ class Fit(Command):
             goes_on = {"ckpt_path": self.start.path, "weights_only": True}
         self.trainer.fit(self.model, datamodule=self.data, **goes_on)
         self.stop_if_terminated()
+        if not self.done:
+            self._say_why_it_ended()
+
+    def _say_why_it_ended(self) -> None:
+        for item in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(item, EarlyStopping) and item.stopped_epoch:
+                log.info("stopped early: %s, not better for %d validations", item.monitor, item.wait_count)
+            if isinstance(item, Timer) and item.time_remaining() == 0:
+                log.info("stopped: trainer.max_time is over")
 
     @property
     def saver(self) -> CheckpointSaver | None:

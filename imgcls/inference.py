@@ -173,12 +173,16 @@ class InferenceModule(pl.LightningModule):
     # -- inference
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Scale and normalise uint8 images ``(B, 3, H, W)``; float images are normalised already."""
+        """Scale and normalise uint8 images ``(B, 3, H, W)``; float images are normalised already.
+
+        The result has the dtype of the weights, which ``precision: bf16-true`` or ``64`` changes.
+        """
+        dtype = self.pixel_mean.dtype
         if images.dtype != torch.uint8:
-            return images
+            return images.to(dtype)
         pixels = images.permute(0, 2, 3, 1)
         # as rows of whole pixels, which vectorise: on the CPU five times as fast as three values that are broadcast
-        rows = pixels.flatten(2).float()
+        rows = pixels.flatten(2).to(dtype)
         rows.sub_(self.pixel_mean.repeat(pixels.shape[2])).div_(self.pixel_std.repeat(pixels.shape[2]))
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 

@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import sigmoid_focal_loss
 from torchvision.transforms import v2
 
 from imgcls.errors import ConfigError
 from imgcls.values import check_needed, check_numbers
 
 _SMOOTHING = 0.1
+_LEAST_DOUBT = 1e-6
 _LOSS, _MIX = "model.init_args.loss_config", "model.init_args.mix_config"
 
 
@@ -121,7 +121,7 @@ class TrainingLoss:
 
     def _focal(self, logits: Tensor, shares: Tensor) -> Tensor:
         log_probs = torch.log_softmax(logits, dim=1)
-        focus = (1 - log_probs.exp()) ** self.config.focal_gamma
+        focus = _focus(1 - log_probs.exp(), self.config.focal_gamma)
         weights = 1.0 if self.class_weights is None else self.class_weights
         return -(shares * weights * focus * log_probs).sum(1).mean()
 
@@ -146,9 +146,17 @@ class SeveralLabelsLoss(TrainingLoss):
         target = target * (1 - smoothing) + smoothing / 2
         if not gamma:
             return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=self.class_weights)
-        losses: Tensor = sigmoid_focal_loss(logits, target, alpha=-1, gamma=gamma, reduction="none")
+        # torchvision's sigmoid_focal_loss is the same, but for the NaN that _focus avoids
+        probs = torch.sigmoid(logits)
+        losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        losses = losses * _focus(probs + target - 2 * probs * target, gamma)
         weights = 1.0 if self.class_weights is None else 1 + (self.class_weights - 1) * target
         return (losses * weights).mean()
+
+
+def _focus(doubt: Tensor, gamma: float) -> Tensor:
+    """Return ``doubt ** gamma``, whose gradient has no limit at 0 where gamma is below 1: it would be NaN."""
+    return doubt.clamp_min(_LEAST_DOUBT) ** gamma
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:

@@ -1,5 +1,6 @@
 """From ``optimizer_config`` to an optimizer: which parameters learn at which rate, and which decay."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -21,7 +22,8 @@ _OURS = {"name", "lr", "weight_decay", "layer_decay", "head_multiplier"}  # the 
 _FUSED_ON = {"cpu", "cuda"}
 _KEY = "model.init_args.optimizer_config"
 _LR = {True: 1e-3, False: 3e-4}  # whether BatchNorm follows the weights
-_LAYER_DECAY = {True: 0.75, False: 1.0}  # whether the weights are pretrained
+_LAYER_DECAY = 0.75
+_LOWEST_SCALE = 0.1  # of the first block's rate over ``lr``, where layer_decay is chosen
 
 LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the name is timm's
 
@@ -38,8 +40,9 @@ class OptimizerConfig:
         weight_decay: Weight decay of weight matrices and kernels; norms and biases get none.
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
-            (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 0.75 from
-            pretrained weights, 1 from random ones.
+            (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 1 from random
+            weights; from pretrained ones 0.75, or more where there are so many blocks that the first would learn at
+            less than a tenth of ``lr``.
         head_multiplier: The head's rate over ``lr``.
         momentum: Momentum, sgd alone.
         nesterov: Nesterov momentum, sgd alone.
@@ -88,16 +91,25 @@ class Rates:
     layer_decay: float
 
 
-def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bool) -> Rates:
+def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bool, block_count: int) -> Rates:
     """Return the configured rates, chosen where they are null.
 
     Args:
         config: What is asked for.
         batch_normalized: Whether most norms of the network are BatchNorm.
         pretrained: Whether its weights are not random.
+        block_count: Number of blocks of the encoder.
     """
     lr = _LR[batch_normalized] if config.lr is None else config.lr
-    return Rates(lr, _LAYER_DECAY[pretrained] if config.layer_decay is None else config.layer_decay)
+    layer_decay = config.layer_decay
+    if layer_decay is None:
+        layer_decay = _layer_decay(block_count) if pretrained else 1.0
+    return Rates(lr, layer_decay)
+
+
+def _layer_decay(block_count: int) -> float:
+    # some networks number their blocks by stage, others one by one: 0.75 for each of 50 would stop the first ones
+    return max(_LAYER_DECAY, math.pow(_LOWEST_SCALE, 1 / max(block_count - 1, 1)))
 
 
 def make_optimizer(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from imgcls.bad_images import BadImages
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.stream import StreamImageDataset, check_streams
-from imgcls.errors import ConfigError, did_you_mean
+from imgcls.errors import ConfigError, did_you_mean, listed
 from imgcls.hold_out import Fold, hold_out
 from imgcls.recorded import check_unchanged, recorded_hold_out, trained_on
 from imgcls.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
@@ -26,6 +26,7 @@ OnLeak = Literal["error", "warn"]
 
 _KEY = "data.init_args"
 _LOOKED_AT = {"fit": ("train", "validation", "test"), "validate": ("train", "validation"), "test": ("test",)}
+_USES = {"train": "train", "validation": "validate", "test": "test"}
 _SHOWN = 3  # leaks that a message names
 
 
@@ -112,6 +113,7 @@ class Partition:
         self._splits: dict[str, Split] = {}
         self._recorded: dict[str, list[str]] | None = None
         self._recorded_labels: dict[str, list[str]] | None = None
+        self._seen: dict[str, list[str]] | None = None
 
     def begin(self, stage: str) -> None:
         """Find the class list, the kind of labels, and the images that show by their headers that they cannot be read.
@@ -218,6 +220,12 @@ class Partition:
             log.warning(
                 "train: all images of %s are held out", ", ".join(self.class_names[label] for label in sorted(lost))
             )
+        unseen = splits["train"].classes() - splits["validation"].classes()
+        if unseen:
+            log.warning(
+                "validation: too few images to hold one out of %s",
+                listed([self.class_names[u] for u in sorted(unseen)]),
+            )
         return splits
 
     # -- leaks
@@ -238,6 +246,8 @@ class Partition:
             pairs = "; ".join(f"{one} and {other}" for one, other in leaks[:_SHOWN])
             more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
             self._leak(f"the same image or group is in two splits: {pairs}{more}")
+        for name in names[1:]:
+            self._refuse_seen(name, self._seen)
 
     def refuse_trained(self, name: str) -> None:
         """Refuse, or say, that a model is evaluated on images that it was trained on, as its checkpoint recorded.
@@ -247,8 +257,11 @@ class Partition:
         """
         if self.datasets[name] is None:  # held out of train
             return
+        self._refuse_seen(name, self._recorded)
+
+    def _refuse_seen(self, name: str, record: dict[str, list[str]] | None) -> None:
         split = self.split(name)
-        paths = trained_on(split, self._recorded) if self._recorded is not None else []
+        paths = trained_on(split, record) if record is not None else []
         if paths:
             self._leak(
                 f"{name}: the checkpoint was trained on {len(paths)} of these {len(split)} images, such as {paths[0]}"
@@ -260,6 +273,16 @@ class Partition:
         log.warning("%s", text)
 
     # -- records
+
+    def summary(self) -> str:
+        """Say in one line which classes there are, and how many images each split of a fit has."""
+        names = ("train", "validation") + (("test",) if self.datasets["test"] is not None else ())
+        counts = ", ".join(f"{self._count(name)} images to {_USES[name]}" for name in names)
+        return f"{len(self.class_names)} classes ({listed(self.class_names)}): {counts}"
+
+    def _count(self, name: str) -> int:
+        split = self.split(name)
+        return split.data.length if isinstance(split.data, StreamImageDataset) else len(split)
 
     def table(self) -> pd.DataFrame:
         """One row for each sample of the splits of a fit: path, label, split, content (hash of the file or pixels)."""
@@ -283,6 +306,10 @@ class Partition:
             "split": {name: split.fingerprints() for name, split in splits.items()},
             "labels": {name: split.label_names() for name, split in splits.items()},
         }
+
+    def take_weights(self, record: Mapping[str, Any]) -> None:
+        """Know the images that the weights, with which a new run begins, were trained on."""
+        self._seen = record["split"]
 
     def take_record(self, record: Mapping[str, Any]) -> None:
         """Keep to the splits of a checkpoint, so that no image changes sides."""

@@ -1,6 +1,7 @@
 """Run folders: ``<output_dir>/<name>/version_N``, and the checkpoints that lie there."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -69,15 +70,15 @@ def run_folder_of(checkpoint: Path) -> Path | None:
     return folder.parent if folder.name == CHECKPOINTS else None
 
 
-def newest_checkpoint(parent: Path, name: str = "*.ckpt") -> Path | None:
-    """Return the newest checkpoint below ``<output_dir>/<name>`` that is whole; damaged ones are passed over."""
+def newest_checkpoints(parent: Path) -> Iterator[Path]:
+    """Return the checkpoints below ``<output_dir>/<name>``, the newest first; damaged ones are passed over."""
     found = sorted(
-        parent.glob(f"version_*/{CHECKPOINTS}/{name}"),
+        parent.glob(f"version_*/{CHECKPOINTS}/*.ckpt"),
         # best.ckpt and last.ckpt of one epoch are one file; the run goes on from last
         key=lambda path: (path.stat().st_mtime_ns, path.name == LAST),
         reverse=True,
     )
-    return next((path for path in found if is_intact(path)), None)
+    return (path for path in found if is_intact(path))
 
 
 def newest_best(output_dir: Path) -> Path | None:

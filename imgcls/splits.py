@@ -22,6 +22,15 @@ from imgcls.survey import fingerprints
 
 log = logging.getLogger(__name__)
 
+SPLIT_FOLDERS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+"""Names of folders that hold the images of a split, and that split."""
+
 Labels = NDArray[np.integer[Any]]
 """``(samples,)`` int64, places in the class list; or, of several labels a sample, ``(samples, classes)`` of 0 and 1."""
 
@@ -136,12 +145,17 @@ def class_names_of(data: ImageDataset) -> list[str]:
     """Return the classes of a training set in natural order; those of a stream as it names them.
 
     Raises:
-        ConfigError: If there are fewer than two, or a sample has none.
+        ConfigError: If there are fewer than two, a sample has none, or they are splits and no classes.
     """
     if isinstance(data, StreamImageDataset):
         return list(data.class_names)
     labels = _labels(data, "train")
     names = sorted(_names_in(labels), key=natural_order)
+    if "train" in names and SPLIT_FOLDERS.keys() >= set(names):
+        raise ConfigError(
+            f"train: {_name(data)} holds splits and no classes: {listed(names)}; give each by itself: "
+            f"--data.dataset_classes.train {_name(data)}/train"
+        )
     for group in look_alikes(names):
         log.warning("train: classes that differ only in case, blanks or Unicode form: %s", listed(group))
     if len(names) < 2:

@@ -1,13 +1,15 @@
 """Where a fit starts from: nothing, or a checkpoint whose run goes on or whose weights alone are taken."""
 
+import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgcls.checkpoint import Content, read_checkpoint
+from imgcls.checkpoint import CONFIG_KEY, Content, read_checkpoint
 from imgcls.errors import ConfigError
-from imgcls.run_folder import folder_name, newest_checkpoint, run_folder_of
+from imgcls.run_folder import folder_name, newest_checkpoints, run_folder_of
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,28 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
         ConfigError: If there is none.
     """
     if given is None:
+        if weights_only:
+            raise ConfigError("experiment.only_weights_load: true, without a checkpoint; type --ckpt_path FILE.ckpt")
         return None
     start = open_start(given) if given != "last" else _newest(parent, weights_only)
-    if not weights_only and "optimizer_states" not in start.content:
+    if not weights_only and not _can_go_on(start.content):
         raise ConfigError(f"{start.path}: holds weights alone; add --experiment.only_weights_load true")
     return start
 
 
 def _newest(parent: Path, weights_only: bool) -> Start:
-    path = newest_checkpoint(parent)
-    if path is None:
-        raise ConfigError(f"--ckpt_path last: there is no checkpoint below {parent}; leave it out to start anew")
-    return Start(path, read_checkpoint(path), None if weights_only else run_folder_of(path))
+    for path in newest_checkpoints(parent):
+        content = read_checkpoint(path)
+        if weights_only:
+            return Start(path, content)
+        if _can_go_on(content):
+            return Start(path, content, run_folder_of(path))
+    raise ConfigError(f"--ckpt_path last: there is no checkpoint below {parent}; leave it out to start anew")
+
+
+def _can_go_on(content: Content) -> bool:
+    """Whether a checkpoint holds more than weights (``save_weights_only`` of ModelCheckpoint)."""
+    return "optimizer_states" in content
 
 
 def check_same_model(start: Start, model_name: str) -> None:
@@ -81,6 +93,67 @@ def check_same_model(start: Start, model_name: str) -> None:
         )
 
 
+def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -> None:
+    """Refuse what the state in a checkpoint would override without a word: another seed, optimizer or schedule.
+
+    Args:
+        start: The checkpoint to go on from.
+        config: The configuration as plain values.
+        averages: Whether weights are averaged.
+
+    Raises:
+        ConfigError: Names the key, its value, and that of the checkpoint.
+    """
+    if not averages and "averaging_state" in start.content:
+        raise ConfigError(f"{start.path}: its run averages the weights; add imgcls.EMA to trainer.callbacks, as before")
+    ours, theirs = (_course(one) for one in (config, json.loads(start.content.get(CONFIG_KEY) or "{}")))
+    for key in ours.keys() & theirs.keys():
+        if ours[key] != theirs[key]:
+            raise ConfigError(
+                f"{key}: {ours[key]}, but the run of {start.path} began with {theirs[key]} and keeps to it; type "
+                f"--{key}={theirs[key]} to go on, or --experiment.only_weights_load=true for a new run"
+            )
+
+
+def _course(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides how a run goes on: key -> value."""
+    model = (config.get("model") or {}).get("init_args") or {}
+    sections = {name: model.get(name) or {} for name in ("optimizer_config", "scheduler_config")}
+    found = {f"model.init_args.{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
+    if "seed_everything" in config:
+        found["seed_everything"] = config["seed_everything"]
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def going_on(start: Start, config: Mapping[str, Any]) -> str:
+    """Return in one line where a run goes on, and which keys of model and data are others than before.
+
+    Args:
+        start: The checkpoint.
+        config: The configuration as plain values.
+    """
+    before = json.loads(start.content.get(CONFIG_KEY) or "{}")
+    ours, theirs = (dict(_leaves({key: one.get(key) for key in ("model", "data")})) for one in (config, before))
+    ours = json.loads(json.dumps(ours))
+    others = [f"{key}: {ours[key]} (before: {theirs[key]})" for key in ours if ours[key] != theirs.get(key, ours[key])]
+    return "; ".join([f"goes on after epoch {epochs_done(start)} of {start.path}", *others])
+
+
+def _leaves(part: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in part.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def epochs_done(start: Start) -> int:
+    """Return the number of epochs that a checkpoint is trained for."""
+    done: int = start.content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return done
+
+
 def finished(start: Start, options: dict[str, Any]) -> str:
     """Return why nothing is left to train, empty if something is.
 
@@ -88,8 +161,7 @@ def finished(start: Start, options: dict[str, Any]) -> str:
         start: The checkpoint to go on from.
         options: The Trainer's arguments.
     """
-    progress = start.content["loops"]["fit_loop"]["epoch_progress"]["current"]
-    epochs, steps = progress["processed"], start.content["global_step"]
+    epochs, steps = epochs_done(start), start.content["global_step"]
     for done, key in ((epochs, "max_epochs"), (steps, "max_steps")):
         if options[key] is not None and 0 <= options[key] <= done:
             return f"{start.path} is trained to {done} of trainer.{key}: {options[key]}; raise it to go on"

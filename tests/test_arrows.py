@@ -216,7 +216,17 @@ ARROWS: dict[str, set[str]] = {
         "start",
         "trainer",
     },
-    "fitting": {"callbacks", "commands", "defaults", "errors", "finders", "run_folder", "start", "trainer"},
+    "fitting": {
+        "callbacks",
+        "checkpoint",
+        "commands",
+        "defaults",
+        "errors",
+        "finders",
+        "run_folder",
+        "start",
+        "trainer",
+    },
     "cli": {
         "arguments",
         "check",

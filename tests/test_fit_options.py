@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
@@ -108,6 +109,8 @@ def test_finished_run_says_what_to_raise(
     output = capsys.readouterr()
     assert reason in output.err
     assert output.out.splitlines()[-1] == str(tmp_path / "run/version_0")
+    main([*line, "--ckpt_path=last", "--trainer.max_epochs=1"])
+    assert "is trained to 2 of trainer.max_epochs: 1" in capsys.readouterr().err
     assert len(pd.read_csv(tmp_path / "run/version_0/metrics.csv")) == 2
 
 
@@ -216,6 +219,85 @@ def test_two_processes_train_into_one_folder(photos: Path, tiny_model: Path, tmp
     assert table["step"].tolist() == [3, 6]  # 48 images, 8 a batch, two processes
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64"])
+def test_weights_of_another_dtype(
+    precision: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path), f"--trainer.precision={precision}"])
+    content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    dtypes = {value.dtype for value in content["state_dict"].values() if value.is_floating_point()}
+    assert {"bf16-true": torch.bfloat16, "64": torch.float64}[precision] in dtypes
+    assert "accuracy" in table_of(capsys.readouterr().out)
+
+
+def test_fit_says_what_it_trains_on(
+    photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [f"--data.dataset_classes.test={test_photos}", "--trainer.max_epochs=1"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    told = "3 classes ('blue', 'green', 'red'): 48 images to train, 12 images to validate, 18 images to test"
+    assert told in capsys.readouterr().err.splitlines()
+
+
+def test_folder_of_splits_is_no_folder_of_classes(
+    photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "data/train")
+    shutil.copytree(test_photos, tmp_path / "data/test")
+    code, message = fails(["fit", *arguments(tmp_path / "data", tiny_model, tmp_path)], capsys)
+    assert (code, "holds splits and no classes: 'test', 'train'" in message) == (2, True), message
+    assert f"--data.dataset_classes.train {tmp_path}/data/train" in message
+
+
+def test_wrong_augmentation_leaves_no_run_folder(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = "[{class_path: albumentations.Resize, init_args: {height: 32, wide: 32}}]"
+    code, message = fails(
+        ["fit", *arguments(photos, tiny_model, tmp_path, f"--data.augmentations.train={steps}")], capsys
+    )
+    assert (code, "wide" in message) == (2, True), message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--model.loss_config.class_weights=auto", "--data.balanced_sampling=true"], "which now count twice"),
+        (["--model.freeze_encoder=true"], "the head learns on random features"),
+    ],
+)
+def test_options_that_hardly_go_together(
+    more: list[str], said: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, "--trainer.fast_dev_run=true")])
+    assert said in capsys.readouterr().err
+
+
+def test_class_without_an_image_to_validate(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "data")
+    (tmp_path / "data/odd").mkdir()
+    shutil.copy(photos / "red/000.png", tmp_path / "data/odd/1.png")
+    (tmp_path / "data/red/000.png").unlink()
+    main(["fit", *arguments(tmp_path / "data", tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    assert "validation: too few images to hold one out of 'odd'" in capsys.readouterr().err
+
+
+def test_saver_must_not_take_the_names_of_the_runs_own_files(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = "{class_path: ModelCheckpoint, init_args: {filename: best, monitor: train_loss}}"
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{saver}]")], capsys)
+    assert (code, "filename: 'best' is a file that every run keeps by itself" in message) == (2, True), message
+
+
+def test_no_step_is_logged(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.log_every_n_steps=0", "--trainer.max_epochs=1")])
+    assert (tmp_path / "run/version_0/checkpoints/last.ckpt").exists()
+
+
 def test_weights_alone_are_no_run_to_go_on_with(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,8 +324,10 @@ def test_early_stopped_run_is_at_its_end(
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=9")]
     main([*line, f"--trainer.callbacks=[{stopping}]"])
     folder = tmp_path / "run/version_0"
-    before, figures = (folder / "metrics.csv").read_text(), table_of(capsys.readouterr().out)
+    output = capsys.readouterr()
+    before, figures = (folder / "metrics.csv").read_text(), table_of(output.out)
     assert len(before.splitlines()) == 3
+    assert "stopped early: validation_loss, not better for 1 validations" in output.err
     main([*line, f"--trainer.callbacks=[{stopping}]", "--ckpt_path=last"])
     output = capsys.readouterr()
     assert "last.ckpt was stopped early after 2 epochs" in output.err

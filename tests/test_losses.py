@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchvision.ops import sigmoid_focal_loss
 
 from imgcls.entry import main
 from imgcls.errors import ConfigError
@@ -41,6 +42,20 @@ def test_class_weights_multiply_each_images_loss() -> None:
 def test_focal_loss_turns_to_what_is_still_wrong() -> None:
     loss = TrainingLoss(LossConfig(focal_gamma=2.0))
     assert loss(LOGITS, LABEL) == pytest.approx(float((-((1 - PROBS) ** 2) * PROBS.log()).mean()))
+
+
+@pytest.mark.parametrize("kind", [TrainingLoss, SeveralLabelsLoss])
+def test_focal_loss_has_a_gradient_where_an_image_is_certain(kind: type[TrainingLoss]) -> None:
+    logits = torch.tensor([[40.0, -40.0, -40.0]], requires_grad=True)
+    loss = kind(LossConfig(focal_gamma=0.5))(logits, torch.tensor([[1.0, 0.0, 0.0]]))
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert gradient.isfinite().all()
+
+
+def test_focal_loss_of_several_labels_is_torchvisions() -> None:
+    target = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.3, 1.0]])
+    ours = SeveralLabelsLoss(LossConfig(focal_gamma=2.0))(LOGITS, target)
+    assert torch.allclose(ours, sigmoid_focal_loss(LOGITS, target, alpha=-1, gamma=2.0, reduction="mean"))
 
 
 def test_focal_loss_smooths_labels_and_takes_shares() -> None:

@@ -103,7 +103,7 @@ def test_default_metrics_have_known_names() -> None:
         "train_recall",
         "train_f1_score",
     ]
-    assert logger.default_monitor() == "validation_f1_score"
+    assert logger.default_monitor(NAMES) == "validation_f1_score"
 
 
 @pytest.mark.parametrize(
@@ -116,18 +116,20 @@ def test_default_metrics_have_known_names() -> None:
         ),
         ({"hamming": spec("torchmetrics.HammingDistance")}, ("validation_hamming", "min")),
         ({"recall": spec("torchmetrics.Recall", average="none")}, ("validation_loss", "min")),
+        ({"top3": spec("torchmetrics.Accuracy", top_k=3)}, ("validation_top3", "max")),
+        ({"f1": spec("torchmetrics.F1Score", task="multiclass", num_classes=3)}, ("validation_f1", "max")),
     ],
 )
 def test_default_monitor(metrics: dict[str, Any], expected: tuple[str, str]) -> None:
     logger = MetricsLogger(metrics)
-    monitor = logger.default_monitor()
-    assert (monitor, logger.mode(monitor)) == expected
+    monitor = logger.default_monitor(NAMES)
+    assert (monitor, logger.mode(monitor, NAMES)) == expected
 
 
 def test_names_of_a_metric_for_each_class() -> None:
     logger = MetricsLogger({"recall": spec("torchmetrics.Recall", average="none")})
     assert logger.names(NAMES)[:4] == ["train_loss", "train_recall_a", "train_recall_b", "train_recall_c"]
-    assert logger.mode("validation_recall_a") == "max"
+    assert logger.mode("validation_recall_a", NAMES) == "max"
 
 
 @pytest.mark.parametrize(

@@ -606,10 +606,10 @@ def test_names_of_several_labels_are_known_before() -> None:
         "train_recall_red",
         "train_loss2",
     ]
-    assert logger.default_monitor(multilabel=True) == "validation_loss2"
-    assert logger.mode("validation_loss2", multilabel=True) == "min"
+    assert logger.default_monitor(NAMES, multilabel=True) == "validation_loss2"
+    assert logger.mode("validation_loss2", NAMES, multilabel=True) == "min"
     only = MetricsLogger({"ranking": metric("torchmetrics.classification.MultilabelRankingLoss")})
-    assert only.mode("validation_ranking", multilabel=True) == "min"
+    assert only.mode("validation_ranking", NAMES, multilabel=True) == "min"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Learning rates by block and by step."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,22 @@ def test_each_block_learns_slower_than_the_one_behind_it() -> None:
 
 
 def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
-    assert choose_rates(OptimizerConfig(), batch_normalized=True, pretrained=True) == Rates(1e-3, 0.75)
-    assert choose_rates(OptimizerConfig(), batch_normalized=False, pretrained=True) == Rates(3e-4, 0.75)
-    assert choose_rates(OptimizerConfig(), batch_normalized=True, pretrained=False) == Rates(1e-3, 1.0)
-    given = OptimizerConfig(lr=0.1, layer_decay=0.9)
-    assert choose_rates(given, batch_normalized=True, pretrained=True) == Rates(0.1, 0.9)
+    null, given = OptimizerConfig(), OptimizerConfig(lr=0.1, layer_decay=0.9)
+    assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.75)
+    assert choose_rates(null, batch_normalized=False, pretrained=True, block_count=4) == Rates(3e-4, 0.75)
+    assert choose_rates(null, batch_normalized=True, pretrained=False, block_count=8) == Rates(1e-3, 1.0)
+    assert choose_rates(given, batch_normalized=True, pretrained=True, block_count=8) == Rates(0.1, 0.9)
     with pytest.raises(ConfigError, match=r"optimizer_config\.lr: none is chosen for 'sgd'; give one, such as 0\.01"):
         OptimizerConfig("sgd")
+
+
+@pytest.mark.parametrize("block_count", [9, 13, 55])
+def test_first_block_of_many_learns_at_a_tenth(block_count: int) -> None:
+    rates = choose_rates(OptimizerConfig(), batch_normalized=True, pretrained=True, block_count=block_count)
+    assert rates.layer_decay >= 0.75
+    network = [parameters((2, 2)) for _ in range(block_count + 1)]
+    groups = make_optimizer(OptimizerConfig(), rates, network).param_groups
+    assert min(group["lr"] for group in groups) == pytest.approx(0.1 * rates.lr, rel=0.01)
 
 
 @pytest.mark.parametrize(("model_type", "lr"), [("resnet", 1e-3), ("vit", 3e-4), ("convnext", 3e-4), ("regnet", 1e-3)])
@@ -120,6 +130,51 @@ def test_schedules() -> None:
     assert rates(SchedulerConfig("step", warmup_epochs=1))[:3] == [0.333, 0.667, 1]
     one_cycle = rates(SchedulerConfig("onecycle", warmup_epochs=2))
     assert (one_cycle[0], one_cycle[3], one_cycle[-1]) == (0.04, 1.0, 0.0)
+
+
+def test_one_cycle_leaves_momentum_alone_and_may_begin_at_its_top() -> None:
+    optimizer = torch.optim.SGD(parameters((1,)), lr=1.0, momentum=0.5)
+    make_scheduler(SchedulerConfig("onecycle"), optimizer, 10, 2)
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    for warmup_epochs in (0.0, 0.5):  # no step, and one, where torch's own divides by zero
+        assert rates(SchedulerConfig("onecycle", warmup_epochs=warmup_epochs))[0] > 0.97
+
+
+def test_long_warm_up_is_cut_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "imgcls")
+    assert rates(SchedulerConfig("linear", warmup_epochs=4)).index(1) == 5
+    assert "warmup_epochs: cut to 5 steps, half of the run" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        (["--trainer.max_epochs=3"], 18),
+        (["--trainer.max_epochs=-1", "--trainer.max_steps=18"], 18),
+        (["--trainer.max_epochs=20", "--trainer.max_steps=9"], 9),
+    ],
+)
+def test_warm_up_is_an_epoch_however_the_end_is_given(
+    more: list[str], steps: int, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    made: list[tuple[float, float]] = []
+
+    def make(config: SchedulerConfig, optimizer: torch.optim.Optimizer, total: float, per_epoch: float) -> object:
+        made.append((total, per_epoch))
+        return make_scheduler(config, optimizer, total, per_epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imgcls.classifier.make_scheduler", make)
+        main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    assert made == [(steps, 6)]
+
+
+def test_run_without_an_end(photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    endless = ["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02"]
+    code, message = fails([*line, *endless], capsys)
+    assert (code, "'cosine' needs the run's end; give trainer.max_epochs or max_steps" in message) == (2, True), message
+    main([*line, *endless, "--model.scheduler_config.name=constant"])
 
 
 def test_plateau_waits_for_the_patience() -> None:

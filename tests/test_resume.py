@@ -127,6 +127,104 @@ def test_only_weights_load_starts_fresh(
     assert f"loaded {count} of {count} weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--model.optimizer_config.lr=1e-5"], "model.init_args.optimizer_config.lr: 1e-05, but the run of"),
+        (["--model.optimizer_config.weight_decay=0.5"], "began with 0.05 and keeps to it"),
+        (["--model.optimizer_config.name=sgd"], "type --model.init_args.optimizer_config.name=adamw to go on"),
+        (["--model.scheduler_config.name=plateau"], "model.init_args.scheduler_config.name: plateau"),
+        (["--seed_everything=1"], "seed_everything: 1, but"),
+    ],
+)
+def test_run_that_goes_on_keeps_its_course(
+    more: list[str], named: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    config = (tmp_path / "run/version_0/config.yaml").read_text(encoding="utf-8")
+    code, message = fails([*line, "--ckpt_path=last", *more], capsys)
+    assert (code, named in message) == (2, True), message
+    assert (tmp_path / "run/version_0/config.yaml").read_text(encoding="utf-8") == config
+
+
+def test_run_that_goes_on_says_from_where_and_what_is_new(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    main([*line, "--ckpt_path=last", "--data.augmentations.train=strong"])
+    last = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    told = f"goes on after epoch 1 of {last}; data.init_args.augmentations.train: strong (before: None)"
+    assert told in capsys.readouterr().err.splitlines()
+
+
+def test_run_that_averages_goes_on_averaging(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1", "--trainer.callbacks=imgcls.EMA"])
+    code, message = fails([*line, "--ckpt_path=last"], capsys)
+    assert (code, "its run averages the weights; add imgcls.EMA" in message) == (2, True), message
+    main([*line, "--ckpt_path=last", "--trainer.callbacks=imgcls.EMA"])
+
+
+@pytest.mark.parametrize(("name", "lowest"), [("onecycle", 0.9), ("cosine", 1e-6)])  # torch's rises after its end
+def test_schedule_follows_a_run_that_is_made_longer(
+    name: str, lowest: float, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path), f"--model.scheduler_config.name={name}"]
+    main([*line, "--trainer.max_epochs=1"])
+    main([*line, "--trainer.max_epochs=2", "--ckpt_path=last"])
+    [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
+    assert max(group["lr"] / group["initial_lr"] for group in state["param_groups"]) < lowest
+
+
+def test_last_passes_over_weights_alone(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    saver = (
+        "{class_path: ModelCheckpoint, init_args: {save_weights_only: true, every_n_train_steps: 4, save_top_k: -1}}"
+    )
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{saver}]")]
+    main([*line, "--trainer.max_epochs=1"])
+    checkpoints = tmp_path / "run/version_0/checkpoints"
+    [weights] = checkpoints.glob("epoch*.ckpt")
+    later = (checkpoints / "last.ckpt").stat().st_mtime + 10
+    os.utime(weights, (later, later))
+    main([*line, "--ckpt_path=last"])
+    assert list(pd.read_csv(tmp_path / "run/version_0/metrics.csv")["epoch"]) == [0, 1]
+
+
+def test_only_weights_load_without_a_checkpoint(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.only_weights_load=true")]
+    code, message = fails(line, capsys)
+    assert (code, "without a checkpoint; type --ckpt_path" in message) == (2, True)
+
+
+def test_weights_are_not_validated_on_what_they_were_trained_on(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main(line)
+    last = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    begun = [*line, "--experiment.only_weights_load=true", f"--ckpt_path={last}"]
+    code, message = fails([*begun, "--data.split_seed=1"], capsys)
+    assert (code, "validation: the checkpoint was trained on" in message) == (2, True), message
+    assert not (tmp_path / "run/version_1").exists()
+    main([*begun, "--data.split_seed=1", "--data.on_leak=warn"])
+    assert "validation: the checkpoint was trained on" in capsys.readouterr().err
+
+
+def test_config_of_a_run_from_weights_gives_the_same_run(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main(line)
+    runs = tmp_path / "run"
+    main([*line, "--experiment.only_weights_load=true", f"--ckpt_path={runs / 'version_0/checkpoints/best.ckpt'}"])
+    main(["fit", "--config", str(runs / "version_1/config.yaml")])
+    assert_same_weights(runs / "version_1/checkpoints/last.ckpt", runs / "version_2/checkpoints/last.ckpt")
+
+
 def test_killed_while_writing_leaves_a_whole_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     """F01, F02: the process dies inside the write, with the temporary folder on another file system."""
     line = arguments(photos, tiny_model, tmp_path)

@@ -62,6 +62,10 @@ def test_class_names_of_sorts_naturally_and_by_name() -> None:
     [
         (["cat", "cat"], "train: found one class, 'cat' in Table; a classifier needs one folder of images a class"),
         ([], "train: no image in Table"),
+        (
+            ["train", "test", "val"],
+            "train: Table holds splits and no classes: 'test', 'train', 'val'; give each by itself",
+        ),
         (["cat", None], "train: '1.png' has no label; put the images into one folder a class"),
     ],
 )

@@ -77,7 +77,7 @@ def searched(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory
     spaces = {
         LR: {"distribution": "loguniform", "low": 1e-4, "high": 1e-2},
         PATIENCE: {"distribution": "int", "low": 1, "high": 3},
-        "data.init_args.batch_size": {"distribution": "categorical", "choices": [8, 16]},
+        "data.batch_size": {"distribution": "categorical", "choices": [8, 16]},  # as on the command line
         "model.init_args.model_name": {"distribution": "categorical", "choices": [str(small), str(wide)]},
         "data.init_args.augmentations.train": {
             "distribution": "categorical",
@@ -98,6 +98,7 @@ def test_search_leaves_its_results(searched: Path) -> None:
     assert table["state"].tolist() == ["complete"] * 4
     assert table[LR].between(1e-4, 1e-2).all()
     assert set(table[PATIENCE]) <= {1, 2, 3}
+    assert set(table["data.init_args.batch_size"]) <= {8, 16}
     assert len(table.drop_duplicates([LR, PATIENCE, "data.init_args.batch_size"])) == 4
     assert states(searched) == ["COMPLETE"] * 4
 
@@ -310,7 +311,7 @@ def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: 
             {"experiment.output_dir": {"distribution": "categorical", "choices": ["a", "b"]}},
             "is the same in all trials",
         ),
-        ({"model.optimizer_config.lr": uniform()}, "did you mean model.init_args.optimizer_config?"),
+        ({"model.optimizer_config.lrr": uniform()}, f"did you mean '{LR}'?"),
         ({"trainer.max_epochs": {"distribution": "int", "low": 0, "high": 2}}, "trainer.max_epochs: 0 leaves nothing"),
         ({}, "optuna.search_spaces: holds no key"),
         (

@@ -52,20 +52,22 @@ class MetricsLogger(Callback):
             values += [f"{name}_{label}" for label in class_names] if per_class else [name]
         return [f"{stage}_{value}" for stage in ("train", "validation") for value in values]
 
-    def default_monitor(self, multilabel: bool = False) -> str:
+    def default_monitor(self, class_names: list[str], multilabel: bool = False) -> str:
         """Return the value to choose the best epoch by: the F1 score, else the first metric that is one number."""
         names = sorted(self.specs, key=lambda name: name != "f1_score")
-        scalar = (name for name in names if not _is_per_class(name, self.specs[name], 2, multilabel))
+        count = len(class_names)
+        scalar = (name for name in names if not _is_per_class(name, self.specs[name], count, multilabel))
         return f"validation_{next(scalar, 'loss')}"
 
-    def mode(self, value: str, multilabel: bool = False) -> str:
+    def mode(self, value: str, class_names: list[str], multilabel: bool = False) -> str:
         """Return ``min`` if a logged value is better when it is low, else ``max``."""
         value = value.partition("_")[2]
         owners = [name for name in self.specs if value == name or value.startswith(f"{name}_")]
         if not owners:
             return "min"  # the loss
         name = max(owners, key=len)
-        return "min" if build(name, self.specs[name], 2, multilabel).higher_is_better is False else "max"
+        metric = build(name, self.specs[name], len(class_names), multilabel)
+        return "min" if metric.higher_is_better is False else "max"
 
     # -- the hooks of Lightning
 
@@ -91,7 +93,8 @@ class MetricsLogger(Callback):
     ) -> None:
         """Keep the outputs; now and then log the loss of the step."""
         self._stages["train"].add(outputs)
-        if outputs and "batch_loss" in outputs and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if outputs and "batch_loss" in outputs and every and trainer.global_step % every == 0:
             values = {
                 "train_loss_step": outputs["batch_loss"].item(),
                 "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),

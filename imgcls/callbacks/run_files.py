@@ -1,6 +1,7 @@
 """RunFiles: what a run folder says of its run before the first step."""
 
 import json
+import logging
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -8,6 +9,8 @@ from lightning.pytorch.callbacks import Callback
 
 from imgcls.datamodule import ImageDataModule
 from imgcls.processes import gather
+
+log = logging.getLogger(__name__)
 
 
 class RunFiles(Callback):
@@ -29,6 +32,7 @@ class RunFiles(Callback):
         (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
+            log.info("%s", data.partition.summary())
             data.partition.table().to_csv(self.folder / "splits.csv", index=False, errors="surrogateescape")
             self._write_account(data)
 

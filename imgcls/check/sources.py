@@ -14,17 +14,10 @@ from imgcls.datasets.folder import EMPTY, FolderImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 from imgcls.labels import Label, names_in
-from imgcls.splits import refuse_empty
+from imgcls.splits import SPLIT_FOLDERS, refuse_empty
 
 LABELLED = ("train", "validation", "test")  # what a label, and a copy elsewhere, matters in
 SPLITS = (*LABELLED, "predict")
-FOLDER_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
 
 
 class Item(NamedTuple):
@@ -115,8 +108,8 @@ def _split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
     except OSError as error:
         raise ConfigError(f"--images {root}: {error.strerror}") from error
     for entry in entries:
-        if os.path.isdir(entry.path) and entry.name.lower() in FOLDER_NAMES:
-            found[FOLDER_NAMES[entry.name.lower()]].append(entry.path)
+        if os.path.isdir(entry.path) and entry.name.lower() in SPLIT_FOLDERS:
+            found[SPLIT_FOLDERS[entry.name.lower()]].append(entry.path)
         else:
             beside[entry.path] = "hidden" if entry.name.startswith(".") else "beside the folders of the splits"
     if "train" not in found or len(found) == 1:

@@ -79,6 +79,8 @@ class Tune:
         section, options = self.parts.section, self.parts.options
         if section["ckpt_path"] is not None:
             raise ConfigError("ckpt_path: a search begins its trials anew, and goes on by itself; leave it out")
+        if self.parts.experiment.only_weights_load:
+            raise ConfigError("experiment.only_weights_load: true, but a search takes no checkpoint; leave it out")
         if options["fast_dev_run"]:
             raise ConfigError("trainer.fast_dev_run: keeps nothing; try --trainer.limit_train_batches 2 in its place")
         if str(options["devices"]) not in {"auto", "1"} and not _is_one(options["devices"]):

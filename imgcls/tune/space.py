@@ -86,6 +86,7 @@ class Space:
     def __init__(self, spaces: dict[str, SearchSpace]) -> None:
         if not spaces:
             raise ConfigError("optuna.search_spaces: holds no key; name one, such as model.init_args.freeze_encoder")
+        spaces = {_full_key(key): space for key, space in spaces.items()}
         for key in spaces:
             if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _NOT_OF_A_TRIAL):
                 raise ConfigError(f"optuna.search_spaces.{key}: is the same in all trials, so that they compare")
@@ -142,6 +143,13 @@ def shown(value: Any) -> str:
 def identity(drawn: dict[str, Any]) -> str:
     """Return a text that is the same for the same draw."""
     return json.dumps(drawn, sort_keys=True)
+
+
+def _full_key(key: str) -> str:
+    """Return a key with the ``init_args`` that may be left out, as on the command line: ``data.batch_size``."""
+    section, _, rest = key.partition(".")
+    short = section in {"model", "data"} and rest.partition(".")[0] not in {"", "init_args", "class_path"}
+    return f"{section}.init_args.{rest}" if short else key
 
 
 def _dimension(key: str, space: SearchSpace) -> Dimension:
