@@ -85,15 +85,20 @@ class ImageClassifier(InferenceModule):
         self.compiles = compile
         self.training_loss = TrainingLoss(self.loss_config)
         self._mixer: nn.Module | None = None
+        self._said_frozen = False
         self._plateau: Plateau | None = None
         self._plateau_state: dict[str, Any] | None = None
 
     @property
     def rates(self) -> Rates:
-        """The learning rates of the network that is built, chosen where ``optimizer_config`` leaves them null."""
-        backbone = self._built()
-        encoder = backbone.blocks()[:-1]
-        return choose_rates(self.optimizer_config, backbone.batch_normalized, self.pretrained, len(encoder))
+        """The rates of the network that is built, chosen where ``optimizer_config`` leaves them null."""
+        batch_normalized = self._built().batch_normalized
+        return choose_rates(self.optimizer_config, batch_normalized, self.pretrained, self.block_count)
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks of the encoder, which ``layer_decay`` counts."""
+        return len(self._built().blocks()) - 1
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -101,6 +106,7 @@ class ImageClassifier(InferenceModule):
         optimizer, loss = self.optimizer_config, self.loss_config
         given = {
             "lr": optimizer.lr,
+            "weight_decay": optimizer.weight_decay,
             "layer_decay": optimizer.layer_decay,
             "label_smoothing": loss.label_smoothing,
         }
@@ -201,7 +207,8 @@ class ImageClassifier(InferenceModule):
                 "unfreeze: trainer.devices: 1"
             )
         backbone.freeze(share.at(0))
-        if backbone.frozen:
+        if backbone.frozen and not self._said_frozen:  # EMA builds the model before the Trainer does
+            self._said_frozen = True
             log.info("%s", backbone.describe_frozen())
             if self.feature_views and (reason := self._reason_against_features()):
                 log.info("%s: features are computed anew in each epoch", reason)

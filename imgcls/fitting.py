@@ -108,6 +108,8 @@ class Fit(Command):
                 "data.balanced_sampling: true and loss_config.class_weights: auto each make up for rare classes, which "
                 "now count twice; one of them is enough"
             )
+        if self.model.optimizer_config.layer_decay not in {None, 1} and self.model.block_count == 1:
+            log.warning("optimizer_config.layer_decay: without effect, for the network numbers no blocks")
         if self.model.frozen_share.least == 1 and not self.model.pretrained and self.start is None:
             log.warning("model.freeze_encoder: true, with pretrained: false: the head learns on random features")
 

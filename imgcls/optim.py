@@ -22,6 +22,7 @@ _OURS = {"name", "lr", "weight_decay", "layer_decay", "head_multiplier"}  # the 
 _FUSED_ON = {"cpu", "cuda"}
 _KEY = "model.init_args.optimizer_config"
 _LR = {True: 1e-3, False: 3e-4}  # whether BatchNorm follows the weights
+_WEIGHT_DECAY = {"adamw": 0.05, "sgd": 1e-4, "adam": 0.0}
 _LAYER_DECAY = 0.75
 _LOWEST_SCALE = 0.1  # of the first block's rate over ``lr``, where layer_decay is chosen
 
@@ -30,14 +31,15 @@ LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the nam
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its parameters; where one is null, torch's default is taken, but for the two rates.
+    """The optimizer and its parameters; where one is null, torch's default is taken, but for the first three.
 
     Args:
         name: The optimizer.
         lr: Learning rate of the head, and of the encoder's last block, at its highest. Null, for adam and adamw: 1e-3
             where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
             high rate is tolerated (van Laarhoven 2017), else 3e-4.
-        weight_decay: Weight decay of weight matrices and kernels; norms and biases get none.
+        weight_decay: Weight decay of weight matrices and kernels; norms and biases get none. Null: 0.05 for adamw, 1e-4
+            for sgd (He et al. 2016, ResNet), none for adam, which would divide it as it does the gradient.
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
             (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 1 from random
@@ -53,7 +55,7 @@ class OptimizerConfig:
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
     lr: float | None = None
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
     layer_decay: float | None = None
     head_multiplier: float = 1.0
     momentum: float | None = None
@@ -70,7 +72,7 @@ class OptimizerConfig:
                     f"{_KEY}.{parameter} does not apply to {self.name!r}, only to {' and '.join(sorted(optimizers))}"
                 )
         values = asdict(self)
-        check_needed(values, ("weight_decay", "head_multiplier"), _KEY)
+        check_needed(values, ("head_multiplier",), _KEY)
         check_numbers(values, _KEY)
         if self.lr is None and self.name == "sgd":
             raise ConfigError(f"{_KEY}.lr: none is chosen for 'sgd'; give one, such as 0.01")
@@ -80,14 +82,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rates of a network.
+    """The rates at which a network learns and forgets.
 
     Args:
-        lr: That of the head, but for ``head_multiplier``, and of the encoder's last block.
-        layer_decay: That of each block over that of the block behind it.
+        lr: Learning rate of the head, but for ``head_multiplier``, and of the encoder's last block.
+        weight_decay: Weight decay.
+        layer_decay: Learning rate of each block over that of the block behind it.
     """
 
     lr: float
+    weight_decay: float
     layer_decay: float
 
 
@@ -104,7 +108,7 @@ def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bo
     layer_decay = config.layer_decay
     if layer_decay is None:
         layer_decay = _layer_decay(block_count) if pretrained else 1.0
-    return Rates(lr, layer_decay)
+    return Rates(lr, _WEIGHT_DECAY[config.name] if config.weight_decay is None else config.weight_decay, layer_decay)
 
 
 def _layer_decay(block_count: int) -> float:
@@ -119,7 +123,7 @@ def make_optimizer(
 
     Args:
         config: What is asked for.
-        rates: The learning rates, chosen where the configuration leaves them null.
+        rates: The configured rates, chosen where they are null.
         blocks: The network's parameters by block, from the input up; the head's come last.
         fused: Update all parameters in one kernel, where the device has it. Lightning refuses to clip the gradients
             of such an optimizer under mixed precision.
@@ -128,7 +132,7 @@ def make_optimizer(
     for scale, parameters in zip(_scales(config, rates, len(blocks)), blocks, strict=True):
         for parameter in parameters:
             if parameter.requires_grad:
-                decay = config.weight_decay if parameter.ndim > 1 else 0.0
+                decay = rates.weight_decay if parameter.ndim > 1 else 0.0
                 groups.setdefault((scale, decay), []).append(parameter)
     options: dict[str, Any] = {
         key: value for key, value in asdict(config).items() if key not in _OURS and value is not None

@@ -91,6 +91,12 @@ def test_csv_dataset_names_the_first_ten_bad_rows(tmp_path: Path) -> None:
     assert "'9'; and 3 more (paths" in said
 
 
+def test_csv_dataset_doubts_a_class_that_looks_like_two(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    csv = write(tmp_path, "path,label\na,cat\nb,cat;dog\n", "a", "b")
+    assert list(CsvImageDataset(csv).samples["label"]) == ["cat", "cat;dog"]
+    assert caplog.messages == [f"{csv}: 'cat;dog' is taken for one class; with label_separator: ';' it is several"]
+
+
 def test_csv_dataset_keeps_dangling_links_for_the_report(tmp_path: Path) -> None:
     (tmp_path / "link.jpg").symlink_to("nothing")
     assert len(CsvImageDataset(write(tmp_path, "path,label\nlink.jpg,x\n")).samples) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
 from imgcls.anatomy import blocks
 from imgcls.entry import main
@@ -28,21 +28,21 @@ def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
 
 
 def test_each_block_learns_slower_than_the_one_behind_it() -> None:
-    config = OptimizerConfig(weight_decay=0.1, head_multiplier=3.0)
+    config = OptimizerConfig(head_multiplier=3.0)
     network = [parameters((2, 2), (2,)) for _ in range(4)]
     network[1][0].requires_grad_(False)
-    groups = make_optimizer(config, Rates(lr=1.0, layer_decay=0.5), network).param_groups
+    groups = make_optimizer(config, Rates(lr=1.0, weight_decay=0.1, layer_decay=0.5), network).param_groups
     found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
     decayed, others = [0.25, 1.0, 3.0], [0.25, 0.5, 1.0, 3.0]
     assert found == dict.fromkeys([(rate, 0.1) for rate in decayed] + [(rate, 0.0) for rate in others], 1)
 
 
 def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
-    null, given = OptimizerConfig(), OptimizerConfig(lr=0.1, layer_decay=0.9)
-    assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.75)
-    assert choose_rates(null, batch_normalized=False, pretrained=True, block_count=4) == Rates(3e-4, 0.75)
-    assert choose_rates(null, batch_normalized=True, pretrained=False, block_count=8) == Rates(1e-3, 1.0)
-    assert choose_rates(given, batch_normalized=True, pretrained=True, block_count=8) == Rates(0.1, 0.9)
+    null, given = OptimizerConfig(), OptimizerConfig("sgd", lr=0.1, layer_decay=0.9)
+    assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.05, 0.75)
+    assert choose_rates(null, batch_normalized=False, pretrained=True, block_count=4) == Rates(3e-4, 0.05, 0.75)
+    assert choose_rates(null, batch_normalized=True, pretrained=False, block_count=8) == Rates(1e-3, 0.05, 1.0)
+    assert choose_rates(given, batch_normalized=True, pretrained=True, block_count=8) == Rates(0.1, 1e-4, 0.9)
     with pytest.raises(ConfigError, match=r"optimizer_config\.lr: none is chosen for 'sgd'; give one, such as 0\.01"):
         OptimizerConfig("sgd")
 
@@ -64,7 +64,7 @@ def test_a_rate_that_is_chosen_is_said(
     line = [f"--data.dataset_classes.train={photos}", f"--model.model_name={model}", "--trainer.max_epochs=1"]
     more = [f"--experiment.output_dir={tmp_path}", "--experiment.custom_folder_name=run", "--data.num_workers=0"]
     main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
-    assert f"\nchosen: lr {lr:g}, layer_decay 0.75, label_smoothing 0.1\n" in capsys.readouterr().err
+    assert f"\nchosen: lr {lr:g}, weight_decay 0.05, layer_decay 0.75, label_smoothing 0.1\n" in capsys.readouterr().err
     [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
     rates = sorted({group["lr"] for group in state["param_groups"]})
     assert rates[-1] == lr
@@ -101,6 +101,17 @@ def test_another_division_of_the_parameters_is_no_run_to_go_on_with(
     fails(["fit", *line, "--model.freeze_encoder=0.5", f"--ckpt_path={last}"], capsys)
     assert [path.name for path in last.parent.parent.parent.iterdir()] == ["version_0"]
     main(["fit", *line, "--ckpt_path=last"])
+
+
+def test_decay_by_layer_without_numbered_blocks_is_said_to_do_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("timm")
+    model = tmp_path / "model"
+    TimmWrapperConfig(architecture="densenet121", num_labels=3).save_pretrained(model)
+    more = ["--model.optimizer_config.layer_decay=0.5", "--trainer.fast_dev_run=true"]
+    main(["fit", *arguments(photos, model, tmp_path, *more)])
+    assert "layer_decay: without effect, for the network numbers no blocks" in capsys.readouterr().err
 
 
 def test_gradients_are_clipped_under_mixed_precision(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_only_weights_load_starts_fresh(
     ("more", "named"),
     [
         (["--model.optimizer_config.lr=1e-5"], "model.init_args.optimizer_config.lr: 1e-05, but the run of"),
-        (["--model.optimizer_config.weight_decay=0.5"], "began with 0.05 and keeps to it"),
+        (["--model.optimizer_config.weight_decay=0.5"], "began with None and keeps to it"),
         (["--model.optimizer_config.name=sgd"], "type --model.init_args.optimizer_config.name=adamw to go on"),
         (["--model.scheduler_config.name=plateau"], "model.init_args.scheduler_config.name: plateau"),
         (["--seed_everything=1"], "seed_everything: 1, but"),

@@ -23,7 +23,7 @@ from imgcls.tune.study import SharedStudy
 from tests.runs import arguments, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
-DECAY = "model.init_args.optimizer_config.weight_decay"
+HEAD = "model.init_args.optimizer_config.head_multiplier"
 PATIENCE = "trainer.callbacks.0.init_args.patience"
 FLIPS = (
     "[{class_path: albumentations.Resize, init_args: {height: 32, width: 32}}, "
@@ -304,8 +304,8 @@ def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: 
         ({LR: {"distribution": "uniform", "low": 1e-3, "high": float("inf")}}, f"{LR}: high inf is no finite number"),
         ({LR: {"distribution": "int", "low": 1, "high": 3, "step": 0}}, f"optuna.search_spaces.{LR}: "),
         (
-            {DECAY: {"distribution": "categorical", "choices": [1e-3, None]}},
-            f"{DECAY}: None: {DECAY}: null; give a number",
+            {HEAD: {"distribution": "categorical", "choices": [1e-3, None]}},
+            f"{HEAD}: None: {HEAD}: null; give a number",
         ),
         (
             {"experiment.output_dir": {"distribution": "categorical", "choices": ["a", "b"]}},

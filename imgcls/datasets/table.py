@@ -17,6 +17,7 @@ from imgcls.labels import Label, read_names
 log = logging.getLogger(__name__)
 
 _LABEL = "label"
+_SEPARATORS = ";|"  # of labels, as people write them
 _MOST = 10  # bad rows that a message names
 
 
@@ -119,7 +120,19 @@ class CsvImageDataset(ImageDataset):
         if self.label_column is None:
             return None
         self._require(table, self.label_column)
-        return list(table[self.label_column])
+        labels = list(table[self.label_column])
+        if self.label_separator is None:
+            self._doubt(labels)
+        return labels
+
+    def _doubt(self, labels: list[str]) -> None:
+        """Say where class names look like several labels."""
+        for mark in _SEPARATORS:
+            if looks := next((label for label in labels if mark in label), None):
+                log.warning(
+                    "%s: %r is taken for one class; with label_separator: %r it is several", self.csv, looks, mark
+                )
+                return
 
     def _as_labels(self, cells: list[str] | list[None]) -> list[Label | None]:
         separator = self.label_separator

@@ -121,6 +121,7 @@ class Tune:
         log.info("plots: %s", ", ".join(path.name for path in plots) or "none, of a single trial")
         if (study.folder / "best.yaml").exists():
             log.info("imgcls fit --config %s fits the best again", study.folder / "best.yaml")
+            log.info("imgcls test --ckpt_path %s tests it", study.folder / "best.ckpt")
             if self.config.retrain:
                 self._retrain(study)
         print(study.folder)
