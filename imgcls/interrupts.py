@@ -1,10 +1,11 @@
-"""Ctrl-C that is not lost."""
+"""Ctrl-C that is not lost, and breaks nothing off that must come to its end."""
 
 import signal
 import threading
 from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 _SECONDS = 0.1  # until a Ctrl-C that came in a finalizer is raised again
@@ -28,7 +29,36 @@ def lasting_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def postponed_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt at the end of the block; a second Ctrl-C breaks it off.
+
+    Within ``lasting_interrupts``, for a transaction: broken off in its midst, it may keep the database locked.
+    """
+    _postponed.depth += 1
+    try:
+        yield
+    finally:
+        _postponed.depth -= 1
+        if _postponed.heard and not _postponed.depth:
+            _postponed.heard = False
+            raise KeyboardInterrupt
+
+
+@dataclass
+class _Postponed:
+    depth: int = 0  # of the blocks
+    heard: bool = False
+
+
+_postponed = _Postponed()
+
+
 def _interrupt(_: int, frame: FrameType | None) -> None:
+    if _postponed.depth and not _postponed.heard:
+        _postponed.heard = True
+        return
+    _postponed.heard = False
     if not _in_finalizer(frame):
         raise KeyboardInterrupt
     threading.Timer(_SECONDS, interrupt_main).start()

@@ -180,6 +180,7 @@ ARROWS: dict[str, set[str]] = {
         "errors",
         "explain",
         "files",
+        "interrupts",
         "report",
         "run_folder",
         "trainer",

@@ -3,12 +3,15 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from imgcls.entry import main
+from imgcls.interrupts import lasting_interrupts, postponed_interrupts
 from tests.runs import arguments, fails
 
 
@@ -41,6 +44,16 @@ def test_signal_in_training_gives_its_exit_code(
     assert "with --ckpt_path last goes on" in rest
 
 
+@contextmanager
+def heard_interrupts() -> Iterator[None]:
+    """A shell that starts its job in the background makes it ignore Ctrl-C."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 class InterruptedFinalizer(Callback):
     """Sends Ctrl-C in a ``__del__``, where Python drops what is raised."""
 
@@ -57,7 +70,7 @@ def test_interrupt_in_a_finalizer_is_not_lost(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     callback = f"--trainer.callbacks={__name__}.InterruptedFinalizer"
-    with pytest.raises(SystemExit) as stop:
+    with heard_interrupts(), pytest.raises(SystemExit) as stop:
         main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=10000", callback)])
     said = capsys.readouterr().err
     assert stop.value.code == 130
@@ -66,7 +79,12 @@ def test_interrupt_in_a_finalizer_is_not_lost(
 
 
 def test_interrupt_while_modules_are_imported() -> None:
-    with subprocess.Popen([sys.executable, "-v", "-m", "imgcls", "fit"], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-v", "-m", "imgcls", "fit"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    ) as process:
         assert process.stderr is not None
         for text in process.stderr:
             if "import 'torch" in text:
@@ -75,6 +93,23 @@ def test_interrupt_while_modules_are_imported() -> None:
         rest = process.stderr.read()
     assert process.returncode == 130
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_interrupt_waits_for_the_end_of_a_block_but_a_second_does_not(presses: int) -> None:
+    reached = []
+
+    def press(times: int) -> None:
+        with postponed_interrupts():
+            for number in range(times):
+                signal.raise_signal(signal.SIGINT)
+                reached.append(number)
+
+    with heard_interrupts(), lasting_interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            press(presses)
+        assert reached == [0]
+        press(0)  # it is over
 
 
 def test_unwritable_output_is_refused(

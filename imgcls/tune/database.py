@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from imgcls.errors import ConfigError, RunError, first_line
+from imgcls.interrupts import postponed_interrupts
 from imgcls.run_folder import LOCK
 
 log = logging.getLogger(__name__)
@@ -138,12 +139,16 @@ def _make_row(storage: RDBStorage, study_id: int) -> None:
 
 @contextmanager
 def patiently(folder: Path) -> Iterator[None]:
-    """Say once, after a while, that another process keeps the database of a tune folder locked."""
+    """Wait for the database: say after a while that another process keeps it locked, and let no Ctrl-C break it off.
+
+    Broken off within a transaction, a worker would keep the database locked for all.
+    """
     timer = threading.Timer(PATIENCE, _say_if_locked, (folder / "study.db",))
     timer.daemon = True
     timer.start()
     try:
-        yield
+        with postponed_interrupts():
+            yield
     finally:
         timer.cancel()
 
