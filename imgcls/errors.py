@@ -77,5 +77,5 @@ def causes(error: BaseException | None) -> list[BaseException]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or the error's name."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """Return the first line of an error's text that is not blank, or the error's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

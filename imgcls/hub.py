@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils import cached_file, is_timm_available
 
 from imgcls.errors import ConfigError, RunError, causes, first_line
 
@@ -30,7 +30,7 @@ def load_config(model_name: str) -> PreTrainedConfig:
     """Read the config of a Hub id or local folder.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is none, or imgcls cannot use it.
         RunError: If the Hub cannot be reached.
     """
     path = local_or_hub(model_name)
@@ -43,10 +43,21 @@ def load_config(model_name: str) -> PreTrainedConfig:
         reason = "is no image classifier in transformers"
     if reason is not None:
         raise ConfigError(f"{KEY}: {model_name!r} cannot be used: its architecture {config.model_type} {reason}")
+    require_timm(config.model_type, f"{KEY}: {model_name!r}")
     if config.model_type in _KEEP_PROBABILITY and config.classifier_dropout_prob > 0.5:
         config.classifier_dropout_prob = round(1 - config.classifier_dropout_prob, 6)
         log.info("%s: dropout %s, from the probability to keep", model_name, config.classifier_dropout_prob)
     return config
+
+
+def require_timm(model_type: object, source: str) -> None:
+    """Refuse a network of timm where timm is not installed.
+
+    Raises:
+        ConfigError: Names ``source``.
+    """
+    if model_type == "timm_wrapper" and not is_timm_available():
+        raise ConfigError(f"{source} is a network of timm, which is not installed; type: pip install timm")
 
 
 def _read_config(path: str) -> PreTrainedConfig:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, is_timm_available
+from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, first_line
-from imgcls.hub import KEY, check_reachable, load_config, load_error, local_or_hub
+from imgcls.hub import KEY, check_reachable, load_config, load_error, local_or_hub, require_timm
 from imgcls.preprocessing import takes_bgr
 
 _NOT_FROM_A_RECORD = {"auto_map", "transformers_version", "use_kernels"}
@@ -134,13 +134,14 @@ def _without_code(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_timm(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a config of timm's wrapper that names no architecture of timm, or arguments that read or fetch files.
+    """Refuse a config of timm's wrapper without timm, of no architecture of it, or with arguments that name files.
 
     Raises:
         ConfigError: Names ``source`` and what it asks for.
     """
-    if config.get("model_type") != "timm_wrapper" or not is_timm_available():
-        return  # without timm nothing is built, and transformers says what is missing
+    if config.get("model_type") != "timm_wrapper":
+        return
+    require_timm(config["model_type"], source)
     import timm  # an extra
 
     name = str(config.get("architecture"))

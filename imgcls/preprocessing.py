@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import IMAGE_PROCESSOR_NAME, is_timm_available
+from transformers.utils import IMAGE_PROCESSOR_NAME
 from transformers.utils import logging as transformers_logging
 
 from imgcls.anatomy import Size, own_size
@@ -57,7 +57,7 @@ def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProc
         check_reachable(model_name, IMAGE_PROCESSOR_NAME)
     except (ValueError, TypeError, ImportError) as error:
         raise load_error(model_name, error) from error
-    if config.model_type != "timm_wrapper" or not is_timm_available():
+    if config.model_type != "timm_wrapper":
         return None
     import timm  # an extra
     from transformers import TimmWrapperImageProcessor

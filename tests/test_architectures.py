@@ -258,6 +258,17 @@ def test_only_architectures_of_timm_are_built(architecture: str, tmp_path: Path)
         build_recorded(record_of(make_network("timm_wrapper")) | {"architecture": architecture}, CLASS_NAMES)
 
 
+def test_timm_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny_config("timm_wrapper").save_pretrained(tmp_path)
+    record = record_of(make_network("timm_wrapper"))
+    monkeypatch.setattr("imgcls.hub.is_timm_available", lambda: False)
+    missing = "is a network of timm, which is not installed; type: pip install timm"
+    with pytest.raises(ConfigError, match=rf"model_name: '{tmp_path}' {missing}"):
+        load_config(str(tmp_path))
+    with pytest.raises(ConfigError, match=f"the checkpoint {missing}"):
+        build_recorded(record, CLASS_NAMES)
+
+
 def test_unknown_argument_of_timm_is_named(tmp_path: Path) -> None:
     network = make_network("timm_wrapper")
     network.config.model_args = {"chanels": [8, 8, 8, 16]}
