@@ -81,7 +81,9 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bo
         if key in recorded:
             arguments[key] = recorded[key]
     datasets = recorded.get("dataset_classes") or {}
-    arguments["dataset_classes"] = {name: _trusted_dataset(name, datasets.get(name)) for name in _DATASETS}
+    arguments["dataset_classes"] = {
+        name: _trusted_dataset(name, datasets.get(name), given_config) for name in _DATASETS
+    }
     steps = data_state(content).get("eval")
     foreign = [path for path in _class_paths(steps) if not _is_transform(path)]
     if steps is not None and not (given_config and foreign):
@@ -91,12 +93,13 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bo
     return arguments
 
 
-def _trusted_dataset(name: str, spec: Any) -> Any:
+def _trusted_dataset(name: str, spec: Any, given_config: bool) -> Any:
     if isinstance(spec, dict):
         class_path = str(spec.get("class_path"))
         if class_path in _OUR_DATASETS and not _class_paths(spec.get("init_args")) and _is_local(spec):
             return spec
-        log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
+        if not given_config:
+            log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
         return None
     return spec if isinstance(spec, str) and ("/" in spec or "\\" in spec) else None
 

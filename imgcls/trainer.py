@@ -1,6 +1,7 @@
 """Lightning's Trainer with what imgcls chooses where the configuration leaves it open."""
 
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -189,4 +190,6 @@ def _logger(given: Any, folder: Path | None) -> Any:
         return given
     if folder is None:
         return False
-    return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=folder.name)
+    number = re.fullmatch(r"version_(\d+)", folder.name)  # of a text, the progress bar would show the last four letters
+    version = int(number[1]) if number else folder.name
+    return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=version)

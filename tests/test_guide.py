@@ -186,7 +186,9 @@ def test_own_dataset_class_trains_and_needs_its_config_later(
     assert stop.value.code == 2
     assert "tests.own.Squares" in capsys.readouterr().err
     main(["test", *checkpoint, "--config", str(folder / "config.yaml")])
-    assert "accuracy" in table_of(capsys.readouterr().out)
+    output = capsys.readouterr()
+    assert "accuracy" in table_of(output.out)
+    assert "tests.own.Squares" not in output.err
 
 
 def test_own_function_in_evaluation_needs_its_config(
