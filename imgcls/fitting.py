@@ -69,9 +69,8 @@ class Fit(Command):
             log.info("%s", going_on(self.start, course))
         refuse_several_devices(self.finders, options)
         self.done = self._is_done()
-        if (
-            self.done and self.start is not None and options["max_epochs"] != -1
-        ):  # Lightning refuses to begin behind the end
+        if self.done and self.start is not None and options["max_epochs"] != -1:
+            # Lightning refuses to begin behind the end
             options["max_epochs"] = max(options["max_epochs"] or 0, epochs_done(self.start))
         self.folder = self._folder()
         self.lock: FileLock | None = None

@@ -1,8 +1,10 @@
 """Lightning's Trainer with what imgcls chooses where the configuration leaves it open."""
 
+import inspect
 import logging
 import re
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,14 @@ class ImgclsTrainer(Trainer):
             ckpt_path: Not read.
         """
         raise NotImplementedError("the look at the data is a command of its own: imgcls check")
+
+
+# 1 is one batch, 1.0 all of them; but typing remembers unions whatever their order: where a module that was imported
+# before has Optional[Union[float, int]], Lightning gets that, too, and 1 would be read as 1.0
+inspect.unwrap(Trainer.__init__).__annotations__.update(
+    {f"limit_{stage}_batches": int | float | None for stage in ("train", "val", "test", "predict")}
+    | {"overfit_batches": int | float, "val_check_interval": int | float | str | timedelta | dict[str, int] | None}
+)
 
 
 def is_first_process() -> bool:

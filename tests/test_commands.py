@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -189,6 +191,17 @@ def test_checkpoint_holds_what_the_contract_says(run: Path) -> None:
     assert content["ImageDataModule"]["eval"][0]["class_path"] == "albumentations.SmallestMaxSize"
     assert json.loads(content["imgcls_config"])["data"]["init_args"]["batch_size"] == 8
     assert record["versions"]["torch"]
+
+
+def test_one_batch_is_not_all_whatever_was_imported_before(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """typing remembers a union in the order in which any module wrote it first, here those of the progress bar."""
+    limits = ["--trainer.limit_val_batches=1", "--trainer.limit_train_batches=1.0", "--trainer.val_check_interval=3"]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, *limits, "--trainer.max_epochs=1")]
+    run = [sys.executable, "-c", f"import imgcls.progress; from imgcls.entry import main; main({line})"]
+    subprocess.run(run, check=True, capture_output=True)
+    trainer = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text(encoding="utf-8"))["trainer"]
+    read = [trainer[key] for key in ("limit_val_batches", "limit_train_batches", "val_check_interval")]
+    assert [(value, type(value)) for value in read] == [(1, int), (1.0, float), (3, int)]
 
 
 def test_trainer_of_the_checkpoint_is_not_used(
