@@ -267,7 +267,7 @@ class ImgclsCLI(LightningCLI):
         made = self.parser.instantiate_classes(parsed)["fit"]
         check_options(dict(made["trainer"]), "fit")
         refuse_in_trials(as_list(made["trainer"]["callbacks"]))
-        made["data"].check_augmentations()
+        made["data"].pipelines.check()
         load_config(made["model"].model_name)
 
 

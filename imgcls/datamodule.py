@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
+from imgcls.augment import Pipeline
 from imgcls.bad_images import BadImages, Policy
-from imgcls.batch import Batch, Normalization, PreprocessedModel, Preprocessing
+from imgcls.batch import Batch, PreprocessedModel, Preprocessing
 from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, pins_memory, start_worker
 from imgcls.cache.split import use_cache
 from imgcls.cache.steps import eval_steps, train_steps
@@ -33,10 +33,9 @@ from imgcls.errors import ConfigError
 from imgcls.features import ANEW, FeatureBatches, FeatureLoader, Pass, ViewSampler, wanted_views
 from imgcls.hold_out import Fold
 from imgcls.partition import Partition, Rules
+from imgcls.pipelines import Pipelines
 from imgcls.plain import plain
-from imgcls.presets import DEFAULT_PRESET, preset_specs
 from imgcls.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
-from imgcls.specs import Spec
 from imgcls.splits import Split
 from imgcls.streaming import Share, StreamBatches, StreamLoader
 from imgcls.workers import worker_error
@@ -115,7 +114,7 @@ class ImageDataModule(pl.LightningDataModule):
         if cache_size is not None and not create_dataset:
             log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
         self.save_hyperparameters(logger=False)
-        self.augmentations = as_augmentations(augmentations)
+        self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing)
         self.batch_size = batch_size
         self.balanced_sampling = balanced_sampling
         self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
@@ -128,7 +127,7 @@ class ImageDataModule(pl.LightningDataModule):
         rules = Rules(validation_split, split_seed, part, group_column, group_regex, on_leak, train_on_validation)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
         self.partition = Partition(as_datasets(dataset_classes), rules, bad_images, class_names or [])
-        self.normalization = self._normalization()
+        self.normalization = self.pipelines.normalization()
         self._features: dict[str, FeatureBatches] = {}
 
     # -- the hooks of Lightning
@@ -209,7 +208,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: classes, evaluation steps, content hash and class of each sample."""
-        return {"class_names": list(self.class_names), "eval": plain(self.eval_specs()), **self.partition.record()}
+        steps = plain(self.pipelines.eval_specs())
+        return {"class_names": list(self.class_names), "eval": steps, **self.partition.record()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the split of the checkpoint, so that no image changes sides."""
@@ -267,37 +267,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Whether test data are given."""
         return self.datasets["test"] is not None
 
-    def check_augmentations(self) -> None:
-        """Build the items of the lists.
-
-        Raises:
-            ConfigError: Names the item that cannot be built.
-        """
-        for stage, specs in vars(self.augmentations).items():
-            if not isinstance(specs, str):
-                Pipeline(specs or [], f"{KEY}.augmentations.{stage}")
-
-    def eval_specs(self) -> list[Spec]:
-        """The evaluation steps as plain values, the model's own where the configuration has none."""
-        if self.augmentations.eval is not None:
-            return self.augmentations.eval
-        return eval_specs(self._preprocessing())
-
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``validation``, ``test`` or ``predict``."""
         return self.partition.split(name)
 
     # -- pipelines and loaders
-
-    def _normalization(self) -> Normalization | None:
-        listed = None if isinstance(self.augmentations.train, str) else self.augmentations.train
-        train = find_normalization(listed, f"{KEY}.augmentations.train")
-        evaluation = find_normalization(self.augmentations.eval, f"{KEY}.augmentations.eval")
-        if train and evaluation and train != evaluation:
-            raise ConfigError(
-                f"{KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
-            )
-        return train or evaluation
 
     def _preprocessing(self) -> Preprocessing:
         model = getattr(self.trainer, "lightning_module", None)
@@ -308,17 +282,8 @@ class ImageDataModule(pl.LightningDataModule):
         return model.preprocessing
 
     def _pipeline(self, stage: str, split: Split) -> Pipeline:
-        specs = self.augmentations.train if stage == "train" else self.eval_specs()
-        if specs is None or isinstance(specs, str):
-            specs = preset_specs(specs or DEFAULT_PRESET, self._preprocessing())
-        where = f"{KEY}.augmentations.{stage}"
-        pipeline = Pipeline(specs, where)
         image = split.first_readable()
-        if pipeline.check(BLACK if image is None else image) is not None:
-            return pipeline
-        resize = resize_spec(self._preprocessing())
-        log.info("%s: does not fix the image size; %s is put in front", where, resize["init_args"])
-        return Pipeline([resize, *specs], where)
+        return self.pipelines.make(stage, BLACK if image is None else image)
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         if self.partition.stage in {"validate", "test"}:

@@ -58,7 +58,7 @@ class Fit(Command):
         super().__init__(parts, find_start(parts.section["ckpt_path"], parts.runs_folder, self.weights_only))
         if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
             self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
-        self.data.check_augmentations()
+        self.data.pipelines.check()
         self._meet()
         self._doubt()
         callbacks, self.watched = self._callbacks()

@@ -152,7 +152,7 @@ def test_datamodule_takes_dicts_for_dataclasses(photos: Path) -> None:
     data = ImageDataModule({"train": str(photos)}, {"train": [RESIZE], "eval": [RESIZE]})  # type: ignore[arg-type]
     data.setup("fit")
     assert data.class_names == ["blue", "green", "red"]
-    assert data.eval_specs() == [RESIZE]
+    assert data.pipelines.eval_specs() == [RESIZE]
     assert batches(data.val_dataloader())[0]["image"].shape == (12, 3, 16, 20)
 
 
@@ -413,7 +413,7 @@ def test_empty_lists_are_those_of_the_model(photos: Path) -> None:
     data.trainer = model_of((24, 28))
     for loader in (data.train_dataloader(), data.val_dataloader()):
         assert data.normalization is None
-        assert [spec["class_path"] for spec in data.eval_specs()] == ["albumentations.Resize"]
+        assert [spec["class_path"] for spec in data.pipelines.eval_specs()] == ["albumentations.Resize"]
         assert loader.dataset[(0, 1)]["image"].shape == (1, 3, 24, 28)
 
 
