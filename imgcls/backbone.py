@@ -17,6 +17,7 @@ from imgcls.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_LANES = 16  # float32 values of an AVX-512 register
 
 
 class Backbone(nn.Module):
@@ -44,7 +45,7 @@ class Backbone(nn.Module):
         if len(self.heads) > 1 and not _averages(network, torch.zeros(1, 3, *size), self._origin):
             raise ConfigError(f"model.init_args.model_name: {type(network).__name__} does not average its heads")
         self.network = network
-        self.convolutional = _is_convolutional(network)
+        self.channels_last = _gains_from_channels_last(network)
         self.batch_normalized = _is_batch_normalized(network)
         self.frozen = 0  # layers
         self._cut: Cut | None = None
@@ -134,7 +135,7 @@ class Backbone(nn.Module):
         return features if self._cut is None else self._cut.go_on(features, size)
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self.convolutional else images
+        return images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
     def _parameter(self, name: str) -> nn.Parameter:
         parameter: nn.Parameter = self.network.get_parameter(name)
@@ -206,10 +207,18 @@ def _apply(head: nn.Module, features: Tensor) -> Tensor:
     return head(features)  # type: ignore[no-any-return]
 
 
-def _is_convolutional(network: nn.Module) -> bool:
+def _gains_from_channels_last(network: nn.Module) -> bool:
     """Whether most weights are convolutions; channels-last memory makes those about twice as fast."""
-    kernels = sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d))
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if any(map(_breaks_in_channels_last, convolutions)):
+        return False
+    kernels = sum(convolution.weight.numel() for convolution in convolutions)
     return kernels > 0.5 * sum(parameter.numel() for parameter in network.parameters())
+
+
+def _breaks_in_channels_last(convolution: nn.Conv2d) -> bool:
+    """Whether oneDNN 3.12 (torch 2.14) writes behind its memory in the backward pass, which ends the process."""
+    return convolution.kernel_size == (1, 1) and convolution.stride != (1, 1) and convolution.in_channels < _LANES
 
 
 def _is_batch_normalized(network: nn.Module) -> bool:

@@ -101,7 +101,7 @@ class InferenceModule(pl.LightningModule):
         network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
         _report_new(new, self.backbone.anatomy.heads)
-        if self.backbone.convolutional:
+        if self.backbone.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self._set_normalization()
 
