@@ -14,6 +14,7 @@ from imgcls.backbone import Backbone
 from imgcls.batch import Batch, ClassifiedData, Preprocessing
 from imgcls.errors import ConfigError
 from imgcls.hub import load_config
+from imgcls.memory import keep_freed_memory
 from imgcls.network import build_recorded, check_weights, load_network, record_of
 from imgcls.plain import plain, versions
 from imgcls.preprocessing import read_preprocessing
@@ -61,6 +62,8 @@ class InferenceModule(pl.LightningModule):
         trainer = self._trainer
         if trainer is None:
             return  # load_from_checkpoint: the checkpoint's own record follows, in on_load_checkpoint
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         data = getattr(trainer, "datamodule", None)
         if self.backbone is None:
             self.build(self._class_names(data), multilabel=isinstance(data, ClassifiedData) and data.multilabel)
