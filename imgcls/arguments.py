@@ -88,6 +88,25 @@ def join_list(option: str, arguments: list[str]) -> list[str]:
     return [*rest, f"{option}={json.dumps(values)}"] if values else arguments
 
 
+def split_items(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Divide a command line into what the parser reads, and the options for items of lists, as dotted key -> text.
+
+    Such a key has a place in it, as ``--trainer.callbacks.0.init_args.patience 3``.
+    """
+    rest: list[str] = []
+    items: dict[str, str] = {}
+    key: str | None = None
+    for argument in arguments:
+        name, given, value = argument.partition("=")
+        if name.startswith("--"):
+            key = name[2:] if any(part.isdecimal() for part in name[2:].split(".")) else None
+        if key is None:
+            rest.append(argument)
+        else:
+            items[key] = (value if given else "null") if name.startswith("--") else argument
+    return rest, items
+
+
 def compose_yaml(path: str) -> yaml.MappingNode:
     """Read a configuration file into nodes, which know their lines.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,11 +23,13 @@ from imgcls.arguments import (
     config_files,
     join_list,
     output_dir_argument,
+    split_items,
 )
 from imgcls.classifier import ImageClassifier
 from imgcls.commands import Command, Evaluation, Parts, Prediction
 from imgcls.config import ExperimentConfig, OptunaConfig
 from imgcls.datamodule import ImageDataModule
+from imgcls.dotted import full_key, with_values
 from imgcls.errors import ConfigError, ImgclsError
 from imgcls.finders import refuse_in_trials
 from imgcls.fitting import Fit, Trial
@@ -140,7 +142,20 @@ class ImgclsCLI(LightningCLI):
             arguments = join_list(option, arguments)
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
             arguments = [arguments[0], *self._checkpoint_config(arguments), *arguments[1:]]
+        arguments, items = split_items(arguments)
         self.config = parser.parse_args(arguments)
+        if items:
+            self._set_items(parser, items)
+
+    def _set_items(self, parser: LightningArgumentParser, items: dict[str, str]) -> None:
+        """Change items of lists, which the parser's own options do not reach."""
+        command = str(self.config.subcommand)
+        plain = yaml.safe_load(parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml"))
+        reader = ArgumentParser(exit_on_error=False)
+        reader.add_argument("--value", type=Any)
+        values = {full_key(key): reader.parse_args([f"--value={text}"]).value for key, text in items.items()}
+        changed = with_values(plain[command], values, "command line")
+        self.config = parser.parse_object({"subcommand": command, command: changed})
 
     def _parse_ckpt_path(self) -> None:
         """Switched off: in Lightning a checkpoint's hyperparameters beat the command line."""

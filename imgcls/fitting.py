@@ -22,7 +22,8 @@ from imgcls.commands import Command, Parts, print_once
 from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
 from imgcls.errors import ConfigError
 from imgcls.finders import recorded, refuse_several_devices, search, take_finders, take_values, with_values
-from imgcls.run_folder import hold, new_run_folder
+from imgcls.report import write_results
+from imgcls.run_folder import RESULTS, hold, new_run_folder
 from imgcls.start import check_same_course, check_same_model, epochs_done, find_start, finished, going_on
 from imgcls.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
 
@@ -168,7 +169,7 @@ class Fit(Command):
             self._find()
             self._train()
             if self.folder is not None and self.trial is None:
-                self.show(self._evaluate_best())
+                self._report(self._evaluate_best())
                 print_once(self.folder)
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
@@ -177,6 +178,11 @@ class Fit(Command):
         finally:
             if self.lock is not None:
                 self.lock.release()
+
+    def _report(self, results: dict[str, dict[str, float]]) -> None:
+        self.show(results)
+        if self.folder is not None and self.trainer.is_global_zero:
+            write_results(self.folder / RESULTS, self.saver.best_epoch if self.saver else None, results)
 
     def _find(self) -> None:
         """Let the finders choose their values; a run that goes on keeps those with which it began."""

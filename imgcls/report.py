@@ -1,10 +1,15 @@
 """What a command says at its end."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from imgcls.files import replacing
 
 
 def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
@@ -16,6 +21,20 @@ def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
     names = dict.fromkeys(name.removeprefix(f"{split}_") for split, values in results.items() for name in values)
     rows = [[name, *(_cell(values.get(f"{split}_{name}")) for split, values in results.items())] for name in names]
     print_table([["metric", *results], *rows])
+
+
+def write_results(path: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]]) -> None:
+    """Write a JSON file of the logged values.
+
+    Args:
+        path: The file; one that exists is replaced.
+        epoch: The epoch, counted from 0, whose weights were evaluated; None where no value tells which is best.
+        results: Split -> logged name -> value; one that is not finite becomes null.
+    """
+    values = {name: value for found in results.values() for name, value in found.items()}
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    with replacing(path) as partial:
+        partial.write_text(json.dumps({"epoch": epoch} | finite, indent=2) + "\n", encoding="utf-8")
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

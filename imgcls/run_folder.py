@@ -13,6 +13,7 @@ CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 LOCK = ".lock"
+RESULTS = "results.json"
 
 _PATIENCE = 10.0  # seconds; the loader workers of a killed run hold its lock until they notice
 

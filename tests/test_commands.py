@@ -26,7 +26,7 @@ def run(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory: pyt
 
 def test_fit_writes_the_run_folder(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert names >= {"config.yaml", "metrics.csv", "splits.csv", "data.json", "checkpoints"}
+    assert names >= {"config.yaml", "metrics.csv", "splits.csv", "data.json", "results.json", "checkpoints"}
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
@@ -37,6 +37,17 @@ def test_fit_records_every_epoch_once(run: Path) -> None:
     expected = {f"{s}_{m}" for s in ("train", "validation") for m in METRICS}
     assert expected <= set(table.columns)
     assert table[sorted(expected)].notna().to_numpy().all()
+
+
+def test_fit_writes_its_results(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = json.loads((run / "results.json").read_text())
+    assert set(results) == {"epoch"} | {f"{split}_{name}" for split in ("validation", "test") for name in METRICS}
+    best = pd.read_csv(run / "metrics.csv").set_index("epoch").loc[results["epoch"]]
+    assert results["validation_f1_score"] == pytest.approx(best["validation_f1_score"], abs=1e-6)
+    capsys.readouterr()
+    main(["test", f"--ckpt_path={run}/checkpoints/best.ckpt"])
+    rounded = {name: [f"{results[f'test_{name}']:.4f}"] for name in METRICS}
+    assert table_of(capsys.readouterr().out) == rounded
 
 
 def test_fit_records_the_split(run: Path, photos: Path) -> None:

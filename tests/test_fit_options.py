@@ -55,6 +55,51 @@ def test_unknown_monitor_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+_LISTS = """
+trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: train_loss}}]}
+data:
+  augmentations:
+    train:
+      - {class_path: albumentations.RandomResizedCrop, init_args: {size: [32, 32]}}
+      - {class_path: albumentations.HorizontalFlip}
+"""
+
+
+def test_options_reach_items_of_lists(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "lists.yaml"
+    config.write_text(_LISTS)
+    line = ["fit", "--config", str(config), *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    line += ["--trainer.callbacks.0.init_args.patience", "7", "--data.augmentations.train.1.init_args.p=2.5e-1"]
+    line += ["--trainer.callbacks+=imgcls.EMA", "--trainer.callbacks.1.init_args.decay=0.5"]
+    main(line)
+    saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    stopping, average = saved["trainer"]["callbacks"]
+    assert (stopping["init_args"]["monitor"], stopping["init_args"]["patience"]) == ("train_loss", 7)
+    assert average == {"class_path": "imgcls.EMA", "init_args": {"decay": 0.5}}
+    crop, flip = saved["data"]["init_args"]["augmentations"]["train"]
+    assert crop["init_args"]["size"] == [32, 32]
+    assert flip["init_args"] == {"p": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("callbacks.0.init_args.patiense=7", "; did you mean 'trainer.callbacks.0.init_args.patience'?"),
+        ("callbacks.1.init_args.patience=7", "trainer.callbacks is a list of 1, counted from 0"),
+        ("callbacks.0.init_args.patience=often", "trainer.callbacks.init_args.patience: expected int, not often"),
+    ],
+)
+def test_options_for_items_that_are_not_there(
+    option: str, message: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "lists.yaml"
+    config.write_text(_LISTS)
+    line = ["fit", "--config", str(config), *arguments(photos, tiny_model, tmp_path, f"--trainer.{option}")]
+    code, said = fails(line, capsys)
+    assert code == 2
+    assert message in said
+
+
 def test_no_validation_keeps_the_last_epoch(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

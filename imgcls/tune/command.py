@@ -18,13 +18,14 @@ from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
 from imgcls.defaults import Watched, shown_callbacks, watch
+from imgcls.dotted import Config
 from imgcls.errors import TERMINATED, ConfigError, RunError
 from imgcls.report import print_table
 from imgcls.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.trainer import as_list, check_options
 from imgcls.tune.results import Results
 from imgcls.tune.search import Fit, Task, Worker, check_values
-from imgcls.tune.space import Config, Space
+from imgcls.tune.space import Space
 from imgcls.tune.study import BEST_EPOCH, SharedStudy
 
 log = logging.getLogger(__name__)

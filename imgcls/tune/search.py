@@ -17,16 +17,18 @@ from optuna.trial import TrialState
 
 from imgcls.checkpoint import is_intact
 from imgcls.config import Direction, Fidelity, OptunaConfig
+from imgcls.dotted import Config, with_values
 from imgcls.errors import ConfigError, RunError
 from imgcls.explain import reason
 from imgcls.run_folder import CHECKPOINTS, LAST
 from imgcls.tune.reporter import Reporter
 from imgcls.tune.results import Results
-from imgcls.tune.space import Config, Space, short_names, shown, with_values
+from imgcls.tune.space import Space, short_names, shown
 from imgcls.tune.study import INTERRUPTED, Claim, SharedStudy
 
 log = logging.getLogger(__name__)
 
+_KEY = "optuna.search_spaces"
 _FAILURES = 5  # in a row, that end the search
 _SCREEN = "screen"  # a trial's value in the cheap screen
 
@@ -76,11 +78,11 @@ def check_values(space: Space, base: Config, check: Callable[[Config], None]) ->
         ConfigError: Names the key and the value.
     """
     for dimension in space.dimensions:
-        with_values(base, {dimension.key: None})  # names first: they cost nothing
+        with_values(base, {dimension.key: None}, _KEY)  # names first: they cost nothing
     for dimension in space.dimensions:
         for value in dimension.probes():
             try:
-                check(with_values(base, {dimension.key: value}))
+                check(with_values(base, {dimension.key: value}, _KEY))
             except Exception as error:
                 raise ConfigError(f"optuna.search_spaces.{dimension.key}: {value!r}: {reason(error)}") from error
 
@@ -145,7 +147,7 @@ class Worker:
         log.info("%s", self._progress())
 
     def _fit(self, claim: Claim) -> dict[str, Any]:
-        config = with_values(self.task.base, self.task.space.values(claim.trial.params))
+        config = with_values(self.task.base, self.task.space.values(claim.trial.params), _KEY)
         fidelity = self.task.config.fidelity
         if fidelity is not None:
             self._screen(claim, config, fidelity)

@@ -1,8 +1,5 @@
-"""The search space: dotted keys, the values that they may take, and a configuration that has such values."""
+"""The search space: dotted keys, the values that they may take, as Optuna draws them."""
 
-import copy
-import importlib
-import inspect
 import json
 import logging
 import math
@@ -15,9 +12,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from imgcls.config import SearchSpace
-from imgcls.errors import ConfigError, known_names
-
-Config = dict[str, Any]
+from imgcls.dotted import full_key
+from imgcls.errors import ConfigError
 
 Number = IntDistribution | FloatDistribution
 
@@ -86,7 +82,7 @@ class Space:
     def __init__(self, spaces: dict[str, SearchSpace]) -> None:
         if not spaces:
             raise ConfigError("optuna.search_spaces: holds no key; name one, such as model.init_args.freeze_encoder")
-        spaces = {_full_key(key): space for key, space in spaces.items()}
+        spaces = {full_key(key): space for key, space in spaces.items()}
         for key in spaces:
             if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _NOT_OF_A_TRIAL):
                 raise ConfigError(f"optuna.search_spaces.{key}: is the same in all trials, so that they compare")
@@ -145,13 +141,6 @@ def identity(drawn: dict[str, Any]) -> str:
     return json.dumps(drawn, sort_keys=True)
 
 
-def _full_key(key: str) -> str:
-    """Return a key with the ``init_args`` that may be left out, as on the command line: ``data.batch_size``."""
-    section, _, rest = key.partition(".")
-    short = section in {"model", "data"} and rest.partition(".")[0] not in {"", "init_args", "class_path"}
-    return f"{section}.init_args.{rest}" if short else key
-
-
 def _dimension(key: str, space: SearchSpace) -> Dimension:
     where = f"optuna.search_spaces.{key}"
     if space.distribution == "categorical":
@@ -203,66 +192,3 @@ def _categorical(key: str, space: SearchSpace, where: str) -> Dimension:
     if all(isinstance(choice, _PLAIN) for choice in space.choices) and len(set(space.choices)) == len(labels):
         return Dimension(key, CategoricalDistribution(space.choices))
     return Dimension(key, CategoricalDistribution(list(labels)), labels)
-
-
-def with_values(base: Config, values: dict[str, Any]) -> Config:
-    """Return a configuration with other values.
-
-    Args:
-        base: The resolved configuration.
-        values: Dotted key -> value; a part of a key may be a place in a list. What holds others comes before them, and
-            another class starts from its own defaults.
-
-    Raises:
-        ConfigError: If there is no such key; names what is near it.
-    """
-    config = copy.deepcopy(base)
-    for key in sorted(values, key=lambda key: key.count(".")):
-        _set(config, key, copy.deepcopy(values[key]))
-    return config
-
-
-def _set(config: Config, key: str, value: Any) -> None:
-    parts = key.split(".")
-    parent: Any = config
-    owner: str | None = None
-    for number, part in enumerate(parts[:-1]):
-        place = _place(parent, part, owner, parts[:number], key)
-        if part == "init_args":
-            owner = parent.get("class_path")
-            parent.setdefault(part, {})
-        else:
-            owner = None
-        parent = parent.get(place) if isinstance(parent, dict) else parent[int(place)]
-    place = _place(parent, parts[-1], owner, parts[:-1], key)
-    if place == "class_path" and parent[place] != value:
-        parent.clear()
-    parent[place] = value
-
-
-def _place(parent: Any, part: str, owner: str | None, before: list[str], key: str) -> Any:
-    """Return the key or index that a part means; ``owner`` is the class whose arguments ``parent`` holds."""
-    where = ".".join(before)
-    if isinstance(parent, list):
-        if part.isdecimal() and int(part) < len(parent):
-            return int(part)
-        raise ConfigError(f"optuna.search_spaces: {key}: {where} is a list of {len(parent)}, counted from 0")
-    if not isinstance(parent, dict):
-        raise ConfigError(f"optuna.search_spaces: {key}: {where} is {json.dumps(parent)}, and holds no {part!r}")
-    # a class within a list of plain values, as in augmentations, need not name all of its arguments
-    known = list(dict.fromkeys([*parent, *(["init_args"] if "class_path" in parent else []), *_parameters(owner)]))
-    if part in known:
-        return part
-    within = parent.get("init_args") or {}
-    hint = f"; did you mean {where}.init_args.{part}?" if part in within else known_names(part, known, where)
-    raise ConfigError(f"optuna.search_spaces: no key {key!r}{hint}")
-
-
-def _parameters(class_path: str | None) -> list[str]:
-    if class_path is None:
-        return []
-    module, _, name = class_path.rpartition(".")
-    modules = [module] if module else ["albumentations", "torchmetrics"]
-    found = next(filter(None, (getattr(importlib.import_module(each), name, None) for each in modules)), None)
-    parameters = inspect.signature(found).parameters.values() if callable(found) else []
-    return [parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]
