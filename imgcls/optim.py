@@ -21,9 +21,10 @@ _BELONGS = {
 _OURS = {"name", "lr", "weight_decay", "layer_decay", "head_multiplier"}  # the rest are torch's own arguments
 _FUSED_ON = {"cpu", "cuda"}
 _KEY = "model.init_args.optimizer_config"
-_LR = {True: 1e-3, False: 3e-4}  # whether BatchNorm follows the weights
+# whether BatchNorm follows the weights
+_LR = {True: 1e-3, False: 3e-4}
+_LAYER_DECAY = {True: 0.9, False: 0.75}
 _WEIGHT_DECAY = {"adamw": 0.05, "sgd": 1e-4, "adam": 0.0}
-_LAYER_DECAY = 0.75
 _LOWEST_SCALE = 0.1  # of the first block's rate over ``lr``, where layer_decay is chosen
 
 LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the name is timm's
@@ -43,8 +44,8 @@ class OptimizerConfig:
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
             (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 1 from random
-            weights; from pretrained ones 0.75, or more where there are so many blocks that the first would learn at
-            less than a tenth of ``lr``.
+            weights; from pretrained ones 0.9 where most norms are BatchNorm, else 0.75, or more where there are so many
+            blocks that the first would learn at less than a tenth of ``lr``.
         head_multiplier: The head's rate over ``lr``.
         momentum: Momentum, sgd alone.
         nesterov: Nesterov momentum, sgd alone.
@@ -107,13 +108,13 @@ def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bo
     lr = _LR[batch_normalized] if config.lr is None else config.lr
     layer_decay = config.layer_decay
     if layer_decay is None:
-        layer_decay = _layer_decay(block_count) if pretrained else 1.0
+        layer_decay = _layer_decay(batch_normalized, block_count) if pretrained else 1.0
     return Rates(lr, _WEIGHT_DECAY[config.name] if config.weight_decay is None else config.weight_decay, layer_decay)
 
 
-def _layer_decay(block_count: int) -> float:
+def _layer_decay(batch_normalized: bool, block_count: int) -> float:
     # some networks number their blocks by stage, others one by one: 0.75 for each of 50 would stop the first ones
-    return max(_LAYER_DECAY, math.pow(_LOWEST_SCALE, 1 / max(block_count - 1, 1)))
+    return max(_LAYER_DECAY[batch_normalized], math.pow(_LOWEST_SCALE, 1 / max(block_count - 1, 1)))
 
 
 def make_optimizer(

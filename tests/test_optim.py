@@ -39,7 +39,7 @@ def test_each_block_learns_slower_than_the_one_behind_it() -> None:
 
 def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
     null, given = OptimizerConfig(), OptimizerConfig("sgd", lr=0.1, layer_decay=0.9)
-    assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.05, 0.75)
+    assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.05, 0.9)
     assert choose_rates(null, batch_normalized=False, pretrained=True, block_count=4) == Rates(3e-4, 0.05, 0.75)
     assert choose_rates(null, batch_normalized=True, pretrained=False, block_count=8) == Rates(1e-3, 0.05, 1.0)
     assert choose_rates(given, batch_normalized=True, pretrained=True, block_count=8) == Rates(0.1, 1e-4, 0.9)
@@ -47,28 +47,32 @@ def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
         OptimizerConfig("sgd")
 
 
-@pytest.mark.parametrize("block_count", [9, 13, 55])
-def test_first_block_of_many_learns_at_a_tenth(block_count: int) -> None:
-    rates = choose_rates(OptimizerConfig(), batch_normalized=True, pretrained=True, block_count=block_count)
-    assert rates.layer_decay >= 0.75
+@pytest.mark.parametrize(("block_count", "batch_normalized"), [(9, False), (13, False), (55, False), (55, True)])
+def test_first_block_of_many_learns_at_a_tenth(block_count: int, batch_normalized: bool) -> None:
+    rates = choose_rates(OptimizerConfig(), batch_normalized, pretrained=True, block_count=block_count)
+    assert rates.layer_decay >= (0.9 if batch_normalized else 0.75)
     network = [parameters((2, 2)) for _ in range(block_count + 1)]
     groups = make_optimizer(OptimizerConfig(), rates, network).param_groups
     assert min(group["lr"] for group in groups) == pytest.approx(0.1 * rates.lr, rel=0.01)
 
 
-@pytest.mark.parametrize(("model_type", "lr"), [("resnet", 1e-3), ("vit", 3e-4), ("convnext", 3e-4), ("regnet", 1e-3)])
+@pytest.mark.parametrize(
+    ("model_type", "lr", "decay"),
+    [("resnet", 1e-3, 0.9), ("vit", 3e-4, 0.75), ("convnext", 3e-4, 0.75), ("regnet", 1e-3, 0.9)],
+)
 def test_a_rate_that_is_chosen_is_said(
-    model_type: str, lr: float, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_type: str, lr: float, decay: float, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save_random(model_type, tmp_path / "model")
     line = [f"--data.dataset_classes.train={photos}", f"--model.model_name={model}", "--trainer.max_epochs=1"]
     more = [f"--experiment.output_dir={tmp_path}", "--experiment.custom_folder_name=run", "--data.num_workers=0"]
     main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
-    assert f"\nchosen: lr {lr:g}, weight_decay 0.05, layer_decay 0.75, label_smoothing 0.1\n" in capsys.readouterr().err
+    chosen = f"\nchosen: lr {lr:g}, weight_decay 0.05, layer_decay {decay}, label_smoothing 0.1\n"
+    assert chosen in capsys.readouterr().err
     [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
     rates = sorted({group["lr"] for group in state["param_groups"]})
     assert rates[-1] == lr
-    assert rates[-2] == pytest.approx(0.75 * lr)
+    assert rates[-2] == pytest.approx(decay * lr)
 
 
 def test_blocks_are_what_is_numbered_first() -> None:
