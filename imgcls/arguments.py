@@ -17,6 +17,13 @@ COMMANDS = {
     "check": "look at the data before training: unreadable, duplicated and leaking images, classes, sizes",
 }
 EVALUATIONS = ("validate", "test", "predict")
+_WITH_ITEMS = (  # what holds lists of classes
+    "--trainer.callbacks.",
+    "--trainer.logger.",
+    "--trainer.plugins.",
+    "--data.augmentations.",
+    "--data.init_args.augmentations.",
+)
 LISTS = ("--images", "--allow")  # options that take several values
 
 
@@ -92,19 +99,28 @@ def split_items(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Divide a command line into what the parser reads, and the options for items of lists, as dotted key -> text.
 
     Such a key has a place in it, as ``--trainer.callbacks.0.init_args.patience 3``.
+
+    Raises:
+        ConfigError: If one has no value.
     """
     rest: list[str] = []
     items: dict[str, str] = {}
-    key: str | None = None
-    for argument in arguments:
+    waiting = iter(arguments)
+    for argument in waiting:
         name, given, value = argument.partition("=")
-        if name.startswith("--"):
-            key = name[2:] if any(part.isdecimal() for part in name[2:].split(".")) else None
-        if key is None:
+        if not _is_item(name):
             rest.append(argument)
-        else:
-            items[key] = (value if given else "null") if name.startswith("--") else argument
+            continue
+        text = value if given else next(waiting, "--")
+        if text.startswith("--"):
+            raise ConfigError(f"{name} needs a value")
+        items[name[2:]] = text
     return rest, items
+
+
+def _is_item(name: str) -> bool:
+    # elsewhere a number may be the key of a mapping, as in --model.unfreeze.2
+    return name.startswith(_WITH_ITEMS) and any(part.isdecimal() for part in name.split("."))
 
 
 def compose_yaml(path: str) -> yaml.MappingNode:

@@ -71,8 +71,12 @@ def test_options_reach_items_of_lists(photos: Path, tiny_model: Path, tmp_path: 
     line = ["fit", "--config", str(config), *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
     line += ["--trainer.callbacks.0.init_args.patience", "7", "--data.augmentations.train.1.init_args.p=2.5e-1"]
     line += ["--trainer.callbacks+=imgcls.EMA", "--trainer.callbacks.1.init_args.decay=0.5"]
-    main(line)
+    more = tmp_path / "more.yaml"
+    more.write_text("data: {split_seed: 7}")
+    main([*line, "-c", str(more), "--model.unfreeze.1=0.0", "--model.freeze_encoder=0.5"])
     saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert saved["data"]["init_args"]["split_seed"] == 7
+    assert saved["model"]["init_args"]["unfreeze"] == {"1": 0.0}
     stopping, average = saved["trainer"]["callbacks"]
     assert (stopping["init_args"]["monitor"], stopping["init_args"]["patience"]) == ("train_loss", 7)
     assert average == {"class_path": "imgcls.EMA", "init_args": {"decay": 0.5}}
@@ -85,6 +89,7 @@ def test_options_reach_items_of_lists(photos: Path, tiny_model: Path, tmp_path: 
     ("option", "message"),
     [
         ("callbacks.0.init_args.patiense=7", "; did you mean 'trainer.callbacks.0.init_args.patience'?"),
+        ("callbacks.0.init_args.patience", "--trainer.callbacks.0.init_args.patience needs a value"),
         ("callbacks.1.init_args.patience=7", "trainer.callbacks is a list of 1, counted from 0"),
         ("callbacks.0.init_args.patience=often", "trainer.callbacks.init_args.patience: expected int, not often"),
     ],
