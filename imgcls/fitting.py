@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, Mod
 
 from imgcls.callbacks.ema import EMA, check_averaging
 from imgcls.callbacks.history import History
+from imgcls.callbacks.patience import Patience
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.callbacks.stand_still import StandStill
@@ -69,7 +70,7 @@ class Fit(Command):
             check_same_course(self.start, course, any(isinstance(item, EMA) for item in callbacks))
             log.info("%s", going_on(self.start, course))
         refuse_several_devices(self.finders, options)
-        self.done = self._is_done()
+        self.done = self._is_done(callbacks)
         if self.done and self.start is not None and options["max_epochs"] != -1:
             # Lightning refuses to begin behind the end
             options["max_epochs"] = max(options["max_epochs"] or 0, epochs_done(self.start))
@@ -135,15 +136,14 @@ class Fit(Command):
         keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
         found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
         found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
-        if self.done:
-            found.append(StandStill())
+        found.append(StandStill() if self.done else Patience(callbacks))
         if self.folder is None:
             return found
         return [RunFiles(self.folder, _as_yaml(self.parts.saved)), *found]
 
-    def _is_done(self) -> bool:
+    def _is_done(self, callbacks: Sequence[Callback]) -> bool:
         """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
-        reason = finished(self.start, self.parts.options) if self.start and not self.weights_only else ""
+        reason = "" if self.start is None or self.weights_only else finished(self.start, self.parts.options, callbacks)
         in_place = self.trial is not None or (self.start is not None and self.start.run_folder is not None)
         if reason and not in_place:
             raise ConfigError(reason)

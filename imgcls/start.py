@@ -1,11 +1,12 @@
 """Where a fit starts from: nothing, or a checkpoint whose run goes on or whose weights alone are taken."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from imgcls.checkpoint import CONFIG_KEY, Content, read_checkpoint
 from imgcls.errors import ConfigError
@@ -154,21 +155,24 @@ def epochs_done(start: Start) -> int:
     return done
 
 
-def finished(start: Start, options: dict[str, Any]) -> str:
+def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback]) -> str:
     """Return why nothing is left to train, empty if something is.
 
     Args:
         start: The checkpoint to go on from.
         options: The Trainer's arguments.
+        callbacks: The callbacks of the run that goes on.
     """
     epochs, steps = epochs_done(start), start.content["global_step"]
     for done, key in ((epochs, "max_epochs"), (steps, "max_steps")):
         if options[key] is not None and 0 <= options[key] <= done:
             return f"{start.path} is trained to {done} of trainer.{key}: {options[key]}; raise it to go on"
-    for name, state in (start.content.get("callbacks") or {}).items():
-        if name.startswith("EarlyStopping") and state.get("wait_count", 0) >= state.get("patience", math.inf):
+    states = start.content.get("callbacks") or {}
+    for stopping in (item for item in callbacks if isinstance(item, EarlyStopping)):
+        if states.get(stopping.state_key, {}).get("wait_count", 0) >= max(stopping.patience, 1):
             return (
-                f"{start.path} was stopped early after {epochs} epochs; --experiment.only_weights_load true begins a "
-                "new run from it"
+                f"{start.path} was stopped early after {epochs} epochs: {stopping.monitor} was not better for "
+                f"{states[stopping.state_key]['wait_count']} validations; raise the patience of EarlyStopping to go "
+                "on, or type --experiment.only_weights_load true for a new run"
             )
     return ""

@@ -1,7 +1,9 @@
-"""What a user may bring: a preprocessing function and a dataset class."""
+"""What a user may bring: a preprocessing function, a dataset class and a callback."""
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+from lightning.pytorch.callbacks import Callback
 
 from imgcls import ImageDataset
 from imgcls.errors import ImageError
@@ -29,3 +31,10 @@ class Squares(ImageDataset):
         if index == self.bad:
             raise ImageError(f"{self.samples['path'].iat[index]}: is broken")
         return np.full((32, 32, 3), (40 if index % 2 else 200) + index // 2, np.uint8)
+
+
+class CtrlC(Callback):
+    """Ends a run as Ctrl-C does, before its first step."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        raise KeyboardInterrupt

@@ -385,6 +385,40 @@ def test_early_stopped_run_is_at_its_end(
     assert (folder / "metrics.csv").read_text() == before
 
 
+def test_patience_that_is_typed_wins_over_the_checkpoint(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning's early stopping takes that of the checkpoint."""
+    stopping = (
+        "{class_path: lightning.pytorch.callbacks.EarlyStopping, "
+        "init_args: {monitor: validation_loss, min_delta: 1000, patience: "
+    )
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=5")]
+    main([*line, f"--trainer.callbacks=[{stopping}1}}}}]"])
+    folder = tmp_path / "run/version_0"
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+    main([*line, f"--trainer.callbacks=[{stopping}3}}}}]", "--ckpt_path=last"])
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 5
+    assert "stopped early: validation_loss, not better for 3 validations" in capsys.readouterr().err
+    main([*line, f"--trainer.callbacks=[{stopping}9}}}}]", "--ckpt_path=last"])
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 6
+    assert "stopped early" not in capsys.readouterr().err
+
+
+def test_results_of_a_former_end_do_not_outlive_it(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    results = tmp_path / "run/version_0/results.json"
+    assert results.exists()
+    code, message = fails(
+        [*line, "--trainer.max_epochs=2", "--ckpt_path=last", "--trainer.callbacks=[tests.own.CtrlC]"], capsys
+    )
+    assert (code, "--ckpt_path last goes on after the last whole epoch" in message) == (130, True)
+    assert not results.exists()
+
+
 def test_drawn_seeds_differ_and_are_written_down(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--seed_everything=true")]
     main(line)

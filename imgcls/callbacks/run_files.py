@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from imgcls.datamodule import ImageDataModule
 from imgcls.processes import gather
+from imgcls.run_folder import RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,10 @@ class RunFiles(Callback):
         self.config = config
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the files."""
+        """Write the files; remove the results of an end that this run, which goes on, has passed."""
         if not trainer.is_global_zero:
             return
+        (self.folder / RESULTS).unlink(missing_ok=True)
         (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
