@@ -8,6 +8,8 @@ import nox
 nox.options.default_venv_backend = "virtualenv"  # pip, which takes a torch that is at hand
 nox.options.sessions = ["tests", "lint"]
 
+PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadfile"]  # a file's tests share what they trained
+
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -24,7 +26,7 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the quick tests."""
     session.install(".[timm,dev]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(default=False)
@@ -66,4 +68,4 @@ def minimums(session: nox.Session) -> None:
     """Run the quick tests with the lowest versions that pyproject allows."""
     floors = [requirement.split(",")[0].replace(">=", "==") for requirement in PROJECT["dependencies"]]
     session.install(*floors, ".[timm,dev]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs)

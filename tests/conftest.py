@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,10 +29,8 @@ def write_class_folders(root: Path, images: int, seed: int = 0) -> Path:
     return root
 
 
-@pytest.fixture(scope="session", autouse=True)
-def forget_cache() -> Iterator[None]:
+def pytest_sessionfinish() -> None:
     """Remove what the tests have cached."""
-    yield
     shutil.rmtree(os.environ["IMGCLS_CACHE"], ignore_errors=True)
 
 
