@@ -19,12 +19,13 @@ from imgcls.config import OptunaConfig, SearchSpace
 from imgcls.entry import main
 from imgcls.quiet import quieten
 from imgcls.tune.space import Space, short_names, shown
-from imgcls.tune.study import SharedStudy
-from tests.runs import arguments, fails, load, program, weights
+from imgcls.tune.study import INTERRUPTED, SharedStudy
+from tests.runs import arguments, assert_same_weights, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
 HEAD = "model.init_args.optimizer_config.head_multiplier"
 PATIENCE = "trainer.callbacks.0.init_args.patience"
+LAST = "checkpoints/last.ckpt"
 FLIPS = (
     "[{class_path: albumentations.Resize, init_args: {height: 32, width: 32}}, "
     "{class_path: albumentations.HorizontalFlip, init_args: {p: 0.5}}]"
@@ -281,6 +282,49 @@ def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: 
     assert "epoch 1/2" not in (folder / "trial_0003/log.txt").read_text().rpartition("precision")[2]
     assert pd.read_csv(folder / "trial_0003/metrics.csv")["epoch"].tolist() == [0, 1]
     assert len({trial.params[LR] for trial in trials if trial.state == TrialState.COMPLETE}) == 8
+
+
+def test_new_study_leaves_the_folders_of_a_former_one_alone(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = {"n_trials": 1, "search_spaces": {LR: uniform()}, "retrain": True}
+    config = write_config(tmp_path / "c.yaml", section)
+    line = tune_line(config, photos, tiny_model, tmp_path)
+    main(line)
+    folder = tmp_path / "run/tune"
+    former = {name: weights(folder / name / "checkpoints/last.ckpt") for name in ("trial_0000", "retrained_0000")}
+    for file in folder.glob("study.db*"):
+        file.unlink()
+    main([*line, "--seed_everything=7", "--optuna.seed=1"])
+    assert "trial_0000 is of another study, and stays; this one has" in capsys.readouterr().err
+    for name, before in former.items():
+        new = f"{name}-2"
+        assert (folder / name / "config.yaml").read_text() != (folder / new / "config.yaml").read_text()
+        assert all(torch.equal(before[key], value) for key, value in weights(folder / name / LAST).items())
+        assert not all(torch.equal(before[key], value) for key, value in weights(folder / new / LAST).items())
+    main(["fit", f"--config={folder / 'best.yaml'}", f"--experiment.output_dir={tmp_path / 'alone'}"])
+    assert_same_weights(folder / "trial_0000-2" / LAST, tmp_path / "alone/run/version_0" / LAST)
+    main([*line, "--seed_everything=7", "--optuna.seed=1"])  # nothing is left to do
+    assert {path.name for path in folder.glob("*_0000*")} == {*former, *(f"{name}-2" for name in former)}
+
+
+def test_folder_of_another_study_is_not_taken_for_that_of_a_trial(tmp_path: Path) -> None:
+    """A server's trial 0, of another machine; here, trial_0000 of another study lies at its place."""
+    quieten()
+    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
+    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
+    with closing(SharedStudy(OptunaConfig(), space, ["maximize"], tmp_path, "study", base)) as study:
+        claim = study.claim()
+        assert claim is not None
+        study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
+        assert study.folder_of(study.trials[0]) == claim.folder
+        shutil.rmtree(claim.folder)
+        claim.folder.mkdir()
+        assert study.folder_of(study.trials[0]) is None
+        again = study.claim()
+        assert again is not None
+        assert again.folder == tmp_path / "trial_0001"
+        study.finish(again, TrialState.PRUNED)
 
 
 @pytest.mark.parametrize(

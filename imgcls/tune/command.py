@@ -26,7 +26,7 @@ from imgcls.trainer import as_list, check_options
 from imgcls.tune.results import Results
 from imgcls.tune.search import Fit, Task, Worker, check_values
 from imgcls.tune.space import Space
-from imgcls.tune.study import BEST_EPOCH, SharedStudy
+from imgcls.tune.study import BEST_EPOCH, MARK, SharedStudy
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,8 @@ class Tune:
         """Fit the best once more, on train and validation; a fit that was killed goes on."""
         best = study.best
         assert best is not None  # noqa: S101 - for mypy
-        folder = study.folder / f"{RETRAINED}_{best.number:04d}"
-        folder.mkdir(exist_ok=True)
+        with study.turn():
+            folder = study.own_folder(f"{RETRAINED}_{best.number:04d}", best.user_attrs.get(MARK))
         epochs = best.user_attrs[BEST_EPOCH]
         config = yaml.safe_load((study.folder / "best.yaml").read_text(encoding="utf-8"))
         last = folder / CHECKPOINTS / LAST

@@ -1,7 +1,9 @@
 """The study that all workers of a search share: who may begin a trial, which trials are dead, what counts."""
 
+import itertools
 import json
 import logging
+import secrets
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 REASON = "reason"  # why a trial failed; a failed trial without one was killed
 INTERRUPTED = "interrupted"  # a reason that is no failure
 BEST_EPOCH = "best_epoch"  # number of epochs until the best one
+MARK = "mark"  # text that a trial's folder bears too: another study of this place counts from 0 as well
+_MARK_FILE = ".trial"
 _KILLS = "kills"  # how often a trial was killed before
 _MOST_KILLS = 3  # one that takes all memory would be killed for ever
 
@@ -219,7 +223,30 @@ class SharedStudy:
         if "folder" not in trial.user_attrs:
             return None
         recorded = Path(trial.user_attrs["folder"])
-        return next((path for path in (recorded, self.folder / recorded.name) if path.is_dir()), None)
+        mark = trial.user_attrs.get(MARK)
+        return next((path for path in (recorded, self.folder / recorded.name) if _bears(path, mark)), None)
+
+    def own_folder(self, name: str, mark: str | None) -> Path:
+        """Return the folder that bears a mark, made where there is none; a name that another study took is left to it.
+
+        Args:
+            name: Name of the folder; ``-2`` or a higher number is added where it is taken.
+            mark: The mark; None, of a trial of an older version, takes the folder as it is.
+        """
+        for number in itertools.count(1):
+            folder = self.folder / (name if number == 1 else f"{name}-{number}")
+            if _bears(folder, mark):
+                return folder
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            if mark is not None:
+                (folder / _MARK_FILE).write_text(mark, encoding="utf-8")
+            if number > 1:
+                log.info("%s is of another study, and stays; this one has %s", self.folder / name, folder)
+            return folder
+        raise AssertionError("numbers do not end")
 
     def _place_for(self, trial: Trial) -> tuple[Path, FileLock]:
         """A trial that was killed goes on where it lay, if that is here and nobody, woken up, is still there."""
@@ -229,8 +256,9 @@ class SharedStudy:
                 return former, hold(former)
             except ConfigError:
                 log.info("trial %d begins anew: %s is in use", trial.number, former)
-        folder = self.folder / f"trial_{trial.number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        mark = secrets.token_hex(8)
+        folder = self.own_folder(f"trial_{trial.number:04d}", mark)
+        trial.set_user_attr(MARK, mark)
         return folder, hold(folder)
 
     def _beat(self, trial: Trial) -> None:
@@ -302,6 +330,14 @@ def _is_dead(trial: FrozenTrial) -> bool:
             return True
     except Timeout:
         return False
+
+
+def _bears(folder: Path, mark: str | None) -> bool:
+    """Whether a folder is there, and bears the mark; a trial of an older version has none."""
+    if mark is None or not folder.is_dir():
+        return folder.is_dir()
+    file = folder / _MARK_FILE
+    return file.exists() and file.read_text(encoding="utf-8") == mark
 
 
 def _leaves(value: Any, where: str = "") -> dict[str, Any]:
