@@ -78,6 +78,7 @@ class ImgclsCLI(LightningCLI):
         self.start: Start | None = None
         self.arguments = arguments
         self.trial = trial
+        self.drawn_seed = False
         super().__init__(
             ImageClassifier,
             ImageDataModule,
@@ -182,6 +183,7 @@ class ImgclsCLI(LightningCLI):
     def _set_seed(self) -> None:
         seed = self.section["seed_everything"]
         if seed is True:
+            self.drawn_seed = True
             self.section["seed_everything"] = seed = _drawn_seed()
             log.info("seed_everything: %d, drawn", seed)
         if seed is False or not 0 <= (seed or 0) <= _LARGEST_SEED:
@@ -223,7 +225,7 @@ class ImgclsCLI(LightningCLI):
         if name == "tune":
             from imgcls.tune.command import Tune  # takes a second: Optuna, SQLAlchemy, matplotlib
 
-            self.search = Tune(parts, self._check, fit_trial, list(self.arguments))
+            self.search = Tune(parts, self._check, fit_trial, list(self.arguments), self.drawn_seed)
             return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
         if name == "check":
             from imgcls.check.command import Check  # takes a second: perceptual hashes

@@ -16,10 +16,12 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy import text
 
+from imgcls.entry import main
 from imgcls.tune.database import open_storage
 from tests.runs import program
 from tests.test_tune import LR, STOPPING, trials_in, trials_of, tune_line, uniform, write_config
@@ -76,6 +78,18 @@ def test_one_command_starts_several_workers(photos: Path, tiny_model: Path, tmp_
     trials = trials_of(folder)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
     assert str(trials[1].datetime_start) < str(trials[0].datetime_complete)  # two at a time
+
+
+def test_drawn_seed_is_that_of_the_study(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 3, "search_spaces": {LR: uniform()}})
+    line = tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--seed_everything=true")
+    main([*line, "--optuna.n_trials=1"])
+    done = program(*line, "--optuna.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    configs = [yaml.safe_load(path.read_text()) for path in sorted((tmp_path / "run/tune").glob("trial_*/config.yaml"))]
+    assert len(configs) == 3
+    [seed] = {config["seed_everything"] for config in configs}
+    assert f"seed_everything: {seed}, drawn when the study began" in done.stderr
 
 
 def wait_for_epoch(folder: Path, trials: int = 1) -> None:

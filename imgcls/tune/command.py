@@ -44,12 +44,15 @@ class Tune:
         check: Parses and makes a configuration; raises where it is wrong.
         fit: Fits one.
         arguments: The command line, for further workers.
+        drawn_seed: Whether this process drew the seed of the configuration.
 
     Raises:
         ConfigError: If a key, value, metric or option is wrong.
     """
 
-    def __init__(self, parts: Parts, check: Callable[[Config], None], fit: Fit, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, parts: Parts, check: Callable[[Config], None], fit: Fit, arguments: Sequence[str], drawn_seed: bool
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the search has its own lines
         self.parts = parts
         self.config: OptunaConfig = parts.section["optuna"]
@@ -74,7 +77,7 @@ class Tune:
         name = self.config.study_name
         folder = runs / (f"{FOLDER}-{name}" if name else FOLDER)
         directions = _directions(self.config, metrics, watched)
-        self.task = Task(self.config, metrics, directions, base, space, folder, name or runs.name, fit)
+        self.task = Task(self.config, metrics, directions, base, space, folder, name or runs.name, fit, drawn_seed)
 
     def _check_options(self) -> None:
         section, options = self.parts.section, self.parts.options

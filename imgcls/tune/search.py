@@ -49,6 +49,7 @@ class Task:
         name: Name of the study.
         fit: Fits a configuration in a folder, with further callbacks, and returns the values of the best epoch; None
             where the deciding value was never a number.
+        drawn_seed: Whether the seed in ``base`` was drawn; a study that was begun with another one goes on with that.
     """
 
     config: OptunaConfig
@@ -59,11 +60,12 @@ class Task:
     folder: Path
     name: str
     fit: Fit
+    drawn_seed: bool
 
     def open(self) -> SharedStudy:
         """Open the study, or make it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return SharedStudy(self.config, self.space, self.directions, self.folder, self.name, self.base)
+        return SharedStudy(self.config, self.space, self.directions, self.folder, self.name, self.base, self.drawn_seed)
 
 
 def check_values(space: Space, base: Config, check: Callable[[Config], None]) -> None:
@@ -147,7 +149,8 @@ class Worker:
         log.info("%s", self._progress())
 
     def _fit(self, claim: Claim) -> dict[str, Any]:
-        config = with_values(self.task.base, self.task.space.values(claim.trial.params), _KEY)
+        base = self.task.base | {"seed_everything": self.study.seed}
+        config = with_values(base, self.task.space.values(claim.trial.params), _KEY)
         fidelity = self.task.config.fidelity
         if fidelity is not None:
             self._screen(claim, config, fidelity)

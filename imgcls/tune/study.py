@@ -33,6 +33,8 @@ BEST_EPOCH = "best_epoch"  # number of epochs until the best one
 MARK = "mark"  # text that a trial's folder bears too: another study of this place counts from 0 as well
 _MARK_FILE = ".trial"
 _KILLS = "kills"  # how often a trial was killed before
+_CONFIGURATION = "configuration"  # dotted key -> value, of the study
+_SEED = "seed_everything"
 _MOST_KILLS = 3  # one that takes all memory would be killed for ever
 
 # what may be another when a search goes on
@@ -73,6 +75,7 @@ class SharedStudy:
         folder: The tune folder.
         name: Name of the study.
         base: The configuration that all trials share.
+        drawn_seed: Whether its ``seed_everything`` was drawn by this process; that of the study then counts.
 
     Raises:
         ConfigError: If the database cannot be used, or holds another search of that name.
@@ -86,6 +89,7 @@ class SharedStudy:
         folder: Path,
         name: str,
         base: dict[str, Any],
+        drawn_seed: bool = False,
     ) -> None:
         self.config = config
         self.space = space
@@ -102,6 +106,8 @@ class SharedStudy:
         self._id = self.storage.get_study_id_from_name(name)
         self._turn = turn_of(self.storage, self._id, folder)
         with self.turn():
+            self.seed = self._recorded_seed(base.get(_SEED)) if drawn_seed else base.get(_SEED)
+            base = base | {_SEED: self.seed}
             self._keep_to(base | {"optuna": vars(config) | {"search_spaces": space.given, "direction": directions}})
 
     def close(self) -> None:
@@ -272,13 +278,20 @@ class SharedStudy:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 _requeue(self.study, trial)
 
+    def _recorded_seed(self, drawn: Any) -> Any:
+        """Return the seed with which the study was begun; of a new one, the seed that was drawn."""
+        seed = self.study.user_attrs.get(_CONFIGURATION, {}).get(_SEED, drawn)
+        if seed != drawn:
+            log.info("%s: %s, drawn when the study began", _SEED, seed)
+        return seed
+
     def _keep_to(self, configuration: dict[str, Any]) -> None:
         """Record the configuration, or refuse another than the recorded: values would not compare."""
         leaves = _leaves(json.loads(json.dumps(configuration, default=vars)))
         ours = {key: value for key, value in leaves.items() if key not in _FREE}
-        theirs = self.study.user_attrs.get("configuration")
+        theirs = self.study.user_attrs.get(_CONFIGURATION)
         if theirs is None:
-            self.study.set_user_attr("configuration", ours)
+            self.study.set_user_attr(_CONFIGURATION, ours)
             return
         changed = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         if changed:
