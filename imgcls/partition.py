@@ -204,7 +204,16 @@ class Partition:
         starts = np.cumsum([0, *(len(part.samples) for part in parts)])
         bad = [int(first) + row for name, first in zip(names, starts, strict=False) for row in self._bad_rows[name]]
         data = JoinedDataset(parts)
-        return Split(data, labels_of(data, self.class_names, " + ".join(names))).without(bad)
+        labels = labels_of(data, self.class_names, " + ".join(names))
+        return Split(data, labels, groups=self._joined_groups(parts)).without(bad)
+
+    def _joined_groups(self, parts: list[ImageDataset]) -> NDArray[Any] | None:
+        """The groups of all parts, as each has them by itself: their roots and columns may differ."""
+        found = [self.rules.groups(part) for part in parts]
+        if all(groups is None for groups in found):
+            return None
+        none = [np.full(len(part.samples), "", object) for part in parts]
+        return np.concatenate([ours if groups is None else groups for groups, ours in zip(found, none, strict=True)])
 
     def _unchanged(self, whole: Split) -> Split:
         if self._recorded is not None:

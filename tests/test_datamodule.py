@@ -475,3 +475,30 @@ def test_train_on_validation_leaves_nothing_to_validate(
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--data.train_on_validation=true")], capsys)
     assert code == 2
     assert "data.init_args.train_on_validation: true leaves nothing to validate" in message
+
+
+def joined(photos: Path, test_photos: Path, **more: Any) -> ImageDataModule:
+    """Data whose train and validation are trained on, apart from a test set."""
+    datasets = DatasetClasses(str(photos / "train"), str(photos / "validation"), str(test_photos))
+    return ImageDataModule(datasets, train_on_validation=True, num_workers=0, **more)
+
+
+def test_train_on_validation_keeps_groups_apart_from_test(photos: Path, test_photos: Path, tmp_path: Path) -> None:
+    """The number in a name is that of a patient: 001 is in validation and in test, 100 in train alone."""
+    for split, number in (("train", "000.png"), ("validation", "001.png")):
+        for folder in photos.iterdir():
+            (tmp_path / split / folder.name).mkdir(parents=True)
+            shutil.copy(folder / number, tmp_path / split / folder.name / number.replace("000", "100"))
+    data = joined(tmp_path, test_photos, group_regex=r"\d+(?=\.png)")
+    data.setup("fit")
+    with pytest.raises(ConfigError, match=r"in two splits: .*001\.png \(train, group 001\) and .*\(test, group 001\)"):
+        data.partition.refuse_leaks()
+
+
+def test_train_on_validation_notices_a_misspelt_group_column(photos: Path, test_photos: Path, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        shutil.copytree(photos, tmp_path / split)
+    data = joined(tmp_path, test_photos, group_column="patiant")
+    data.setup("fit")
+    with pytest.raises(ConfigError, match="group_column: the samples have no column 'patiant'; there are path, label"):
+        data.split("train")
