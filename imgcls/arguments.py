@@ -1,6 +1,7 @@
 """The command line and the YAML files, read without the parser: what answers in an instant needs no heavy import."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ _WITH_ITEMS = (  # what holds lists of classes
     "--trainer.plugins.",
     "--data.augmentations.",
     "--data.init_args.augmentations.",
+)
+_WITH_NULLS = tuple(  # dataclasses among the arguments of a class: the parser takes a null there for the text None
+    f"--{section}"
+    for name in ("data.augmentations", *(f"model.{kind}_config" for kind in ("optimizer", "scheduler", "loss", "mix")))
+    for section in (f"{name}.", f"{name.replace('.', '.init_args.')}.")
 )
 LISTS = ("--images", "--allow")  # options that take several values
 
@@ -96,25 +102,32 @@ def join_list(option: str, arguments: list[str]) -> list[str]:
 
 
 def split_items(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Divide a command line into what the parser reads, and the options for items of lists, as dotted key -> text.
+    """Divide a command line into what the parser reads, and what it cannot, as dotted key -> text.
 
-    Such a key has a place in it, as ``--trainer.callbacks.0.init_args.patience 3``.
+    That is an item of a list, whose key has a place in it, as ``--trainer.callbacks.0.init_args.patience 3``; and a
+    null within a section such as ``model.optimizer_config``, unless a later option gives its key a value.
 
     Raises:
-        ConfigError: If one has no value.
+        ConfigError: If an item has no value.
     """
     rest: list[str] = []
     items: dict[str, str] = {}
-    waiting = iter(arguments)
-    for argument in waiting:
+    waiting = arguments[::-1]
+    while waiting:
+        argument = waiting.pop()
         name, given, value = argument.partition("=")
-        if not _is_item(name):
+        follows = not given and waiting[-1:] != [] and not waiting[-1].startswith("--")
+        text = value if given else waiting[-1] if follows else None
+        if _is_item(name) and text is None:
+            raise ConfigError(f"{name} needs a value")
+        key = re.sub(r"^(model|data)\.init_args\.", r"\1.", name[2:])
+        items.pop(key, None)
+        if text is None or not (_is_item(name) or (text == "null" and name.startswith(_WITH_NULLS))):
             rest.append(argument)
             continue
-        text = value if given else next(waiting, "--")
-        if text.startswith("--"):
-            raise ConfigError(f"{name} needs a value")
-        items[name[2:]] = text
+        items[key] = text
+        if follows:
+            waiting.pop()
     return rest, items
 
 

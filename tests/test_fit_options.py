@@ -105,6 +105,38 @@ def test_options_for_items_that_are_not_there(
     assert message in said
 
 
+_RESET = """
+data: {augmentations: {train: strong, eval: [{class_path: albumentations.Resize, init_args: {height: 8, width: 8}}]}}
+model:
+  optimizer_config: {lr: 0.5, name: sgd, momentum: 0.9}
+  scheduler_config: {name: linear, warmup_epochs: 0.5}
+  loss_config: {class_weights: auto, label_smoothing: 0.2}
+"""
+
+
+def test_null_resets_what_a_file_gives(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(_RESET)
+    line = ["fit", "--config", str(config), *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    line += [
+        "--data.augmentations.eval",
+        "null",
+        "--data.augmentations.train=null",
+        "--model.scheduler_config.name=step",
+    ]
+    line += ["--model.init_args.optimizer_config.lr=null", "--model.scheduler_config.warmup_epochs", "null"]
+    line += ["--model.optimizer_config.name=adamw", "--model.optimizer_config.momentum", "null"]
+    line += ["--model.loss_config.class_weights", "null", "--model.loss_config.label_smoothing=null"]
+    line += ["--model.optimizer_config.eps=null", "--model.init_args.optimizer_config.eps=1e-7"]
+    main(line)
+    saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    model = saved["model"]["init_args"]
+    assert saved["data"]["init_args"]["augmentations"] == {"train": None, "eval": None}
+    assert [model["optimizer_config"][key] for key in ("name", "lr", "momentum", "eps")] == ["adamw", None, None, 1e-7]
+    assert [model["scheduler_config"][key] for key in ("name", "warmup_epochs")] == ["step", None]
+    assert [model["loss_config"][key] for key in ("class_weights", "label_smoothing")] == [None, None]
+
+
 def test_no_validation_keeps_the_last_epoch(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
