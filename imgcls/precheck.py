@@ -14,6 +14,8 @@ import imgcls
 from imgcls.arguments import COMMANDS, LISTS, compose_yaml, config_files, split_options
 from imgcls.errors import ConfigError, did_you_mean, join_keys, known_names
 
+_NULL = "tag:yaml.org,2002:null"
+
 Schema = dict[str, Any] | None
 
 _WITH_CLASS = ("model", "data")
@@ -142,7 +144,9 @@ class _Checker:
             seen.add(key.value)
             if schema and key.value not in schema:
                 raise ConfigError(f"{place}: unknown key {name!r}{known_names(key.value, schema)}")
-            self.check_node(value, schema.get(key.value) if schema else None, source, name)
+            inner = schema.get(key.value) if schema else None
+            _refuse_empty(value, inner, f"{place}: {name!r}")
+            self.check_node(value, inner, source, name)
 
     def check_option(self, option: str, values: list[str]) -> None:
         name = option[2:].removesuffix("+").removesuffix(".help")
@@ -155,7 +159,9 @@ class _Checker:
             schema = schema[key] if schema else None
             before = join_keys(before, key)
         for value in values:
-            self.check_node(_compose(value), schema, option, name)
+            node = _compose(value)
+            _refuse_empty(node, schema, f"{option}: {name!r}")
+            self.check_node(node, schema, option, name)
 
     def _refine(self, schema: Schema, given: dict[str, yaml.Node]) -> Schema:
         """Take the arguments of the class that is named; the default class's may also stand without init_args."""
@@ -165,6 +171,12 @@ class _Checker:
         if schema and "class_path" in schema:
             return schema | (schema["init_args"] or {})
         return schema
+
+
+def _refuse_empty(node: yaml.Node | None, schema: Schema, what: str) -> None:
+    """Refuse a section without a key, such as one whose keys are all commented out: to the parser it is no section."""
+    if schema and isinstance(node, yaml.ScalarNode) and node.tag == _NULL:
+        raise ConfigError(f"{what} is empty; leave it out, or give it a key")
 
 
 def _no_command(arguments: list[str]) -> str:

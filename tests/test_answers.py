@@ -86,6 +86,11 @@ CONFIGS = {
     "model:\n  optimizer_config: {lrr: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.lrr'; did you mean 'lr'?",
     "model:\n  optimizer_config: {learning_rate: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
     "trainer:\n  callbacks:\n    - class_path: own.Callback\n      init_arg: {patience: 3}\n": ":4: unknown key 'trainer.callbacks[0].init_arg'; did you mean 'init_args'?",
+    "data:\n  augmentations:\n  # train: light\n  batch_size: 8\n": ":2: 'data.augmentations' is empty; leave it out, or give it a key",
+    "model:\n  init_args:\n    optimizer_config:\n": ":3: 'model.init_args.optimizer_config' is empty; leave it out, or give it a key",
+    "trainer: {max_epochs: 1}\nexperiment: null\n": ":2: 'experiment' is empty; leave it out, or give it a key",
+    "optuna:\n": ":1: 'optuna' is empty; leave it out, or give it a key",
+    "data:\n  init_args:\n": ":2: 'data.init_args' is empty; leave it out, or give it a key",
     "trainer:\n  callbacks:\n    - class_path: own.Callback\n      patience: 3\n": ":4: unknown key 'trainer.callbacks[0].patience'; there are class_path, init_args, dict_kwargs",
 }
 
@@ -126,6 +131,8 @@ VALUES = {
     "--trainer.callbacks=[{class_path: own.Callback, init_agrs: {}}]": "unknown key 'trainer.callbacks[0].init_agrs'; did you mean 'init_args'?",
     "--trainer.callbacks+={class_path: own.Callback, patience: 3}": "unknown key 'trainer.callbacks.patience'; there are class_path, init_args, dict_kwargs",
     "--data.dataset_classes.train={class_path: imgcls.FolderImageDataset, init_args: {rot: x}}": "unknown key 'data.dataset_classes.train.init_args.rot'; did you mean 'root'?",
+    "--data.augmentations=null": "'data.augmentations' is empty; leave it out, or give it a key",
+    "--data={dataset_classes: }": "'data.dataset_classes' is empty; leave it out, or give it a key",
     "--data={batch_size: 1, batch_size: 2}": "the key 'data.batch_size' is given twice",
 }
 
