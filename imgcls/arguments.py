@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "look at the data before training: unreadable, duplicated and leaking images, classes, sizes",
 }
 EVALUATIONS = ("validate", "test", "predict")
+WITH_IMAGES = ("predict", "check")
 _WITH_ITEMS = (  # what holds lists of classes
     "--trainer.callbacks.",
     "--trainer.logger.",
@@ -30,7 +31,8 @@ _WITH_NULLS = tuple(  # dataclasses among the arguments of a class: the parser t
     for name in ("data.augmentations", *(f"model.{kind}_config" for kind in ("optimizer", "scheduler", "loss", "mix")))
     for section in (f"{name}.", f"{name.replace('.', '.init_args.')}.")
 )
-LISTS = ("--images", "--allow")  # options that take several values
+IMAGES, ALLOW = "--images", "--allow"
+LISTS = (IMAGES, ALLOW)  # options that take several values
 
 
 def split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
@@ -38,11 +40,16 @@ def split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     for argument in arguments:
         name, given, value = argument.partition("=")
-        if not found or name in {"-c", "-h"} or (name.startswith("--") and len(name) > 2):
+        if not found or _begins_option(argument):
             found.append((name, [value] if given else []))
         else:
             found[-1][1].append(argument)
     return found
+
+
+def _begins_option(argument: str) -> bool:
+    name = argument.partition("=")[0]
+    return name in {"-c", "-h"} or (name.startswith("--") and len(name) > 2)
 
 
 def option_values(arguments: list[str], *names: str) -> list[str]:
@@ -84,8 +91,8 @@ def asks_for_help(arguments: list[str]) -> bool:
     )
 
 
-def join_list(option: str, arguments: list[str]) -> list[str]:
-    """Rewrite ``--option A B … --option C`` into the one form that the parser reads, a JSON list."""
+def take_list(option: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Divide a command line into what is not ``--option A B … --option=C``, and the values of that, in order."""
     rest: list[str] = []
     values: list[str] = []
     taking = False
@@ -93,12 +100,18 @@ def join_list(option: str, arguments: list[str]) -> list[str]:
         if argument == option or argument.startswith(f"{option}="):
             taking = argument == option
             values += [] if taking else [argument.removeprefix(f"{option}=")]
-        elif taking and not argument.startswith("--"):
+        elif taking and not _begins_option(argument):
             values.append(argument)
         else:
             taking = False
             rest.append(argument)
-    return [*rest, f"{option}={json.dumps(values)}"] if values else arguments
+    return rest, values
+
+
+def join_list(option: str, arguments: list[str]) -> list[str]:
+    """Rewrite ``--option A B … --option C`` into the one form that the parser reads, a JSON list."""
+    rest, values = take_list(option, arguments)
+    return [*rest, f"{option}={json.dumps(values, ensure_ascii=False)}"] if values else arguments
 
 
 def split_items(arguments: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -16,14 +16,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from imgcls.arguments import (
+    ALLOW,
     EVALUATIONS,
-    LISTS,
+    IMAGES,
+    WITH_IMAGES,
     asks_for_help,
     checkpoint_argument,
     config_files,
     join_list,
     output_dir_argument,
     split_items,
+    take_list,
 )
 from imgcls.classifier import ImageClassifier
 from imgcls.commands import Command, Evaluation, Parts, Prediction
@@ -139,14 +142,18 @@ class ImgclsCLI(LightningCLI):
             self.config = parser.parse_object(args)
             return
         arguments = list(args) if isinstance(args, list) else []
-        for option in LISTS:
-            arguments = join_list(option, arguments)
+        images: list[str] = []
+        if arguments[0] in WITH_IMAGES:  # past the parser, whose YAML knows no name that is not UTF-8
+            arguments, images = take_list(IMAGES, arguments)
+        arguments = join_list(ALLOW, arguments)
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
             arguments = [arguments[0], *self._checkpoint_config(arguments), *arguments[1:]]
         arguments, items = split_items(arguments)
         self.config = parser.parse_args(arguments)
         if items:
             self._set_items(parser, items)
+        if images:
+            self.config[f"{arguments[0]}.images"] = images
 
     def _set_items(self, parser: LightningArgumentParser, items: dict[str, str]) -> None:
         """Change items of lists, which the parser's own options do not reach."""

@@ -1,6 +1,8 @@
 """fit, validate, test and predict through the real entry point."""
 
+import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -131,6 +133,21 @@ def test_predict_accounts_for_every_file(run: Path, test_photos: Path, tmp_path:
     assert (good[["prob_blue", "prob_green", "prob_red"]].sum(axis=1) - 1).abs().max() < 1e-5
     assert (good["probability"] == good[["prob_blue", "prob_green", "prob_red"]].max(axis=1)).all()
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_predict_takes_images_of_any_name(run: Path, photos: Path, tmp_path: Path) -> None:
+    names = ["😀.png", os.fsdecode(b"\xff.png"), 'it\'s, "so".png']
+    for name in names:
+        shutil.copy(photos / "red/000.png", tmp_path / name)
+    more = tmp_path / "more.yaml"
+    more.write_text("data: {batch_size: 2}")
+    images = [str(tmp_path / name) for name in names]
+    output = f"--output={tmp_path}/p.csv"
+    main(["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", output, "--images", *images, "-c", str(more)])
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"] for row in rows} == set(images)
+    assert not any(row["error"] for row in rows)
 
 
 def test_predict_does_not_overwrite(run: Path, test_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """``imgcls tune`` through the real entry point."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from imgcls.config import OptunaConfig, SearchSpace
 from imgcls.entry import main
 from imgcls.quiet import quieten
+from imgcls.tune.results import Results
 from imgcls.tune.space import Space, short_names, shown
 from imgcls.tune.study import INTERRUPTED, SharedStudy
 from tests.runs import arguments, assert_same_weights, fails, load, program, weights
@@ -325,6 +327,22 @@ def test_folder_of_another_study_is_not_taken_for_that_of_a_trial(tmp_path: Path
         assert again is not None
         assert again.folder == tmp_path / "trial_0001"
         study.finish(again, TrialState.PRUNED)
+
+
+def test_table_of_trials_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    quieten()
+    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    storage = f"sqlite:///{tmp_path}/study.db"  # the URL of a database is UTF-8
+    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
+    with closing(SharedStudy(OptunaConfig(storage=storage), space, ["maximize"], folder, "study", base)) as study:
+        claim = study.claim()
+        assert claim is not None
+        study.finish(claim, TrialState.PRUNED)
+        Results(study, ["validation_accuracy"]).write()
+    table = pd.read_csv(folder / "trials.csv", encoding_errors="surrogateescape", dtype=object)
+    assert table["folder"].tolist() == [str(claim.folder)]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Results:
         """Write trials.csv, best.yaml and best.ckpt; remove the checkpoints of all others."""
         with self.study.turn():
             with replacing(self.folder / "trials.csv") as partial:
-                self.table().to_csv(partial, index=False)
+                self.table().to_csv(partial, index=False, errors="surrogateescape")
             best = self.study.best
             if best is None:
                 return
@@ -60,7 +60,8 @@ class Results:
 
     def table(self) -> pd.DataFrame:
         """One row a trial: number, state, values, epochs, seconds, parameters, reason and folder."""
-        return pd.DataFrame([self._row(trial) for trial in self.study.trials])
+        # else Arrow holds the texts, which takes no name of a folder that is not UTF-8
+        return pd.DataFrame([self._row(trial) for trial in self.study.trials], dtype=object)
 
     def best_rows(self) -> list[list[str]]:
         """The best five as texts, a heading in front."""
