@@ -549,6 +549,13 @@ def test_screen_ends_bad_trials_early(photos: Path, tiny_model: Path, tmp_path: 
         assert (folder / f"trial_{row.trial:04d}/metrics.csv").exists() == (row.state == "complete")
 
 
+def test_screen_needs_no_logger(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    section = {"n_trials": 1, "search_spaces": {LR: uniform()}, "fidelity": {"epochs": 1}}
+    config = write_config(tmp_path / "c.yaml", section)
+    main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.logger=false"))
+    assert states(tmp_path / "run/tune") == ["COMPLETE"]
+
+
 def test_trials_keep_what_the_search_needs(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}})
     main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.enable_checkpointing=false"))

@@ -176,7 +176,9 @@ class Worker:
         """
         trial, metric = claim.trial, self.task.metrics[0]
         if _SCREEN not in trial.user_attrs:
-            row = self._best_row(_screening(config, fidelity), claim.folder / _SCREEN, [])
+            folder = claim.folder / _SCREEN
+            folder.mkdir(exist_ok=True)  # which a logger would make, if there is one
+            row = self._best_row(_screening(config, fidelity), folder, [])
             [value] = _numbers(row, [metric])
             if len(self.task.metrics) == 1:
                 trial.report(value, 0)
