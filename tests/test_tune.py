@@ -26,6 +26,7 @@ from tests.runs import arguments, assert_same_weights, fails, load, program, wei
 
 LR = "model.init_args.optimizer_config.lr"
 HEAD = "model.init_args.optimizer_config.head_multiplier"
+SCHEDULE = "model.init_args.scheduler_config.name"
 PATIENCE = "trainer.callbacks.0.init_args.patience"
 LAST = "checkpoints/last.ckpt"
 FLIPS = (
@@ -534,6 +535,50 @@ def test_retrain_uses_all_labelled_images(
     before = weights(last)
     main(tune_line(config, photos, tiny_model, tmp_path))  # nothing is left to do
     assert all(torch.equal(value, before[name]) for name, value in weights(last).items())
+
+
+@pytest.mark.parametrize(
+    ("space", "option", "message"),
+    [
+        ({LR: uniform()}, "--model.scheduler_config.name=plateau", "scheduler 'plateau' waits for validations"),
+        (
+            {SCHEDULE: {"distribution": "categorical", "choices": ["cosine", "plateau"]}},
+            "--model.scheduler_config.name=step",
+            "scheduler 'plateau' waits for validations",
+        ),
+        (
+            {LR: uniform()},
+            "--data.dataset_classes.train={class_path: imgcls.StreamImageDataset, init_args: "
+            "{urls: none.tar, length: 60, class_names: [blue, green, red]}}",
+            "train is a stream, which cannot be joined with validation",
+        ),
+    ],
+)
+def test_retrain_that_cannot_be_is_refused_before_the_first_trial(
+    space: dict[str, Any],
+    option: str,
+    message: str,
+    photos: Path,
+    test_photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "Stream" in option:
+        pytest.importorskip("webdataset")
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": space, "retrain": True})
+    line = tune_line(config, photos, tiny_model, tmp_path, option, f"--data.dataset_classes.validation={test_photos}")
+    code, said = fails([*line, "--data.on_leak=warn"], capsys)
+    assert (code, f"optuna.retrain: true, but {message}" in said) == (2, True), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_retrain_with_a_schedule_that_no_trial_has(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    spaces = {SCHEDULE: {"distribution": "categorical", "choices": ["cosine", "step"]}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": spaces, "retrain": True})
+    line = tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1")
+    main([*line, "--model.scheduler_config.name=plateau"])
+    assert len(list((tmp_path / "run/tune").glob("retrained_*"))) == 1
 
 
 def test_screen_ends_bad_trials_early(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from filelock import FileLock, Timeout
 from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.stream import StreamImageDataset
 from imgcls.defaults import Watched, shown_callbacks, watch
-from imgcls.dotted import Config
+from imgcls.dotted import Config, with_values
 from imgcls.errors import TERMINATED, ConfigError, RunError
 from imgcls.report import print_table
 from imgcls.run_folder import CHECKPOINTS, LAST, LOCK
@@ -34,6 +36,8 @@ FOLDER = "tune"
 _WORKER = "IMGCLS_WORKER"  # set for the processes of n_jobs
 _SECONDS_TO_END = 20.0  # that a worker has after Ctrl-C
 RETRAINED = "retrained"
+_SPACES = "optuna.search_spaces"
+_SCHEDULE = "model.init_args.scheduler_config.name"
 
 
 class Tune:
@@ -71,6 +75,8 @@ class Tune:
             raise ConfigError("optuna.metric: an empty list; name one, such as validation_f1_score")
         for metric in metrics:
             watched.require("optuna.metric", metric)
+        if self.config.retrain:
+            _check_retrain(space, base, parts.data.datasets["train"])
         base["experiment"]["monitor"] = base["experiment"]["monitor"] or metrics[0]
         check_values(space, base, check)
         runs = parts.runs_folder
@@ -178,6 +184,28 @@ def _directions(config: OptunaConfig, metrics: list[str], watched: Watched) -> l
         if ours != theirs:
             log.warning("optuna.direction: %s of %s, though %s is better: as you say", ours, metric, theirs)
     return given
+
+
+def _check_retrain(space: Space, base: Config, train: ImageDataset | None) -> None:
+    """Refuse, before any trial, a last fit on train and validation that could not be."""
+    if isinstance(train, StreamImageDataset):
+        raise ConfigError(
+            "optuna.retrain: true, but train is a stream, which cannot be joined with validation; leave out retrain"
+        )
+    deciding = [dimension for dimension in space.dimensions if f"{_SCHEDULE}.".startswith(f"{dimension.key}.")]
+    tried = [with_values(base, {each.key: value}, _SPACES) for each in deciding for value in each.probes()]
+    if any(_value_at(config, _SCHEDULE) == "plateau" for config in tried or [base]):
+        raise ConfigError(
+            "optuna.retrain: true, but scheduler 'plateau' waits for validations, and train + validation leaves none; "
+            "leave out one of them"
+        )
+
+
+def _value_at(config: Any, key: str) -> Any:
+    """Return the value at a dotted key, None where there is none: a model of one's own may have other arguments."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
 
 
 def _unmonitored(config: Config, epochs: int) -> Config:
