@@ -170,7 +170,21 @@ def compose_yaml(path: str) -> yaml.MappingNode:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}: holds no sections; a configuration has sections such as 'data:' and 'model:'")
+    if fault := find_fault(node):
+        raise ConfigError(f"{path}:{fault[0].start_mark.line + 1}: {fault[1]}")
     return node
+
+
+def find_fault(node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> tuple[yaml.Node, str] | None:
+    """Return the first node that is YAML and yet no configuration, with what is wrong; None if there is none."""
+    if node in above:
+        return node, "holds itself, by the alias of its own anchor; write out what is meant"
+    inner = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        if not isinstance(key, yaml.ScalarNode):
+            return key, "a key is a text, and no list or mapping; put quotes around a text with braces"
+        inner.append(value)
+    return next((fault for item in inner if (fault := find_fault(item, (*above, node)))), None)
 
 
 def _mapping(path: str) -> dict[str, Any]:

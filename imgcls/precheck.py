@@ -4,6 +4,7 @@ What it knows of the parser stands in answers.json, written by ``python -m imgcl
 """
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import yaml
 
 import imgcls
-from imgcls.arguments import COMMANDS, LISTS, compose_yaml, config_files, split_options
+from imgcls.arguments import COMMANDS, LISTS, compose_yaml, config_files, find_fault, split_options
 from imgcls.errors import ConfigError, did_you_mean, join_keys, known_names
 
-_NULL = "tag:yaml.org,2002:null"
+_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 Schema = dict[str, Any] | None
 
@@ -92,12 +93,12 @@ def _check_values(arguments: list[str], name: str, values: list[str]) -> None:
 def _option_for(command: str, value: str) -> str | None:
     """Return the option that a value without one was probably meant for."""
     suffix = Path(value).suffix
-    return _SUFFIXES[suffix] if suffix in _SUFFIXES else _FOLDERS.get(command) if Path(value).exists() else None
+    return _SUFFIXES[suffix] if suffix in _SUFFIXES else _FOLDERS.get(command) if os.path.exists(value) else None
 
 
 def _classes_in(config: yaml.MappingNode) -> list[tuple[str, str]]:
     """The classes that a configuration names for model and data."""
-    sections = [(key.value, value) for key, value in config.value if key.value in _WITH_CLASS]
+    sections = [(key.value, value) for key, value in _pairs(config) if key.value in _WITH_CLASS]
     return [(section, path) for section, value in sections if (path := _class_path(value))]
 
 
@@ -110,15 +111,30 @@ def _classes_of(options: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
 
 def _class_path(section: yaml.Node | None) -> str | None:
     if isinstance(section, yaml.MappingNode):
-        section = next((value for key, value in section.value if key.value == "class_path"), None)
+        section = next((value for key, value in _pairs(section) if key.value == "class_path"), None)
     return str(section.value) if isinstance(section, yaml.ScalarNode) else None
 
 
 def _compose(text: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:  # a plain text, such as the pattern of a file name
         return None
+    return None if node is None or find_fault(node) else node
+
+
+def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """The keys and values of a mapping, with those that ``<<: *anchor`` merges into it; its own keys come before."""
+    pairs = [(key, value) for key, value in node.value if key.tag != _MERGE]
+    for merged in (value for key, value in node.value if key.tag == _MERGE):
+        for part in merged.value if isinstance(merged, yaml.SequenceNode) else [merged]:
+            names = {key.value for key, _ in pairs}
+            pairs += (
+                [pair for pair in _pairs(part) if pair[0].value not in names]
+                if isinstance(part, yaml.MappingNode)
+                else []
+            )
+    return pairs
 
 
 class _Checker:
@@ -134,9 +150,10 @@ class _Checker:
                 self.check_node(item, None, source, f"{where}[{number}]")
         if not isinstance(node, yaml.MappingNode):
             return
-        schema = self._refine(schema, {key.value: value for key, value in node.value})
+        pairs = _pairs(node)
+        schema = self._refine(schema, {key.value: value for key, value in pairs})
         seen: set[str] = set()
-        for key, value in node.value:
+        for key, value in pairs:
             place = source if source.startswith("--") else f"{source}:{key.start_mark.line + 1}"
             name = join_keys(where, key.value)
             if key.value in seen:

@@ -124,6 +124,61 @@ def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixt
     assert LINES[option] in message
 
 
+ODD = {
+    "experiment: {custom_folder_name: {{name}}}\n": ":1: a key is a text, and no list or mapping; put quotes around a text with braces",
+    "experiment: &a\n  custom_folder_name: *a\n": ":1: holds itself, by the alias of its own anchor",
+    "model:\n  <<: &a {<<: *a}\n": ":2: holds itself, by the alias of its own anchor",
+    "model: &a {init_args: {model_name: x}}\ndata: {<<: *a}\n": ":1: unknown key 'data.init_args.model_name'",
+    "trainer:\n  <<: {max_epoch: 3}\n": ":2: unknown key 'trainer.max_epoch'; did you mean 'max_epochs'?",
+    "trainer: {<<: {max_epochs: 3}, max_epochs: 1, max_epochs: 2}\n": ":1: the key 'trainer.max_epochs' is given twice",
+}
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_yaml_is_refused_with_its_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    code, message = fails(["fit", "--config", str(path)], capsys)
+    assert code == 2
+    assert message.startswith(f"imgcls: {path}{ODD[text]}")
+
+
+def test_merge_keys_are_merged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "optuna: &one {n_trials: 3}\n"
+        "trainer: &fast {max_epochs: 1, limit_train_batches: 2}\n"
+        "model:\n  optimizer_config: &rates {lr: 0.1, name: adamw}\n"
+        "data:\n  dataset_classes:\n    train: &own {class_path: own.Data, init_args: {root: x}}\n"
+        "    test: {<<: [*own], init_args: {root: y, more: 1}}\n"
+    )
+    precheck.check(["fit", "--config", str(path)])
+    path.write_text("model:\n  init_args: {optimizer_config: {<<: [{lr: 2.0}, {lr: 3.0, eps: 1.0}], lr: -0.1}}\n")
+    code, message = fails(["fit", "--config", str(path), "--data.dataset_classes.train=x"], capsys)
+    assert (code, "optimizer_config.lr: -0.1" in message) == (2, True), message
+
+
+def test_stray_argument_may_be_long(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["fit", "a" * 300], capsys)
+    assert (
+        code,
+        message.endswith("belongs to no option; type --section.key VALUE, a value with spaces in quotes"),
+    ) == (
+        2,
+        True,
+    )
+
+
+@pytest.mark.parametrize("value", ["{{name}}", "&a [*a]"])
+def test_option_of_odd_yaml_is_a_text(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    precheck.check(["fit", f"--experiment.custom_folder_name={value}"])
+    code, message = fails(["fit", f"--experiment.custom_folder_name={value}"], capsys)
+    assert (code, message) == (
+        2,
+        "imgcls: no train data: give --data.dataset_classes.train FOLDER, or the key in the YAML",
+    )
+
+
 VALUES = {
     "--model.optimizer_config={learning_rate: 1}": "unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
     "--model.init_args.optimizer_config={lrr: 1}": "unknown key 'model.init_args.optimizer_config.lrr'; did you mean 'lr'?",
