@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from imgcls.cache_folder import cache_folder
-from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.dataset import ImageDataset, fingerprint_of_id
 from imgcls.errors import ImageError
 from imgcls.images import check_header
 from imgcls.ledger import Facts, Ledger, Stamp
@@ -63,7 +63,7 @@ def fingerprints(data: ImageDataset, rows: Iterable[int]) -> list[str]:
         {
             path: known.get(path, Facts(stamp))._replace(content=content)
             for path, content in found.items()
-            if (stamp := stamps[path])
+            if (stamp := stamps[path]) and content != fingerprint_of_id(path)
         }
     )
     contents |= found

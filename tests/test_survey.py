@@ -1,5 +1,6 @@
 """Files are looked at once: what is remembered of them, and when they are looked at again."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from imgcls import survey
+from imgcls.datasets.dataset import fingerprint_of
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.images import check_header
 from imgcls.ledger import Facts, Ledger, Stamp
@@ -72,6 +74,27 @@ def test_a_bad_file_is_looked_at_in_every_run(folder: Path, looked_at: list[str]
         names = {Path(str(data.samples["path"].iat[row])).name: reason for row, reason in rows.items()}
         assert names == {"bad.png": "is empty", "gone.png": "No such file or directory"}
         assert {"header bad.png", "header gone.png"} <= set(looked_at)
+
+
+def test_a_content_that_could_not_be_read_is_not_remembered(
+    folder: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FolderImageDataset(str(folder))
+    path = folder / "a/2.png"
+    before = path.read_bytes()
+    read_bytes = Path.read_bytes
+
+    def failing(file: Path) -> bytes:
+        if file == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert fingerprint_of(before) not in survey.fingerprints(data, range(4))
+    looked_at.clear()
+    assert fingerprint_of(before) in survey.fingerprints(data, range(4))
+    assert looked_at == ["content 2.png"]
 
 
 def test_another_limit_is_honoured(folder: Path, looked_at: list[str]) -> None:

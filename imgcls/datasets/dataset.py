@@ -60,7 +60,7 @@ class ImageDataset:
             pixels = self.read(index)
             return fingerprint_of(repr(pixels.shape).encode() + pixels.tobytes())
         except (ImageError, OSError):
-            return fingerprint_of(os.fsencode(path))
+            return fingerprint_of_id(path)
 
     @cached_property
     def sample_paths(self) -> list[str]:
@@ -125,3 +125,8 @@ class PathListDataset(ImageDataset):
 def fingerprint_of(content: bytes) -> str:
     """Return a short hash of a sample's bytes."""
     return blake2b(content, digest_size=8).hexdigest()
+
+
+def fingerprint_of_id(path: str) -> str:
+    """Return what stands for the hash of a sample whose bytes cannot be read; they may be readable the next time."""
+    return fingerprint_of(os.fsencode(path))

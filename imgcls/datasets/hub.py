@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from imgcls.datasets.dataset import ImageDataset, fingerprint_of
+from imgcls.datasets.dataset import ImageDataset, fingerprint_of, fingerprint_of_id
 from imgcls.errors import ConfigError, ImageError, first_line, known_names, listed
 from imgcls.images import MAX_PIXELS, Pixels, decode_image, load_image
 
@@ -82,7 +82,7 @@ class HubImageDataset(ImageDataset):
             content, file = self._stored(index)
             return fingerprint_of(Path(file).read_bytes() if content is None else content)
         except (ImageError, OSError):
-            return fingerprint_of(os.fsencode(str(self.samples["path"].iat[index])))
+            return fingerprint_of_id(self.sample_paths[index])
 
     def _stored(self, index: int) -> tuple[bytes | None, str]:
         """Return the bytes of an image, or None and the file that holds them."""
