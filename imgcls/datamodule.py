@@ -267,6 +267,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Whether test data are given."""
         return self.datasets["test"] is not None
 
+    @property
+    def streams(self) -> bool:
+        """Whether train is a stream, whose images are not known before they are read."""
+        return isinstance(self.datasets["train"], StreamImageDataset)
+
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``validation``, ``test`` or ``predict``."""
         return self.partition.split(name)

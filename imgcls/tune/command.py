@@ -17,8 +17,6 @@ from filelock import FileLock, Timeout
 from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
-from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.stream import StreamImageDataset
 from imgcls.defaults import Watched, shown_callbacks, watch
 from imgcls.dotted import Config, with_values
 from imgcls.errors import TERMINATED, ConfigError, RunError
@@ -76,7 +74,7 @@ class Tune:
         for metric in metrics:
             watched.require("optuna.metric", metric)
         if self.config.retrain:
-            _check_retrain(space, base, parts.data.datasets["train"])
+            _check_retrain(space, base, parts.data.streams)
         base["experiment"]["monitor"] = base["experiment"]["monitor"] or metrics[0]
         check_values(space, base, check)
         runs = parts.runs_folder
@@ -186,9 +184,9 @@ def _directions(config: OptunaConfig, metrics: list[str], watched: Watched) -> l
     return given
 
 
-def _check_retrain(space: Space, base: Config, train: ImageDataset | None) -> None:
+def _check_retrain(space: Space, base: Config, streams: bool) -> None:
     """Refuse, before any trial, a last fit on train and validation that could not be."""
-    if isinstance(train, StreamImageDataset):
+    if streams:
         raise ConfigError(
             "optuna.retrain: true, but train is a stream, which cannot be joined with validation; leave out retrain"
         )
