@@ -9,6 +9,7 @@ import pytest
 
 import imgcls
 from imgcls import answers, precheck
+from imgcls.arguments import join_list
 from imgcls.entry import main
 from imgcls.errors import ConfigError, ImageError
 from imgcls.explain import explain
@@ -156,6 +157,12 @@ def test_merge_keys_are_merged(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     path.write_text("model:\n  init_args: {optimizer_config: {<<: [{lr: 2.0}, {lr: 3.0, eps: 1.0}], lr: -0.1}}\n")
     code, message = fails(["fit", "--config", str(path), "--data.dataset_classes.train=x"], capsys)
     assert (code, "optimizer_config.lr: -0.1" in message) == (2, True), message
+
+
+@pytest.mark.parametrize("option", ["-c", "-h", "--config", "-c=x.yaml", "--config=x.yaml"])
+def test_values_of_a_list_end_at_the_next_option(option: str) -> None:
+    line = ["check", "--allow", "leakage", option, "x.yaml", "--allow=unreadable"]
+    assert join_list("--allow", line) == ["check", option, "x.yaml", '--allow=["leakage", "unreadable"]']
 
 
 def test_stray_argument_may_be_long(capsys: pytest.CaptureFixture[str]) -> None:
