@@ -31,8 +31,8 @@ _WITH_NULLS = tuple(  # dataclasses among the arguments of a class: the parser t
     for name in ("data.augmentations", *(f"model.{kind}_config" for kind in ("optimizer", "scheduler", "loss", "mix")))
     for section in (f"{name}.", f"{name.replace('.', '.init_args.')}.")
 )
-IMAGES, ALLOW = "--images", "--allow"
-LISTS = (IMAGES, ALLOW)  # options that take several values
+IMAGES = "--images"
+LISTS = (IMAGES, "--allow")  # options that take several values
 
 
 def split_options(arguments: list[str]) -> list[tuple[str, list[str]]]:

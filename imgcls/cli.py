@@ -16,9 +16,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from imgcls.arguments import (
-    ALLOW,
     EVALUATIONS,
     IMAGES,
+    LISTS,
     WITH_IMAGES,
     asks_for_help,
     checkpoint_argument,
@@ -143,9 +143,10 @@ class ImgclsCLI(LightningCLI):
             return
         arguments = list(args) if isinstance(args, list) else []
         images: list[str] = []
-        if arguments[0] in WITH_IMAGES:  # past the parser, whose YAML knows no name that is not UTF-8
-            arguments, images = take_list(IMAGES, arguments)
-        arguments = join_list(ALLOW, arguments)
+        if arguments[0] in WITH_IMAGES and not asks_for_help(arguments):
+            arguments, images = take_list(IMAGES, arguments)  # past the parser: its YAML takes UTF-8 alone
+        for option in LISTS:
+            arguments = join_list(option, arguments)
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
             arguments = [arguments[0], *self._checkpoint_config(arguments), *arguments[1:]]
         arguments, items = split_items(arguments)
