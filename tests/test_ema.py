@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -70,6 +71,24 @@ def test_average_is_resumed_bit_for_bit(photos: Path, tiny_model: Path, tmp_path
     main(["fit", *line, *averaged, "--ckpt_path=last"])
     last = "run/version_0/checkpoints/last.ckpt"
     assert_same_weights(tmp_path / "whole" / last, tmp_path / "killed" / last)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_average_of_other_dtypes(precision: str, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    main(
+        [
+            "fit",
+            *arguments(
+                photos, tiny_model, tmp_path, f"--trainer.precision={precision}", f"--trainer.callbacks=[{AVERAGED}]"
+            ),
+        ]
+    )
+    content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    kept = [value for value in content["state_dict"].values() if value.is_floating_point()]
+    assert {value.dtype for value in kept} == {torch.float32 if precision == "bf16-true" else torch.float64}
+    current = content["current_model_state"]
+    assert any(not torch.equal(current[name].to(value.dtype), value) for name, value in content["state_dict"].items())
+    assert pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_f1_score"].iloc[-1] > 0.5
 
 
 def test_saving_the_other_weights_is_refused(
