@@ -29,7 +29,7 @@ def test_run_counted_in_steps_goes_on_after_its_epoch(photos: Path, tiny_model: 
     assert_same_weights(whole / "checkpoints/last.ckpt", parts / "checkpoints/last.ckpt")
     tables = [pd.read_csv(folder / "metrics.csv") for folder in (whole, parts)]
     assert list(tables[0]["step"]) == [STEPS, 2 * STEPS, 3 * STEPS]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
 
 
 def test_steps_end_within_an_epoch_that_is_validated(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
