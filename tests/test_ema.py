@@ -109,7 +109,7 @@ def test_averages_that_outlive_the_fit_are_refused(
 def test_average_that_no_checkpoint_holds_is_refused(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01}}"
+    other = "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01, device: null}}"
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={other}")], capsys)
     assert (code, "best.ckpt would be without it; take imgcls.EMA" in message) == (2, True), message
 
