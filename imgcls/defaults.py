@@ -2,8 +2,8 @@
 
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,18 @@ class Watched:
         monitor: The deciding one; None where nothing is validated: the last epoch is the best.
         mode: ``max`` if higher is better, ``min`` if lower.
         why: Added where a value is missing, a reason.
-        low: Those that are better when they are low.
+        modes: For each of them ``max`` or ``min``; None where nobody says which is better.
     """
 
     known: list[str]
     monitor: str | None
     mode: str = "max"
     why: str = ""
-    low: frozenset[str] = frozenset()
+    modes: Mapping[str, str | None] = field(default_factory=dict)
 
     def mode_of(self, name: str) -> str:
         """Return ``min`` if a value is better when it is low, else ``max``."""
-        return "min" if name in self.low else "max"
+        return self.modes.get(name) or "max"
 
     def require(self, where: str, name: str, more: Sequence[str] = ()) -> None:
         """Refuse a value that nothing logs.
@@ -95,9 +95,9 @@ def watch(
     names = logger.names(class_names, multilabel) if logger else []
     known = [name for name in names if validated or not name.startswith("validation_")]
     why = "" if validated else ", for trainer.limit_val_batches is 0"
-    low = frozenset(name for name in known if logger and logger.mode(name, class_names, multilabel) == "min")
-    decisive = _decisive(callbacks, logger if validated else None, class_names, monitor, multilabel)
-    watched = Watched(known, *decisive, why, low)
+    modes = {name: logger.mode(name, class_names, multilabel) for name in known} if logger else {}
+    default = logger.default_monitor(class_names, multilabel) if logger and validated else None
+    watched = Watched(known, *_decisive(callbacks, modes, monitor, default), why, modes)
     if monitor is not None:
         watched.require("experiment.monitor", monitor)
     for callback in callbacks:
@@ -107,25 +107,24 @@ def watch(
 
 
 def _decisive(
-    callbacks: Sequence[Callback],
-    logger: MetricsLogger | None,
-    class_names: list[str],
-    monitor: str | None,
-    multilabel: bool,
+    callbacks: Sequence[Callback], modes: Mapping[str, str | None], monitor: str | None, default: str | None
 ) -> tuple[str | None, str]:
     for callback in callbacks:
         if monitor is None and isinstance(callback, ModelCheckpoint) and callback.monitor:
             return callback.monitor, callback.mode
-    if logger is None:
-        return monitor, "max"
-    name = monitor or logger.default_monitor(class_names, multilabel)
-    return name, logger.mode(name, class_names, multilabel)
+    name = monitor or default
+    return name, modes.get(name or "") or "max"
 
 
 def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
     name = type(callback).__name__
     if callback.monitor is not None:
         watched.require(f"{name}: monitor", callback.monitor)
+        if watched.modes[callback.monitor] not in (None, callback.mode):
+            raise ConfigError(
+                f"{name}: monitor: {callback.monitor}, mode: {callback.mode} (Lightning's default is min) would keep "
+                f"to the worst; give mode: {watched.modes[callback.monitor]}"
+            )
     if (
         isinstance(callback, ModelCheckpoint)
         and callback.dirpath is None
@@ -142,7 +141,12 @@ def early_stopping(callbacks: Sequence[Callback], watched: Watched) -> list[Call
     """Return early stopping for a run that has none of its own, and validates."""
     if watched.monitor is None or _has(callbacks, EarlyStopping):
         return []
-    return [EarlyStopping(watched.monitor, mode=watched.mode, patience=PATIENCE, verbose=False)]
+    of_train = watched.monitor.startswith("train_")  # which is known at the end of the epoch, not of a validation
+    return [
+        EarlyStopping(
+            watched.monitor, mode=watched.mode, patience=PATIENCE, check_on_train_epoch_end=True if of_train else None
+        )
+    ]
 
 
 def run_callbacks(

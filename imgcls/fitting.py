@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 from filelock import FileLock
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from imgcls.callbacks.ema import EMA, check_averaging
+from imgcls.callbacks.finite import FiniteWeights
 from imgcls.callbacks.history import History
 from imgcls.callbacks.patience import Patience
 from imgcls.callbacks.run_files import RunFiles
@@ -139,7 +141,7 @@ class Fit(Command):
         found.append(StandStill() if self.done else Patience(callbacks))
         if self.folder is None:
             return found
-        return [RunFiles(self.folder, _as_yaml(self.parts.saved)), *found]
+        return [RunFiles(self.folder, _as_yaml(self.parts.saved)), *found, FiniteWeights()]
 
     def _is_done(self, callbacks: Sequence[Callback]) -> bool:
         """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
@@ -223,9 +225,11 @@ class Fit(Command):
 
     def _say_why_it_ended(self) -> None:
         for item in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(item, EarlyStopping) and item.stopped_epoch:
+            if isinstance(item, EarlyStopping) and item.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
                 log.info("stopped early: %s, not better for %d validations", item.monitor, item.wait_count)
-            if isinstance(item, Timer) and item.time_remaining() == 0:
+            elif isinstance(item, EarlyStopping) and item.stopping_reason_message:
+                log.info("stopped early: %s", item.stopping_reason_message.replace(" Signaling Trainer to stop.", ""))
+            if isinstance(item, Timer) and (item.time_remaining() or 0) <= 0:
                 log.info("stopped: trainer.max_time is over")
 
     @property
@@ -239,7 +243,9 @@ class Fit(Command):
         if self.saver is None or self.saver.best_epoch is None:
             return None
         [history] = [item for item in self.trainer.callbacks if isinstance(item, History)]  # type: ignore[attr-defined]
-        return next(row for row in history.rows if row["epoch"] == self.saver.best_epoch)
+        row = next(row for row in history.rows if row["epoch"] == self.saver.best_epoch)
+        # of an epoch's several validations the best
+        return row if self.saver.monitor is None else row | {self.saver.monitor: self.saver.best_score}
 
     def _evaluate_best(self) -> dict[str, dict[str, float]]:
         path = self._best_checkpoint()
@@ -258,10 +264,11 @@ class Fit(Command):
         if saver.monitor is None:
             log.info("no validated value tells which epoch is best: the last one is evaluated")
         elif saver.best_epoch is None:
-            log.info("no best epoch: no finite %s was logged; the last one is evaluated", saver.monitor)
+            log.info("no epoch is known to be the best by %s; the last one is evaluated", saver.monitor)
         else:
             log.info("best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
-        path: Path = self.trainer.strategy.broadcast(saver.best if saver.best.exists() else saver.last)
+        is_there = saver.best_epoch is not None and saver.best.exists()
+        path: Path = self.trainer.strategy.broadcast(saver.best if is_there else saver.last)
         return path
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
 from imgcls.checkpoint import CONFIG_KEY, Content, read_checkpoint
 from imgcls.errors import ConfigError
@@ -95,7 +96,7 @@ def check_same_model(start: Start, model_name: str) -> None:
 
 
 def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -> None:
-    """Refuse what the state in a checkpoint would override without a word: another seed, optimizer or schedule.
+    """Refuse what the checkpoint would override without a word: another seed, optimizer, schedule or split.
 
     Args:
         start: The checkpoint to go on from.
@@ -107,13 +108,23 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
     """
     if not averages and "averaging_state" in start.content:
         raise ConfigError(f"{start.path}: its run averages the weights; add imgcls.EMA to trainer.callbacks, as before")
-    ours, theirs = (_course(one) for one in (config, json.loads(start.content.get(CONFIG_KEY) or "{}")))
+    before = json.loads(start.content.get(CONFIG_KEY) or "{}")
+    if _validates_apart(config) and before and not _validates_apart(before):
+        raise ConfigError(
+            f"data.init_args.dataset_classes.validation: the run of {start.path} holds its images out of train; leave "
+            "the key null to go on, or type --experiment.only_weights_load=true for a new run"
+        )
+    ours, theirs = _course(config), _course(before)
     for key in ours.keys() & theirs.keys():
         if ours[key] != theirs[key]:
+            former = _shown(theirs[key])
             raise ConfigError(
-                f"{key}: {ours[key]}, but the run of {start.path} began with {theirs[key]} and keeps to it; type "
-                f"--{key}={theirs[key]} to go on, or --experiment.only_weights_load=true for a new run"
+                f"{key}: {_shown(ours[key])}, but the run of {start.path} began with {former} and keeps to it; type "
+                f"--{key}={former} to go on, or --experiment.only_weights_load=true for a new run"
             )
+
+
+_OF_THE_SPLIT = ("validation_split", "split_seed", "fold", "train_on_validation")  # which the checkpoint records
 
 
 def _course(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,10 +132,17 @@ def _course(config: Mapping[str, Any]) -> dict[str, Any]:
     model = (config.get("model") or {}).get("init_args") or {}
     sections = {name: model.get(name) or {} for name in ("optimizer_config", "scheduler_config")}
     found = {f"model.init_args.{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
+    data = (config.get("data") or {}).get("init_args") or {}
+    found |= {f"data.init_args.{key}": data[key] for key in _OF_THE_SPLIT if key in data}
     if "seed_everything" in config:
         found["seed_everything"] = config["seed_everything"]
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
+
+
+def _validates_apart(config: Mapping[str, Any]) -> bool:
+    data = (config.get("data") or {}).get("init_args") or {}
+    return (data.get("dataset_classes") or {}).get("validation") is not None
 
 
 def going_on(start: Start, config: Mapping[str, Any]) -> str:
@@ -137,8 +155,15 @@ def going_on(start: Start, config: Mapping[str, Any]) -> str:
     before = json.loads(start.content.get(CONFIG_KEY) or "{}")
     ours, theirs = (dict(_leaves({key: one.get(key) for key in ("model", "data")})) for one in (config, before))
     ours = json.loads(json.dumps(ours))
-    others = [f"{key}: {ours[key]} (before: {theirs[key]})" for key in ours if ours[key] != theirs.get(key, ours[key])]
-    return "; ".join([f"goes on after epoch {epochs_done(start)} of {start.path}", *others])
+    new = [key for key in ours if ours[key] != theirs.get(key, ours[key])]
+    others = [f"{key}: {_shown(ours[key])} (before: {_shown(theirs[key])})" for key in new]
+    epoch = epochs_done(start)
+    where = f"after epoch {epoch}" if _is_whole(start.content) else f"within epoch {epoch + 1}"
+    return "; ".join([f"goes on {where} of {start.path}", *others])
+
+
+def _shown(value: Any) -> Any:
+    return "null" if value is None else value
 
 
 def _leaves(part: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -155,6 +180,12 @@ def epochs_done(start: Start) -> int:
     return done
 
 
+def _is_whole(content: Content) -> bool:
+    """Whether a checkpoint was saved at the end of an epoch, and not within one."""
+    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return bool(progress["processed"] == progress["ready"])
+
+
 def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback]) -> str:
     """Return why nothing is left to train, empty if something is.
 
@@ -168,11 +199,35 @@ def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback
         if options[key] is not None and 0 <= options[key] <= done:
             return f"{start.path} is trained to {done} of trainer.{key}: {options[key]}; raise it to go on"
     states = start.content.get("callbacks") or {}
+    if _is_over(options["max_time"], states.get("Timer")):
+        return f"{start.path} is trained for the whole of trainer.max_time: {options['max_time']}; raise it to go on"
     for stopping in (item for item in callbacks if isinstance(item, EarlyStopping)):
-        if states.get(stopping.state_key, {}).get("wait_count", 0) >= max(stopping.patience, 1):
+        reason = _stopped(stopping, states)
+        if reason:
             return (
-                f"{start.path} was stopped early after {epochs} epochs: {stopping.monitor} was not better for "
-                f"{states[stopping.state_key]['wait_count']} validations; raise the patience of EarlyStopping to go "
-                "on, or type --experiment.only_weights_load true for a new run"
+                f"{start.path} was stopped early after {epochs} epochs: {reason}; change it to go on, or type "
+                "--experiment.only_weights_load true for a new run"
             )
+    return ""
+
+
+def _is_over(max_time: Any, state: dict[str, Any] | None) -> bool:
+    if max_time is None or state is None:
+        return False
+    timer = Timer(max_time)
+    timer.load_state_dict(state)
+    return (timer.time_remaining() or 0) <= 0
+
+
+def _stopped(stopping: EarlyStopping, states: Mapping[str, Any]) -> str:
+    """Return by which rule of early stopping, as it is configured now, a run is at its end; empty if by none."""
+    name, threshold = stopping.monitor, stopping.stopping_threshold
+    waited = (states.get(stopping.state_key) or {}).get("wait_count", 0)
+    if waited >= max(stopping.patience, 1):
+        return (
+            f"{name} was not better for {waited} validations, and the patience of EarlyStopping is {stopping.patience}"
+        )
+    last: dict[str, float] = next(reversed((states.get("History") or {}).get("rows") or []), {})
+    if threshold is not None and name in last and stopping.monitor_op(*map(torch.tensor, (last[name], threshold))):
+        return f"{name} {last[name]:.4f} reached the stopping_threshold of EarlyStopping, {threshold}"
     return ""

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from imgcls.callbacks.step_limit import StepLimit
 from imgcls.checkpoint import AtomicCheckpointIO
 from imgcls.errors import ConfigError, first_line
 
@@ -40,6 +41,12 @@ _FLAGS: dict[str, type] = {"enable_checkpointing": Checkpoint, "enable_progress_
 
 class ImgclsTrainer(Trainer):
     """Lightning's Trainer, with a method for each command: the parser takes the options from there."""
+
+    @property
+    def estimated_stepping_batches(self) -> int | float:
+        """Steps of the whole run, by epochs and by :class:`StepLimit`."""
+        limits = [item.max_steps for item in self.callbacks if isinstance(item, StepLimit)]  # type: ignore[attr-defined]
+        return min([super().estimated_stepping_batches, *limits])
 
     def tune(
         self,
@@ -154,6 +161,9 @@ def build_trainer(
         "logger": _logger(options["logger"], folder),
         "default_root_dir": options["default_root_dir"] or (str(folder) if folder else None),
     }
+    if options["max_steps"] != -1:
+        chosen["callbacks"] = [*callbacks, StepLimit(options["max_steps"])]
+        chosen |= {"max_steps": -1, "max_epochs": -1 if options["max_epochs"] is None else options["max_epochs"]}
     flags = {flag: any(isinstance(item, kind) for item in callbacks) for flag, kind in _FLAGS.items()}
     try:
         return ImgclsTrainer(**options | chosen | flags)

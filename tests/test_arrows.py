@@ -163,7 +163,7 @@ ARROWS: dict[str, set[str]] = {
     "report": {"files"},
     "quiet": set(),
     "recover": {"checkpoint", "errors"},
-    "trainer": {"checkpoint", "errors"},
+    "trainer": {"callbacks", "checkpoint", "errors"},
     "callbacks": {"datamodule", "errors", "files", "labels", "processes", "run_folder", "specs"},
     "defaults": {"callbacks", "errors", "run_folder"},
     "processes": set(),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -72,6 +73,18 @@ def test_average_is_resumed_bit_for_bit(photos: Path, tiny_model: Path, tmp_path
     assert_same_weights(tmp_path / "whole" / last, tmp_path / "killed" / last)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_average_of_other_dtypes(precision: str, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = [f"--trainer.precision={precision}", f"--trainer.callbacks=[{AVERAGED}]"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    kept = [value for value in content["state_dict"].values() if value.is_floating_point()]
+    assert {value.dtype for value in kept} == {torch.float32 if precision == "bf16-true" else torch.float64}
+    current = content["current_model_state"]
+    assert any(not torch.equal(current[name].to(value.dtype), value) for name, value in content["state_dict"].items())
+    assert pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_f1_score"].iloc[-1] > 0.5
+
+
 def test_saving_the_other_weights_is_refused(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +104,14 @@ def test_averages_that_outlive_the_fit_are_refused(
     assert code == 2
     assert "EMAWeightAveraging stays in charge after the fit" in message
     assert "take imgcls.EMA" in message
+
+
+def test_average_that_no_checkpoint_holds_is_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01, device: null}}"
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={other}")], capsys)
+    assert (code, "best.ckpt would be without it; take imgcls.EMA" in message) == (2, True), message
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

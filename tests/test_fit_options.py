@@ -29,6 +29,7 @@ def test_per_class_metric_alone_is_no_monitor_but_can_be_named(photos: Path, tin
         "monitor": "validation_loss",
         "best_score": pytest.approx(pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_loss"][0]),
         "best_epoch": 0,
+        "last_is_best": True,
     }
     stopping = (
         "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_rec_red, mode: max}}"

@@ -131,10 +131,12 @@ def test_only_weights_load_starts_fresh(
     ("more", "named"),
     [
         (["--model.optimizer_config.lr=1e-5"], "model.init_args.optimizer_config.lr: 1e-05, but the run of"),
-        (["--model.optimizer_config.weight_decay=0.5"], "began with None and keeps to it"),
+        (["--model.optimizer_config.weight_decay=0.5"], "began with null and keeps to it"),
         (["--model.optimizer_config.name=sgd"], "type --model.init_args.optimizer_config.name=adamw to go on"),
         (["--model.scheduler_config.name=plateau"], "model.init_args.scheduler_config.name: plateau"),
         (["--seed_everything=1"], "seed_everything: 1, but"),
+        (["--data.validation_split=0.4"], "data.init_args.validation_split: 0.4, but the run of"),
+        (["--data.fold=1/3"], "data.init_args.fold: 1/3, but the run of"),
     ],
 )
 def test_run_that_goes_on_keeps_its_course(
@@ -148,6 +150,15 @@ def test_run_that_goes_on_keeps_its_course(
     assert (tmp_path / "run/version_0/config.yaml").read_text(encoding="utf-8") == config
 
 
+def test_run_that_holds_images_out_takes_no_others_later(
+    photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    code, message = fails([*line, "--ckpt_path=last", f"--data.dataset_classes.validation={test_photos}"], capsys)
+    assert (code, "holds its images out of train; leave the key null to go on" in message) == (2, True), message
+
+
 def test_run_that_goes_on_says_from_where_and_what_is_new(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +166,7 @@ def test_run_that_goes_on_says_from_where_and_what_is_new(
     main([*line, "--trainer.max_epochs=1"])
     main([*line, "--ckpt_path=last", "--data.augmentations.train=strong"])
     last = tmp_path / "run/version_0/checkpoints/last.ckpt"
-    told = f"goes on after epoch 1 of {last}; data.init_args.augmentations.train: strong (before: None)"
+    told = f"goes on after epoch 1 of {last}; data.init_args.augmentations.train: strong (before: null)"
     assert told in capsys.readouterr().err.splitlines()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
 from imgcls.errors import ConfigError
@@ -43,8 +43,11 @@ class EMA(WeightAveraging):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Line up what is averaged, now that a checkpoint is restored."""
-        ours, theirs = self._tensors(self._average_model.module), self._tensors(pl_module)  # type: ignore[union-attr]
-        pairs = list(zip(ours, theirs, strict=True))
+        average_model = self._average_model.module  # type: ignore[union-attr]
+        for ours, theirs in zip(_tensors(average_model), _tensors(pl_module), strict=True):
+            if theirs.is_floating_point():  # bfloat16 would lose what a step adds
+                ours.data = ours.data.to(torch.promote_types(theirs.dtype, torch.float32))
+        pairs = [(a.data, b.data) for a, b in zip(_tensors(average_model), _tensors(pl_module), strict=True)]
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._currents = [current for _, current in pairs if current.is_floating_point()]
         self._counts = [(average, current) for average, current in pairs if not average.is_floating_point()]
@@ -57,7 +60,8 @@ class EMA(WeightAveraging):
         if step == self._latest_update_step:  # gradients are accumulated
             return
         kept = 0.0 if self._latest_update_step == 0 else min(self.decay, (1 + step) / (_WARM_UP + step))
-        torch._foreach_lerp_(self._averages, self._currents, 1 - kept)
+        currents = [current.to(average.dtype) for average, current in zip(self._averages, self._currents, strict=True)]
+        torch._foreach_lerp_(self._averages, currents, 1 - kept)
         for average, current in self._counts:
             average.copy_(current)
         self._latest_update_step = step
@@ -74,9 +78,9 @@ class EMA(WeightAveraging):
         self._average_model = None
         self._averages, self._currents, self._counts = [], [], []
 
-    @staticmethod
-    def _tensors(module: torch.nn.Module) -> list[Tensor]:
-        return [tensor.data for tensor in (*module.parameters(), *module.buffers())]
+
+def _tensors(module: torch.nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def check_averaging(callbacks: Sequence[Callback]) -> None:
@@ -85,6 +89,11 @@ def check_averaging(callbacks: Sequence[Callback]) -> None:
     Raises:
         ConfigError: Names the callback.
     """
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise ConfigError(
+            "trainer.callbacks: StochasticWeightAveraging makes its average after the last checkpoint is saved, and "
+            "best.ckpt would be without it; take imgcls.EMA"
+        )
     averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
     for callback in averaging:
         if not isinstance(callback, EMA):

@@ -31,6 +31,10 @@ class History(Callback):
         self._start = 0.0
         self._validated = False
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of an epoch that a checkpoint from the middle of it goes on with."""
+        self._start = time.monotonic()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._start = time.monotonic()

@@ -1,5 +1,6 @@
 """MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection, SumMetric
 
 from imgcls.callbacks.building import build, check_spec, has_threshold, is_binary, is_per_class
+from imgcls.callbacks.finite import check_finite
 from imgcls.errors import RunError
 from imgcls.specs import Spec
 
@@ -59,15 +61,15 @@ class MetricsLogger(Callback):
         scalar = (name for name in names if not _is_per_class(name, self.specs[name], count, multilabel))
         return f"validation_{next(scalar, 'loss')}"
 
-    def mode(self, value: str, class_names: list[str], multilabel: bool = False) -> str:
-        """Return ``min`` if a logged value is better when it is low, else ``max``."""
+    def mode(self, value: str, class_names: list[str], multilabel: bool = False) -> str | None:
+        """Return ``min`` if a logged value is better when it is low, ``max`` if when high; None if nobody says."""
         value = value.partition("_")[2]
         owners = [name for name in self.specs if value == name or value.startswith(f"{name}_")]
         if not owners:
             return "min"  # the loss
         name = max(owners, key=len)
         metric = build(name, self.specs[name], len(class_names), multilabel)
-        return "min" if metric.higher_is_better is False else "max"
+        return None if metric.higher_is_better is None else "max" if metric.higher_is_better else "min"
 
     # -- the hooks of Lightning
 
@@ -101,6 +103,8 @@ class MetricsLogger(Callback):
             }
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
+            if not math.isfinite(values["train_loss_step"]):
+                check_finite(trainer, pl_module)
 
     def on_validation_batch_end(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 
 class Patience(Callback):
@@ -20,3 +21,4 @@ class Patience(Callback):
         """Set it, now that the checkpoint is read; and forget that the run was stopped once."""
         for stopping, patience in self.configured:
             stopping.patience, stopping.stopped_epoch = patience, 0
+            stopping.stopping_reason, stopping.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from imgcls.files import PARTIAL, replacing
 from imgcls.run_folder import BEST, LAST
@@ -14,6 +15,8 @@ from imgcls.run_folder import BEST, LAST
 
 class CheckpointSaver(Checkpoint):
     """Writes last.ckpt at the end of each epoch, and keeps it as best.ckpt where the monitored value improved.
+
+    Where an epoch has several validations, or fewer than one, best.ckpt is written after the best of them.
 
     Args:
         folder: Where the two files lie.
@@ -27,7 +30,8 @@ class CheckpointSaver(Checkpoint):
         self.mode = mode
         self.best_score: float | None = None
         self.best_epoch: int | None = None
-        self._validated = False
+        self._validated_at = -1  # step
+        self._last_is_best = False
 
     @property
     def best(self) -> Path:
@@ -40,40 +44,49 @@ class CheckpointSaver(Checkpoint):
         return self.folder / LAST
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove what a killed run left half-written; forget a best epoch whose file lies in another run's folder."""
+        """Mend what a killed run left half-written; forget a best epoch whose file lies in another run's folder."""
         if trainer.is_global_zero:
             for partial in self.folder.glob(f".*{PARTIAL}"):
                 partial.unlink()
+            if self._last_is_best and self.last.exists():  # killed between the two
+                _link(self.last, self.best)
         if not self.best.exists():
             self.best_score = self.best_epoch = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember that the monitored value is new."""
-        self._validated = not trainer.sanity_checking
+        """Remember that the monitored value is new; within an epoch, save what it is the value of."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._validated_at = trainer.global_step
+        of_validation = self.monitor is not None and self.monitor.startswith("validation_")
+        if of_validation and not trainer.is_last_batch and self._improved(trainer):
+            self._last_is_best = False
+            trainer.save_checkpoint(self.best)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; an epoch's end is the place from which a resumed run is the same run bit for bit."""
-        improved = self._improved(trainer)
+        self._last_is_best = self._improved(trainer)
         trainer.save_checkpoint(self.last)
-        if improved and trainer.is_global_zero:
+        if self._last_is_best and trainer.is_global_zero:
             _link(self.last, self.best)
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far."""
-        return {"monitor": self.monitor, "best_score": self.best_score, "best_epoch": self.best_epoch}
+        best = {"best_score": self.best_score, "best_epoch": self.best_epoch, "last_is_best": self._last_is_best}
+        return {"monitor": self.monitor} | best
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best epoch, unless another value is monitored now."""
         if state_dict["monitor"] == self.monitor:
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+            self._last_is_best = state_dict.get("last_is_best", False)
 
     def _improved(self, trainer: pl.Trainer) -> bool:
         if self.monitor is None:
             self.best_epoch = trainer.current_epoch
             return True
-        if self.monitor.startswith("validation_") and not self._validated:
+        if self.monitor.startswith("validation_") and self._validated_at != trainer.global_step:
             return False
-        self._validated = False
         score = float(trainer.callback_metrics[self.monitor])
         # written so that NaN is never better
         if self.best_score is None:

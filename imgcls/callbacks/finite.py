@@ -1,0 +1,35 @@
+"""FiniteWeights: a run whose weights are no numbers any more ends, before they replace a good checkpoint."""
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from imgcls.errors import RunError
+
+
+class FiniteWeights(Callback):
+    """Looks at the weights at the end of each epoch; Lightning trains on, and metrics of NaN logits are numbers."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse weights that are not finite."""
+        check_finite(trainer, pl_module)
+
+
+def check_finite(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Refuse weights that are not finite; a loss may be, where a gradient scaler skips the step.
+
+    Raises:
+        RunError: Names epoch, step and learning rate.
+    """
+    tensors = [item.detach() for item in (*pl_module.parameters(), *pl_module.buffers()) if item.is_floating_point()]
+    # the norm costs one wait for the device; in 16 bits it may be infinite by itself
+    if torch.nn.utils.get_total_norm(tensors).isfinite() or all(item.isfinite().all() for item in tensors):
+        return
+    loss = trainer.callback_metrics.get("train_loss")
+    before = "" if loss is None else f"train_loss is {float(loss)}, and "
+    rate = max(group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups)
+    raise RunError(
+        f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {before}the weights are not finite; the "
+        f"checkpoints hold the epochs before. Lower model.init_args.optimizer_config.lr ({rate:g}), or set "
+        "trainer.gradient_clip_val: 1.0"
+    )

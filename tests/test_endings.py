@@ -1,0 +1,164 @@
+"""How a run ends, which of its epochs is the best, and what follows when it goes on from there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from imgcls.entry import main
+from tests.runs import arguments, assert_same_weights, fails, load, table_of
+
+STEPS = 6  # of an epoch: 48 images in batches of 8
+
+
+def early_stopping(**options: object) -> str:
+    return json.dumps([{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": options}])
+
+
+def test_run_counted_in_steps_goes_on_after_its_epoch(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=null", "--model.scheduler_config={name: constant, warmup_epochs: 0}"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path / "whole", *more, f"--trainer.max_steps={3 * STEPS}")])
+    line = ["fit", *arguments(photos, tiny_model, tmp_path / "parts", *more)]
+    main([*line, f"--trainer.max_steps={STEPS}"])
+    main([*line, f"--trainer.max_steps={3 * STEPS}", "--ckpt_path=last"])
+    whole, parts = tmp_path / "whole/run/version_0", tmp_path / "parts/run/version_0"
+    assert_same_weights(whole / "checkpoints/last.ckpt", parts / "checkpoints/last.ckpt")
+    tables = [pd.read_csv(folder / "metrics.csv") for folder in (whole, parts)]
+    assert list(tables[0]["step"]) == [STEPS, 2 * STEPS, 3 * STEPS]
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+
+
+def test_steps_end_within_an_epoch_that_is_validated(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, f"--trainer.max_steps={STEPS + 2}"])
+    folder = tmp_path / "run/version_0"
+    table = pd.read_csv(folder / "metrics.csv")
+    assert list(table["step"]) == [STEPS, STEPS + 2]
+    assert table["validation_loss"].notna().all()
+    [schedule] = load(folder / "checkpoints/last.ckpt")["lr_schedulers"]
+    assert schedule["_last_lr"] == pytest.approx([0] * len(schedule["_last_lr"]), abs=1e-9)
+
+
+def test_weights_that_are_no_numbers_end_the_run(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
+    code, message = fails([*line, "--trainer.max_epochs=3", "--ckpt_path=last", broken], capsys)
+    assert code == 1
+    assert "epoch 2, step 12: train_loss is nan, and the weights are not finite" in message
+    assert "Lower model.init_args.optimizer_config.lr (0.01)" in message
+    state = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_broken_weights_are_seen_where_the_loss_is_logged(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.log_every_n_steps=2", broken)]
+    code, message = fails(line, capsys)
+    assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
+
+
+def test_lowest_loss_is_best_without_validation(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=3", "--trainer.limit_val_batches=0", "--experiment.monitor=train_loss"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    folder = tmp_path / "run/version_0"
+    best = load(folder / "checkpoints/best.ckpt")
+    assert best["epoch"] == pd.read_csv(folder / "metrics.csv")["train_loss"].idxmin()
+    assert "EarlyStopping{'monitor': 'train_loss', 'mode': 'min'}" in best["callbacks"]
+
+
+def test_best_of_an_epochs_several_validations_is_kept(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.val_check_interval=0.34", "--trainer.max_epochs=3", "--model.optimizer_config.lr=0.05"]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.monitor=validation_loss", *more)]
+    main(line)
+    folder = tmp_path / "run/version_0"
+    state = load(folder / "checkpoints/last.ckpt")["callbacks"]["CheckpointSaver"]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["validation_loss"] == pytest.approx(state["best_score"], rel=1e-5)
+    assert state["best_score"] <= pd.read_csv(folder / "metrics.csv")["validation_loss"].min() + 1e-9
+    main([*line, "--trainer.max_epochs=2", "--experiment.monitor=train_loss"])  # is known at an epoch's end alone
+
+
+@pytest.mark.parametrize("name", ["ModelCheckpoint", "EarlyStopping"])
+def test_mode_that_keeps_the_worst_is_refused(
+    name: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = f"{{class_path: lightning.pytorch.callbacks.{name}, init_args: {{monitor: validation_accuracy}}}}"
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={callback}")], capsys)
+    assert (code, f"{name}: monitor: validation_accuracy, mode: min" in message) == (2, True), message
+    assert "give mode: max" in message
+
+
+def test_time_that_is_over_is_said(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [
+        "fit",
+        *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1000", "--trainer.max_time.seconds=1"),
+    ]
+    main(line)
+    output = capsys.readouterr()
+    assert "stopped: trainer.max_time is over" in output.err
+    main([*line, "--ckpt_path=last"])
+    again = capsys.readouterr()
+    assert "is trained for the whole of trainer.max_time" in again.err
+    assert table_of(again.out) == table_of(output.out)
+
+
+def test_threshold_that_is_reached_is_said(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"monitor": "validation_loss", "stopping_threshold": 100.0}
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={early_stopping(**options)}")]
+    main(line)
+    assert "stopped early: Stopping threshold reached: validation_loss" in capsys.readouterr().err
+    main([*line, "--ckpt_path=last"])
+    assert "reached the stopping_threshold of EarlyStopping, 100.0" in capsys.readouterr().err
+    other = early_stopping(**options | {"stopping_threshold": 1e-9})
+    main([*line, f"--trainer.callbacks={other}", "--ckpt_path=last"])
+    assert "stopped" not in capsys.readouterr().err
+    assert len(pd.read_csv(tmp_path / "run/version_0/metrics.csv")) == 2
+
+
+def test_run_killed_between_its_two_files_has_the_right_best_one(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.limit_val_batches=0")]
+    main([*line, "--trainer.max_epochs=1"])
+    checkpoints = tmp_path / "run/version_0/checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", tmp_path / "first.ckpt")
+    main([*line, "--ckpt_path=last"])
+    os.replace(tmp_path / "first.ckpt", checkpoints / "best.ckpt")
+    os.utime(checkpoints / "best.ckpt", (0, 0))
+    main([*line, "--ckpt_path=last"])
+    assert load(checkpoints / "best.ckpt")["epoch"] == 1
+    capsys.readouterr()
+
+
+def test_another_monitor_at_the_end_evaluates_the_last_epoch(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=3")]
+    main(line)
+    capsys.readouterr()
+    main([*line, "--experiment.monitor=validation_loss", "--ckpt_path=last"])
+    output = capsys.readouterr()
+    assert "no epoch is known to be the best by validation_loss; the last one is evaluated" in output.err
+    last = pd.read_csv(tmp_path / "run/version_0/metrics.csv").iloc[-1]
+    assert table_of(output.out)["loss"] == [f"{last['validation_loss']:.4f}"]
+
+
+def test_weights_in_16_bits_are_finite_however_long(tiny_model: Path) -> None:
+    from imgcls.callbacks.finite import check_finite
+
+    model = torch.nn.Linear(300, 300).half()
+    model.weight.data.fill_(1e3)  # the norm is infinite in float16
+    check_finite(None, model)  # type: ignore[arg-type]
