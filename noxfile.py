@@ -8,7 +8,7 @@ import nox
 nox.options.default_venv_backend = "virtualenv"  # pip, which takes a torch that is at hand
 nox.options.sessions = ["tests", "lint"]
 
-PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "loadfile"]  # a file's tests share what they trained
+PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "worksteal"]
 
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
 
