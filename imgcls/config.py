@@ -20,8 +20,8 @@ class ExperimentConfig:
         only_weights_load: With ``ckpt_path``: load the weights alone; optimizer, schedule and epoch start fresh.
         monitor: The logged value that decides which epoch is best; null: that of the first checkpoint saver among the
             callbacks, else validation_f1_score, else the first metric.
-        default_callbacks: Append a checkpoint saver, metrics logger, progress bar and early stopping where the
-            configuration names none of the kind.
+        default_callbacks: Append a checkpoint saver, metrics logger, progress bar, early stopping and a moving average
+            of the weights where the configuration names none of the kind.
     """
 
     custom_folder_name: str | None = None

@@ -1,5 +1,6 @@
 """The callbacks that a run gets where its configuration names none of the kind, and the values that they watch."""
 
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,8 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    ProgressBar,
+    RichProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 
+from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.history import History
 from imgcls.callbacks.metrics import MetricsLogger
 from imgcls.callbacks.saver import CheckpointSaver
@@ -16,6 +26,8 @@ from imgcls.errors import ConfigError, did_you_mean
 from imgcls.run_folder import BEST, CHECKPOINTS, LAST
 
 PATIENCE = 10  # epochs
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,23 @@ def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
         )
     for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
         watched.require(f"{name}: filename", placeholder, ["epoch", "step"])
+
+
+def moving_average(callbacks: Sequence[Callback], start_averages: bool | None) -> list[Callback]:
+    """Return the moving average of the weights for a run that has none of its own.
+
+    Args:
+        callbacks: The callbacks.
+        start_averages: Whether the run averaged that goes on; None for a run that begins.
+    """
+    if start_averages is False or any(_has(callbacks, kind) for kind in (WeightAveraging, StochasticWeightAveraging)):
+        return []
+    if any(isinstance(item, ModelCheckpoint) and item.save_weights_only for item in callbacks):
+        log.info(
+            "no imgcls.EMA: a ModelCheckpoint with save_weights_only: true would save the weights that are not averaged"
+        )
+        return []
+    return [EMA()]
 
 
 def early_stopping(callbacks: Sequence[Callback], watched: Watched) -> list[Callback]:

@@ -22,7 +22,7 @@ from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.waiting import WaitingTime
 from imgcls.checkpoint import data_state
 from imgcls.commands import Command, Parts, print_once
-from imgcls.defaults import Watched, early_stopping, run_callbacks, shown_callbacks, watch
+from imgcls.defaults import Watched, early_stopping, moving_average, run_callbacks, shown_callbacks, watch
 from imgcls.errors import ConfigError
 from imgcls.finders import recorded, refuse_several_devices, search, take_finders, take_values, with_values
 from imgcls.report import write_results
@@ -121,6 +121,8 @@ class Fit(Command):
         callbacks = as_list(options["callbacks"])
         if experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options)
+            before = None if self.start is None or self.weights_only else self.start.content
+            callbacks += moving_average(callbacks, None if before is None else "averaging_state" in before)
         check_averaging(callbacks)
         watched = watch(callbacks, options, self.data.class_names, experiment.monitor, self.data.multilabel)
         if experiment.default_callbacks:

@@ -12,9 +12,10 @@ from lightning.pytorch.callbacks import Callback
 
 from imgcls import EMA
 from imgcls.entry import main
-from tests.runs import arguments, assert_same_weights, fails, load, program, table_of
+from tests.runs import arguments, assert_same_weights, fails, load, program, table_of, weights
 
 AVERAGED = "{class_path: imgcls.EMA, init_args: {decay: 0.9}}"
+KEPT = "lightning.pytorch.callbacks.ModelCheckpoint"
 RECORDER = "{class_path: tests.test_ema.Recorder}"
 KILLER = "{class_path: tests.killer.Killer, init_args: {epoch: 2, batch: 3}}"
 
@@ -85,6 +86,40 @@ def test_average_of_other_dtypes(precision: str, photos: Path, tiny_model: Path,
     assert pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_f1_score"].iloc[-1] > 0.5
 
 
+def test_every_fit_averages_unless_it_says_otherwise(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    listed = "--trainer.callbacks={class_path: imgcls.EMA, init_args: {decay: 0.999}}"
+    nothing = "--trainer.callbacks={class_path: imgcls.EMA, init_args: {decay: 0}}"
+    saver = (
+        "{class_path: ModelCheckpoint, init_args: {save_weights_only: true, dirpath: " + str(tmp_path / "mine") + "}}"
+    )
+    for more in ([], [listed], [nothing], [f"--trainer.callbacks={saver}"]):
+        main([*line, *more])
+    default, average, plain, alone = (tmp_path / f"run/version_{n}/checkpoints/last.ckpt" for n in range(4))
+    assert_same_weights(default, average)
+    assert_same_weights(plain, alone)
+    assert "averaging_state" not in load(alone)
+    assert any(not torch.equal(value, weights(plain)[name]) for name, value in weights(default).items())
+    assert "no imgcls.EMA: a ModelCheckpoint with save_weights_only" in capsys.readouterr().err
+
+
+def test_run_that_did_not_average_goes_on_without(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1", "--experiment.default_callbacks=false", f"--trainer.callbacks={KEPT}"])
+    main([*line, "--ckpt_path=last"])
+    assert "averaging_state" not in load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+
+
+def test_layers_that_learn_later_are_averaged_from_then_on(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.max_epochs=2", "--model.freeze_encoder=true", "--model.unfreeze={1: 0.0}"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, f"--trainer.callbacks=[{AVERAGED}, {RECORDER}]")])
+    content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    for name, value in content["state_dict"].items():
+        torch.testing.assert_close(value, Recorder.average[name], rtol=1e-4, atol=1e-5)
+
+
 def test_saving_the_other_weights_is_refused(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +144,9 @@ def test_averages_that_outlive_the_fit_are_refused(
 def test_average_that_no_checkpoint_holds_is_refused(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01, device: null}}"
+    other = (
+        "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01, device: null}}"
+    )
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={other}")], capsys)
     assert (code, "best.ckpt would be without it; take imgcls.EMA" in message) == (2, True), message
 

@@ -308,7 +308,7 @@ def test_weights_of_another_dtype(
 ) -> None:
     main(["fit", *arguments(photos, tiny_model, tmp_path), f"--trainer.precision={precision}"])
     content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
-    dtypes = {value.dtype for value in content["state_dict"].values() if value.is_floating_point()}
+    dtypes = {value.dtype for value in content["current_model_state"].values() if value.is_floating_point()}
     assert {"bf16-true": torch.bfloat16, "64": torch.float64}[precision] in dtypes
     assert "accuracy" in table_of(capsys.readouterr().out)
 

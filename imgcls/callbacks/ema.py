@@ -1,7 +1,7 @@
 """EMA: validation, best epoch and checkpoints of the weights' moving average."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,11 +18,13 @@ class EMA(WeightAveraging):
     """Keeps an exponential moving average of the weights, which is what is validated, saved and evaluated.
 
     Lightning's WeightAveraging with one fused update a step; its own EMA starts over a thousand kernels a step, and
-    waits for the device twice. Buffers, such as the statistics of BatchNorm, are averaged too.
+    waits for the device twice. Buffers, such as the statistics of BatchNorm, are averaged too. Every fit has it,
+    unless ``experiment.default_callbacks`` is false.
 
     Args:
         decay: Share of the average that a step keeps, 0 to below 1. The first steps keep less, at most
-            (1 + step) / (10 + step), so that the weights of the start are soon forgotten.
+            (1 + step) / (10 + step), so that the weights of the start are soon forgotten. 0: no average, the weights
+            as they are.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -30,9 +32,17 @@ class EMA(WeightAveraging):
             raise ConfigError(f"imgcls.EMA: decay: {decay}; it must be at least 0 and below 1")
         super().__init__()
         self.decay = decay
+        self._forget()
+
+    def _forget(self) -> None:
+        self._epoch = -1  # in which the tensors are lined up
         self._averages: list[Tensor] = []
         self._currents: list[Tensor] = []
-        self._counts: list[tuple[Tensor, Tensor]] = []
+        self._counts: list[Tensor] = []
+        self._current_counts: list[Tensor] = []
+
+    def _pairs(self, pl_module: pl.LightningModule) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(_tensors(self._average_model.module), _tensors(pl_module), strict=True)  # type: ignore[union-attr]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Copy the model for the average."""
@@ -42,15 +52,29 @@ class EMA(WeightAveraging):
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Line up what is averaged, now that a checkpoint is restored."""
-        average_model = self._average_model.module  # type: ignore[union-attr]
-        for ours, theirs in zip(_tensors(average_model), _tensors(pl_module), strict=True):
-            if theirs.is_floating_point():  # bfloat16 would lose what a step adds
-                ours.data = ours.data.to(torch.promote_types(theirs.dtype, torch.float32))
-        pairs = [(a.data, b.data) for a, b in zip(_tensors(average_model), _tensors(pl_module), strict=True)]
+        """Take the dtypes of the model, and the weights of a run that begins, now that they are final."""
+        for average, current in self._pairs(pl_module):
+            if current.is_floating_point():  # bfloat16 would lose what a step adds
+                average.data = average.data.to(torch.promote_types(current.dtype, torch.float32))
+            if self._latest_update_step == 0:
+                average.data.copy_(current.data)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Line up, once an epoch, what is averaged: all but the parameters that are frozen in it."""
+        if trainer.current_epoch == self._epoch:
+            return
+        self._epoch = trainer.current_epoch
+        pairs = [
+            (average.data, current.data)
+            for average, current in self._pairs(pl_module)
+            if current.requires_grad or not isinstance(current, torch.nn.Parameter)
+        ]
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._currents = [current for _, current in pairs if current.is_floating_point()]
-        self._counts = [(average, current) for average, current in pairs if not average.is_floating_point()]
+        self._counts = [average for average, _ in pairs if not average.is_floating_point()]
+        self._current_counts = [current for _, current in pairs if not current.is_floating_point()]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,8 +86,8 @@ class EMA(WeightAveraging):
         kept = 0.0 if self._latest_update_step == 0 else min(self.decay, (1 + step) / (_WARM_UP + step))
         currents = [current.to(average.dtype) for average, current in zip(self._averages, self._currents, strict=True)]
         torch._foreach_lerp_(self._averages, currents, 1 - kept)
-        for average, current in self._counts:
-            average.copy_(current)
+        if self._counts:
+            torch._foreach_copy_(self._counts, self._current_counts)
         self._latest_update_step = step
 
     def on_load_checkpoint(
@@ -76,7 +100,7 @@ class EMA(WeightAveraging):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget the average: a checkpoint that is evaluated after the fit must not be exchanged for it."""
         self._average_model = None
-        self._averages, self._currents, self._counts = [], [], []
+        self._forget()
 
 
 def _tensors(module: torch.nn.Module) -> list[Tensor]:
