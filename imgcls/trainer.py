@@ -161,7 +161,7 @@ def build_trainer(
         "logger": _logger(options["logger"], folder),
         "default_root_dir": options["default_root_dir"] or (str(folder) if folder else None),
     }
-    if options["max_steps"] != -1:
+    if options.get("max_steps", -1) != -1:
         chosen["callbacks"] = [*callbacks, StepLimit(options["max_steps"])]
         chosen |= {"max_steps": -1, "max_epochs": -1 if options["max_epochs"] is None else options["max_epochs"]}
     flags = {flag: any(isinstance(item, kind) for item in callbacks) for flag, kind in _FLAGS.items()}

@@ -38,6 +38,7 @@ class EMA(WeightAveraging):
         self._epoch = -1  # in which the tensors are lined up
         self._averages: list[Tensor] = []
         self._currents: list[Tensor] = []
+        self._casts = False
         self._counts: list[Tensor] = []
         self._current_counts: list[Tensor] = []
 
@@ -73,6 +74,7 @@ class EMA(WeightAveraging):
         ]
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._currents = [current for _, current in pairs if current.is_floating_point()]
+        self._casts = any(average.dtype != current.dtype for average, current in pairs)
         self._counts = [average for average, _ in pairs if not average.is_floating_point()]
         self._current_counts = [current for _, current in pairs if not current.is_floating_point()]
 
@@ -84,7 +86,9 @@ class EMA(WeightAveraging):
         if step == self._latest_update_step:  # gradients are accumulated
             return
         kept = 0.0 if self._latest_update_step == 0 else min(self.decay, (1 + step) / (_WARM_UP + step))
-        currents = [current.to(average.dtype) for average, current in zip(self._averages, self._currents, strict=True)]
+        currents = self._currents
+        if self._casts:
+            currents = [current.to(average.dtype) for average, current in zip(self._averages, currents, strict=True)]
         torch._foreach_lerp_(self._averages, currents, 1 - kept)
         if self._counts:
             torch._foreach_copy_(self._counts, self._current_counts)

@@ -22,7 +22,7 @@ from imgcls.batch import Batch
 from imgcls.batches import as_it_is
 from imgcls.callbacks.waiting import WaitingTime
 from imgcls.checkpoint import AtomicCheckpointIO
-from imgcls.defaults import early_stopping, run_callbacks, shown_callbacks, watch
+from imgcls.defaults import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
 from imgcls.optim import make_optimizer
 from imgcls.quiet import quieten
 from imgcls.schedules import make_scheduler
@@ -101,6 +101,7 @@ def our_gap(folder: Path) -> float:
     options |= {"max_epochs": 1, "limit_val_batches": 0, "accelerator": "cpu", "precision": "32-true"}
     options |= {"enable_model_summary": False}
     callbacks = shown_callbacks([], options)
+    callbacks += moving_average(callbacks, None)
     watched = watch(callbacks, options, CLASSES)
     run = folder / "run"
     (run / "version_0").mkdir(parents=True, exist_ok=True)
