@@ -2,10 +2,7 @@
 
 import json
 import logging
-import signal
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,8 +91,8 @@ class Command(ABC):
         """Return the logged values of ``validation`` or ``test``, of a checkpoint or of the weights as they are."""
         run = self.trainer.validate if split == "validation" else self.trainer.test
         with_weights: dict[str, Any] = {"ckpt_path": path, "weights_only": True} if path else {}
-        with self.heeding_sigterm():
-            run(self.model, datamodule=self.data, verbose=False, **with_weights)
+        run(self.model, datamodule=self.data, verbose=False, **with_weights)
+        self.stop_if_terminated()
         values = self.trainer.callback_metrics
         return {name: float(value) for name, value in values.items() if name.startswith(f"{split}_")}
 
@@ -105,19 +102,9 @@ class Command(ABC):
         if self.trainer.is_global_zero and found:
             print_results(found)
 
-    @contextmanager
-    def heeding_sigterm(self) -> Iterator[None]:
-        """End after SIGTERM; Lightning finishes the loop, and returns as if all were done.
-
-        Where all processes of a job get the signal, the end of a loader worker may be what is heard first.
-        """
-        try:
-            yield
-        except RuntimeError:
-            if not self.trainer.received_sigterm:
-                raise
+    def stop_if_terminated(self) -> None:
+        """End after SIGTERM; Lightning finishes the loop, and returns as if all were done."""
         if self.trainer.received_sigterm:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or torch would report more such ends until the exit
             raise SIGTERMException
 
 
@@ -174,16 +161,16 @@ class Prediction(Evaluation):
             raise ConfigError("predict writes one file, and runs on one machine: --trainer.num_nodes 1")
         writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        with self.heeding_sigterm():
-            self.trainer.predict(
-                self.model,
-                datamodule=self.data,
-                ckpt_path=self.start.path,
-                return_predictions=False,
-                weights_only=True,
-            )
+        self.trainer.predict(
+            self.model,
+            datamodule=self.data,
+            ckpt_path=self.start.path,
+            return_predictions=False,
+            weights_only=True,
+        )
         if writer.errors:
             log.info("%d of %d images could not be read; the column 'error' says why", writer.errors, writer.rows)
+        self.stop_if_terminated()
         print_once(writer.path)
 
     @cached_property

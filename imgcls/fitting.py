@@ -220,8 +220,8 @@ class Fit(Command):
         goes_on: dict[str, Any] = {}
         if self.start is not None and not self.weights_only:
             goes_on = {"ckpt_path": self.start.path, "weights_only": True}
-        with self.heeding_sigterm():
-            self.trainer.fit(self.model, datamodule=self.data, **goes_on)
+        self.trainer.fit(self.model, datamodule=self.data, **goes_on)
+        self.stop_if_terminated()
         if not self.done:
             self._say_why_it_ended()
 
