@@ -231,7 +231,8 @@ class Fit(Command):
                 log.info("stopped early: %s, not better for %d validations", item.monitor, item.wait_count)
             elif isinstance(item, EarlyStopping) and item.stopping_reason_message:
                 log.info("stopped early: %s", item.stopping_reason_message.replace(" Signaling Trainer to stop.", ""))
-            if isinstance(item, Timer) and (item.time_remaining() or 0) <= 0:
+            remaining = item.time_remaining() if isinstance(item, Timer) else None
+            if remaining is not None and remaining <= 0:
                 log.info("stopped: trainer.max_time is over")
 
     @property

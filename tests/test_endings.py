@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from imgcls.callbacks.finite import check_finite
 from imgcls.entry import main
 from tests.runs import arguments, assert_same_weights, fails, load, table_of
 
@@ -85,6 +86,9 @@ def test_best_of_an_epochs_several_validations_is_kept(photos: Path, tiny_model:
     assert results["validation_loss"] == pytest.approx(state["best_score"], rel=1e-5)
     assert state["best_score"] <= pd.read_csv(folder / "metrics.csv")["validation_loss"].min() + 1e-9
     main([*line, "--trainer.max_epochs=2", "--experiment.monitor=train_loss"])  # is known at an epoch's end alone
+    folder = tmp_path / "run/version_1"
+    best = load(folder / "checkpoints/best.ckpt")
+    assert best["epoch"] == pd.read_csv(folder / "metrics.csv")["train_loss"].idxmin()
 
 
 @pytest.mark.parametrize("name", ["ModelCheckpoint", "EarlyStopping"])
@@ -111,6 +115,14 @@ def test_time_that_is_over_is_said(
     again = capsys.readouterr()
     assert "is trained for the whole of trainer.max_time" in again.err
     assert table_of(again.out) == table_of(output.out)
+
+
+def test_clock_without_a_limit_ends_nothing(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timer = "{class_path: lightning.pytorch.callbacks.Timer, init_args: {interval: epoch}}"
+    main(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={timer}")])
+    assert "max_time" not in capsys.readouterr().err
 
 
 def test_threshold_that_is_reached_is_said(
@@ -156,9 +168,11 @@ def test_another_monitor_at_the_end_evaluates_the_last_epoch(
     assert table_of(output.out)["loss"] == [f"{last['validation_loss']:.4f}"]
 
 
-def test_weights_in_16_bits_are_finite_however_long(tiny_model: Path) -> None:
-    from imgcls.callbacks.finite import check_finite
-
+def test_weights_in_16_bits_are_finite_however_long() -> None:
     model = torch.nn.Linear(300, 300).half()
-    model.weight.data.fill_(1e3)  # the norm is infinite in float16
+    model.weight.data.fill_(1e3)
+    assert torch.nn.utils.get_total_norm(model.parameters()).isinf()  # which alone must not end a run
     check_finite(None, model)  # type: ignore[arg-type]
+    model.weight.data[0, 0] = torch.inf
+    with pytest.raises(AttributeError, match="callback_metrics"):  # the message asks the Trainer, which is not there
+        check_finite(None, model)  # type: ignore[arg-type]
