@@ -19,7 +19,7 @@ from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 from imgcls.sampling import SLOTS, Key
 from imgcls.splits import Split
-from imgcls.workers import note
+from imgcls.workers import note, outlive_sigterm
 
 OnError = Literal["raise", "skip", "keep"]
 
@@ -205,3 +205,4 @@ def as_it_is(whole: _Whole) -> _Whole:
 def start_worker(_: int) -> None:
     """Prepare a process that reads images."""
     cv2.setNumThreads(0)  # the workers are the parallelism
+    outlive_sigterm()

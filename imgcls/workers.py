@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class WatchedLoader(DataLoader[_Item]):
 
     def __iter__(self) -> Any:
         """Start the workers, and iterate."""
-        iterator = super().__iter__()
+        with _sigterm_held():
+            iterator = super().__iter__()
         if self.num_workers and threading.current_thread() is threading.main_thread():  # others hear of no signal
             self._watch()
         return iterator
@@ -47,6 +49,17 @@ class WatchedLoader(DataLoader[_Item]):
             WatchedLoader._handler = handler
         elif WatchedLoader._handler is not None:
             signal.signal(signal.SIGCHLD, WatchedLoader._handler)
+
+
+def outlive_sigterm() -> None:
+    """Let this worker end at the SIGTERM of its parent alone.
+
+    systemd and schedulers of clusters send one to each process of a job: the parent saves, and ends its workers then.
+    Elsewhere than on Linux, where no sender is told, they end at any.
+    """
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
 def note(path: str) -> None:
@@ -90,6 +103,26 @@ def worker_error(error: BaseException) -> RunError | None:
             + (f"; the last file that it read: {', '.join(reading)}" if reading else "")
         )
     return None
+
+
+@contextmanager
+def _sigterm_held() -> Iterator[None]:
+    """Keep SIGTERM for the end of the block; a process that starts in it holds it until ``outlive_sigterm`` waits."""
+    if sys.platform != "linux":
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _wait_for_parent() -> None:
+    if sys.platform == "linux":
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
 
 
 def _kill() -> None:

@@ -1,5 +1,6 @@
 """Signals and exit codes of the real program."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -76,6 +77,28 @@ def test_interrupt_in_a_finalizer_is_not_lost(
     assert stop.value.code == 130
     assert "Traceback" not in said
     assert "with --ckpt_path last goes on" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a worker who sent a signal")
+def test_sigterm_to_all_processes_of_a_job(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """As systemd and cluster schedulers send it: the loader workers last until the run is saved."""
+    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=10000", "--data.num_workers=2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "imgcls", "fit", *line, "--experiment.monitor=train_loss"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for text in process.stderr:
+            if text.startswith("epoch 2/"):
+                break
+        os.killpg(process.pid, signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 143, rest
+    assert "worker" not in rest
+    assert "with --ckpt_path last goes on" in rest
 
 
 def test_interrupt_while_modules_are_imported() -> None:

@@ -1,12 +1,17 @@
 """The processes that read images."""
 
+import multiprocessing.synchronize
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from torch.utils.data import Dataset
 
 from imgcls.entry import main
-from imgcls.workers import WatchedLoader
+from imgcls.workers import WatchedLoader, outlive_sigterm
 from tests.runs import arguments
 
 
@@ -29,3 +34,24 @@ def test_the_end_of_a_worker_shows_at_once_after_a_fit(
         list(WatchedLoader(Deadly(), num_workers=1, timeout=40))
     # what torch's handler says; without it the loader waits for the time-out, and the cause is an empty queue
     assert "exit code 9" in str(stop.value.__cause__)
+
+
+def wait_as_worker(ready: multiprocessing.synchronize.Event) -> None:
+    outlive_sigterm()
+    ready.set()
+    time.sleep(600)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a worker who sent a signal")
+def test_worker_ends_at_the_sigterm_of_its_parent_alone() -> None:
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    worker = fork.Process(target=wait_as_worker, args=(ready,), daemon=True)
+    worker.start()
+    assert ready.wait(60)
+    subprocess.run([sys.executable, "-c", f"import os; os.kill({worker.pid}, {int(signal.SIGTERM)})"], check=True)
+    worker.join(2)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
