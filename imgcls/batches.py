@@ -38,14 +38,22 @@ class SplitBatches(Dataset[Batch]):
             batch, which is then smaller, with its reason in ``skipped``; ``keep`` gives black pixels, with its reason
             in ``error``.
         may_vanish: Whether ``skip`` also holds for a file that is gone.
+        pinned: Whether the loader copies batches to memory that a GPU reads by itself.
     """
 
-    def __init__(self, split: Split, pipeline: Pipeline, on_error: OnError = "raise", may_vanish: bool = True) -> None:
+    def __init__(
+        self,
+        split: Split,
+        pipeline: Pipeline,
+        on_error: OnError = "raise",
+        may_vanish: bool = True,
+        pinned: bool = False,
+    ) -> None:
         self.split = split
         self.pipeline = pipeline
         self.on_error = on_error
         self.may_vanish = may_vanish
-        self._room = Room()
+        self._room = Room(pinned)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -114,12 +122,15 @@ class Room:
     a slot says whether a batch is in it: ``BatchLoader`` clears it when nobody holds the batch any more. Where batches
     are pinned, the loader copies them and nobody would clear it; there the slots take turns: a batch is overwritten by
     the third after it, which a worker is asked for only when the batch between them was asked for, that is, copied.
+
+    Args:
+        pinned: Whether batches are pinned.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pinned: bool) -> None:
         self._slots: list[torch.Tensor] = []
         self._next = 0
-        self._takes_turns = pins_memory()
+        self._takes_turns = pinned
 
     def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:
         """Return memory that holds anything."""
@@ -141,11 +152,6 @@ class Room:
         free = (number for number, slot in enumerate(self._slots) if not slot[-1])
         number = next(free, None)
         return None if number is None else self._slots.pop(number)
-
-
-def pins_memory() -> bool:
-    """Whether loaders copy batches to memory that a GPU reads by itself."""
-    return torch.cuda.is_available()
 
 
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:

@@ -37,7 +37,7 @@ from imgcls.errors import ConfigError, ImgclsError
 from imgcls.finders import refuse_in_trials
 from imgcls.fitting import Fit, Trial
 from imgcls.hub import load_config
-from imgcls.processes import code_of_others
+from imgcls.processes import code_of_others, end_others
 from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best
 from imgcls.start import Start, check_same_model, open_start
@@ -279,9 +279,11 @@ class ImgclsCLI(LightningCLI):
         """Run the command; a connection that another process broke ends this one as that one ended."""
         try:
             self.command.run()
-        except RuntimeError as error:
+        except Exception as error:
             started = getattr(self.command.trainer.strategy.launcher, "procs", [])
-            code = None if isinstance(error, ImgclsError) else code_of_others(error, started)
+            broken = isinstance(error, RuntimeError) and not isinstance(error, ImgclsError)
+            code = code_of_others(error, started) if broken else None
+            end_others(started)
             if code is None:
                 raise
             raise SystemExit(code) from error

@@ -8,6 +8,7 @@ from imgcls.errors import ConfigError
 BACKEND = "inductor"
 
 _KEY = "model.init_args.compile"
+_MOST_GRAPHS = 64  # of one function, those of former trials too; behind the 8 of torch the rest would run uncompiled
 
 
 def compile_in_place(network: nn.Module, device: torch.device) -> None:
@@ -21,6 +22,8 @@ def compile_in_place(network: nn.Module, device: torch.device) -> None:
         ConfigError: If nothing can be compiled for that device on this machine.
     """
     _check_compiler(device)
+    limits = torch.compiler.config
+    limits.recompile_limit = max(limits.recompile_limit, _MOST_GRAPHS)
     # an epoch has batches of two sizes: a program for each is faster than one that takes any size
     network.compile(backend=BACKEND, dynamic=False)
 

@@ -108,7 +108,8 @@ def _undisturbed(network: nn.Module) -> Iterator[None]:
     """Leave random state, statistics and modes as they are."""
     modes = {module: module.training for module in network.modules()}
     buffers = {name: value.clone() for name, value in network.named_buffers()}
-    with torch.random.fork_rng():
+    device = _like(network).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         try:
             yield

@@ -12,6 +12,7 @@ from imgcls.errors import ConfigError
 from imgcls.presets import Preset
 
 KEY = "data.init_args"
+CORES = "IMGCLS_CORES"  # set for each of several processes of a search: its share
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Augmentations:
 
 def available_cores() -> int:
     """Number of processor cores that this process may use."""
+    if CORES in os.environ:
+        return int(os.environ[CORES])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from imgcls.augment import Pipeline
 from imgcls.bad_images import BadImages, Policy
 from imgcls.batch import Batch, PreprocessedModel, Preprocessing
-from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, pins_memory, start_worker
+from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
 from imgcls.cache.split import use_cache
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache_folder import cache_folder
@@ -54,7 +54,8 @@ class ImageDataModule(pl.LightningDataModule):
         dataset_classes: The dataset of each split; only ``train`` is needed to fit.
         augmentations: What happens to an image between file and batch.
         batch_size: Images in a batch, in each process.
-        num_workers: Processes that read images; null chooses from the cores that this process may use.
+        num_workers: Processes that read images; null takes all but one of the cores that this process may use, or of
+            its share of them where a run has several on this machine, and 16 at most.
         create_dataset: Decode and resize once into a cache on disk that every epoch, run and trial reuses.
         cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls.
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
@@ -117,7 +118,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing)
         self.batch_size = batch_size
         self.balanced_sampling = balanced_sampling
-        self.num_workers = min(available_cores() - 1, MOST_WORKERS) if num_workers is None else num_workers
+        self._num_workers = num_workers
         self.timeout = timeout
         self.create_dataset = create_dataset
         self.cache_dir = cache_dir
@@ -268,6 +269,14 @@ class ImageDataModule(pl.LightningDataModule):
         return self.datasets["test"] is not None
 
     @property
+    def num_workers(self) -> int:
+        """Number of processes that read images."""
+        if self._num_workers is not None:
+            return self._num_workers
+        beside = self.trainer.num_devices if self.trainer else 1
+        return min(max(available_cores() // beside - 1, 0), MOST_WORKERS)
+
+    @property
     def streams(self) -> bool:
         """Whether train is a stream, whose images are not known before they are read."""
         return isinstance(self.datasets["train"], StreamImageDataset)
@@ -315,7 +324,7 @@ class ImageDataModule(pl.LightningDataModule):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         share = Share(rank, world, run_seed())
         skip = self.bad_images.policy == "skip"
-        data = StreamBatches(stream, self.class_names, pipeline, self.batch_size, share, skip)
+        data = StreamBatches(stream, self.class_names, pipeline, self.batch_size, share, skip, self._pins_memory)
         workers = min(self.num_workers, data.most_workers)
         arguments = self._loader_arguments(data, None, workers)
         loader = StreamLoader(**arguments | {"batch_size": None, "persistent_workers": False})  # epochs begin anew
@@ -324,7 +333,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
         if name == "predict":  # read once, so a cache would gain nothing
-            return SplitBatches(split, pipeline, "keep")
+            return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory)
         on_error: OnError = "skip" if self.bad_images.policy == "skip" else "raise"
         if self.create_dataset and getattr(self.trainer, "fast_dev_run", False):
             log.info("cache: %s: left alone, trainer.fast_dev_run decodes the few images that it takes", name)
@@ -332,8 +341,8 @@ class ImageDataModule(pl.LightningDataModule):
             steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
             kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers, self.timeout)
             self.bad_images.add({name: kept.faults}, {name: len(kept)})
-            return SplitBatches(kept, steps.each_time, on_error)
-        return SplitBatches(split, pipeline, on_error, may_vanish=name == "train")
+            return SplitBatches(kept, steps.each_time, on_error, pinned=self._pins_memory)
+        return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory)
 
     def _computed(self, name: str, data: SplitBatches) -> SplitBatches | FeatureBatches:
         """Put features in place of images, where the model's first layers stay as they are in this fit."""
@@ -361,6 +370,10 @@ class ImageDataModule(pl.LightningDataModule):
         return kind(data, shuffle, run_seed(), num_replicas=world, rank=rank)
 
     @property
+    def _pins_memory(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    @property
     def _overfits(self) -> bool:
         return bool(self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
@@ -377,7 +390,7 @@ class ImageDataModule(pl.LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "prefetch_factor": PREFETCHED if workers > 0 else None,
-            "pin_memory": pins_memory(),
+            "pin_memory": self._pins_memory,
             "collate_fn": as_it_is,
             "worker_init_fn": start_worker,
             "timeout": self.timeout if workers else 0,

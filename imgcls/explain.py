@@ -11,6 +11,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from imgcls.errors import ImageError, ImgclsError, causes, did_you_mean, first_line, join_keys, known_names
 
 _REMEDY = "remove or replace the file, or leave such files out: --data.on_bad_image skip"
+_SMALLER = (
+    "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much, for steps of as many images as before"
+)
+_OUT_OF_MEMORY = ("MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory")
 _OF_UNION = "Does not validate against any"
 
 # what jsonargparse says around the one line that tells
@@ -48,12 +52,19 @@ def _known(error: BaseException) -> tuple[str, int]:
             return _of_worker(str(cause)), cause.exit_code
         if isinstance(cause, ImageError):
             return f"{_of_worker(str(cause))}; {_REMEDY}", 2
+        if _is_out_of_memory(cause):
+            return f"{first_line(cause)}; {_SMALLER}", 1
     # an object that refuses its arguments when it is made is reported as a value of none of the types
     if isinstance(error, ArgumentError) or (isinstance(error, ValueError) and str(error).startswith(_OF_UNION)):
         return _of_parser(str(error)), 2
     if isinstance(error, MisconfigurationException):
         return first_line(error), 2
     return "", 1
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # by name: this module is imported where torch is not
+    return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def _unknown(error: BaseException) -> str:

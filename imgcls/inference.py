@@ -95,6 +95,10 @@ class InferenceModule(pl.LightningModule):
             )
         self.class_names = list(class_names)
         self._set_task(record or {}, multilabel)
+        with torch.device("cpu"):  # Lightning makes a GPU the place of all that is made; transformers would refuse that
+            self._build(record)
+
+    def _build(self, record: Mapping[str, Any] | None) -> None:
         if record is None:
             self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
             network, new = load_network(self.model_name, self.pretrained, self.class_names)
@@ -232,7 +236,8 @@ class InferenceModule(pl.LightningModule):
 
     def _go_on(self, batch: Batch) -> Tensor:
         """Return the logits of features."""
-        return self.classify(self._built().go_on(batch["features"], batch["size"]))
+        height, width = batch["size"]  # an older torch makes a list of it where it pins batches
+        return self.classify(self._built().go_on(batch["features"], (height, width)))
 
     # -- checkpoints
 

@@ -139,7 +139,7 @@ def make_optimizer(
         key: value for key, value in asdict(config).items() if key not in _OURS and value is not None
     }
     devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
-    return _CLASSES[config.name](
+    optimizer = _CLASSES[config.name](
         [
             {"params": parameters, "lr": rates.lr * scale, LR_SCALE: scale, "weight_decay": decay}
             for (scale, decay), parameters in groups.items()
@@ -148,6 +148,14 @@ def make_optimizer(
         **options,
         fused=(fused and devices <= _FUSED_ON) or None,
     )
+    optimizer.register_load_state_dict_pre_hook(_keep_kernel)
+    return optimizer
+
+
+def _keep_kernel(optimizer: optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Update with this run's kernel; with that of the checkpoint, torch 2.14 breaks off under ``16-mixed``."""
+    kernel = {"fused": optimizer.defaults["fused"]}
+    return state | {"param_groups": [group | kernel for group in state["param_groups"]]}
 
 
 def _scales(config: OptimizerConfig, rates: Rates, count: int) -> list[float]:

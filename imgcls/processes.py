@@ -21,6 +21,15 @@ def gather(value: _Value) -> list[_Value]:
     return [item for item in found if item is not None]
 
 
+def end_others(processes: Sequence["Popen[bytes]"]) -> None:
+    """End the processes that this one has started and that do not end with it: under NCCL they would wait for it."""
+    for process in processes:
+        try:
+            process.wait(_SECONDS)
+        except TimeoutExpired:
+            process.kill()
+
+
 def code_of_others(error: BaseException, processes: Sequence["Popen[bytes]"]) -> int | None:
     """Return the exit code of another process that failed, has said why, and broke the connection; None if none did.
 

@@ -46,6 +46,7 @@ class StreamBatches(IterableDataset[Batch]):
         batch_size: Images in a batch.
         share: What this process reads.
         skip_bad: Whether an image that cannot be read is left out of its batch, with its reason in ``skipped``.
+        pinned: Whether the loader copies batches to memory that a GPU reads by itself.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class StreamBatches(IterableDataset[Batch]):
         batch_size: int,
         share: Share,
         skip_bad: bool,
+        pinned: bool = False,
     ) -> None:
         check_classes(data, class_names)
         self.data = data
@@ -64,7 +66,7 @@ class StreamBatches(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.share = share
         self.skip_bad = skip_bad
-        self._room = Room()
+        self._room = Room(pinned)
         self.count = data.length // (batch_size * share.world)
         self.epoch = 0
         self.skip = 0

@@ -35,6 +35,7 @@ _SILENT: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
+_TENSOR_CORES = (7, 0)  # the first compute capability that has them
 _REFUSALS = (MisconfigurationException, ValueError, TypeError)
 _FLAGS: dict[str, type] = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
 
@@ -159,6 +160,8 @@ def build_trainer(
         "callbacks": callbacks,
         "plugins": [*as_list(options["plugins"]), files],
         "logger": _logger(options["logger"], folder),
+        # images are of one size; in a run that need not be the same again cuDNN may try which kernel is the fastest
+        "benchmark": not options["deterministic"] if options["benchmark"] is None else options["benchmark"],
         "default_root_dir": options["default_root_dir"] or (str(folder) if folder else None),
     }
     if options.get("max_steps", -1) != -1:
@@ -186,23 +189,24 @@ def choose_precision(options: dict[str, Any], trained: str | None = None) -> str
         log.info("precision: %s, chosen for this %s", best, device)
         return best
     wanted = str(trained if given is None else given)
-    if wanted in {"16", "16-mixed"} and not on_gpu:
+    impossible = wanted in {"16", "16-mixed"} and not on_gpu
+    if given is None and (impossible or wanted == "bf16-mixed" != best):
+        log.info("precision: trained in %s; %s is used, for this %s has none of that", wanted, best, device)
+        return best
+    if impossible:
         log.info("precision: %s needs a GPU; bf16-mixed is used on this processor", wanted)
         return "bf16-mixed"
-    if given is None and wanted == "bf16-mixed" != best:
-        log.info("precision: trained in bf16-mixed; %s is used, for this %s has no bfloat16", best, device)
-        return best
     return wanted
 
 
 def best_precision(on_gpu: bool) -> str:
-    """Return ``bf16-mixed`` where the device computes in bfloat16, else ``32-true``."""
-    if on_gpu:
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
+    """Return ``bf16-mixed`` where the device computes in bfloat16, ``16-mixed`` on older GPUs, else ``32-true``."""
+    if not on_gpu:
         abilities = torch.cpu.get_capabilities()
-        fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
-    return "bf16-mixed" if fast else "32-true"
+        return "bf16-mixed" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "32-true"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "16-mixed" if torch.cuda.get_device_capability() >= _TENSOR_CORES else "32-true"
 
 
 def _logger(given: Any, folder: Path | None) -> Any:

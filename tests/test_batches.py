@@ -50,8 +50,7 @@ def test_memory_of_batches_that_are_gone_is_used_again(photos: Path) -> None:
 
 def test_slots_of_pinned_batches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "get_worker_info", lambda: object())
-    monkeypatch.setattr(batches, "pins_memory", lambda: True)
-    room = batches.Room()
+    room = batches.Room(pinned=True)
     places = [room.take((2, 4, 4, 3), np.dtype(np.uint8)).data_ptr() for _ in range(3 * SLOTS)]
     assert places == places[:SLOTS] * 3
     assert len(set(places)) == SLOTS

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
+from imgcls.data_config import CORES, available_cores
 from imgcls.defaults import Watched, shown_callbacks, watch
 from imgcls.dotted import Config, with_values
 from imgcls.errors import TERMINATED, ConfigError, RunError
@@ -277,7 +278,7 @@ def _start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[by
 
 def _environment(number: int, count: int) -> dict[str, str]:
     """Give each worker a GPU where there are several, and its share of the cores."""
-    environment = os.environ | {_WORKER: str(number)}
+    environment = os.environ | {_WORKER: str(number), CORES: str(max(available_cores() // count, 1))}
     gpus = torch.cuda.device_count()
     if gpus > 1:
         visible = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,15 @@ def _now() -> float:
 
 def write_photos(folder: Path, count: int) -> Path:
     """Write smooth noise as JPEG files of 500 x 375 pixels, in four class folders."""
-    generator = np.random.default_rng(0)
-    for number in range(count):
+
+    def write(number: int) -> None:
         path = folder / f"class{number % 4}" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=92)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(write, range(count)))
     return folder
 
 
