@@ -72,12 +72,37 @@ def output_dir_argument(arguments: list[str]) -> str | None:
     return _given(arguments, "experiment.output_dir")
 
 
+class GivenKeys:
+    """Which keys a command line, and the configuration files that it names, give a value.
+
+    Args:
+        arguments: The command line.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._arguments = arguments
+        self._files = _mappings(arguments)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a key is among them, with its ``init_args`` or without."""
+        spellings = {key, key.replace(".init_args.", ".", 1)}
+        return any(_last(self._files, self._arguments, spelling) is not None for spelling in spellings)
+
+
 def _given(arguments: list[str], key: str) -> str | None:
-    named: list[Any] = [_mapping(path) for path in config_files(arguments)]
+    return _last(_mappings(arguments), arguments, key)
+
+
+def _mappings(arguments: list[str]) -> list[dict[str, Any]]:
+    return [_mapping(path) for path in config_files(arguments)]
+
+
+def _last(files: list[dict[str, Any]], arguments: list[str], key: str) -> str | None:
+    named: list[Any] = list(files)
     for part in key.split("."):
         named = [content.get(part) if isinstance(content, dict) else None for content in named]
     given = [value for value in [*named, *option_values(arguments, f"--{key}")] if value is not None]
-    return None if not given or given[-1] in {"null", "None"} else str(given[-1])
+    return None if not given or given[-1] in ("null", "None") else str(given[-1])
 
 
 def asks_for_help(arguments: list[str]) -> bool:

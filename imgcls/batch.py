@@ -83,6 +83,14 @@ class PreprocessedModel(Protocol):
 
 
 @runtime_checkable
+class ClassifyingModel(Protocol):
+    """What the datamodule takes from a model that is built already, as one of a checkpoint is."""
+
+    class_names: list[str]
+    """Names of its outputs; empty where it is still to be built."""
+
+
+@runtime_checkable
 class PartlyFrozenModel(Protocol):
     """What the datamodule asks of a model, the first layers of which may stay as they are during a fit."""
 

@@ -34,7 +34,7 @@ class _Preprocessing(_Shape, extra="forbid"):
     shortest_edge: PositiveInt | None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     mean: Annotated[list[FiniteFloat], _CHANNELS]
-    std: Annotated[list[FiniteFloat], _CHANNELS]
+    std: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], _CHANNELS]
 
 
 class _Record(_Shape):

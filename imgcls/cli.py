@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +21,9 @@ from imgcls.arguments import (
     IMAGES,
     LISTS,
     WITH_IMAGES,
+    GivenKeys,
     asks_for_help,
     checkpoint_argument,
-    config_files,
     join_list,
     output_dir_argument,
     split_items,
@@ -61,7 +62,8 @@ _PATHS = {
     "imgcls.ShardImageDataset": ("shards",),
     "imgcls.HubImageDataset": ("name",),
 }
-_DECIDING = {"--model.threshold", "--model.init_args.threshold"}  # of a checkpoint's model, what may be given anew
+_DECIDING = re.compile(r"--model\.(init_args\.)?threshold\b")  # of a checkpoint's model, what may be given anew
+_DIVIDING = re.compile(r"--data\.(init_args\.)?(fold|validation_split|split_seed|group_column|group_regex)\b")
 _LARGEST_SEED = 2**32 - 1  # numpy's
 
 
@@ -175,15 +177,16 @@ class ImgclsCLI(LightningCLI):
             runs = output_dir_argument(arguments) or ExperimentConfig().output_dir
             hint = newest_best(Path(runs)) or "<run folder>/checkpoints/best.ckpt"
             raise ConfigError(f"{arguments[0]} needs the checkpoint of a trained model; type --ckpt_path {hint}")
-        typed = [
-            argument
-            for argument in arguments
-            if argument.startswith("--model") and argument.partition("=")[0] not in _DECIDING
-        ]
+        typed = [argument for argument in arguments if argument.startswith("--model") and not _DECIDING.match(argument)]
         if typed:
             raise ConfigError(f"{arguments[0]}: the model is the checkpoint's; leave out {typed[0]}")
+        typed = [argument for argument in arguments if _DIVIDING.match(argument)]
+        if typed:
+            raise ConfigError(
+                f"{arguments[0]}: train and validation are divided as the checkpoint records it; leave out {typed[0]}"
+            )
         self.start = open_start(path)
-        config = evaluation_config(self.start.content, given_config=bool(config_files(arguments)))
+        config = evaluation_config(self.start.content, GivenKeys(arguments))
         # the network is built from the checkpoint's record; a configuration that names another model shows by this
         config["model"] = {"init_args": {"model_name": self.start.record["model_name"]}}
         return ["--config", yaml.safe_dump(config)]

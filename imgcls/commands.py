@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from imgcls.datamodule import ImageDataModule
 from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.given import find_images
 from imgcls.defaults import shown_callbacks
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, RunError
 from imgcls.finders import take_finders
 from imgcls.recover import recorded_metrics
 from imgcls.report import print_results
@@ -99,6 +100,8 @@ class Command(ABC):
     def show(self, results: dict[str, dict[str, float]]) -> None:
         """Print the table of results."""
         found = {split: values for split, values in results.items() if values}
+        if not found and results:
+            log.info("nothing is logged, so there is nothing to show: add imgcls.MetricsLogger to trainer.callbacks")
         if self.trainer.is_global_zero and found:
             print_results(found)
 
@@ -143,9 +146,21 @@ class Evaluation(Command):
         """Take the images of the command line; ``predict`` alone has the option."""
 
     def run(self) -> None:
-        """Evaluate, and print the table."""
+        """Evaluate, and print the table.
+
+        Raises:
+            RunError: If the loss is no finite number: metrics of such outputs are numbers that mean nothing.
+        """
         split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
-        self.show({split: self.evaluate(split, self.start.path)})
+        self.data.partition.say_missing(split)
+        values = self.evaluate(split, self.start.path)
+        loss = values.get(f"{split}_loss", 0.0)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"{split}_loss is {loss}: the outputs of {self.start.path} are no numbers in {self.trainer.precision}; "
+                "try --trainer.precision 32, or another checkpoint"
+            )
+        self.show({split: values})
 
 
 class Prediction(Evaluation):
@@ -169,7 +184,7 @@ class Prediction(Evaluation):
             weights_only=True,
         )
         if writer.errors:
-            log.info("%d of %d images could not be read; the column 'error' says why", writer.errors, writer.rows)
+            log.info("%d of %d images have no prediction; the column 'error' says why", writer.errors, writer.rows)
         self.stop_if_terminated()
         print_once(writer.path)
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.augment import Pipeline
 from imgcls.bad_images import BadImages, Policy
-from imgcls.batch import Batch, PreprocessedModel, Preprocessing
+from imgcls.batch import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
 from imgcls.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
 from imgcls.cache.split import use_cache
 from imgcls.cache.steps import eval_steps, train_steps
@@ -135,6 +135,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find the class list, which the model is built from, and look at the images' headers."""
+        model = getattr(self.trainer, "lightning_module", None)
+        if not self.class_names and isinstance(model, ClassifyingModel):
+            self.class_names = list(model.class_names)
         self.partition.begin(stage)
         if self.balanced_sampling and self.multilabel and stage == "fit":
             raise ConfigError(
@@ -371,7 +374,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def _pins_memory(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        if self.trainer is None:
+            return torch.cuda.is_available()
+        return self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def _overfits(self) -> bool:

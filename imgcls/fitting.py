@@ -89,7 +89,7 @@ class Fit(Command):
             check_same_model(start, self.model.model_name)
             record = start.record
             if not self.weights_only:
-                self.data.class_names = list(record["class_names"])
+                self._keep_classes(start.path, record["class_names"])
         self.data.setup("fit")
         if start is not None and self.weights_only and (state := data_state(start.content)):
             self.data.partition.take_weights(state)
@@ -103,6 +103,14 @@ class Fit(Command):
         elif start is not None:
             self.model.check_weights(start.content["state_dict"])
             self.model.check_optimizers(start.content["optimizer_states"])
+
+    def _keep_classes(self, path: Path, names: list[str]) -> None:
+        if self.data.class_names not in ([], names):
+            raise ConfigError(
+                f"data.init_args.class_names: {self.data.class_names}, but the run of {path} has {names}; leave the "
+                "key out to go on, or type --experiment.only_weights_load=true for a new run"
+            )
+        self.data.class_names = list(names)
 
     def _doubt(self) -> None:
         """Say where options that go together are hardly meant so."""
@@ -254,7 +262,9 @@ class Fit(Command):
         path = self._best_checkpoint()
         results = {}
         if self.trainer.limit_val_batches:
+            loggers, self.trainer.loggers = self.trainer.loggers, []  # whose curves have the epoch already
             results["validation"] = self.evaluate("validation", path)
+            self.trainer.loggers = loggers
         if self.data.has_test:
             results["test"] = self.evaluate("test", path)
         return results

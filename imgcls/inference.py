@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imgcls.backbone import Backbone
 from imgcls.batch import Batch, ClassifiedData, Preprocessing
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, listed
 from imgcls.hub import load_config
 from imgcls.memory import keep_freed_memory
 from imgcls.network import build_recorded, check_weights, load_network, record_of
@@ -69,6 +69,7 @@ class InferenceModule(pl.LightningModule):
             self.build(self._class_names(data), multilabel=isinstance(data, ClassifiedData) and data.multilabel)
         elif isinstance(data, ClassifiedData) and trainer.state.fn != TrainerFn.PREDICTING:
             self.check_task("the data", data.multilabel)
+            self._check_classes("the data", data.class_names)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
             own = data.normalization
             self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
@@ -129,6 +130,14 @@ class InferenceModule(pl.LightningModule):
             raise ConfigError(
                 f"the model was built for {ours} an image, {source} have {theirs}; {remedy} label_separator of "
                 "imgcls.CsvImageDataset, or take another checkpoint"
+            )
+
+    def _check_classes(self, source: str, names: list[str]) -> None:
+        """Refuse classes in another order, or others, than those of the outputs."""
+        if names != self.class_names:
+            raise ConfigError(
+                f"the model's classes are {listed(self.class_names)}, those of {source} {listed(names)}; give "
+                "ImageDataModule the class_names of the checkpoint, or none"
             )
 
     def _set_task(self, record: Mapping[str, Any], multilabel: bool | None) -> None:
@@ -268,6 +277,11 @@ class InferenceModule(pl.LightningModule):
             self.build(record["class_names"], record)
         else:
             self.check_task("the checkpoint's data", bool(record.get("multilabel")))
+            self._check_classes("the checkpoint", record["class_names"])
+            if getattr(getattr(self._trainer, "datamodule", None), "normalization", None) is None:
+                kept = _recorded_preprocessing(record["preprocessing"])
+                self.preprocessing = replace(self.preprocessing, mean=kept.mean, std=kept.std)
+                self._set_normalization()
             if self.multilabel and self.threshold is None:
                 self.thresholds = thresholds_of(record.get("thresholds"), self.class_names)
 

@@ -289,6 +289,17 @@ class Partition:
         counts = ", ".join(f"{self._count(name)} images to {_USES[name]}" for name in names)
         return f"{len(self.class_names)} classes ({listed(self.class_names)}): {counts}"
 
+    def say_missing(self, name: str) -> None:
+        """Say which classes a dataset of evaluation lacks; of a part held out of train that was said."""
+        if self.datasets[name] is None or (self.stage == "fit" and self.rules.train_on_validation):
+            return
+        present = self.split(name).classes()
+        missing = [label for place, label in enumerate(self.class_names) if place not in present]
+        if missing:
+            log.warning(
+                "%s: no image of %s; means over the classes may count that as 0, or leave it out", name, listed(missing)
+            )
+
     def _count(self, name: str) -> int:
         split = self.split(name)
         return split.data.length if isinstance(split.data, StreamImageDataset) else len(split)

@@ -20,6 +20,7 @@ _WARNINGS = (
     "Argument ``heartbeat_interval`` is an experimental feature",  # Optuna
     "Heartbeat of storage is supposed to be used with Study.optimize",  # imgcls sends it, as optimize would
     "Grad strides do not match bucket view strides",  # torch, of kernels of one channel in channels-last memory
+    "No (positive|negative) samples in targets",  # torchmetrics, of a class that we name
     ".*`training_step` returned `None`",  # a batch of which no image could be read; each of them is reported
     "Your `IterableDataset` has `__len__` defined",  # a stream's loader shares it out among the workers itself
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler

@@ -7,6 +7,7 @@ no class outside imgcls, albumentations and torchmetrics is ever loaded because 
 import json
 import logging
 import os
+from collections.abc import Container
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a package index for news
@@ -28,26 +29,27 @@ _OUR_DATASETS = (  # they read files of this machine, and run nothing that lies 
     "imgcls.HubImageDataset",
 )
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
+_EVAL = "data.init_args.augmentations.eval"
 _METRICS_LOGGER = "MetricsLogger"
 _DATASETS = ("train", "validation", "test", "predict")
 
 
-def evaluation_config(content: Content, given_config: bool) -> dict[str, Any]:
+def evaluation_config(content: Content, given: Container[str]) -> dict[str, Any]:
     """Return the part of a checkpoint's configuration that an evaluation takes over.
 
     Args:
         content: The checkpoint.
-        given_config: Whether the user gave a configuration too, which then speaks where the checkpoint may not.
+        given: The keys that the user gives a value, which then speaks where the checkpoint may not.
 
     Raises:
         ConfigError: If the checkpoint needs a class that is not loaded from a checkpoint.
     """
     recorded = _recorded_config(content)
     model, data = recorded.get("model") or {}, recorded.get("data") or {}
-    if not given_config:
-        _require(model.get("class_path", _MODEL) == _MODEL, model.get("class_path"), "model")
-        _require(data.get("class_path", _DATA) == _DATA, data.get("class_path"), "data")
-    config: dict[str, Any] = {"data": {"init_args": _data_arguments(content, _arguments(data), given_config)}}
+    for name, section, ours in (("model", model, _MODEL), ("data", data, _DATA)):
+        class_path = section.get("class_path", ours)
+        _require(class_path == ours or f"{name}.class_path" in given, class_path, name)
+    config: dict[str, Any] = {"data": {"init_args": _data_arguments(content, _arguments(data), given)}}
     # nothing of the model: it is built from the checkpoint's own record of the network
     if isinstance(recorded.get("seed_everything"), int):
         config["seed_everything"] = recorded["seed_everything"]
@@ -75,30 +77,30 @@ def _recorded_config(content: Content) -> dict[str, Any]:
     }
 
 
-def _data_arguments(content: Content, recorded: dict[str, Any], given_config: bool) -> dict[str, Any]:
+def _data_arguments(content: Content, recorded: dict[str, Any], given: Container[str]) -> dict[str, Any]:
     arguments: dict[str, Any] = {"class_names": list(content["imgcls"]["class_names"])}
     for key in _KEPT:
         if key in recorded:
             arguments[key] = recorded[key]
     datasets = recorded.get("dataset_classes") or {}
     arguments["dataset_classes"] = {
-        name: _trusted_dataset(name, datasets.get(name), given_config) for name in _DATASETS
+        name: _trusted_dataset(name, datasets.get(name), f"data.init_args.dataset_classes.{name}" in given)
+        for name in _DATASETS
     }
     steps = data_state(content).get("eval")
-    foreign = [path for path in _class_paths(steps) if not _is_transform(path)]
-    if steps is not None and not (given_config and foreign):
-        for class_path in foreign:
-            _require(False, class_path, "augmentations.eval")
+    if steps is not None and _EVAL not in given:
+        for class_path in _class_paths(steps):
+            _require(_is_transform(class_path), class_path, _EVAL)
         arguments["augmentations"] = {"eval": steps}
     return arguments
 
 
-def _trusted_dataset(name: str, spec: Any, given_config: bool) -> Any:
+def _trusted_dataset(name: str, spec: Any, given: bool) -> Any:
     if isinstance(spec, dict):
         class_path = str(spec.get("class_path"))
         if class_path in _OUR_DATASETS and not _class_paths(spec.get("init_args")) and _is_local(spec):
             return spec
-        if not given_config:
+        if not given:
             log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
         return None
     return spec if isinstance(spec, str) and ("/" in spec or "\\" in spec) else None

@@ -37,9 +37,7 @@ def test_precision_of_a_gpu(capability: tuple[int, int], chosen: str, monkeypatc
     assert choose_precision(AUTO) == chosen
 
 
-def test_precision_of_a_checkpoint_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_precision_of_a_checkpoint_elsewhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("imgcls.trainer.best_precision", lambda on_gpu: "32-true")
     assert choose_precision(AUTO | {"accelerator": "cpu"}, "16-mixed") == "32-true"

@@ -16,11 +16,15 @@ _KEY = "imgcls.MetricsLogger: metrics"
 
 
 def check_spec(name: str, spec: Spec) -> None:
-    """Refuse a spec that names no class, or an argument that the class does not take.
+    """Refuse a spec that names no class, or an argument that the class does not take; and a name that cannot be logged.
 
     Raises:
         ConfigError: Names the metric.
     """
+    if name == "loss":
+        raise ConfigError(f"{_KEY}: the name 'loss' is that of the model's loss; give the metric another")
+    if not name or set(name) & set("./{}"):
+        raise ConfigError(f"{_KEY}: {name!r} is no name for a metric; give it one of letters, digits and _")
     where = f"{_KEY}.{name}"
     class_path = class_path_of(spec, where)
     parameters = _parameters(find_class(class_path, _PACKAGE, where))
@@ -48,11 +52,20 @@ def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> 
     try:
         metric: Metric = kind(**arguments)
         is_per_class(metric, num_classes, multilabel)
-    except ConfigError:
-        raise
     except Exception as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error
     return metric
+
+
+def check_distinct(names: list[str]) -> None:
+    """Refuse metrics that would log two values under one name, as a metric ``f1_red`` beside F1 scores by class.
+
+    Raises:
+        ConfigError: Names the name.
+    """
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{_KEY}: two values would be called {twice[0]!r}; give one of the metrics another name")
 
 
 def _filled_in(
@@ -91,9 +104,10 @@ def is_per_class(metric: Metric, num_classes: int, multilabel: bool = False) -> 
         metric.update(probs[:, 1] if is_binary(metric) else probs, labels)
     value = metric.compute()
     metric.reset()
-    if not isinstance(value, Tensor) or value.shape not in {(), (num_classes,)}:
+    counts = type(metric).__name__.endswith("StatScores")  # five, which may be as many as there are classes
+    if not isinstance(value, Tensor) or counts or value.shape not in {(), (num_classes,)}:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ConfigError(f"{type(metric).__name__}: gives {shape}; one number, or one for each class, can be logged")
+        raise ConfigError(f"gives {shape}; one number, or one for each class, can be logged")
     return value.ndim == 1
 
 

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection, SumMetric
+from torchmetrics import Metric, SumMetric
 
-from imgcls.callbacks.building import build, check_spec, has_threshold, is_binary, is_per_class
+from imgcls.callbacks.building import build, check_distinct, check_spec, has_threshold, is_binary, is_per_class
 from imgcls.callbacks.finite import check_finite
 from imgcls.errors import RunError
 from imgcls.specs import Spec
@@ -22,6 +23,7 @@ DEFAULT_METRICS: dict[str, Spec] = {
     "recall": {"class_path": "torchmetrics.Recall", "init_args": {"average": "macro"}},
     "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
 }
+_Kind = Literal["classes", "second class", "decisions"]
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
@@ -52,6 +54,7 @@ class MetricsLogger(Callback):
         for name, spec in self.specs.items():
             per_class = _is_per_class(name, spec, len(class_names), multilabel)
             values += [f"{name}_{label}" for label in class_names] if per_class else [name]
+        check_distinct(values)
         return [f"{stage}_{value}" for stage in ("train", "validation") for value in values]
 
     def default_monitor(self, class_names: list[str], multilabel: bool = False) -> str:
@@ -75,15 +78,16 @@ class MetricsLogger(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the metrics; a wrong one is refused here, before the first step."""
-        self._prepare(pl_module)
+        self._begin(pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Build the metrics where there was no fit."""
-        self._prepare(pl_module)
+        """Build the metrics, unless it is a fit that validates."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._begin(pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Build the metrics where there was no fit."""
-        self._prepare(pl_module)
+        """Build the metrics."""
+        self._begin(pl_module)
 
     def on_train_batch_end(
         self,
@@ -142,12 +146,12 @@ class MetricsLogger(Callback):
         """Log the values."""
         self._log("test", pl_module)
 
-    def _prepare(self, pl_module: pl.LightningModule) -> None:
+    def _begin(self, pl_module: pl.LightningModule) -> None:
+        """Build the metrics anew: the model may be another than before, and so may be Lightning's inference mode."""
         class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
         thresholds: list[float] | None = pl_module.thresholds  # type: ignore[assignment]
         for stage in STAGES:
-            if stage not in self._stages:
-                self._stages[stage] = _StageMetrics(stage, self.specs, class_names, thresholds)
+            self._stages[stage] = _StageMetrics(stage, self.specs, class_names, thresholds)
             self._stages[stage].to(pl_module.device)
 
     def _log(self, stage: str, pl_module: pl.LightningModule) -> None:
@@ -166,13 +170,10 @@ class _StageMetrics:
         self.names = ["loss", *specs]  # in the user's order
         several = thresholds is not None
         self.thresholds = None if thresholds is None else torch.tensor(thresholds)
-        kinds: dict[str, dict[str, Metric]] = {"classes": {}, "second class": {}, "decisions": {}}
-        for name, spec in specs.items():
-            metric = build(name, spec, len(class_names), several)
-            kinds[_kind(metric, spec, several)][name] = metric
-        self.of_classes, self.of_second_class, self.of_decisions = (
-            MetricCollection({**kind}) for kind in kinds.values()
-        )
+        # no MetricCollection: of metrics whose first states are equal it updates one alone from then on (torchmetrics
+        # 1.9), though their thresholds may differ
+        self.metrics = {name: build(name, spec, len(class_names), several) for name, spec in specs.items()}
+        self.kinds = {name: _kind(metric, specs[name], several) for name, metric in self.metrics.items()}
         # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
         # wait for the device in every step
         self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
@@ -206,8 +207,7 @@ class _StageMetrics:
         if not count:
             raise RunError(f"{self.stage}: none of the images could be read, see data.json")
         loss = self.loss_sum.compute() / count
-        collections = self.of_classes, self.of_second_class, self.of_decisions
-        found = {"loss": loss} | {name: value for kind in collections for name, value in kind.compute().items()}
+        found = {"loss": loss} | {name: metric.compute() for name, metric in self.metrics.items()}
         self.images = 0
         for metric in self._all():
             metric.reset()
@@ -216,8 +216,8 @@ class _StageMetrics:
             values |= self._named(f"{self.stage}_{name}", found[name])
         return values
 
-    def _all(self) -> tuple[Metric | MetricCollection, ...]:
-        return self.of_classes, self.of_second_class, self.of_decisions, self.loss_sum, self.count
+    def _all(self) -> tuple[Metric, ...]:
+        return *self.metrics.values(), self.loss_sum, self.count
 
     def _flush(self) -> None:
         if not self.logits:
@@ -225,12 +225,13 @@ class _StageMetrics:
         logits, labels = torch.cat(self.logits), torch.cat(self.labels).long()
         probs = torch.softmax(logits, dim=1) if self.thresholds is None else torch.sigmoid(logits)
         self.logits, self.labels, self.waiting = [], [], 0
-        if self.of_classes:
-            self.of_classes.update(probs, labels)
-        if self.of_second_class:
-            self.of_second_class.update(probs[:, 1], labels)
-        if self.of_decisions and self.thresholds is not None:
-            self.of_decisions.update((probs > self.thresholds).long(), labels)
+        given: dict[_Kind, Tensor] = {"classes": probs}
+        if self.thresholds is not None:
+            given["decisions"] = (probs > self.thresholds).long()
+        elif len(self.class_names) > 1:
+            given["second class"] = probs[:, 1]
+        for name, metric in self.metrics.items():
+            metric.update(given[self.kinds[name]], labels)
 
     def _named(self, name: str, value: Tensor) -> dict[str, Tensor]:
         if value.ndim == 0:
@@ -238,7 +239,7 @@ class _StageMetrics:
         return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
 
 
-def _kind(metric: Metric, spec: Spec, multilabel: bool) -> str:
+def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
     """Return what a metric is given: the probabilities of all classes or of the second, or decisions."""
     if not multilabel:
         return "second class" if is_binary(metric) else "classes"

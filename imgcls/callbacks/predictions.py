@@ -17,6 +17,7 @@ from imgcls.errors import ConfigError
 from imgcls.labels import SEPARATOR, to_text
 from imgcls.processes import gather
 
+_NO_NUMBERS = "the model's outputs are not finite"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -27,9 +28,9 @@ class PredictionsWriter(Callback):
     sorted, as ``cat;dog`` (as a JSON list where a name holds ``;``), and ``probability`` theirs in the same order; both
     are empty where there is none.
 
-    An image that could not be read has its reason in ``error`` and nothing else. The file gets its name when it is
-    complete. A text that a spreadsheet would run as a formula (it begins with = + - @ tab or return) gets an apostrophe
-    in front; a path gets ``./``, which leaves it the same path.
+    An image that could not be read, or for which the model gives no numbers, has its reason in ``error`` and nothing
+    else. The file gets its name when it is complete. A text that a spreadsheet would run as a formula (it begins with
+    = + - @ tab or return) gets an apostrophe in front; a path gets ``./``, which leaves it the same path.
 
     Of several processes each writes a part, for its share of the images; the first lays the parts together.
 
@@ -57,7 +58,7 @@ class PredictionsWriter(Callback):
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written: {error.strerror}") from error
         if trainer.is_global_zero:
-            columns = [f"prob_{_harmless(name)}" for name in self.class_names]
+            columns = [f"prob_{name}" for name in self.class_names]
             csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
 
     def on_predict_batch_end(
@@ -75,7 +76,9 @@ class PredictionsWriter(Callback):
         # float32 in its shortest form that reads back as itself
         texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
         writer = csv.writer(self._file)  # type: ignore[arg-type]
-        for path, row, found, error in zip(batch["path"], texts, places, batch["error"], strict=True):
+        finite = probs.isfinite().all(dim=1).tolist()
+        reasons = [error or ("" if fine else _NO_NUMBERS) for error, fine in zip(batch["error"], finite, strict=True)]
+        for path, row, found, error in zip(batch["path"], texts, places, reasons, strict=True):
             result = ["", ""] + [""] * len(row) if error else [*self._answer(found, row), *row]
             writer.writerow([_harmless_path(path), *result, error])
             self.errors += bool(error)

@@ -2,8 +2,8 @@
 
 ``python -m tests.benchmarks.gpu --bench DIR [--photos DIR]``: --bench holds step_limit.py, --photos class folders of
 real tiles (else smooth noise is written). The images are decoded each time, and come from the cache; the step is
-compiled. The last column counts what ``torch.cuda.set_sync_debug_mode("warn")`` warns of in 20 steps; "-" where an epoch
-has fewer.
+compiled. The last column counts what ``torch.cuda.set_sync_debug_mode("warn")`` warns of in 20 steps; "-" where an
+epoch has fewer.
 """
 
 import argparse
@@ -136,8 +136,9 @@ def main() -> None:
             bare = bare_rate(limit, model, batch) if limit else None
             rows = {"decoded": (rate, syncs), "cached": our_rate(model, photos, batch, True, folder / "cache")}
             for images, (ours, waits) in rows.items():
+                counted = "-" if waits is None else str(waits)
                 beside = f"{bare:>10.0f} {ours / bare:>6.2f}" if bare else f"{'':>10} {'':>6}"
-                print(f"{name:<10} {batch:>5} {images:<8} {ours:>8.0f} {beside} {"-" if waits is None else waits:>6}", flush=True)
+                print(f"{name:<10} {batch:>5} {images:<8} {ours:>8.0f} {beside} {counted:>6}", flush=True)
 
 
 if __name__ == "__main__":
