@@ -1,4 +1,4 @@
-"""A trained classifier on other data: with the classes and the steps of its checkpoint, and numbers that mean something."""
+"""A classifier on other data: with the classes and the steps of its checkpoint, and with numbers that mean something."""
 
 import json
 import logging
