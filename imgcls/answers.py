@@ -15,7 +15,7 @@ from unittest import mock
 import yaml
 
 import imgcls
-from imgcls.arguments import COMMANDS
+from imgcls.arguments import COMMANDS, EVALUATIONS
 from imgcls.callbacks.metrics import MetricsLogger
 from imgcls.cli import ImgclsCLI
 from imgcls.datasets.dataset import ImageDataset
@@ -61,7 +61,9 @@ def _arguments(name: str) -> dict[str, None]:
 def _help(command: str) -> str:
     usage = f"usage: imgcls {command} [--config FILE.yaml ...] [--section.key VALUE ...]"
     parts = [usage, COMMANDS[command][0].upper() + COMMANDS[command][1:] + "."]
-    parts += [_after(_output([command, f"--{section}.help"]), "Help for") for section in ("data", "model")]
+    data, model = (_after(_output([command, f"--{section}.help"]), "Help for") for section in ("data", "model"))
+    # of the model, which is the checkpoint's, an evaluation takes one option
+    parts += [data, _only("--model.threshold", model) if command in EVALUATIONS else model]
     parts.append(_after(_output([command, "--help"]), "options:", keep=True))
     return "\n\n".join(part.strip() for part in parts)
 
@@ -71,6 +73,14 @@ def _after(text: str, mark: str, keep: bool = False) -> str:
     lines = text.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(mark))
     return "\n".join(line.rstrip() for line in lines[start if keep else start + 1 :])
+
+
+def _only(option: str, text: str) -> str:
+    """Return what a help says of one option."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"  {option}"))
+    ends = (number for number in range(start + 1, len(lines)) if not lines[number].startswith("   "))
+    return "\n".join(lines[start : next(ends, None)])
 
 
 def _output(arguments: list[str]) -> str:

@@ -83,9 +83,9 @@ class GivenKeys:
         self._arguments = arguments
         self._files = _mappings(arguments)
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         """Whether a key is among them, with its ``init_args`` or without."""
-        spellings = {key, key.replace(".init_args.", ".", 1)}
+        spellings = {str(key), str(key).replace(".init_args.", ".", 1)}
         return any(_last(self._files, self._arguments, spelling) is not None for spelling in spellings)
 
 

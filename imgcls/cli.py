@@ -52,6 +52,12 @@ _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
     "'valid') or 'test' in it as these splits. In place of data.dataset_classes."
 )
+_CHECKPOINT = "The checkpoint of a trained model, a file; a run keeps its best in checkpoints/best.ckpt."
+_CKPT_PATH = {  # command -> what its help says
+    "fit": "A checkpoint whose run goes on; 'last' is the newest of the runs of this name.",
+    "tune": "Must be null: a search begins its trials anew.",
+    "check": "Not read.",
+}
 _TTA = (
     "Test-time augmentation: what is said of an image is the mean over itself and its mirror image (hflip), or also "
     "both upside down (flips)."
@@ -107,6 +113,16 @@ class ImgclsCLI(LightningCLI):
         ours = {"model", "datamodule", "weights_only", "verbose", "return_predictions"}
         commands = LightningCLI.subcommands() | {"tune": set(), "check": set()}
         return {command: skipped | ours for command, skipped in commands.items()}
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Set the parser up; Lightning's words for ``ckpt_path`` are of what imgcls does not do."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for command, parser in self._subcommand_parsers.items():
+            for action in parser._actions:  # noqa: SLF001 - argparse offers no other way
+                if action.dest == "ckpt_path":
+                    action.help = _CKPT_PATH.get(command, _CHECKPOINT)
 
     def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command; ``predict`` and ``check`` have options for images and output."""

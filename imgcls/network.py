@@ -93,7 +93,9 @@ def build_recorded(record: dict[str, Any], class_names: list[str]) -> PreTrained
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"the checkpoint's network cannot be built: {first_line(error)}") from error
+        reason, several, _ = first_line(error).partition(" Should contain one of")  # hundreds of names follow
+        hint = "; a newer version of transformers may know it" if several else ""
+        raise ConfigError(f"the checkpoint's network cannot be built: {reason}{hint}") from error
 
 
 def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> None:

@@ -26,6 +26,7 @@ class Pipelines:
     def __init__(self, lists: Augmentations, expected: Callable[[], Preprocessing]) -> None:
         self.lists = lists
         self._expected = expected
+        self._resized: set[str] = set()
 
     def normalization(self) -> Normalization | None:
         """Return how the lists normalise; None where they leave it to the model.
@@ -68,7 +69,9 @@ class Pipelines:
         if pipeline.check(image) is not None:
             return pipeline
         resize = resize_spec(self._expected())
-        log.info("%s: does not fix the image size; %s is put in front", _where(stage), resize["init_args"])
+        if stage not in self._resized:
+            self._resized.add(stage)
+            log.info("%s: does not fix the image size; %s is put in front", _where(stage), _shown(resize))
         return Pipeline([resize, *specs], _where(stage))
 
     def _train_specs(self) -> list[Spec]:
@@ -76,6 +79,11 @@ class Pipelines:
         if given is None or isinstance(given, str):
             return preset_specs(given or DEFAULT_PRESET, self._expected())
         return given
+
+
+def _shown(spec: Spec) -> str:
+    name = spec["class_path"].rpartition(".")[2]
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in spec.get('init_args', {}).items())})"
 
 
 def _where(stage: str) -> str:

@@ -41,6 +41,8 @@ def open_start(path: str | Path) -> Start:
     Raises:
         ConfigError: If it is none.
     """
+    if "://" in str(path):
+        raise ConfigError(f"--ckpt_path {path}: only files are read; download it first")
     file = Path(path).expanduser()
     return Start(file, read_checkpoint(file))
 

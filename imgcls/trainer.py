@@ -60,7 +60,7 @@ class ImgclsTrainer(Trainer):
         Args:
             model: The model.
             datamodule: The data.
-            ckpt_path: Must be null: a search begins its trials anew.
+            ckpt_path: Must be null.
         """
         raise NotImplementedError("the search is a command of its own: imgcls tune")
 

@@ -59,7 +59,8 @@ def model_of(size: tuple[int, int]) -> pl.Trainer:
     progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0)))
     loop = SimpleNamespace(epoch_loop=progress)
     where = {"world_size": 1, "global_rank": 0, "current_epoch": 0, "fit_loop": loop, "overfit_batches": 0}
-    return cast(pl.Trainer, SimpleNamespace(lightning_module=model, **where))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return cast(pl.Trainer, SimpleNamespace(lightning_module=model, strategy=strategy, **where))
 
 
 def batches(loader: DataLoader[Batch], epoch: int = 0) -> list[Batch]:
@@ -425,7 +426,7 @@ def test_a_list_that_leaves_the_size_open_gets_a_resize_in_front(photos: Path, s
     assert batches(data.val_dataloader())[0]["image"].shape == (8, 3, 16, 20)
     (message,) = said.messages
     assert message.startswith(
-        "data.init_args.augmentations.train: does not fix the image size; {'height': 24, 'width': 28"
+        "data.init_args.augmentations.train: does not fix the image size; Resize(height=24, width=28"
     )
     assert message.endswith("is put in front")
 

@@ -1,4 +1,4 @@
-"""A classifier on other data: with the classes and the steps of its checkpoint, and with numbers that mean something."""
+"""A classifier on other data: with the classes and steps of its checkpoint, and with numbers that mean something."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 import imgcls
 from imgcls.entry import main
@@ -50,7 +50,9 @@ def best(run: Path) -> Path:
 
 
 def trainer(**more: Any) -> pl.Trainer:
-    silent = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    silent: dict[str, Any] = dict.fromkeys(
+        ("enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
+    )
     return pl.Trainer(accelerator="cpu", logger=False, callbacks=[imgcls.MetricsLogger()], **silent, **more)
 
 

@@ -170,7 +170,7 @@ def test_folder_dataset_keeps_odd_names(tmp_path: Path) -> None:
 
 
 def test_folder_dataset_names_a_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no folder '.*nowhere'; 'root' names a folder with one folder of images"):
+    with pytest.raises(ConfigError, match=r"no folder '.*nowhere'; a folder with one folder of images a class"):
         _ = FolderImageDataset(str(tmp_path / "nowhere")).samples
 
 

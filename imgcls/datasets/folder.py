@@ -64,7 +64,10 @@ class FolderImageDataset(ImageDataset):
     @cached_property
     def _found(self) -> tuple[pd.DataFrame, dict[str, str]]:
         if not os.path.isdir(self.root):
-            raise ConfigError(f"no folder {self.root!r}; 'root' names a folder with one folder of images a class")
+            raise ConfigError(
+                f"no folder {self.root!r}; a folder with one folder of images a class is wanted (if it has moved: "
+                "--data.dataset_classes.train FOLDER, or validation, or test)"
+            )
         files, ignored = scan_folder(self.root)
         labels = _class_folders(files, self.root)
         used = {os.path.join(self.root, label) for label in set(labels) if label}
