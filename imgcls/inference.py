@@ -192,10 +192,15 @@ class InferenceModule(pl.LightningModule):
         """Scale and normalise uint8 images ``(B, 3, H, W)``; float images are normalised already.
 
         The result has the dtype of the weights, which ``precision: bf16-true`` or ``64`` changes.
+
+        Raises:
+            ConfigError: If the images are of other integers.
         """
         dtype = self.pixel_mean.dtype
-        if images.dtype != torch.uint8:
+        if images.is_floating_point():
             return images.to(dtype)
+        if images.dtype != torch.uint8:
+            raise ConfigError(f"images of {images.dtype}: give uint8, 0 to 255, or floats that are normalised")
         pixels = images.permute(0, 2, 3, 1)
         # as rows of whole pixels, which vectorise: on the CPU five times as fast as three values that are broadcast
         rows = pixels.flatten(2).to(dtype)

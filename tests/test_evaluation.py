@@ -127,6 +127,14 @@ def test_python_evaluation_of_a_checkpoint_is_that_of_the_command(
         trainer().test(other, turned, ckpt_path=best, weights_only=True, verbose=False)
 
 
+def test_images_of_other_integers_are_refused(best: Path) -> None:
+    model = imgcls.ImageClassifier.load_from_checkpoint(best).eval()
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.int64)
+    with pytest.raises(ConfigError, match=r"images of torch\.int64: give uint8, 0 to 255"):
+        model(pixels)
+    assert torch.equal(model(pixels.byte()), model(model.normalize(pixels.byte())))
+
+
 def test_one_logger_serves_one_run_after_the_other(best: Path, photos: Path, test_photos: Path) -> None:
     model = imgcls.ImageClassifier.load_from_checkpoint(best)
     photographs = data(dataset_classes={"train": str(photos), "test": str(test_photos)})
