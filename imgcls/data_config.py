@@ -12,7 +12,6 @@ from imgcls.errors import ConfigError
 from imgcls.presets import Preset
 
 KEY = "data.init_args"
-CORES = "IMGCLS_CORES"  # set for each of several processes of a search: its share
 
 
 @dataclass
@@ -45,13 +44,6 @@ class Augmentations:
 
     train: list[dict[str, Any]] | Preset | None = None
     eval: list[dict[str, Any]] | None = None
-
-
-def available_cores() -> int:
-    """Number of processor cores that this process may use."""
-    if CORES in os.environ:
-        return int(os.environ[CORES])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDataset | None]:

@@ -16,13 +16,13 @@ from imgcls.cache.split import use_cache
 from imgcls.cache.steps import eval_steps, train_steps
 from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
+from imgcls.cores import available_cores
 from imgcls.data_config import (
     KEY,
     Augmentations,
     DatasetClasses,
     as_augmentations,
     as_datasets,
-    available_cores,
     check_class_names,
     check_regex,
     require,

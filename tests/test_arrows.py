@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "imgcls"
 
-SHARED = {"batch", "cache_folder", "chance", "errors", "files", "plain", "progress", "specs"}
+SHARED = {"batch", "cache_folder", "chance", "cores", "errors", "files", "plain", "progress", "specs"}
 DATA = {
     "augment",
     "bad_images",
@@ -63,6 +63,7 @@ INSTANT = {"entry", "precheck", "arguments"}
 ARROWS: dict[str, set[str]] = {
     "batch": set(),
     "chance": set(),
+    "cores": set(),
     "errors": set(),
     "interrupts": set(),
     "specs": {"errors"},
@@ -101,6 +102,7 @@ ARROWS: dict[str, set[str]] = {
         "cache",
         "cache_folder",
         "chance",
+        "cores",
         "data_config",
         "datasets",
         "errors",
@@ -181,6 +183,7 @@ ARROWS: dict[str, set[str]] = {
         "checkpoint",
         "commands",
         "config",
+        "cores",
         "defaults",
         "dotted",
         "errors",

@@ -16,7 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imgcls.batch import Batch, Normalization, Preprocessing
-from imgcls.data_config import Augmentations, DatasetClasses, available_cores
+from imgcls.cores import available_cores
+from imgcls.data_config import Augmentations, DatasetClasses
 from imgcls.datamodule import ImageDataModule
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset

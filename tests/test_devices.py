@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from imgcls import ImageClassifier, ImageDataModule, compilation, processes
-from imgcls.data_config import CORES
+from imgcls.cores import CORES
 from imgcls.datamodule import MOST_WORKERS
 from imgcls.explain import explain
 from imgcls.optim import OptimizerConfig, Rates, make_optimizer

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from imgcls.checkpoint import is_intact
 from imgcls.commands import Parts
 from imgcls.config import Direction, OptunaConfig, SearchSpace
-from imgcls.data_config import CORES, available_cores
+from imgcls.cores import CORES, available_cores
 from imgcls.defaults import Watched, shown_callbacks, watch
 from imgcls.dotted import Config, with_values
 from imgcls.errors import TERMINATED, ConfigError, RunError
