@@ -209,7 +209,7 @@ def _apply(head: nn.Module, features: Tensor) -> Tensor:
 
 def _gains_from_channels_last(network: nn.Module) -> bool:
     """Whether most weights are convolutions; channels-last memory makes those about twice as fast."""
-    if torch.backends.mps.is_available():  # there a convolution's gradient is wrong with it (torch issue 175189)
+    if torch.backends.mps.is_available():  # there BatchNorm's gradients are wrong with it (torch issue 175189)
         return False
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     if any(map(_breaks_in_channels_last, convolutions)):

@@ -129,7 +129,6 @@ class Room:
 
     def __init__(self, pinned: bool) -> None:
         self._slots: list[torch.Tensor] = []
-        self._next = 0
         self._takes_turns = pinned
 
     def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:

@@ -263,8 +263,10 @@ class Fit(Command):
         results = {}
         if self.trainer.limit_val_batches:
             loggers, self.trainer.loggers = self.trainer.loggers, []  # whose curves have the epoch already
-            results["validation"] = self.evaluate("validation", path)
-            self.trainer.loggers = loggers
+            try:
+                results["validation"] = self.evaluate("validation", path)
+            finally:
+                self.trainer.loggers = loggers
         if self.data.has_test:
             results["test"] = self.evaluate("test", path)
         return results
