@@ -9,7 +9,7 @@ from typing import Any
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
-from imgcls.presets import Preset
+from imgcls.presets import EvalPreset, Preset
 
 KEY = "data.init_args"
 
@@ -39,11 +39,12 @@ class Augmentations:
         train: Applied to training images; or a preset: ``light`` is a random crop to the model's size and a horizontal
             flip, ``medium`` also turns, shears and changes colours a little, ``strong`` does two of many such things at
             a time, as RandAugment does, and erases a rectangle now and then; null is ``light``.
-        eval: Applied to validation, test and prediction images; null resizes and crops as the pretrained model expects.
+        eval: Applied to validation, test and prediction images; ``pretrained`` resizes and crops as the pretrained
+            model expects, null cuts off half of that crop's border.
     """
 
     train: list[dict[str, Any]] | Preset | None = None
-    eval: list[dict[str, Any]] | None = None
+    eval: list[dict[str, Any]] | EvalPreset | None = None
 
 
 def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDataset | None]:

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from typing import get_args
 
 from imgcls.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.batch import Normalization, Preprocessing
 from imgcls.data_config import KEY, Augmentations
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.presets import DEFAULT_PRESET, preset_specs
+from imgcls.presets import DEFAULT_PRESET, EvalPreset, Preset, less_cropped, preset_specs
 from imgcls.specs import Spec
 
 log = logging.getLogger(__name__)
@@ -21,12 +22,19 @@ class Pipelines:
         lists: What is configured.
         expected: Gives what the model expects, where a list leaves it open; asked when it is needed, for the model is
             made after the data.
+
+    Raises:
+        ConfigError: If a name stands for no list.
     """
 
     def __init__(self, lists: Augmentations, expected: Callable[[], Preprocessing]) -> None:
         self.lists = lists
         self._expected = expected
         self._resized: set[str] = set()
+        for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
+            given = getattr(lists, stage)
+            if isinstance(given, str) and given not in names:
+                raise ConfigError(f"{_where(stage)}: {given!r} is no name of a list; known: {', '.join(names)}")
 
     def normalization(self) -> Normalization | None:
         """Return how the lists normalise; None where they leave it to the model.
@@ -36,7 +44,8 @@ class Pipelines:
         """
         listed = None if isinstance(self.lists.train, str) else self.lists.train
         train = find_normalization(listed, _where("train"))
-        evaluation = find_normalization(self.lists.eval, _where("eval"))
+        listed = None if isinstance(self.lists.eval, str) else self.lists.eval
+        evaluation = find_normalization(listed, _where("eval"))
         if train and evaluation and train != evaluation:
             raise ConfigError(
                 f"{KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
@@ -54,8 +63,12 @@ class Pipelines:
                 Pipeline(specs or [], _where(stage))
 
     def eval_specs(self) -> list[Spec]:
-        """Return the evaluation steps as plain values, the model's own where the configuration has none."""
-        return eval_specs(self._expected()) if self.lists.eval is None else self.lists.eval
+        """Return the evaluation steps as plain values, those that suit the model where the configuration has none."""
+        given = self.lists.eval
+        if isinstance(given, list):
+            return given
+        expected = self._expected()
+        return eval_specs(expected if given == "pretrained" else less_cropped(expected))
 
     def make(self, stage: str, image: Pixels) -> Pipeline:
         """Make a pipeline of one size, with a resize in front where the list does not fix it.

@@ -1,5 +1,6 @@
-"""Training augmentations by name."""
+"""Augmentations by name, and what stands where none is named."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from imgcls.augment import resampling
@@ -7,6 +8,7 @@ from imgcls.batch import Preprocessing
 from imgcls.specs import Spec
 
 Preset = Literal["light", "medium", "strong"]
+EvalPreset = Literal["pretrained"]
 
 DEFAULT_PRESET: Preset = "light"
 
@@ -22,6 +24,22 @@ def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
     crop = {"size": list(preprocessing.size), "scale": scale, **resampling(preprocessing)}
     head = [_item("RandomResizedCrop", **crop), _item("HorizontalFlip")]
     return head + {"light": [], "medium": _medium(), "strong": _strong()}[preset]
+
+
+def less_cropped(preprocessing: Preprocessing) -> Preprocessing:
+    """Halve the border that the centre crop of a pretrained model cuts off: 240 to 224 in place of 256 to 224.
+
+    Theirs goes with training crops from 8 % of the area and with objects in the middle of a photo. The presets train on
+    larger crops, in which objects are smaller, and a smaller picture fits them (Touvron et al. 2019, "Fixing the
+    train-test resolution discrepancy"); and what lies at the border counts. README, "Measured", has the figures.
+
+    Args:
+        preprocessing: How the model expects its images.
+    """
+    inner, edge = min(preprocessing.size), preprocessing.shortest_edge
+    if edge is None or edge <= inner:
+        return preprocessing
+    return replace(preprocessing, shortest_edge=(inner + edge) // 2)
 
 
 def _medium() -> list[Spec]:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from imgcls.augment import Pipeline, build_item, eval_specs, find_normalization, resize_spec
 from imgcls.batch import Normalization, Preprocessing
+from imgcls.data_config import Augmentations
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.presets import preset_specs
+from imgcls.pipelines import Pipelines
+from imgcls.presets import less_cropped, preset_specs
 from imgcls.specs import Spec
 
 WHERE = "data.init_args.augmentations.train"
@@ -222,6 +224,32 @@ def test_eval_specs_resize_the_shorter_side_and_crop_the_middle() -> None:
     assert crop.min() == 255
     squeezed = Pipeline(eval_specs(Preprocessing(size=(30, 30), shortest_edge=None)), WHERE)(wide, 0)
     assert squeezed[15, [2, 15, 27], 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize(("edge", "kept"), [(256, 240), (235, 229), (224, 224), (200, 200), (None, None)])
+def test_less_cropped_keeps_half_of_the_border_that_a_model_cuts_off(edge: int | None, kept: int | None) -> None:
+    theirs = Preprocessing(size=(224, 224), shortest_edge=edge, interpolation="bicubic")
+    assert less_cropped(theirs) == Preprocessing(size=(224, 224), shortest_edge=kept, interpolation="bicubic")
+
+
+@pytest.mark.parametrize(("given", "edge"), [(None, 240), ("pretrained", 256)])
+def test_evaluation_sees_more_than_the_models_own_crop_unless_that_is_asked_for(given: Any, edge: int) -> None:
+    pipelines = Pipelines(Augmentations(eval=given), lambda: Preprocessing(size=(224, 224), shortest_edge=256))
+    resize, crop = pipelines.eval_specs()
+    assert resize["init_args"]["max_size"] == edge
+    assert (crop["init_args"]["height"], crop["init_args"]["width"]) == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (Augmentations(eval="model"), "augmentations.eval: 'model' is no name of a list; known: pretrained"),  # type: ignore[arg-type]
+        (Augmentations(train="more"), "augmentations.train: 'more' is no name of a list; known: light, medium, strong"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_name_of_no_list_is_refused(lists: Augmentations, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Pipelines(lists, Preprocessing)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
