@@ -36,7 +36,7 @@ def less_cropped(preprocessing: Preprocessing) -> Preprocessing:
     Args:
         preprocessing: How the model expects its images.
     """
-    inner, edge = min(preprocessing.size), preprocessing.shortest_edge
+    inner, edge = max(preprocessing.size), preprocessing.shortest_edge  # less than max would be padded
     if edge is None or edge <= inner:
         return preprocessing
     return replace(preprocessing, shortest_edge=(inner + edge) // 2)

@@ -227,9 +227,12 @@ def test_eval_specs_resize_the_shorter_side_and_crop_the_middle() -> None:
 
 
 @pytest.mark.parametrize(("edge", "kept"), [(256, 240), (235, 229), (224, 224), (200, 200), (None, None)])
-def test_less_cropped_keeps_half_of_the_border_that_a_model_cuts_off(edge: int | None, kept: int | None) -> None:
-    theirs = Preprocessing(size=(224, 224), shortest_edge=edge, interpolation="bicubic")
-    assert less_cropped(theirs) == Preprocessing(size=(224, 224), shortest_edge=kept, interpolation="bicubic")
+@pytest.mark.parametrize("size", [(224, 224), (224, 160)])
+def test_less_cropped_keeps_half_of_the_border_that_a_model_cuts_off(
+    edge: int | None, kept: int | None, size: tuple[int, int]
+) -> None:
+    theirs = Preprocessing(size, edge, "bicubic")
+    assert less_cropped(theirs) == Preprocessing(size, kept, "bicubic")
 
 
 @pytest.mark.parametrize(("given", "edge"), [(None, 240), ("pretrained", 256)])

@@ -38,6 +38,19 @@ def test_per_class_metric_alone_is_no_monitor_but_can_be_named(photos: Path, tin
     assert "validation_rec_red" in pd.read_csv(tmp_path / "run/version_1/metrics.csv").columns
 
 
+@pytest.mark.parametrize(("given", "edge"), [("null", 34), ("pretrained", 37)])
+def test_evaluation_crops_less_than_the_pretrained_model_unless_told(
+    given: str, edge: int, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main([*line, f"--data.augmentations.eval={given}"])
+    run = tmp_path / "run/version_0"
+    saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert saved["data"]["init_args"]["augmentations"]["eval"] == yaml.safe_load(given)
+    resize, crop = load(run / "checkpoints/last.ckpt")["ImageDataModule"]["eval"]
+    assert (resize["init_args"]["max_size"], crop["init_args"]["height"], crop["init_args"]["width"]) == (edge, 32, 32)
+
+
 def test_monitor_decides_which_epoch_is_best(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=3")]
     main([*line, "--experiment.monitor=validation_loss"])
