@@ -31,6 +31,7 @@ _WITH_NULLS = tuple(  # dataclasses among the arguments of a class: the parser t
     for name in ("data.augmentations", *(f"model.{kind}_config" for kind in ("optimizer", "scheduler", "loss", "mix")))
     for section in (f"{name}.", f"{name.replace('.', '.init_args.')}.")
 )
+_CONFIG = ("--config", "-c")
 IMAGES = "--images"
 LISTS = (IMAGES, "--allow")  # options that take several values
 
@@ -59,7 +60,7 @@ def option_values(arguments: list[str], *names: str) -> list[str]:
 
 def config_files(arguments: list[str]) -> list[str]:
     """Return the files given with --config, in order."""
-    return option_values(arguments, "--config", "-c")
+    return option_values(arguments, *_CONFIG)
 
 
 def checkpoint_argument(arguments: list[str]) -> str | None:
@@ -103,6 +104,18 @@ def _last(files: list[dict[str, Any]], arguments: list[str], key: str) -> str | 
         named = [content.get(part) if isinstance(content, dict) else None for content in named]
     given = [value for value in [*named, *option_values(arguments, f"--{key}")] if value is not None]
     return None if not given or given[-1] in ("null", "None") else str(given[-1])
+
+
+def files_first(arguments: list[str]) -> list[str]:
+    """Move the configuration files before the other options, for the parser lets the later one win."""
+    files: list[str] = []
+    typed: list[str] = []
+    is_value = False
+    for argument in arguments[1:]:
+        name, given, _ = argument.partition("=")
+        (files if is_value or name in _CONFIG else typed).append(argument)
+        is_value = name in _CONFIG and not given and not is_value
+    return [*arguments[:1], *files, *typed]
 
 
 def asks_for_help(arguments: list[str]) -> bool:

@@ -24,6 +24,7 @@ from imgcls.arguments import (
     GivenKeys,
     asks_for_help,
     checkpoint_argument,
+    files_first,
     join_list,
     output_dir_argument,
     split_items,
@@ -53,15 +54,22 @@ _CHECKED = (
     "'valid') or 'test' in it as these splits. In place of data.dataset_classes."
 )
 _CHECKPOINT = "The checkpoint of a trained model, a file; a run keeps its best in checkpoints/best.ckpt."
-_CKPT_PATH = {  # command -> what its help says
+_CKPT_PATH = {  # command -> its own words, where Lightning's are of what imgcls does not do
     "fit": "A checkpoint whose run goes on; 'last' is the newest of the runs of this name.",
     "tune": "Must be null: a search begins its trials anew.",
     "check": "Not read.",
+}
+_TRAINER_HELP = {  # the same for all
+    "trainer.precision": "How numbers are computed: 16, bf16, 32, … Null: chosen for the processor or GPU, and said.",
+    "trainer.num_sanity_val_steps": "Batches to validate before training, as a test. Default: 0.",
+    "trainer.enable_model_summary": "Print a table of the layers. Default: False.",
+    "trainer.benchmark": "cuDNN tries which kernels are the fastest. Null: unless ``deterministic`` is set.",
 }
 _TTA = (
     "Test-time augmentation: what is said of an image is the mean over itself and its mirror image (hflip), or also "
     "both upside down (flips)."
 )
+_OUTPUT = "The CSV to write (default: predictions.csv in the checkpoint's run folder, else in the working directory)."
 # arguments that are paths, beside the root of any dataset class
 _PATHS = {
     "imgcls.CsvImageDataset": ("csv",),
@@ -117,12 +125,12 @@ class ImgclsCLI(LightningCLI):
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
-        """Set the parser up; Lightning's words for ``ckpt_path`` are of what imgcls does not do."""
+        """Set the parser up, with our words where the defaults are not Lightning's."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         for command, parser in self._subcommand_parsers.items():
+            words = _TRAINER_HELP | {"ckpt_path": _CKPT_PATH.get(command, _CHECKPOINT)}
             for action in parser._actions:  # noqa: SLF001 - argparse offers no other way
-                if action.dest == "ckpt_path":
-                    action.help = _CKPT_PATH.get(command, _CHECKPOINT)
+                action.help = words.get(action.dest, action.help)
 
     def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
         """Make the parser of a command; ``predict`` and ``check`` have options for images and output."""
@@ -133,7 +141,7 @@ class ImgclsCLI(LightningCLI):
             parser.add_argument(
                 "--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'."
             )
-            parser.add_argument("--output", type=str | None, help="The CSV to write (default: in the run folder).")
+            parser.add_argument("--output", type=str | None, help=_OUTPUT)
             parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace an existing CSV.")
         if command == "check":
             parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
@@ -159,7 +167,7 @@ class ImgclsCLI(LightningCLI):
         if isinstance(args, dict):
             self.config = parser.parse_object(args)
             return
-        arguments = list(args) if isinstance(args, list) else []
+        arguments = files_first(args) if isinstance(args, list) else []
         images: list[str] = []
         if arguments[0] in WITH_IMAGES and not asks_for_help(arguments):
             arguments, images = take_list(IMAGES, arguments)  # past the parser: its YAML takes UTF-8 alone

@@ -40,7 +40,7 @@ class Augmentations:
             flip, ``medium`` also turns, shears and changes colours a little, ``strong`` does two of many such things at
             a time, as RandAugment does, and erases a rectangle now and then; null is ``light``.
         eval: Applied to validation, test and prediction images; ``pretrained`` resizes and crops as the pretrained
-            model expects, null cuts off half of that crop's border.
+            model expects, null keeps half of the border that this crop cuts off.
     """
 
     train: list[dict[str, Any]] | Preset | None = None

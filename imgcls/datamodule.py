@@ -57,7 +57,8 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: Processes that read images; null takes all but one of the cores that this process may use, or of
             its share of them where a run has several on this machine, and 16 at most.
         create_dataset: Decode and resize once into a cache on disk that every epoch, run and trial reuses.
-        cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls.
+        cache_dir: The folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls, where what is known of files
+            (headers, content hashes, indexes of shards) lies in any case.
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
             smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, between 0 and 1, stratified, where
@@ -73,7 +74,7 @@ class ImageDataModule(pl.LightningDataModule):
             step; ``skip`` leaves them out, listed in data.json.
         max_bad_fraction: Share of a dataset's images, 0 to 1, that ``skip`` may leave out.
         timeout: Seconds that a batch, or an image of the cache, may take to read, before the run ends and names the
-            file; 0 waits for ever.
+            file; 0 waits for ever, and so does a process without workers.
         class_names: The classes in the order of the model's outputs; null takes them from ``train`` in natural order.
         balanced_sampling: Draw each class equally often in an epoch, with replacement, however many images it has.
         train_on_validation: Train on train + validation, for a last fit whose epochs are known; nothing is left to

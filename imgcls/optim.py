@@ -32,11 +32,11 @@ LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the nam
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer and its parameters; where one is null, torch's default is taken, but for the first three.
+    """The optimizer and its parameters; null is torch's default, but for ``lr``, ``weight_decay`` and ``layer_decay``.
 
     Args:
         name: The optimizer.
-        lr: Learning rate of the head, and of the encoder's last block, at its highest. Null, for adam and adamw: 1e-3
+        lr: Learning rate of the head, and of the encoder's last block, at its highest; sgd needs one. Null: 1e-3
             where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
             high rate is tolerated (van Laarhoven 2017), else 3e-4.
         weight_decay: Weight decay of weight matrices and kernels; norms and biases get none. Null: 0.05 for adamw, 1e-4

@@ -215,6 +215,7 @@ commands:
 {commands}
 
   imgcls COMMAND --help   the options of a command
+  imgcls COMMAND --debug  an error with its traceback
   imgcls --version        the version
 
 A first run: imgcls fit --data.dataset_classes.train FOLDER_OF_CLASS_FOLDERS"""

@@ -51,8 +51,9 @@ def test_config_runs(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", "configs")
     for name, spec in config["data"]["init_args"]["dataset_classes"].items():
-        if spec and "root" in spec.get("init_args", {}):
-            shutil.copytree({"train": photos}.get(name, test_photos), spec["init_args"]["root"])
+        root = spec if isinstance(spec, str) else (spec or {}).get("init_args", {}).get("root")
+        if root:
+            shutil.copytree({"train": photos}.get(name, test_photos), root)
     model = config["model"]["init_args"]["model_name"]
     if not Path(model).exists():
         shutil.copytree(tiny_model, model)

@@ -58,6 +58,16 @@ def test_weights_that_are_no_numbers_end_the_run(
     assert all(value.isfinite().all() for value in state.values())
 
 
+def test_broken_weights_are_seen_before_a_validation_within_the_epoch(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=2", broken)]
+    code, message = fails(line, capsys)
+    assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
+    assert list((tmp_path / "run/version_0/checkpoints").glob("*.ckpt")) == []
+
+
 def test_broken_weights_are_seen_where_the_loss_is_logged(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

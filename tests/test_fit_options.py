@@ -38,6 +38,24 @@ def test_per_class_metric_alone_is_no_monitor_but_can_be_named(photos: Path, tin
     assert "validation_rec_red" in pd.read_csv(tmp_path / "run/version_1/metrics.csv").columns
 
 
+def test_what_is_typed_wins_over_a_configuration_wherever_it_stands(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "first.yaml", tmp_path / "second.yaml"]
+    for number, file in enumerate(files):
+        file.write_text(f"trainer: {{max_epochs: {number + 2}}}\ndata: {{batch_size: {number + 4}}}\n")
+    first, second = (["--config", str(files[0])], ["-c", str(files[1])])
+    line = arguments(photos, tiny_model, tmp_path)  # with batches of 8, and 2 epochs
+    with pytest.raises(SystemExit):
+        main(["fit", *first, *line, *second, "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["data"]["init_args"]["batch_size"], shown["trainer"]["max_epochs"]) == (8, 2)
+    rest = [argument for argument in line if "batch_size" not in argument]
+    with pytest.raises(SystemExit):
+        main(["fit", *rest, *first, *second, "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 5
+
+
 @pytest.mark.parametrize(("given", "edge"), [("null", 34), ("pretrained", 37)])
 def test_evaluation_crops_less_than_the_pretrained_model_unless_told(
     given: str, edge: int, photos: Path, tiny_model: Path, tmp_path: Path

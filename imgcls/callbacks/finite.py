@@ -3,12 +3,18 @@
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from imgcls.errors import RunError
 
 
 class FiniteWeights(Callback):
-    """Looks at the weights at the end of each epoch; Lightning trains on, and metrics of NaN logits are numbers."""
+    """Looks at weights before they are validated or saved: Lightning trains on, and NaN logits have an accuracy."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse weights that are not finite: within an epoch, too, the best validation is saved."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            check_finite(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse weights that are not finite."""
