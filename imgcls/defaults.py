@@ -137,6 +137,8 @@ def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
                 f"{name}: monitor: {callback.monitor}, mode: {callback.mode} (Lightning's default is min) would keep "
                 f"to the worst; give mode: {watched.modes[callback.monitor]}"
             )
+        if callback.monitor.startswith("train_"):
+            _look_at_the_epochs_end(callback)
     if (
         isinstance(callback, ModelCheckpoint)
         and callback.dirpath is None
@@ -147,6 +149,13 @@ def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
         )
     for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
         watched.require(f"{name}: filename", placeholder, ["epoch", "step"])
+
+
+def _look_at_the_epochs_end(callback: ModelCheckpoint | EarlyStopping) -> None:
+    """Let a callback wait for a value of the whole epoch; a validation within it has none, and Lightning breaks off."""
+    key = "_check_on_train_epoch_end" if isinstance(callback, EarlyStopping) else "_save_on_train_epoch_end"
+    if getattr(callback, key) is None:
+        setattr(callback, key, True)
 
 
 def moving_average(callbacks: Sequence[Callback], start_averages: bool | None) -> list[Callback]:
@@ -166,16 +175,30 @@ def moving_average(callbacks: Sequence[Callback], start_averages: bool | None) -
     return [EMA()]
 
 
-def early_stopping(callbacks: Sequence[Callback], watched: Watched) -> list[Callback]:
-    """Return early stopping for a run that has none of its own, and validates."""
+def early_stopping(callbacks: Sequence[Callback], watched: Watched, options: Mapping[str, Any]) -> list[Callback]:
+    """Return early stopping for a run that has none of its own, and validates.
+
+    Args:
+        callbacks: The callbacks.
+        watched: The values of the run.
+        options: The Trainer's arguments; Lightning counts patience in validations, of which an epoch may have several.
+    """
     if watched.monitor is None or _has(callbacks, EarlyStopping):
         return []
     of_train = watched.monitor.startswith("train_")  # which is known at the end of the epoch, not of a validation
     return [
         EarlyStopping(
-            watched.monitor, mode=watched.mode, patience=PATIENCE, check_on_train_epoch_end=True if of_train else None
+            watched.monitor,
+            mode=watched.mode,
+            patience=PATIENCE if of_train else round(PATIENCE * _validations(options["val_check_interval"])),
+            check_on_train_epoch_end=True if of_train else None,
         )
     ]
+
+
+def _validations(interval: object) -> float:
+    """Return how many an epoch has, by a share of its batches; 1 where it is counted in batches or by the clock."""
+    return 1 / interval if isinstance(interval, float) and 0 < interval < 1 else 1
 
 
 def run_callbacks(

@@ -89,5 +89,7 @@ def _mapped(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     if nbytes * _MARGIN > free:
         raise OSError(f"{free / 1e9:.1f} GB are free in {folder}")
     with tempfile.NamedTemporaryFile(dir=folder) as file:
+        if not hasattr(os, "posix_fallocate"):
+            raise OSError("this system reserves no room for a file")
         os.posix_fallocate(file.fileno(), 0, nbytes)
         return torch.from_file(file.name, shared=True, size=prod(shape), dtype=dtype).view(*shape)

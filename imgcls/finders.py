@@ -9,7 +9,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
@@ -103,7 +103,7 @@ def search(
         with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
             choices = {**options, **_SEARCH, "default_root_dir": folder}
             trainer = build_trainer(choices, [finder, StandStill()], AtomicCheckpointIO())
-            with _scaled_rates() if isinstance(finder, LearningRateFinder) else nullcontext():
+            with _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model):
                 trainer.fit(model, datamodule=data)
         _say(finder, model, data)
     return {_KEYS[type(finder)]: _value(finder, model, data) for finder in finders}
@@ -122,6 +122,16 @@ def _scaled_rates() -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def _without_features(model: ImageClassifier) -> Iterator[None]:
+    """Let batches be images: the size must do for the pass that computes the features, too."""
+    views, model.feature_views = model.feature_views, None
+    try:
+        yield
+    finally:
+        model.feature_views = views
 
 
 def _value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> float | int:

@@ -134,7 +134,7 @@ class Fit(Command):
         check_averaging(callbacks)
         watched = watch(callbacks, options, self.data.class_names, experiment.monitor, self.data.multilabel)
         if experiment.default_callbacks:
-            callbacks += early_stopping(callbacks, watched)
+            callbacks += early_stopping(callbacks, watched, options)
         if self.trial is not None:
             callbacks = [item for item in callbacks if not isinstance(item, ProgressBar)]  # the search has its own line
         return callbacks, watched

@@ -108,7 +108,7 @@ def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bo
     lr = _LR[batch_normalized] if config.lr is None else config.lr
     layer_decay = config.layer_decay
     if layer_decay is None:
-        layer_decay = _layer_decay(batch_normalized, block_count) if pretrained else 1.0
+        layer_decay = _layer_decay(batch_normalized, block_count) if pretrained and block_count > 1 else 1.0
     return Rates(lr, _WEIGHT_DECAY[config.name] if config.weight_decay is None else config.weight_decay, layer_decay)
 
 
@@ -133,7 +133,8 @@ def make_optimizer(
     for scale, parameters in zip(_scales(config, rates, len(blocks)), blocks, strict=True):
         for parameter in parameters:
             if parameter.requires_grad:
-                decay = rates.weight_decay if parameter.ndim > 1 else 0.0
+                is_matrix = sum(side > 1 for side in parameter.shape) > 1  # a norm may be (1, 1, 1, channels)
+                decay = rates.weight_decay if is_matrix else 0.0
                 groups.setdefault((scale, decay), []).append(parameter)
     options: dict[str, Any] = {
         key: value for key, value in asdict(config).items() if key not in _OURS and value is not None

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    Callback,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    ProgressBar,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -37,6 +43,13 @@ _SILENT: dict[str, Any] = {
 }
 _TENSOR_CORES = (7, 0)  # the first compute capability that has them
 _REFUSALS = (MisconfigurationException, ValueError, TypeError)
+_INSTEAD: dict[type, str] = {  # callback -> why not, and what to take
+    BaseFinetuning: "would freeze the new head with the encoder; take model.init_args.freeze_encoder and unfreeze",
+    GradientAccumulationScheduler: (
+        "changes the number of steps, which the schedule of the learning rate would not know; take "
+        "trainer.accumulate_grad_batches"
+    ),
+}
 _FLAGS: dict[str, type] = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
 
 
@@ -117,6 +130,9 @@ def check_options(options: dict[str, Any], command: str) -> None:
         listed = [type(item).__name__ for item in as_list(options["callbacks"]) if isinstance(item, kind)]
         if options[flag] is False and listed:
             raise ConfigError(f"trainer.{flag}: false, but trainer.callbacks lists {listed[0]}; leave out one of them")
+    for callback in as_list(options["callbacks"]):
+        if why := next((why for kind, why in _INSTEAD.items() if isinstance(callback, kind)), None):
+            raise ConfigError(f"trainer.callbacks: {type(callback).__name__} {why}")
     with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
         _check_devices(options)
         _check_values(options)

@@ -81,6 +81,7 @@ def test_average_of_other_dtypes(precision: str, photos: Path, tiny_model: Path,
     content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
     kept = [value for value in content["state_dict"].values() if value.is_floating_point()]
     assert {value.dtype for value in kept} == {torch.float32 if precision == "bf16-true" else torch.float64}
+    assert any((value != value.bfloat16()).any() for value in kept)  # a validation did not round it
     current = content["current_model_state"]
     assert any(not torch.equal(current[name].to(value.dtype), value) for name, value in content["state_dict"].items())
     assert pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_f1_score"].iloc[-1] > 0.5

@@ -101,6 +101,38 @@ def test_best_of_an_epochs_several_validations_is_kept(photos: Path, tiny_model:
     assert best["epoch"] == pd.read_csv(folder / "metrics.csv")["train_loss"].idxmin()
 
 
+def test_callbacks_wait_for_values_of_a_whole_epoch(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kept = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: train_loss, save_top_k: 2}}"
+    stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: train_loss}}"
+    more = [f"--trainer.callbacks=[{kept}, {stopping}]", "--trainer.val_check_interval=0.5"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    assert len(list((tmp_path / "run/version_0/checkpoints").glob("epoch=*.ckpt"))) == 2
+
+
+def test_patience_counts_epochs_that_are_validated_several_times(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=0.5")])
+    callbacks = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["callbacks"]
+    [patience] = [state["patience"] for name, state in callbacks.items() if name.startswith("EarlyStopping")]
+    assert patience == 20
+
+
+@pytest.mark.parametrize("more", ["--trainer.check_val_every_n_epoch=2", "--trainer.val_check_interval=0.5"])
+def test_a_run_goes_on_from_behind_the_last_batch_of_an_epoch(
+    more: str, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = {"save_top_k": -1, "filename": "mine-{step}"}
+    kept = json.dumps({"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": options})
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, more, f"--trainer.callbacks={kept}")]
+    main([*line, "--trainer.max_epochs=2"])
+    [checkpoint] = (tmp_path / "run/version_0/checkpoints").glob("mine-step=12.ckpt")
+    main([*line, "--trainer.max_epochs=4", f"--ckpt_path={checkpoint}"])
+    table = pd.read_csv(tmp_path / "run/version_1/metrics.csv")
+    assert list(table["epoch"]) == [0, 1, 2, 3]
+    assert list(table["train_loss"].notna()) == [True, False, True, True]  # no batch of epoch 1 was left
+
+
 @pytest.mark.parametrize("name", ["ModelCheckpoint", "EarlyStopping"])
 def test_mode_that_keeps_the_worst_is_refused(
     name: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

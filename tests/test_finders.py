@@ -87,6 +87,16 @@ def test_a_run_that_finds_is_the_run_that_is_given(
     assert "found by" not in capsys.readouterr().err
 
 
+def test_a_size_is_searched_for_images_though_features_are_trained_on(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--model.freeze_encoder=true", "--trainer.max_epochs=1", f"--trainer.callbacks=[{SIZE}]"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    said = capsys.readouterr().err
+    assert said.index("found by BatchSizeFinder") < said.index("features of train: of ")
+    assert said.count("features of train: of ") == 1
+
+
 def test_both_search_in_their_order(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,28 @@ def test_monitor_decides_which_epoch_is_best(photos: Path, tiny_model: Path, tmp
     assert best["epoch"] == table["validation_loss"].idxmin()
 
 
+@pytest.mark.parametrize(
+    ("callback", "instead"),
+    [
+        (
+            "{class_path: lightning.pytorch.callbacks.BackboneFinetuning}",
+            "take model.init_args.freeze_encoder and unfreeze",
+        ),
+        (
+            "{class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler, init_args: {scheduling: {0: 8}}}",
+            "GradientAccumulationScheduler changes the number of steps, which the schedule of the learning rate would "
+            "not know; take trainer.accumulate_grad_batches",
+        ),
+    ],
+)
+def test_callbacks_that_would_undo_the_recipe_are_refused(
+    callback: str, instead: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={callback}")], capsys)
+    assert (code, instead in message) == (2, True), message
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_monitor_is_refused(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

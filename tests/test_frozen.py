@@ -182,6 +182,15 @@ def test_views_must_be_at_least_one(
     assert "model.init_args.feature_views: 0; it must be at least 1, or null" in message
 
 
+def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imgcls.feature_store, "free_memory", lambda: 0)
+    monkeypatch.delattr("os.posix_fallocate")
+    with pytest.raises(OSError, match="this system reserves no room for a file"):
+        FeatureStore(2, 8, torch.zeros(5, 7), tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (5, 3, 4, 2), (5, 4, 6)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("free", [0.0, 1e9])

@@ -37,11 +37,19 @@ def test_each_block_learns_slower_than_the_one_behind_it() -> None:
     assert found == dict.fromkeys([(rate, 0.1) for rate in decayed] + [(rate, 0.0) for rate in others], 1)
 
 
+def test_norms_of_several_axes_are_not_decayed() -> None:
+    network = [parameters((1, 1, 1, 8), (8, 1, 1), (8, 1, 3, 3)), parameters((3, 8), (3,))]
+    groups = make_optimizer(OptimizerConfig(), Rates(lr=1.0, weight_decay=0.1, layer_decay=1.0), network).param_groups
+    found = {group["weight_decay"]: {tuple(item.shape) for item in group["params"]} for group in groups}
+    assert found == {0.1: {(8, 1, 3, 3), (3, 8)}, 0.0: {(1, 1, 1, 8), (8, 1, 1), (3,)}}
+
+
 def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
     null, given = OptimizerConfig(), OptimizerConfig("sgd", lr=0.1, layer_decay=0.9)
     assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.05, 0.9)
     assert choose_rates(null, batch_normalized=False, pretrained=True, block_count=4) == Rates(3e-4, 0.05, 0.75)
     assert choose_rates(null, batch_normalized=True, pretrained=False, block_count=8) == Rates(1e-3, 0.05, 1.0)
+    assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=1) == Rates(1e-3, 0.05, 1.0)
     assert choose_rates(given, batch_normalized=True, pretrained=True, block_count=8) == Rates(0.1, 1e-4, 0.9)
     with pytest.raises(ConfigError, match=r"optimizer_config\.lr: none is chosen for 'sgd'; give one, such as 0\.01"):
         OptimizerConfig("sgd")

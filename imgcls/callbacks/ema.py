@@ -38,7 +38,8 @@ class EMA(WeightAveraging):
         self._epoch = -1  # in which the tensors are lined up
         self._averages: list[Tensor] = []
         self._currents: list[Tensor] = []
-        self._casts = False
+        self._casts = False  # whether the average has more bits than the weights
+        self._kept: list[Tensor] = []  # the weights, while the average of a model in 16 bits is validated
         self._counts: list[Tensor] = []
         self._current_counts: list[Tensor] = []
 
@@ -59,6 +60,7 @@ class EMA(WeightAveraging):
                 average.data = average.data.to(torch.promote_types(current.dtype, torch.float32))
             if self._latest_update_step == 0:
                 average.data.copy_(current.data)
+        self._casts = any(average.dtype != current.dtype for average, current in self._pairs(pl_module))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -74,7 +76,6 @@ class EMA(WeightAveraging):
         ]
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._currents = [current for _, current in pairs if current.is_floating_point()]
-        self._casts = any(average.dtype != current.dtype for average, current in pairs)
         self._counts = [average for average, _ in pairs if not average.is_floating_point()]
         self._current_counts = [current for _, current in pairs if not current.is_floating_point()]
 
@@ -93,6 +94,17 @@ class EMA(WeightAveraging):
         if self._counts:
             torch._foreach_copy_(self._counts, self._current_counts)
         self._latest_update_step = step
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        """Exchange the weights and their average; a model in 16 bits would round it, so it stays where it is."""
+        if not self._casts:
+            super()._swap_models(pl_module)
+            return
+        kept, self._kept = self._kept, []
+        if not kept:
+            self._kept = [current.data.clone() for _, current in self._pairs(pl_module)]
+        for number, (average, current) in enumerate(self._pairs(pl_module)):
+            current.data.copy_(kept[number] if kept else average.data)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -48,6 +48,7 @@ class MetricsLogger(Callback):
         for name, spec in self.specs.items():
             check_spec(name, spec)
         self._stages: dict[str, _StageMetrics] = {}
+        self._trains = False  # a batch of this epoch was seen
 
     def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
         """Names of the values that a fit logs for these classes, of which an image has one, or several."""
@@ -100,6 +101,7 @@ class MetricsLogger(Callback):
     ) -> None:
         """Keep the outputs; now and then log the loss of the step."""
         self._stages["train"].add(outputs)
+        self._trains = True
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if outputs and "batch_loss" in outputs and every and trainer.global_step % every == 0:
             values = {
@@ -136,8 +138,10 @@ class MetricsLogger(Callback):
         self._stages["test"].add(outputs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the epoch's values."""
-        self._log("train", pl_module)
+        """Log the epoch's values; of a checkpoint from behind its last batch, none is left to train on."""
+        if self._trains:
+            self._log("train", pl_module)
+        self._trains = False
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch's values."""

@@ -87,7 +87,10 @@ class CheckpointSaver(Checkpoint):
             return True
         if self.monitor.startswith("validation_") and self._validated_at != trainer.global_step:
             return False
-        score = float(trainer.callback_metrics[self.monitor])
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:  # of an epoch that was trained before the run went on
+            return False
+        score = float(value)
         # written so that NaN is never better
         if self.best_score is None:
             better = score == score
