@@ -97,7 +97,9 @@ def bare_gap(folder: Path) -> float:
 def our_gap(folder: Path) -> float:
     """Milliseconds of a step of ``fit``."""
     model, batches = small_model(folder), Batches()
-    options: dict[str, Any] = dict.fromkeys(("plugins", "logger", "default_root_dir", "enable_progress_bar"))
+    options: dict[str, Any] = dict.fromkeys(
+        ("plugins", "logger", "default_root_dir", "enable_progress_bar", "val_check_interval")
+    )
     options |= {"max_epochs": 1, "limit_val_batches": 0, "accelerator": "cpu", "precision": "32-true"}
     options |= {"enable_model_summary": False}
     callbacks = shown_callbacks([], options)
@@ -105,7 +107,7 @@ def our_gap(folder: Path) -> float:
     watched = watch(callbacks, options, CLASSES)
     run = folder / "run"
     (run / "version_0").mkdir(parents=True, exist_ok=True)
-    callbacks += early_stopping(callbacks, watched)
+    callbacks += early_stopping(callbacks, watched, options)
     callbacks += run_callbacks(callbacks, watched, run / "version_0", keep_checkpoints=False)
     callbacks.append(WaitingTime(cached=True))
     trainer = build_trainer(options, callbacks, AtomicCheckpointIO(), run / "version_0")
