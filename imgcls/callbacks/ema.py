@@ -19,7 +19,7 @@ class EMA(WeightAveraging):
 
     Lightning's WeightAveraging with one fused update a step; its own EMA starts over a thousand kernels a step, and
     waits for the device twice. Buffers, such as the statistics of BatchNorm, are averaged too. A fit has it by default,
-    unless it has another average of Lightning's, saves weights alone, or goes on with a run that had none.
+    unless a ModelCheckpoint saves weights alone, or the run goes on that had none.
 
     Args:
         decay: Share of the average that a step keeps, 0 to below 1. The first steps keep less, at most

@@ -34,10 +34,10 @@ class MetricsLogger(Callback):
     would make the device wait for the host several times a step.
 
     Args:
-        metrics: Name -> ``{class_path, init_args}`` of a torchmetrics class whose value is one number, or one for
-            each class; ``task`` and ``num_classes`` are filled
-            in, or ``num_labels`` where an image may have several labels. Null: accuracy, and macro precision, recall
-            and f1_score; of several labels, accuracy is the share of right decisions over all images and classes.
+        metrics: Name -> ``{class_path, init_args}`` of a torchmetrics class whose value is one number, or one for each
+            class; ``task`` and ``num_classes`` are filled in, or ``num_labels`` where an image may have several labels.
+            Null: accuracy, and macro precision, recall and f1_score; of several labels, accuracy is the share of right
+            decisions over all images and classes.
 
     Of several labels, metrics that need decisions get those by the model's ``threshold``, unless they are given one of
     their own; metrics of probabilities, such as AveragePrecision, get the probabilities.
