@@ -44,15 +44,25 @@ def test_steps_end_within_an_epoch_that_is_validated(photos: Path, tiny_model: P
     assert schedule["_last_lr"] == pytest.approx([0] * len(schedule["_last_lr"]), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [([], ""), (["--trainer.limit_val_batches=0"], "train_loss is nan, and ")],  # which is known at the epoch's end
+    ids=["before the validation", "without validation"],
+)
 def test_weights_that_are_no_numbers_end_the_run(
-    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str],
+    said: str,
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, *more)]
     main([*line, "--trainer.max_epochs=1"])
     broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
     code, message = fails([*line, "--trainer.max_epochs=3", "--ckpt_path=last", broken], capsys)
     assert code == 1
-    assert "epoch 2, step 12: train_loss is nan, and the weights are not finite" in message
+    assert f"epoch 2, step 12: {said}the weights are not finite" in message
     assert "Lower model.init_args.optimizer_config.lr (0.01)" in message
     state = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
