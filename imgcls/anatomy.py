@@ -66,16 +66,20 @@ def blocks(layers: list[list[str]]) -> list[list[str]]:
     """Return the names of the encoder's parameters by block, from the input up.
 
     A block is what the network numbers first (``encoder.layer.3``, ``stages.2``); what has no number goes with the
-    block that is executed before it, a stem with none makes a block of its own.
+    block that is executed before it, a stem with none makes a block of its own. Numbered layers (``stem.0``) are no
+    blocks, but where the network numbers nothing else.
 
     Args:
         layers: For each weight layer, in the order of execution, the names of its parameters.
     """
+    numbers = [match[1] if (match := re.match(r"(.+?\.\d+)\.", names[0])) else "" for names in layers]
+    owners = [names[0].rpartition(".")[0] for names in layers]
+    several = {number for number, owner in zip(numbers, owners, strict=True) if number != owner}
     found: dict[str, list[str]] = {}
     current = ""
-    for names in layers:
-        numbered = re.match(r"(.+?\.\d+)\.", names[0])
-        current = numbered[1] if numbered else current
+    for number, names in zip(numbers, layers, strict=True):
+        if number and (number in several or several <= {""}):
+            current = number
         found.setdefault(current, []).extend(names)
     return list(found.values())
 

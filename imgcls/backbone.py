@@ -95,6 +95,17 @@ class Backbone(nn.Module):
         encoder = [[self._parameter(name) for name in names] for names in blocks(self.anatomy.layers)]
         return [*encoder, list(self.heads.parameters())]
 
+    def kernels(self) -> set[nn.Parameter]:
+        """Return the matrices and kernels that something is multiplied with: no norm, bias, token or table of positions."""
+        return {
+            parameter
+            for module in self.modules()
+            if not isinstance(module, nn.Embedding)  # positions, in networks of images
+            for name, parameter in module.named_parameters(recurse=False)
+            # a norm's weight may be (1, 1, 1, channels); attention has an in_proj_weight
+            if name.endswith("weight") and sum(side > 1 for side in parameter.shape) > 1
+        }
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen modules stay in evaluation mode, so that their statistics do not drift."""
         super().train(mode)

@@ -273,7 +273,7 @@ class ImageClassifier(InferenceModule):
     def _make_optimizer(self, fused: bool) -> Optimizer:
         backbone, frozen = self._built(), self.frozen_share
         backbone.freeze(frozen.least)  # those that learn later wait: without a gradient they are left as they are
-        optimizer = make_optimizer(self.optimizer_config, self.rates, backbone.blocks(), fused)
+        optimizer = make_optimizer(self.optimizer_config, self.rates, backbone.blocks(), backbone.kernels(), fused)
         backbone.freeze(frozen.at(0))
         return optimizer
 

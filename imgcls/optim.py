@@ -1,7 +1,7 @@
 """From ``optimizer_config`` to an optimizer: which parameters learn at which rate, and which decay."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,8 +39,9 @@ class OptimizerConfig:
         lr: Learning rate of the head, and of the encoder's last block, at its highest; sgd needs one. Null: 1e-3
             where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
             high rate is tolerated (van Laarhoven 2017), else 3e-4.
-        weight_decay: Weight decay of weight matrices and kernels; norms and biases get none. Null: 0.05 for adamw, 1e-4
-            for sgd (He et al. 2016, ResNet), none for adam, which would divide it as it does the gradient.
+        weight_decay: Weight decay of weight matrices and kernels; norms, biases, tokens and tables of positions get
+            none. Null: 0.05 for adamw, 1e-4 for sgd (He et al. 2016, ResNet), none for adam, which would divide it as it
+            does the gradient.
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
             (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 1 from random
@@ -118,14 +119,19 @@ def _layer_decay(batch_normalized: bool, block_count: int) -> float:
 
 
 def make_optimizer(
-    config: OptimizerConfig, rates: Rates, blocks: Sequence[Sequence[nn.Parameter]], fused: bool = True
+    config: OptimizerConfig,
+    rates: Rates,
+    blocks: Sequence[Sequence[nn.Parameter]],
+    decayed: Set[nn.Parameter],
+    fused: bool = True,
 ) -> optim.Optimizer:
-    """Build the optimizer over the parameters that learn; vectors (norms, biases) are not decayed.
+    """Build the optimizer over the parameters that learn.
 
     Args:
         config: What is asked for.
         rates: The configured rates, chosen where they are null.
         blocks: The network's parameters by block, from the input up; the head's come last.
+        decayed: Those that the weight decay is for.
         fused: Update all parameters in one kernel, where the device has it. Lightning refuses to clip the gradients
             of such an optimizer under mixed precision.
     """
@@ -133,8 +139,7 @@ def make_optimizer(
     for scale, parameters in zip(_scales(config, rates, len(blocks)), blocks, strict=True):
         for parameter in parameters:
             if parameter.requires_grad:
-                is_matrix = sum(side > 1 for side in parameter.shape) > 1  # a norm may be (1, 1, 1, channels)
-                decay = rates.weight_decay if is_matrix else 0.0
+                decay = rates.weight_decay if parameter in decayed else 0.0
                 groups.setdefault((scale, decay), []).append(parameter)
     options: dict[str, Any] = {
         key: value for key, value in asdict(config).items() if key not in _OURS and value is not None

@@ -53,7 +53,7 @@ def test_precision_of_a_checkpoint_elsewhere(monkeypatch: pytest.MonkeyPatch, ca
 def test_kernel_of_the_optimizer_is_that_of_the_run_that_goes_on(name: Any) -> None:
     config, rates = OptimizerConfig(name, lr=0.1), Rates(0.1, 0.0, 1.0)
     weights = [[nn.Parameter(torch.ones(2))], [nn.Parameter(torch.ones(2))]]
-    former, present = (make_optimizer(config, rates, weights, fused) for fused in (False, True))
+    former, present = (make_optimizer(config, rates, weights, set(), fused) for fused in (False, True))
     present.load_state_dict(former.state_dict())
     assert [group["fused"] for group in present.param_groups] == [True]
     former.load_state_dict(present.state_dict())

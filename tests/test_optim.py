@@ -9,12 +9,14 @@ from torch import nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
 from imgcls.anatomy import blocks
+from imgcls.backbone import Backbone
 from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
 from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
 from tests.architectures import tiny_config
 from tests.runs import arguments, assert_same_weights, fails, load
+from tests.test_architectures import make_network
 
 
 def save_random(model_type: str, folder: Path) -> Path:
@@ -31,17 +33,30 @@ def test_each_block_learns_slower_than_the_one_behind_it() -> None:
     config = OptimizerConfig(head_multiplier=3.0)
     network = [parameters((2, 2), (2,)) for _ in range(4)]
     network[1][0].requires_grad_(False)
-    groups = make_optimizer(config, Rates(lr=1.0, weight_decay=0.1, layer_decay=0.5), network).param_groups
+    rates = Rates(lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    groups = make_optimizer(config, rates, network, {block[0] for block in network}).param_groups
     found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
     decayed, others = [0.25, 1.0, 3.0], [0.25, 0.5, 1.0, 3.0]
     assert found == dict.fromkeys([(rate, 0.1) for rate in decayed] + [(rate, 0.0) for rate in others], 1)
 
 
-def test_norms_of_several_axes_are_not_decayed() -> None:
-    network = [parameters((1, 1, 1, 8), (8, 1, 1), (8, 1, 3, 3)), parameters((3, 8), (3,))]
-    groups = make_optimizer(OptimizerConfig(), Rates(lr=1.0, weight_decay=0.1, layer_decay=1.0), network).param_groups
-    found = {group["weight_decay"]: {tuple(item.shape) for item in group["params"]} for group in groups}
-    assert found == {0.1: {(8, 1, 3, 3), (3, 8)}, 0.0: {(1, 1, 1, 8), (8, 1, 1), (3,)}}
+@pytest.mark.parametrize(
+    ("model_type", "size", "undecayed"),
+    [
+        ("vit", 32, {"vit.embeddings.cls_token", "vit.embeddings.position_embeddings"}),
+        ("clip", 32, {"vision_model.embeddings.position_embedding.weight"}),
+        ("convnextv2", 32, {"convnextv2.encoder.stages.0.layers.0.grn.weight"}),  # (1, 1, 1, channels)
+        ("levit", 64, {"levit.encoder.stages.0.layers.0.module.attention_biases"}),
+        ("beit", 32, {"beit.layers.0.relative_position_bias.relative_position_bias_table"}),
+    ],
+)
+def test_norms_tokens_and_positions_are_not_decayed(model_type: str, size: int, undecayed: set[str]) -> None:
+    backbone = Backbone(make_network(model_type), (size, size))
+    decayed = backbone.kernels()
+    names = {name: parameter in decayed for name, parameter in backbone.network.named_parameters()}
+    assert undecayed <= {name for name, is_decayed in names.items() if not is_decayed}
+    layers = [module for module in backbone.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    assert {layer.weight for layer in layers} == decayed
 
 
 def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
@@ -60,7 +75,7 @@ def test_first_block_of_many_learns_at_a_tenth(block_count: int, batch_normalize
     rates = choose_rates(OptimizerConfig(), batch_normalized, pretrained=True, block_count=block_count)
     assert rates.layer_decay >= (0.9 if batch_normalized else 0.75)
     network = [parameters((2, 2)) for _ in range(block_count + 1)]
-    groups = make_optimizer(OptimizerConfig(), rates, network).param_groups
+    groups = make_optimizer(OptimizerConfig(), rates, network, set()).param_groups
     assert min(group["lr"] for group in groups) == pytest.approx(0.1 * rates.lr, rel=0.01)
 
 
@@ -91,6 +106,13 @@ def test_blocks_are_what_is_numbered_first() -> None:
     ]
     layers += [["stages.1.layers.0.weight"], ["norm.weight"]]
     assert blocks(layers) == [layers[0], layers[1] + layers[2], layers[3] + layers[4]]
+
+
+def test_numbered_layers_of_a_stem_are_no_blocks_but_those_of_a_plain_network_are() -> None:
+    stem = [["stem.0.weight"], ["stem.1.weight", "stem.1.bias"]]
+    stages = [["stages.0.gamma"], ["stages.0.conv.weight"], ["stages.1.conv.weight"]]
+    assert blocks([*stem, *stages]) == [stem[0] + stem[1], stages[0] + stages[1], stages[2]]
+    assert blocks(stem) == stem
 
 
 def test_rates_of_a_fit_follow_the_blocks(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def small_model(folder: Path) -> imgcls.ImageClassifier:
 def bare_gap(folder: Path) -> float:
     """Milliseconds of a step of the bare loop."""
     model, batches = small_model(folder), Batches()
-    optimizer = make_optimizer(model.optimizer_config, model.rates, [list(model.parameters())])
+    optimizer = make_optimizer(model.optimizer_config, model.rates, [list(model.parameters())], set())
     scheduler = make_scheduler(model.scheduler_config, optimizer, STEPS, STEPS)
     criterion = nn.CrossEntropyLoss()
     loader: Iterator[Batch] = iter(DataLoader(batches, batch_size=None, collate_fn=as_it_is))
