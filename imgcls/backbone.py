@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         return [*encoder, list(self.heads.parameters())]
 
     def kernels(self) -> set[nn.Parameter]:
-        """Return the matrices and kernels that something is multiplied with: no norm, bias, token or table of positions."""
+        """Return the matrices and kernels of layers: no norm, bias, token or table of positions."""
         return {
             parameter
             for module in self.modules()

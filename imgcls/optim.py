@@ -40,8 +40,8 @@ class OptimizerConfig:
             where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
             high rate is tolerated (van Laarhoven 2017), else 3e-4.
         weight_decay: Weight decay of weight matrices and kernels; norms, biases, tokens and tables of positions get
-            none. Null: 0.05 for adamw, 1e-4 for sgd (He et al. 2016, ResNet), none for adam, which would divide it as it
-            does the gradient.
+            none. Null: 0.05 for adamw, 1e-4 for sgd (He et al. 2016, ResNet), none for adam, which would divide it as
+            it does the gradient.
         layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
             at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
             (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 1 from random
