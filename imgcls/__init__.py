@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Augmentations": "data_config",
+    "Augmentations": "data.data_config",
     "CsvImageDataset": "datasets.table",
-    "DatasetClasses": "data_config",
+    "DatasetClasses": "data.data_config",
     "DigitsDataset": "datasets.digits",
     "EMA": "callbacks.ema",
     "FolderImageDataset": "datasets.folder",
     "HubImageDataset": "datasets.hub",
-    "ImageClassifier": "classifier",
-    "ImageDataModule": "datamodule",
+    "ImageClassifier": "model.classifier",
+    "ImageDataModule": "data.datamodule",
     "ImageDataset": "datasets.dataset",
-    "LossConfig": "losses",
+    "LossConfig": "model.losses",
     "MetricsLogger": "callbacks.metrics",
-    "MixConfig": "losses",
-    "OptimizerConfig": "optim",
-    "SchedulerConfig": "schedules",
+    "MixConfig": "model.losses",
+    "OptimizerConfig": "model.optim",
+    "SchedulerConfig": "model.schedules",
     "ShardImageDataset": "datasets.shards",
     "StreamImageDataset": "datasets.stream",
 }
@@ -33,10 +33,9 @@ __all__ = [*_HOMES, "__version__"]
 if TYPE_CHECKING:
     from imgcls.callbacks.ema import EMA as EMA
     from imgcls.callbacks.metrics import MetricsLogger as MetricsLogger
-    from imgcls.classifier import ImageClassifier as ImageClassifier
-    from imgcls.data_config import Augmentations as Augmentations
-    from imgcls.data_config import DatasetClasses as DatasetClasses
-    from imgcls.datamodule import ImageDataModule as ImageDataModule
+    from imgcls.data.data_config import Augmentations as Augmentations
+    from imgcls.data.data_config import DatasetClasses as DatasetClasses
+    from imgcls.data.datamodule import ImageDataModule as ImageDataModule
     from imgcls.datasets.dataset import ImageDataset as ImageDataset
     from imgcls.datasets.digits import DigitsDataset as DigitsDataset
     from imgcls.datasets.folder import FolderImageDataset as FolderImageDataset
@@ -44,10 +43,11 @@ if TYPE_CHECKING:
     from imgcls.datasets.shards import ShardImageDataset as ShardImageDataset
     from imgcls.datasets.stream import StreamImageDataset as StreamImageDataset
     from imgcls.datasets.table import CsvImageDataset as CsvImageDataset
-    from imgcls.losses import LossConfig as LossConfig
-    from imgcls.losses import MixConfig as MixConfig
-    from imgcls.optim import OptimizerConfig as OptimizerConfig
-    from imgcls.schedules import SchedulerConfig as SchedulerConfig
+    from imgcls.model.classifier import ImageClassifier as ImageClassifier
+    from imgcls.model.losses import LossConfig as LossConfig
+    from imgcls.model.losses import MixConfig as MixConfig
+    from imgcls.model.optim import OptimizerConfig as OptimizerConfig
+    from imgcls.model.schedules import SchedulerConfig as SchedulerConfig
 
 
 def __getattr__(name: str) -> object:

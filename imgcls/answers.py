@@ -15,9 +15,9 @@ from unittest import mock
 import yaml
 
 import imgcls
-from imgcls.arguments import COMMANDS, EVALUATIONS
 from imgcls.callbacks.metrics import MetricsLogger
 from imgcls.cli import ImgclsCLI
+from imgcls.console.arguments import COMMANDS, EVALUATIONS
 from imgcls.datasets.dataset import ImageDataset
 
 FILE = Path(__file__).with_name("answers.json")

@@ -16,7 +16,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from imgcls.arguments import (
+from imgcls.commands.command import Command, Evaluation, Parts, Prediction
+from imgcls.commands.config import ExperimentConfig, OptunaConfig
+from imgcls.commands.dotted import full_key, with_values
+from imgcls.commands.finders import refuse_in_trials
+from imgcls.commands.fitting import Fit, Trial
+from imgcls.commands.recover import evaluation_config
+from imgcls.commands.start import Start, check_same_model, open_start
+from imgcls.commands.trainer import TRAINER_DEFAULTS, ImgclsTrainer, as_list, check_options, is_first_process
+from imgcls.console.arguments import (
     EVALUATIONS,
     IMAGES,
     LISTS,
@@ -30,21 +38,13 @@ from imgcls.arguments import (
     split_items,
     take_list,
 )
-from imgcls.classifier import ImageClassifier
-from imgcls.commands import Command, Evaluation, Parts, Prediction
-from imgcls.config import ExperimentConfig, OptunaConfig
-from imgcls.datamodule import ImageDataModule
-from imgcls.dotted import full_key, with_values
+from imgcls.data.datamodule import ImageDataModule
 from imgcls.errors import ConfigError, ImgclsError
-from imgcls.finders import refuse_in_trials
-from imgcls.fitting import Fit, Trial
-from imgcls.hub import load_config
+from imgcls.model.classifier import ImageClassifier
+from imgcls.model.hub import load_config
+from imgcls.model.views import Views
 from imgcls.processes import code_of_others, end_others
-from imgcls.recover import evaluation_config
 from imgcls.run_folder import newest_best
-from imgcls.start import Start, check_same_model, open_start
-from imgcls.trainer import TRAINER_DEFAULTS, ImgclsTrainer, as_list, check_options, is_first_process
-from imgcls.views import Views
 
 log = logging.getLogger(__name__)
 

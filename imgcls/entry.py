@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Callable
 
-from imgcls import precheck
+from imgcls.console import precheck
+from imgcls.console.interrupts import lasting_interrupts
 from imgcls.errors import INTERRUPTED, ConfigError
-from imgcls.interrupts import lasting_interrupts
 
 
 def main(args: list[str] | None = None) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from imgcls.cli import ImgclsCLI
+from imgcls.commands.trainer import is_first_process
+from imgcls.console.explain import explain
+from imgcls.console.quiet import quieten
 from imgcls.errors import INTERRUPTED, TERMINATED
-from imgcls.explain import explain
-from imgcls.quiet import quieten
-from imgcls.trainer import is_first_process
 
 
 def run(arguments: list[str], debug: bool = False) -> None:

@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from imgcls.cache import store
-from imgcls.data_config import Augmentations, DatasetClasses
-from imgcls.datamodule import ImageDataModule
+from imgcls.data.cache import store
+from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.splits import Split
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.images import Pixels
-from imgcls.splits import Split
 
 RESIZE = {"class_path": "Resize", "init_args": {"height": 16, "width": 20}}
 GO = "go"  # images are decoded once there is such a file beside the log

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import imgcls
-from imgcls import answers, precheck
-from imgcls.arguments import join_list
+from imgcls import answers
+from imgcls.console import precheck
+from imgcls.console.arguments import join_list
+from imgcls.console.explain import explain
 from imgcls.entry import main
 from imgcls.errors import ConfigError, ImageError
-from imgcls.explain import explain
 from tests.runs import fails, program
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"

@@ -11,13 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from imgcls.augment import Pipeline, build_item, eval_specs, find_normalization, resize_spec
 from imgcls.batch import Normalization, Preprocessing
-from imgcls.data_config import Augmentations
+from imgcls.data.augment import Pipeline, build_item, eval_specs, find_normalization, resize_spec
+from imgcls.data.data_config import Augmentations
+from imgcls.data.pipelines import Pipelines
+from imgcls.data.presets import less_cropped, preset_specs
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.pipelines import Pipelines
-from imgcls.presets import less_cropped, preset_specs
 from imgcls.specs import Spec
 
 WHERE = "data.init_args.augmentations.train"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from imgcls import Augmentations, DatasetClasses, ImageDataModule, batches
+from imgcls import Augmentations, DatasetClasses, ImageDataModule
 from imgcls.batch import Batch
-from imgcls.sampling import SLOTS
+from imgcls.data import batches
+from imgcls.data.sampling import SLOTS
 
 
 def loader(photos: Path, workers: int) -> "torch.utils.data.DataLoader[Batch]":

@@ -23,21 +23,21 @@ import torch
 from PIL import Image
 from torch.utils.data import get_worker_info
 
-from imgcls.augment import Pipeline
-from imgcls.cache import split as cache_split
-from imgcls.cache.build import fill
-from imgcls.cache.steps import eval_steps, train_steps
-from imgcls.cache.store import INDEX, PIXELS, Reader, Writer
 from imgcls.cache_folder import cache_folder
-from imgcls.data_config import Augmentations, DatasetClasses
-from imgcls.datamodule import ImageDataModule
+from imgcls.data.augment import Pipeline
+from imgcls.data.cache import split as cache_split
+from imgcls.data.cache.build import fill
+from imgcls.data.cache.steps import eval_steps, train_steps
+from imgcls.data.cache.store import INDEX, PIXELS, Reader, Writer
+from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.splits import Split
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
 from imgcls.errors import ConfigError, ImageError, RunError
 from imgcls.images import Pixels, load_image
 from imgcls.specs import Spec
-from imgcls.splits import Split
 from tests.cache_builder import GO
 from tests.conftest import write_class_folders
 from tests.runs import arguments
@@ -449,7 +449,7 @@ def test_cache_that_is_removed_while_it_is_filled_is_an_error(
         shutil.rmtree(folder)
         return result
 
-    monkeypatch.setattr("imgcls.cache.split.fill", emptied)
+    monkeypatch.setattr("imgcls.data.cache.split.fill", emptied)
     with pytest.raises(RunError, match=rf"cache: {tmp_path}/pixels/\w+ was emptied while it was filled; run the"):
         module(str(photos), tmp_path).train_dataloader()
 

@@ -233,8 +233,14 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no type": (_leave_out("imgcls", "network", "model_type"), "imgcls.network.model_type: field required"),
     "no preprocessing": (_leave_out("imgcls", "preprocessing"), "imgcls.preprocessing: field required"),
     "unknown field": (_set("imgcls", "preprocessing", "gamma", to=2), "imgcls.preprocessing.gamma: extra inputs"),
-    "size is a number": (_set("imgcls", "preprocessing", "size", to=32), "imgcls.preprocessing.size: input should be"),
-    "two channels": (_set("imgcls", "preprocessing", "mean", to=[0.5, 0.5]), "imgcls.preprocessing.mean: list should"),
+    "size is a number": (
+        _set("imgcls", "preprocessing", "size", to=32),
+        "imgcls.preprocessing.size: input should be",
+    ),
+    "two channels": (
+        _set("imgcls", "preprocessing", "mean", to=[0.5, 0.5]),
+        "imgcls.preprocessing.mean: list should",
+    ),
     "not JSON": (_set("imgcls_config", to="{"), "imgcls_config: invalid json"),
     "JSON is a list": (_set("imgcls_config", to="[]"), "imgcls_config: input should be a valid dictionary"),
     "config is a dict": (_set("imgcls_config", to={}), "imgcls_config: json input should be string"),

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from imgcls import compilation
 from imgcls.entry import main
+from imgcls.model import compilation
 from tests.runs import arguments, fails, weights
 
 

@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader
 
 from imgcls.batch import Batch, Normalization, Preprocessing
 from imgcls.cores import available_cores
-from imgcls.data_config import Augmentations, DatasetClasses
-from imgcls.datamodule import ImageDataModule
+from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.sampling import KeyedSampler
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.sampling import KeyedSampler
 from imgcls.specs import Spec
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails

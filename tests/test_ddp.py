@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from imgcls import cli
-from imgcls.bad_images import BadImages
 from imgcls.cli import ImgclsCLI
+from imgcls.console.quiet import quieten
+from imgcls.data.bad_images import BadImages
 from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.processes import code_of_others, gather
-from imgcls.quiet import quieten
 from tests.architectures import tiny_config
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, program, table_of

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from imgcls import ImageClassifier, ImageDataModule, compilation, processes
+from imgcls import ImageClassifier, ImageDataModule, processes
+from imgcls.commands.trainer import choose_precision
+from imgcls.console.explain import explain
 from imgcls.cores import CORES
-from imgcls.datamodule import MOST_WORKERS
-from imgcls.explain import explain
-from imgcls.optim import OptimizerConfig, Rates, make_optimizer
-from imgcls.trainer import choose_precision
+from imgcls.data.datamodule import MOST_WORKERS
+from imgcls.model import compilation
+from imgcls.model.optim import OptimizerConfig, Rates, make_optimizer
 from tests.test_datamodule import PLAIN, Numbers, module
 
 AUTO: dict[str, Any] = {"accelerator": "auto", "precision": None}
@@ -39,11 +40,11 @@ def test_precision_of_a_gpu(capability: tuple[int, int], chosen: str, monkeypatc
 
 def test_precision_of_a_checkpoint_elsewhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("imgcls.trainer.best_precision", lambda on_gpu: "32-true")
+    monkeypatch.setattr("imgcls.commands.trainer.best_precision", lambda on_gpu: "32-true")
     assert choose_precision(AUTO | {"accelerator": "cpu"}, "16-mixed") == "32-true"
     assert caplog.messages[-1] == "precision: trained in 16-mixed; 32-true is used, for this processor has none of that"
     assert choose_precision(AUTO | {"accelerator": "cpu", "precision": "16-mixed"}, "32-true") == "bf16-mixed"
-    monkeypatch.setattr("imgcls.trainer.best_precision", lambda on_gpu: "16-mixed")
+    monkeypatch.setattr("imgcls.commands.trainer.best_precision", lambda on_gpu: "16-mixed")
     pretend_gpu(monkeypatch, (7, 5))
     assert choose_precision(AUTO, "bf16-mixed") == "16-mixed"
     assert choose_precision(AUTO, "32-true") == "32-true"

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from imgcls.checkpoint import CONFIG_KEY
 from imgcls.entry import main
-from imgcls.losses import TrainingLoss
+from imgcls.model.losses import TrainingLoss
 from tests.runs import arguments, assert_same_weights, fails, load
 
 CALLBACKS = "lightning.pytorch.callbacks"

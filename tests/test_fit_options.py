@@ -321,7 +321,7 @@ def test_evaluation_computes_in_the_precision_of_the_training(
     trained = table_of(capsys.readouterr().out)
     checkpoint = tmp_path / "run/version_0/checkpoints/best.ckpt"
     assert load(checkpoint)["imgcls"]["precision"] == "32-true"
-    monkeypatch.setattr("imgcls.trainer.best_precision", lambda _: "bf16-mixed")
+    monkeypatch.setattr("imgcls.commands.trainer.best_precision", lambda _: "bf16-mixed")
     main(["validate", f"--ckpt_path={checkpoint}"])
     assert table_of(capsys.readouterr().out) == trained
 

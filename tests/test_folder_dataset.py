@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from imgcls.data.splits import class_names_of
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset, look_alikes, natural_order, scan_folder
 from imgcls.datasets.given import find_images
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
-from imgcls.splits import class_names_of
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-import imgcls.feature_store
+import imgcls.data.feature_store
+from imgcls.data.feature_store import FeatureStore
 from imgcls.entry import main
-from imgcls.feature_store import FeatureStore
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, fails, load, program, weights
 
@@ -132,7 +132,7 @@ def test_features_lie_in_a_file_where_memory_is_small(
 ) -> None:
     cache = f"--data.cache_dir={tmp_path / 'cache'}"
     in_memory = fit(photos, tiny_model, tmp_path / "memory", *FROZEN, cache)
-    monkeypatch.setattr(imgcls.feature_store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: 0)
     on_disk = fit(photos, tiny_model, tmp_path / "disk", *FROZEN, cache)
     said = capsys.readouterr().err
     assert "in memory" in said
@@ -148,8 +148,8 @@ def test_features_that_fit_nowhere_are_computed_anew(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(imgcls.feature_store, "free_memory", lambda: 0)
-    monkeypatch.setattr(imgcls.feature_store, "_MARGIN", 1e15)
+    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_store, "_MARGIN", 1e15)
     folder = fit(photos, tiny_model, tmp_path, *FROZEN)
     said = capsys.readouterr().err
     assert re.search(r"features: .* MB for 1 view of 48 images do not fit \(.* GB are free in .*\): .* anew", said)
@@ -185,7 +185,7 @@ def test_views_must_be_at_least_one(
 def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgcls.feature_store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: 0)
     monkeypatch.delattr("os.posix_fallocate")
     with pytest.raises(OSError, match="this system reserves no room for a file"):
         FeatureStore(2, 8, torch.zeros(5, 7), tmp_path)
@@ -197,7 +197,7 @@ def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
 def test_store_gives_back_what_it_took(
     shape: tuple[int, ...], dtype: torch.dtype, free: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgcls.feature_store, "free_memory", lambda: free)
+    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: free)
     features = torch.randn(shape).to(dtype)
     if len(shape) == 4:
         features = features.contiguous(memory_format=torch.channels_last)

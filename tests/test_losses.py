@@ -9,7 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
+from imgcls.model.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, weights
 

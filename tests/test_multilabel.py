@@ -18,18 +18,18 @@ from sklearn.metrics import average_precision_score, f1_score
 from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
 from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
 from imgcls.checkpoint import read_checkpoint
-from imgcls.data_config import Augmentations, DatasetClasses
+from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.data.hold_out import Fold, hold_out
+from imgcls.data.recorded import check_unchanged
+from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
+from imgcls.datasets.labels import read_names, to_text
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.hold_out import Fold, hold_out
-from imgcls.labels import read_names, to_text
-from imgcls.losses import LossConfig, SeveralLabelsLoss
-from imgcls.recorded import check_unchanged
-from imgcls.splits import Split, class_names_of, is_multilabel, labels_of
-from imgcls.thresholds import thresholds_of
-from imgcls.views import averaged
+from imgcls.model.losses import LossConfig, SeveralLabelsLoss
+from imgcls.model.thresholds import thresholds_of
+from imgcls.model.views import averaged
 from tests.conftest import COLOURS
 from tests.runs import arguments, assert_same_weights, fails, load, table_of, weights
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
-from imgcls.anatomy import blocks
-from imgcls.backbone import Backbone
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
-from imgcls.schedules import Plateau, SchedulerConfig, make_scheduler
+from imgcls.model.anatomy import blocks
+from imgcls.model.backbone import Backbone
+from imgcls.model.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
+from imgcls.model.schedules import Plateau, SchedulerConfig, make_scheduler
 from tests.architectures import tiny_config
 from tests.runs import arguments, assert_same_weights, fails, load
 from tests.test_architectures import make_network
@@ -209,7 +209,7 @@ def test_warm_up_is_an_epoch_however_the_end_is_given(
         return make_scheduler(config, optimizer, total, per_epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imgcls.classifier.make_scheduler", make)
+        patch.setattr("imgcls.model.classifier.make_scheduler", make)
         main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     assert made == [(steps, 6)]
 

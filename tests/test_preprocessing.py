@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from imgcls.anatomy import call
-from imgcls.augment import Pipeline, eval_specs
 from imgcls.batch import Preprocessing
+from imgcls.data.augment import Pipeline, eval_specs
 from imgcls.errors import ConfigError
-from imgcls.hub import load_config
-from imgcls.network import build, load_network, set_classes
-from imgcls.preprocessing import read_preprocessing
+from imgcls.model.anatomy import call
+from imgcls.model.hub import load_config
+from imgcls.model.network import build, load_network, set_classes
+from imgcls.model.preprocessing import read_preprocessing
 from tests.architectures import tiny_config
 
 RESNET = {  # as microsoft/resnet-18 has it: an old name, and a size that is not explained

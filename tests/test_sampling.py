@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.batch import Batch
 from imgcls.chance import mix, run_seed
-from imgcls.sampling import BalancedSampler, Key, KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.data.sampling import BalancedSampler, Key, KeyedSampler, RepeatingSampler, TrainLoader
 
 
 class Keys(Dataset[Batch]):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from imgcls.console.interrupts import lasting_interrupts, postponed_interrupts
 from imgcls.entry import main
-from imgcls.interrupts import lasting_interrupts, postponed_interrupts
 from tests.runs import arguments, fails
 
 

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from imgcls.data.hold_out import Fold, hold_out
+from imgcls.data.partition import find_leaks
+from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
+from imgcls.data.splits import Split, class_names_of, labels_of
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
-from imgcls.hold_out import Fold, hold_out
-from imgcls.partition import find_leaks
-from imgcls.recorded import check_unchanged, recorded_hold_out, trained_on
-from imgcls.splits import Split, class_names_of, labels_of
 
 
 class Table(ImageDataset):

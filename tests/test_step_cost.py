@@ -11,8 +11,8 @@ import torch
 
 import imgcls
 from imgcls.batch import Batch
-from imgcls.classifier import _seed
 from imgcls.entry import main
+from imgcls.model.classifier import _seed
 from tests.meta import CountWaits, Waits
 from tests.runs import arguments
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgcls import survey
+from imgcls.data import survey
+from imgcls.data.ledger import Facts, Ledger, Stamp
 from imgcls.datasets.dataset import fingerprint_of
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.images import check_header
-from imgcls.ledger import Facts, Ledger, Stamp
 
 
 @pytest.fixture

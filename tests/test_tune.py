@@ -16,9 +16,9 @@ import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from imgcls.config import OptunaConfig, SearchSpace
+from imgcls.commands.config import OptunaConfig, SearchSpace
+from imgcls.console.quiet import quieten
 from imgcls.entry import main
-from imgcls.quiet import quieten
 from imgcls.tune.results import Results
 from imgcls.tune.space import Space, short_names, shown
 from imgcls.tune.study import INTERRUPTED, SharedStudy

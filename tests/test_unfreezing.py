@@ -10,7 +10,7 @@ import torch
 
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.unfreezing import FrozenShare
+from imgcls.model.unfreezing import FrozenShare
 from tests.runs import arguments, assert_same_weights, fails, load, program, weights
 from tests.test_frozen import metrics
 from tests.test_resume import assert_equal

@@ -18,8 +18,8 @@ from imgcls.batch import Batch
 from imgcls.callbacks.predictions import PredictionsWriter, check_output
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.optim import OptimizerConfig
-from imgcls.schedules import SchedulerConfig
+from imgcls.model.optim import OptimizerConfig
+from imgcls.model.schedules import SchedulerConfig
 from tests.runs import arguments, assert_same_weights, fails, program
 
 OPTIMIZER, SCHEDULER = "model.init_args.optimizer_config", "model.init_args.scheduler_config"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from imgcls.entry import main
-from imgcls.views import averaged
+from imgcls.model.views import averaged
 from tests.runs import arguments, fails, table_of
 
 

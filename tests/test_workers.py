@@ -10,8 +10,8 @@ import time
 import pytest
 from torch.utils.data import Dataset
 
+from imgcls.data.workers import WatchedLoader, outlive_sigterm
 from imgcls.entry import main
-from imgcls.workers import WatchedLoader, outlive_sigterm
 from tests.runs import arguments
 
 

@@ -13,8 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from imgcls.datasets.labels import SEPARATOR, to_text
 from imgcls.errors import ConfigError
-from imgcls.labels import SEPARATOR, to_text
 from imgcls.processes import gather
 
 _NO_NUMBERS = "the model's outputs are not finite"

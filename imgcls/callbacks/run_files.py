@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.datamodule import ImageDataModule
+from imgcls.data.datamodule import ImageDataModule
 from imgcls.processes import gather
 from imgcls.run_folder import RESULTS
 

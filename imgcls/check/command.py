@@ -12,7 +12,7 @@ from imgcls.check.gallery import write_page
 from imgcls.check.listing import Listing, counted, remarks
 from imgcls.check.look import Crew, apply, look_at
 from imgcls.check.sources import Source, of_configuration, of_folders
-from imgcls.commands import Parts
+from imgcls.commands.command import Parts
 from imgcls.errors import ConfigError
 from imgcls.files import replacing
 

@@ -12,7 +12,7 @@ from imgcls.check import near
 from imgcls.check.look import Crew, Look, apply, read_square
 from imgcls.check.sources import LABELLED, SPLITS, Item, Source
 from imgcls.datasets.folder import natural_order
-from imgcls.labels import names_in
+from imgcls.datasets.labels import names_in
 
 Fault = Literal["leakage", "unreadable"]
 LONG = 3.0  # times the shorter side, from which an image counts as oddly long

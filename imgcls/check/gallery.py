@@ -11,8 +11,8 @@ from imgcls.check.findings import Copies, Findings
 from imgcls.check.listing import counted, described, remarks, shown
 from imgcls.check.look import Crew, apply
 from imgcls.check.sources import Item
+from imgcls.datasets.labels import to_text
 from imgcls.errors import ImageError
-from imgcls.labels import to_text
 
 _SIDE = 192  # of a picture, in pixels
 _MOST = 200  # groups of either kind

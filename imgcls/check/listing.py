@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from imgcls.check.findings import LONG, Copies, Findings
 from imgcls.check.near import SMALLEST
 from imgcls.check.sources import LABELLED
-from imgcls.labels import to_text
-from imgcls.report import print_table
+from imgcls.commands.report import print_table
+from imgcls.datasets.labels import to_text
 
 _FEW = 10  # examples of each kind
 _UNEVEN = 10  # largest : smallest class, from which a remark is made

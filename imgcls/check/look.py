@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from imgcls.batches import start_worker
 from imgcls.check import near
 from imgcls.check.sources import Item
+from imgcls.data.batches import start_worker
+from imgcls.data.workers import WatchedLoader, naming_files, note
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
-from imgcls.workers import WatchedLoader, naming_files, note
 
 _BATCH = 16
 _Result = TypeVar("_Result")

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from imgcls.datamodule import ImageDataModule
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.splits import SPLIT_FOLDERS, refuse_empty
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import EMPTY, FolderImageDataset
+from imgcls.datasets.labels import Label, names_in
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.labels import Label, names_in
-from imgcls.splits import SPLIT_FOLDERS, refuse_empty
 
 LABELLED = ("train", "validation", "test")  # what a label, and a copy elsewhere, matters in
 SPLITS = (*LABELLED, "predict")

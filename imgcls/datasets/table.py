@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.labels import Label, read_names
 from imgcls.errors import ConfigError, did_you_mean, listed
 from imgcls.images import MAX_PIXELS
-from imgcls.labels import Label, read_names
 
 log = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ import yaml
 from filelock import FileLock, Timeout
 
 from imgcls.checkpoint import is_intact
-from imgcls.commands import Parts
-from imgcls.config import Direction, OptunaConfig, SearchSpace
+from imgcls.commands.command import Parts
+from imgcls.commands.config import Direction, OptunaConfig, SearchSpace
+from imgcls.commands.defaults import Watched, shown_callbacks, watch
+from imgcls.commands.dotted import Config, with_values
+from imgcls.commands.report import print_table
+from imgcls.commands.trainer import as_list, check_options
 from imgcls.cores import CORES, available_cores
-from imgcls.defaults import Watched, shown_callbacks, watch
-from imgcls.dotted import Config, with_values
 from imgcls.errors import TERMINATED, ConfigError, RunError
-from imgcls.report import print_table
 from imgcls.run_folder import CHECKPOINTS, LAST, LOCK
-from imgcls.trainer import as_list, check_options
 from imgcls.tune.results import Results
 from imgcls.tune.search import Fit, Task, Worker, check_values
 from imgcls.tune.space import Space

@@ -17,8 +17,8 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, eve
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from imgcls.console.interrupts import postponed_interrupts
 from imgcls.errors import ConfigError, RunError, first_line
-from imgcls.interrupts import postponed_interrupts
 from imgcls.run_folder import LOCK
 
 log = logging.getLogger(__name__)

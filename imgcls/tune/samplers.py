@@ -20,7 +20,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.chance import mix
-from imgcls.config import OptunaConfig
+from imgcls.commands.config import OptunaConfig
 from imgcls.errors import ConfigError
 from imgcls.tune.space import Space, identity
 

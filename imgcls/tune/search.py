@@ -16,10 +16,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from imgcls.checkpoint import is_intact
-from imgcls.config import Direction, Fidelity, OptunaConfig
-from imgcls.dotted import Config, with_values
+from imgcls.commands.config import Direction, Fidelity, OptunaConfig
+from imgcls.commands.dotted import Config, with_values
+from imgcls.console.explain import reason
 from imgcls.errors import ConfigError, RunError
-from imgcls.explain import reason
 from imgcls.run_folder import CHECKPOINTS, LAST
 from imgcls.tune.reporter import Reporter
 from imgcls.tune.results import Results

@@ -11,8 +11,8 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from imgcls.config import SearchSpace
-from imgcls.dotted import full_key
+from imgcls.commands.config import SearchSpace
+from imgcls.commands.dotted import full_key
 from imgcls.errors import ConfigError
 
 Number = IntDistribution | FloatDistribution

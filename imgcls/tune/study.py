@@ -18,7 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from imgcls.config import Direction, OptunaConfig
+from imgcls.commands.config import Direction, OptunaConfig
 from imgcls.errors import ConfigError
 from imgcls.run_folder import LOCK, hold
 from imgcls.tune.database import HEARTBEAT, open_storage, patiently, turn_of

@@ -18,10 +18,10 @@ import lightning.pytorch as pl
 import torch
 
 import imgcls
-from imgcls.augment import eval_specs
+from imgcls.commands.trainer import best_precision
+from imgcls.data.augment import eval_specs
+from imgcls.data.presets import DEFAULT_PRESET, less_cropped, preset_specs
 from imgcls.entry import main as imgcls_main
-from imgcls.presets import DEFAULT_PRESET, less_cropped, preset_specs
-from imgcls.trainer import best_precision
 from tests.real_data import write_efficientnet_lite0, write_elpv
 
 EPOCHS = 20

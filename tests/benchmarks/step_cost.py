@@ -19,14 +19,14 @@ from transformers import AutoConfig
 
 import imgcls
 from imgcls.batch import Batch
-from imgcls.batches import as_it_is
 from imgcls.callbacks.waiting import WaitingTime
 from imgcls.checkpoint import AtomicCheckpointIO
-from imgcls.defaults import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
-from imgcls.optim import make_optimizer
-from imgcls.quiet import quieten
-from imgcls.schedules import make_scheduler
-from imgcls.trainer import build_trainer
+from imgcls.commands.defaults import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
+from imgcls.commands.trainer import build_trainer
+from imgcls.console.quiet import quieten
+from imgcls.data.batches import as_it_is
+from imgcls.model.optim import make_optimizer
+from imgcls.model.schedules import make_scheduler
 
 STEPS, ROUNDS, WARM = 180, 4, 10
 CLASSES = list("abcd")

@@ -1,0 +1,1 @@
+"""The commands: data and model meet, and Lightning's Trainer runs."""

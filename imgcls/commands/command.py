@@ -1,0 +1,206 @@
+"""What a command does once its configuration is parsed: data and model meet, and the Trainer runs."""
+
+import json
+import logging
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from imgcls.callbacks.predictions import PredictionsWriter, check_output
+from imgcls.checkpoint import AtomicCheckpointIO
+from imgcls.commands.config import ExperimentConfig
+from imgcls.commands.defaults import shown_callbacks
+from imgcls.commands.finders import take_finders
+from imgcls.commands.recover import recorded_metrics
+from imgcls.commands.report import print_results
+from imgcls.commands.start import Start
+from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.datasets.dataset import PathListDataset
+from imgcls.datasets.given import find_images
+from imgcls.errors import ConfigError, RunError
+from imgcls.model.classifier import ImageClassifier
+from imgcls.run_folder import run_folder_of, runs_folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """A parsed configuration, and the objects that are made of it.
+
+    Args:
+        command: The command.
+        section: The configuration, a Namespace whose classes are made.
+        saved: The configuration as plain values, for files.
+        model: The model, its network not built yet.
+        data: The data, not looked at yet.
+    """
+
+    command: str
+    section: Any
+    saved: dict[str, Any]
+    model: ImageClassifier
+    data: ImageDataModule
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The Trainer's arguments."""
+        return dict(self.section["trainer"])
+
+    @property
+    def experiment(self) -> ExperimentConfig:
+        """Where runs are kept."""
+        experiment: ExperimentConfig = self.section["experiment"]
+        return experiment
+
+    @property
+    def runs_folder(self) -> Path:
+        """The folder of all runs of this name."""
+        name = self.experiment.custom_folder_name
+        return runs_folder(self.experiment.output_dir, name, self.model.model_name, self.data.name)
+
+
+class Command(ABC):
+    """One run of a command.
+
+    Args:
+        parts: The configuration and what is made of it.
+        start: The checkpoint that it starts from.
+    """
+
+    trainer: Trainer
+
+    def __init__(self, parts: Parts, start: Start | None) -> None:
+        self.parts = parts
+        self.start = start
+        self.model, self.data = parts.model, parts.data
+        self.files = AtomicCheckpointIO(json.dumps(parts.saved))
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do it."""
+
+    def evaluate(self, split: str, path: Path | None) -> dict[str, float]:
+        """Return the logged values of ``validation`` or ``test``, of a checkpoint or of the weights as they are."""
+        run = self.trainer.validate if split == "validation" else self.trainer.test
+        with_weights: dict[str, Any] = {"ckpt_path": path, "weights_only": True} if path else {}
+        run(self.model, datamodule=self.data, verbose=False, **with_weights)
+        self.stop_if_terminated()
+        values = self.trainer.callback_metrics
+        return {name: float(value) for name, value in values.items() if name.startswith(f"{split}_")}
+
+    def show(self, results: dict[str, dict[str, float]]) -> None:
+        """Print the table of results."""
+        found = {split: values for split, values in results.items() if values}
+        if not found and results:
+            log.info("nothing is logged, so there is nothing to show: add imgcls.MetricsLogger to trainer.callbacks")
+        if self.trainer.is_global_zero and found:
+            print_results(found)
+
+    def stop_if_terminated(self) -> None:
+        """End after SIGTERM; Lightning finishes the loop, and returns as if all were done."""
+        if self.trainer.received_sigterm:
+            raise SIGTERMException
+
+
+class Evaluation(Command):
+    """Evaluate or apply a checkpoint.
+
+    Args:
+        parts: The configuration and what is made of it.
+        start: The checkpoint.
+    """
+
+    start: Start
+
+    def __init__(self, parts: Parts, start: Start) -> None:
+        super().__init__(parts, start)
+        options = parts.options | {"precision": choose_precision(parts.options, start.record.get("precision"))}
+        check_options(options, parts.command)
+        if options["devices"] == "auto":
+            options["devices"] = 1  # to start several processes takes longer than most evaluations
+        if self.data.class_names not in ([], start.record["class_names"]):
+            raise ConfigError(f"data.init_args.class_names: {start.path} has its own; leave the key out")
+        self.data.class_names = list(start.record["class_names"])
+        self._take_images()
+        self.data.setup(parts.command)
+        self.model.build(self.data.class_names, start.record)
+        if parts.command != "predict":
+            self.model.check_task("the data", self.data.multilabel)
+        self.model.check_weights(start.content["state_dict"])
+        self.model.views = parts.section["tta"]
+        callbacks, _ = take_finders(as_list(options["callbacks"]))  # which only a fit has use for
+        if parts.experiment.default_callbacks:
+            callbacks = shown_callbacks(callbacks, options, recorded_metrics(start.content))
+        self.trainer = build_trainer(options, callbacks, self.files)
+
+    def _take_images(self) -> None:
+        """Take the images of the command line; ``predict`` alone has the option."""
+
+    def run(self) -> None:
+        """Evaluate, and print the table.
+
+        Raises:
+            RunError: If the loss is no finite number: metrics of such outputs are numbers that mean nothing.
+        """
+        split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
+        self.data.partition.say_missing(split)
+        values = self.evaluate(split, self.start.path)
+        loss = values.get(f"{split}_loss", 0.0)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"{split}_loss is {loss}: the outputs of {self.start.path} are no numbers in {self.trainer.precision}; "
+                "try --trainer.precision 32, or another checkpoint"
+            )
+        self.show({split: values})
+
+
+class Prediction(Evaluation):
+    """Write a prediction for each image."""
+
+    def _take_images(self) -> None:
+        if self.parts.section["images"]:
+            self.data.predict_on(PathListDataset(find_images(self.parts.section["images"])))
+
+    def run(self) -> None:
+        """Write the CSV, and print its path."""
+        if self.trainer.num_nodes > 1:
+            raise ConfigError("predict writes one file, and runs on one machine: --trainer.num_nodes 1")
+        writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
+        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        self.trainer.predict(
+            self.model,
+            datamodule=self.data,
+            ckpt_path=self.start.path,
+            return_predictions=False,
+            weights_only=True,
+        )
+        if writer.errors:
+            log.info("%d of %d images have no prediction; the column 'error' says why", writer.errors, writer.rows)
+        self.stop_if_terminated()
+        print_once(writer.path)
+
+    @cached_property
+    def _file(self) -> Path:
+        section = self.parts.section
+        folder = run_folder_of(self.start.path)
+        given = section["output"] or (folder or Path()) / "predictions.csv"
+        check_output(given)
+        path = Path(given).expanduser()
+        if path.exists() and not section["overwrite"]:
+            raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
+        return path
+
+
+@rank_zero_only
+def print_once(line: object) -> None:
+    """Print a line in the first process alone."""
+    print(line)

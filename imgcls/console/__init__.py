@@ -1,0 +1,1 @@
+"""What is read, answered and said around the command line, before and after the parser."""

@@ -1,0 +1,1 @@
+"""The data half: from samples to batches."""

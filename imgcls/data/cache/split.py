@@ -1,0 +1,118 @@
+"""A split whose images are read from the cache."""
+
+import inspect
+import json
+import logging
+from hashlib import blake2b
+from pathlib import Path
+
+from imgcls.data.cache.build import fill
+from imgcls.data.cache.disk import gigabytes, using
+from imgcls.data.cache.steps import Steps
+from imgcls.data.cache.store import NAME_LENGTH, Reader
+from imgcls.data.splits import Split
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset
+from imgcls.errors import ImageError, RunError
+from imgcls.images import MAX_PIXELS, Pixels
+
+log = logging.getLogger(__name__)
+
+_FEW = 10  # values that a list may have to count as a setting
+
+
+class CachedSplit(Split):
+    """The samples of a split; their pixels are what the cache keeps of them.
+
+    Args:
+        split: The samples.
+        reader: Their pixels, by place.
+        steps: What is done to an image, before and after.
+        faults: Place -> reason, of those that cannot be read.
+    """
+
+    def __init__(self, split: Split, reader: Reader, steps: Steps, faults: dict[int, str]) -> None:
+        vars(self).update(vars(split))  # the same in all but the pixels
+        self._reader = reader
+        self._free_width = steps.free_width()
+        self._faults = faults
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """The images that cannot be read: path -> reason."""
+        return {self.path(place): reason for place, reason in self._faults.items()}
+
+    def read(self, place: int) -> Pixels:
+        """Return what is kept of the sample at ``place``.
+
+        Raises:
+            ImageError: If the sample cannot be read.
+        """
+        if place in self._faults:
+            raise ImageError(f"{self.path(place)}: {self._faults[place]}")
+        pixels = self._reader.read(place)
+        return pixels if pixels.shape[1] > self._free_width else pixels.copy()
+
+
+def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int, timeout: float) -> CachedSplit:
+    """Return a split whose images come from the cache; what is missing there is decoded first.
+
+    Args:
+        name: The split's name, for messages.
+        split: The images.
+        steps: What is kept of an image.
+        root: The folder of all that imgcls keeps.
+        workers: Processes that decode.
+        timeout: Seconds that an image may take; 0 waits for ever.
+
+    Raises:
+        ConfigError: If the folder cannot be used, or the disk is too small.
+        RunError: If a process is killed, an image takes too long, or the folder is removed meanwhile.
+    """
+    log.info("cache: %s: %s", name, steps.why)
+    folder = root / "pixels" / steps.key()
+    names = image_names(split)
+    count, faults = fill(folder, split, names, steps, workers, timeout)
+    with using(folder):
+        reader = Reader(folder, names)
+    if any(names[place] not in faults for place in reader.missing):
+        raise RunError(f"cache: {folder} was emptied while it was filled; run the command again")
+    unreadable = {place: faults[names[place]] for place in reader.missing}
+    if count:
+        there, size = len(names) - len(unreadable), gigabytes(reader.nbytes)
+        log.info("cache: %s: %s of %s images decoded now; %s in %s", name, f"{count:,}", f"{there:,}", size, folder)
+    return CachedSplit(split, reader, steps, unreadable)
+
+
+def image_names(split: Split) -> list[str]:
+    """Name each image by its content, and by what beside the content decides the pixels that ``read`` returns."""
+    ways = _ways(split.data)
+    return [_short(f"{content} {ways[row]}") for content, row in zip(split.fingerprints(), split.rows, strict=True)]
+
+
+def _ways(data: ImageDataset) -> list[str]:
+    """Return how each row of a dataset is read."""
+    if isinstance(data, JoinedDataset):
+        return [way for part in data.parts for way in _ways(part)]
+    way = f"max_pixels {getattr(data, 'max_pixels', MAX_PIXELS)}"
+    if not type(data).read.__module__.startswith("imgcls."):  # then the same file may give other pixels
+        way += _short(
+            _source(type(data)) + json.dumps({key: value for key, value in vars(data).items() if _is_plain(value)})
+        )
+    return [way] * len(data.samples)
+
+
+def _source(class_: type) -> str:
+    try:
+        return f"{class_.__module__}.{class_.__qualname__}\n{inspect.getsource(class_)}"
+    except (OSError, TypeError):  # typed at a prompt
+        return f"{class_.__module__}.{class_.__qualname__}"
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) <= _FEW and not any(isinstance(item, (list, tuple)) or not _is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _short(text: str) -> str:
+    return blake2b(text.encode(), digest_size=NAME_LENGTH // 2).hexdigest()

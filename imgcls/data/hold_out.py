@@ -1,0 +1,188 @@
+"""What is held out of train for validation: a stratified part, copies and groups whole."""
+
+import logging
+import re
+import warnings
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+
+from imgcls.data.splits import Labels, Split
+from imgcls.data.stratify import stratify
+from imgcls.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class Fold(NamedTuple):
+    """One part of a cross-validation.
+
+    Args:
+        number: Which part is validated, 1 to ``parts``.
+        parts: How many parts there are.
+    """
+
+    number: int
+    parts: int
+
+    @classmethod
+    def nearest(cls, share: float) -> "Fold":
+        """Return the first of so many parts that each is about ``share`` of the whole."""
+        return cls(1, max(round(1 / share), 2))
+
+    @classmethod
+    def read(cls, text: str) -> "Fold":
+        """Read ``k/n``.
+
+        Raises:
+            ConfigError: If it is no such text.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        fold = cls(*map(int, match.groups())) if match else None
+        if fold is None or not 1 <= fold.number <= fold.parts or fold.parts < 2:
+            raise ConfigError(f"data.init_args.fold: {text!r}; write k/n, such as 1/5 for the first of five folds")
+        return fold
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
+
+def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) -> dict[str, Split]:
+    """Divide a split into train and validation, stratified by label; by each of them where a sample has several.
+
+    Copies of an image, and the samples of a group, stay on one side; only where there are too few distinct images for
+    that, copies are divided like other images, which is said. What is held out follows from contents, labels,
+    groups and seed alone: names, folders and their order do not count. An image that is alone in its class stays in
+    train, unless its fold is held out.
+
+    Args:
+        whole: The labelled samples.
+        share: Share of the samples that goes to validation, 0..1; where there are groups of samples with one label
+            each, the nearest 1/n.
+        seed: The same seed and samples give the same split.
+        fold: The part of a cross-validation that is held out, in place of ``share``.
+
+    Raises:
+        ConfigError: If so much cannot be held out.
+    """
+    contents = whole.fingerprints()
+    try:
+        held = _choose(np.array(contents), whole, share, seed, fold)
+    except ValueError as error:
+        if len(set(contents)) == len(contents) or whole.groups is not None:
+            raise _impossible(whole, share, fold, error) from error
+        held = _choose_copies(contents, whole, share, seed, fold)
+    return whole.divide(np.flatnonzero(held))
+
+
+def _choose(contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
+    if whole.multilabel:
+        held = _choose_several(contents, whole, share, seed, fold)
+    elif whole.groups is None:
+        held = _choose_images(contents, whole.label_array, share, seed, fold)
+    else:
+        held = _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
+    if held.all() or not held.any():
+        units = len(set(contents if whole.groups is None else whole.groups))
+        raise ValueError(f"one side would be empty: there are {units} {'images' if whole.groups is None else 'groups'}")
+    return held
+
+
+def _choose_copies(contents: list[str], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
+    try:
+        held = _choose(np.array(_numbered(contents)), whole, share, seed, fold)
+    except ValueError as error:
+        raise _impossible(whole, share, fold, error) from error
+    log.warning(
+        "train: %d images, but only %d are distinct: copies of an image are on both sides of the split, and validation "
+        "says little",
+        len(contents),
+        len(set(contents)),
+    )
+    return held
+
+
+def _impossible(whole: Split, share: float, fold: Fold | None, error: ValueError) -> ConfigError:
+    return ConfigError(
+        f"data.init_args.{'fold' if fold else 'validation_split'}: {fold or share} of {len(whole)} images in "
+        f"{len(whole.classes())} classes cannot be held out ({error}); change it, or give "
+        "dataset_classes.validation"
+    )
+
+
+def _numbered(contents: list[str]) -> list[str]:
+    """Tell copies apart."""
+    seen: Counter[str] = Counter()
+    names = []
+    for content in contents:
+        names.append(f"{content} {seen[content]}")
+        seen[content] += 1
+    return names
+
+
+def _choose_images(
+    contents: NDArray[Any], labels: Labels, share: float, seed: int, fold: Fold | None
+) -> NDArray[np.bool_]:
+    """Choose among the contents, in their own order; copies go where the content goes."""
+    distinct, content = np.unique(contents, return_inverse=True)
+    content_labels = np.full(len(distinct), labels.max(initial=0))
+    np.minimum.at(content_labels, content, labels)
+    chosen = np.zeros(len(distinct), dtype=bool)
+    if fold is None:
+        counts = np.bincount(content_labels)
+        places = np.flatnonzero(counts[content_labels] > 1)
+        chosen[train_test_split(places, test_size=share, random_state=seed, stratify=content_labels[places])[1]] = True
+    else:
+        chosen[_part(StratifiedKFold(fold.parts, shuffle=True, random_state=seed), content_labels, None, fold)] = True
+    return np.asarray(chosen[content])
+
+
+def _choose_groups(
+    contents: NDArray[Any], labels: Labels, groups: NDArray[Any], seed: int, fold: Fold
+) -> NDArray[np.bool_]:
+    """Choose among groups; the classes' shares come out as even as the groups allow."""
+    order = np.argsort(contents, kind="stable")
+    units, _ = pd.factorize(_joined(contents, groups)[order])
+    chosen = np.zeros(len(labels), dtype=bool)
+    folds = StratifiedGroupKFold(fold.parts, shuffle=True, random_state=seed)
+    chosen[order[_part(folds, labels[order], units, fold)]] = True
+    return chosen
+
+
+def _choose_several(
+    contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None
+) -> NDArray[np.bool_]:
+    """Choose among contents or groups by all labels of their samples."""
+    names = contents if whole.groups is None else _joined(contents, whole.groups)
+    order = np.argsort(contents, kind="stable")
+    units, distinct = pd.factorize(names[order])
+    if fold is not None and fold.parts > len(distinct):
+        raise ValueError(f"there are {len(distinct)} {'images' if whole.groups is None else 'groups'}")
+    shares = [1 - share, share] if fold is None else [1 / fold.parts] * fold.parts
+    parts = stratify(whole.label_array[order].astype(np.uint8), units, shares, seed)
+    held = np.zeros(len(order), dtype=bool)
+    held[order] = parts[units] == (1 if fold is None else fold.number - 1)
+    return held
+
+
+def _joined(contents: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.intp]:
+    """Number the groups, those that share an image as one."""
+    content, distinct = pd.factorize(contents)
+    group, names = pd.factorize(groups)
+    size = len(distinct) + len(names)
+    links = coo_array((np.ones(len(content)), (content, len(distinct) + group)), shape=(size, size))
+    return np.asarray(connected_components(links, directed=False)[1][content])
+
+
+def _part(
+    folds: StratifiedKFold | StratifiedGroupKFold, labels: Labels, units: NDArray[np.intp] | None, fold: Fold
+) -> NDArray[np.intp]:
+    with warnings.catch_warnings(action="ignore"):  # of classes that have fewer members than there are parts
+        parts = [held for _, held in folds.split(labels, labels, units)]
+    return np.asarray(parts[fold.number - 1])

@@ -1,0 +1,138 @@
+"""From a stream of images to whole batches, as many in each epoch as its length says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from imgcls.batch import Batch
+from imgcls.chance import mix
+from imgcls.data.augment import Pipeline
+from imgcls.data.batches import Room, augment, stack
+from imgcls.data.sampling import BatchLoader
+from imgcls.data.workers import note
+from imgcls.datasets.stream import Streamed, StreamImageDataset, check_classes
+from imgcls.errors import ConfigError, ImageError
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process of a run reads.
+
+    Args:
+        rank: Number of the process.
+        world: Number of processes.
+        seed: The run's seed.
+    """
+
+    rank: int
+    world: int
+    seed: int
+
+
+class StreamBatches(IterableDataset[Batch]):
+    """Reads, augments and collates whole batches of a stream.
+
+    Args:
+        data: The stream.
+        class_names: The classes in the order of the outputs.
+        pipeline: Applied to each image.
+        batch_size: Images in a batch.
+        share: What this process reads.
+        skip_bad: Whether an image that cannot be read is left out of its batch, with its reason in ``skipped``.
+        pinned: Whether the loader copies batches to memory that a GPU reads by itself.
+    """
+
+    def __init__(
+        self,
+        data: StreamImageDataset,
+        class_names: list[str],
+        pipeline: Pipeline,
+        batch_size: int,
+        share: Share,
+        skip_bad: bool,
+        pinned: bool = False,
+    ) -> None:
+        check_classes(data, class_names)
+        self.data = data
+        self.places = {name: place for place, name in enumerate(class_names)}
+        self.pipeline = pipeline
+        self.batch_size = batch_size
+        self.share = share
+        self.skip_bad = skip_bad
+        self._room = Room(pinned)
+        self.count = data.length // (batch_size * share.world)
+        self.epoch = 0
+        self.skip = 0
+        if not self.count:
+            raise ConfigError(f"{data}: length: {data.length}; {share.world} x batch_size {batch_size} is more")
+        if self.most_workers < 1:
+            raise ConfigError(
+                f"{data}: {len(data.urls)} shards are fewer than the {share.world} processes that read them"
+            )
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers get a shard each."""
+        return len(self.data.urls) // self.share.world
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches of the epoch, less the first ``skip``; of several workers, over this one's."""
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        part, parts = self.share.rank * workers + worker, self.share.world * workers
+        seed = mix(self.share.seed, self.epoch)
+        images = enumerate(self.data.images(seed, part, parts))
+        for _ in range(self.skip + worker, self.count, workers):
+            yield self._batch(images, partial(mix, seed, part))
+
+    def _batch(self, images: "enumerate[Streamed]", seed_of: "partial[int]") -> Batch:
+        pixels: list[NDArray[Any]] = []
+        taken: list[Streamed] = []
+        skipped: dict[str, str] = {}
+        for number, image in islice(images, self.batch_size):
+            note(image.path)
+            try:
+                decoded = self.data.decode(image)
+                steps = partial(self.pipeline, seed=seed_of(number))
+                pixels.append(augment(steps, decoded, image.path, self.pipeline.where))
+                taken.append(image)
+            except ImageError as error:
+                if not self.skip_bad:
+                    raise
+                skipped[image.path] = str(error).removeprefix(f"{image.path}: ")
+        labels = torch.tensor([self.places[image.label] for image in taken], dtype=torch.int64)
+        paths = [image.path for image in taken]
+        batch = Batch(image=stack(pixels, len(pixels), self.pipeline.where, self._room), label=labels, path=paths)
+        return batch | {"skipped": skipped} if skipped else batch
+
+
+class StreamLoader(BatchLoader):
+    """A loader of as many batches as an epoch has; in a resumed epoch, of those that are left."""
+
+    trainer: pl.Trainer | None = None
+    dataset: StreamBatches
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return self.dataset.count
+
+    def __iter__(self) -> Any:
+        """Iterate over the batches of the trainer's current epoch that are still to come."""
+        if self.trainer is not None:
+            self.dataset.epoch = self.trainer.current_epoch
+            self.dataset.skip = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to save; that it exists tells Lightning that the loader can go on in mid-epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""

@@ -1,0 +1,1 @@
+"""The model half: any Hugging Face classifier, and how it is trained."""
