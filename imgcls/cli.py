@@ -48,6 +48,9 @@ from imgcls.run_folder import newest_best
 
 log = logging.getLogger(__name__)
 
+# strings that are more, as the default of Timer's ``interval``; jsonargparse leaves them to PyYAML, which takes str alone
+yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
+
 _ONE_LINE_ERRORS = {"exit_on_error": False}
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from imgcls.callbacks.finite import check_finite
 from imgcls.entry import main
@@ -172,9 +173,10 @@ def test_time_that_is_over_is_said(
 def test_clock_without_a_limit_ends_nothing(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    timer = "{class_path: lightning.pytorch.callbacks.Timer, init_args: {interval: epoch}}"
-    main(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={timer}")])
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.callbacks=Timer")])
     assert "max_time" not in capsys.readouterr().err
+    [timer] = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())["trainer"]["callbacks"]
+    assert timer["init_args"]["interval"] == "step"  # its own default, which is an enum
 
 
 def test_threshold_that_is_reached_is_said(
