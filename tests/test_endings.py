@@ -175,7 +175,7 @@ def test_clock_without_a_limit_ends_nothing(
 ) -> None:
     main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.callbacks=Timer")])
     assert "max_time" not in capsys.readouterr().err
-    timer, *_ = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())["trainer"]["callbacks"]
+    timer = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())["trainer"]["callbacks"]
     assert timer["init_args"]["interval"] == "step"  # its own default, which is an enum
 
 
