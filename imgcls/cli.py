@@ -48,7 +48,7 @@ from imgcls.run_folder import newest_best
 
 log = logging.getLogger(__name__)
 
-# strings that are more, as the default of Timer's ``interval``, are dumped as strings; jsonargparse leaves that to PyYAML
+# a default may be a string and more (Timer's ``interval``); jsonargparse leaves it to PyYAML, which takes str alone
 yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
 
 _ONE_LINE_ERRORS = {"exit_on_error": False}
