@@ -1,5 +1,6 @@
 """Whole batches in memory that workers use again."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_memory_of_batches_that_are_gone_is_used_again(photos: Path) -> None:
     shared = loader(photos, 1)
     places = {batch["image"].data_ptr() for _ in range(5) for batch in shared}
     assert len(places) <= 6  # of 60 batches
+
+
+def test_memory_of_epochs_that_are_given_up_is_used_again(photos: Path) -> None:
+    shared = loader(photos, 1)
+    sizes = []
+    for _ in range(12):
+        next(iter(shared))
+        [worker] = multiprocessing.active_children()
+        sizes.append(Path(f"/proc/{worker.pid}/maps").read_text().count("/torch_"))
+    assert 0 < sizes[-1] <= sizes[3]
 
 
 def test_slots_of_pinned_batches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

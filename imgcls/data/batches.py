@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from imgcls.batch import Batch
 from imgcls.data.augment import Pipeline, reason_of
-from imgcls.data.sampling import SLOTS, Key
+from imgcls.data.sampling import FREE, MADE, SLOTS, Key
 from imgcls.data.splits import Split
 from imgcls.data.workers import note, outlive_sigterm
 from imgcls.errors import ConfigError, ImageError
@@ -119,16 +119,18 @@ class Room:
     """Memory for batches: fresh in the main process; in a worker shared, and used again when the batch is gone.
 
     The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. The last byte of
-    a slot says whether a batch is in it: ``BatchLoader`` clears it when nobody holds the batch any more. Where batches
-    are pinned, the loader copies them and nobody would clear it; there the slots take turns: a batch is overwritten by
-    the third after it, which a worker is asked for only when the batch between them was asked for, that is, copied.
+    a slot says what is in it: ``BatchLoader`` marks a batch that it gives away, and clears it when nobody holds the
+    batch any more. A batch that is not given away by the third after it never will be: its epoch was not read to the
+    end (``limit_train_batches``). For a worker is asked for that third only when the loader is past the batch in
+    question. Where batches are pinned, the loader copies them and marks nothing; there the slots take turns.
 
     Args:
         pinned: Whether batches are pinned.
     """
 
     def __init__(self, pinned: bool) -> None:
-        self._slots: list[torch.Tensor] = []
+        self._slots: list[tuple[int, torch.Tensor]] = []  # the number of its batch, the slot; oldest first
+        self._taken = 0
         self._takes_turns = pinned
 
     def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:
@@ -140,17 +142,21 @@ class Room:
         slot = self._turn() if self._takes_turns else self._free()
         if slot is None or len(slot) <= size:
             slot = torch.empty(size + 1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        slot[-1] = 1
-        self._slots.append(slot)
+        slot[-1] = MADE
+        self._slots.append((self._taken, slot))
+        self._taken += 1
         return slot[:size].view(dtype).view(shape)
 
     def _turn(self) -> torch.Tensor | None:
-        return self._slots.pop(0) if len(self._slots) == SLOTS else None
+        return self._slots.pop(0)[1] if len(self._slots) == SLOTS else None
 
     def _free(self) -> torch.Tensor | None:
-        free = (number for number, slot in enumerate(self._slots) if not slot[-1])
-        number = next(free, None)
-        return None if number is None else self._slots.pop(number)
+        places = (place for place, (number, slot) in enumerate(self._slots) if self._is_free(number, int(slot[-1])))
+        place = next(places, None)
+        return None if place is None else self._slots.pop(place)[1]
+
+    def _is_free(self, number: int, state: int) -> bool:
+        return state == FREE or (state == MADE and self._taken - number >= SLOTS)
 
 
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:

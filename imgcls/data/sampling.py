@@ -19,6 +19,7 @@ Key = tuple[int, int]
 
 PREFETCHED = 2  # batches that a worker has under way
 SLOTS = PREFETCHED + 1  # batches that a worker has memory for where they are copied; one more may just be copied
+FREE, MADE, LENT = 0, 1, 2  # what the last byte of a worker's memory for a batch says of it
 
 
 class KeyedSampler(DistributedSampler[Key]):
@@ -109,7 +110,8 @@ def _lent(images: torch.Tensor) -> torch.Tensor:
     # as arrays: a tensor that is made in inference mode could not be written to outside of it
     slot = torch.empty(0, dtype=torch.uint8).set_(images.untyped_storage()).numpy()
     lease = images.permute(0, 2, 3, 1).numpy().view()
-    weakref.finalize(lease, slot[-1:].fill, 0)
+    slot[-1] = LENT
+    weakref.finalize(lease, slot[-1:].fill, FREE)
     return torch.from_numpy(lease).permute(0, 3, 1, 2)  # holds the lease
 
 
