@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # a default may be a string and more (Timer's ``interval``); jsonargparse leaves it to PyYAML, which takes str alone
 yaml.SafeDumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
+# jsonargparse reads a class or folder named 1e3 as a number, unless it is quoted
+yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9_.]+e[-+]?[0-9]+$", re.I), None)
 
 _ONE_LINE_ERRORS = {"exit_on_error": False}
 _CHECKED = (

@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
+from PIL import UnidentifiedImageError
 
 from imgcls import ImageDataset
 from imgcls.errors import ImageError
@@ -31,6 +32,15 @@ class Squares(ImageDataset):
         if index == self.bad:
             raise ImageError(f"{self.samples['path'].iat[index]}: is broken")
         return np.full((32, 32, 3), (40 if index % 2 else 200) + index // 2, np.uint8)
+
+
+class Torn(Squares):
+    """A class that lets through what its reader raises of a damaged image."""
+
+    def read(self, index: int) -> Pixels:
+        if index == self.bad:
+            raise UnidentifiedImageError(f"cannot identify image file '{self.sample_paths[index]}'")
+        return super().read(index)
 
 
 class CtrlC(Callback):

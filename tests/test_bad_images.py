@@ -21,6 +21,29 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
 
 
+def test_damage_that_a_class_of_ones_own_lets_through_is_skipped(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = json.dumps({"class_path": "tests.own.Torn", "init_args": {"bad": 4}})
+    line = arguments(Path(spec), tiny_model, tmp_path, "--trainer.max_epochs=1")
+    code, message = fails(["fit", *line], capsys)
+    assert (code, "square/004: UnidentifiedImageError: cannot identify image file" in message) == (2, True), message
+    main(["fit", *line, "--data.on_bad_image=skip", "--data.max_bad_fraction=0.1"])
+    assert "left out of train: square/004: UnidentifiedImageError" in capsys.readouterr().err
+
+
+def test_share_of_bad_images_is_of_the_whole_dataset(
+    line: Callable[..., list[str]], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(line("--trainer.max_epochs=1"))
+    table = splits(tmp_path)
+    truncate(Path(table[table["split"] == "validation"]["path"].iloc[0]))
+    main(line("--trainer.max_epochs=1", "--data.on_bad_image=skip", "--data.max_bad_fraction=0.02"))  # 1 of 60
+    assert "left out of train: " in capsys.readouterr().err
+    code, message = fails(line("--data.on_bad_image=skip", "--data.max_bad_fraction=0.01"), capsys)
+    assert (code, "1 of 60 images in train cannot be read (limit 0.01" in message) == (2, True), message
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path / "photos", 20)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from imgcls.entry import main
+from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, fails, load, table_of
 
 METRICS = {"loss", "accuracy", "precision", "recall", "f1_score"}
@@ -148,6 +149,35 @@ def test_predict_takes_images_of_any_name(run: Path, photos: Path, tmp_path: Pat
         rows = list(csv.DictReader(file))
     assert {row["path"] for row in rows} == set(images)
     assert not any(row["error"] for row in rows)
+
+
+def test_predict_takes_loose_images_beside_class_folders(run: Path, photos: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(photos / "red", mixed)
+    shutil.copytree(photos / "blue", mixed / "more")
+    line = ["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--output={tmp_path}/p.csv"]
+    main([*line, f"--data.dataset_classes.predict={mixed}"])
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 40
+
+
+def test_classes_of_any_name_are_those_of_the_checkpoint(tiny_model: Path, tmp_path: Path) -> None:
+    photos = write_class_folders(tmp_path / "photos", 10)
+    for colour, name in {"blue": "1e3", "green": os.fsdecode(b"caf\xe9"), "red": "null"}.items():
+        (photos / colour).rename(photos / name)
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    checkpoint = f"--ckpt_path={tmp_path}/run/version_0/checkpoints/best.ckpt"
+    main(["validate", checkpoint])
+    main(["predict", checkpoint, "--images", str(photos), f"--output={tmp_path}/p.csv"])
+    head = (tmp_path / "p.csv").read_bytes().splitlines()[0]
+    assert head == b"path,prediction,probability,prob_1e3,prob_caf\xe9,prob_null,error"
+
+
+def test_folder_that_reads_as_a_number_stays_a_name(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path), "--experiment.custom_folder_name=1e3"]
+    main([*line, "--trainer.max_epochs=1"])
+    config = tmp_path / "1e3/version_0/config.yaml"
+    main(["fit", f"--config={config}"])
+    assert (tmp_path / "1e3/version_1").is_dir()
 
 
 def test_predict_does_not_overwrite(run: Path, test_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

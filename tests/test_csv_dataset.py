@@ -51,8 +51,15 @@ def test_csv_dataset_takes_the_columns_that_are_named(tmp_path: Path) -> None:
 
 def test_csv_dataset_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
-    data = CsvImageDataset(write(tmp_path, b"path,label\ncaf\xe9.jpg,\xe9\n", name)).samples
-    assert (data["path"][0], data["label"][0]) == (str(tmp_path / name), os.fsdecode(b"\xe9"))
+    data = CsvImageDataset(write(tmp_path, b"path,label\ncaf\xe9.jpg,x\n", name)).samples
+    assert data["path"][0] == str(tmp_path / name)
+
+
+def test_csv_dataset_refuses_labels_of_another_encoding(tmp_path: Path) -> None:
+    latin = write(tmp_path, "path,label\na.jpg,Gänse\n".encode("latin-1"), "a.jpg")
+    assert refusal(CsvImageDataset(latin)).startswith(r"row 2: the label 'G\udce4nse' is no UTF-8 (save the table as")
+    unicode_text = write(tmp_path, "path,label\na.jpg,x\n".encode("utf-16"), "a.jpg")
+    assert refusal(CsvImageDataset(unicode_text)) == "cannot be read as CSV: is UTF-16; save the table as UTF-8"
 
 
 def test_csv_dataset_takes_paths_from_another_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

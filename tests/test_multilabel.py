@@ -360,11 +360,17 @@ def test_check_counts_every_label_and_compares_sets(
         ((" a",), '[" a"]'),
         (('["a"]',), '["[\\"a\\"]"]'),
         (("[a]", "é"), "[a];é"),
+        (("[]",), '["[]"]'),
     ],
 )
 def test_labels_are_read_as_they_are_written(names: tuple[str, ...], text: str) -> None:
     assert to_text(names) == text
     assert read_names(text) == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(("text", "names"), [("[]", ()), ('[ "a" ]', ("a",)), (' ["b", "a" ]', ("a", "b"))])
+def test_labels_are_read_as_json_writes_them(text: str, names: tuple[str, ...]) -> None:
+    assert read_names(text) == names
 
 
 def write(folder: Path, text: str) -> str:

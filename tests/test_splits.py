@@ -66,6 +66,8 @@ def test_class_names_of_sorts_naturally_and_by_name() -> None:
             ["train", "test", "val"],
             "train: Table holds splits and no classes: 'test', 'train', 'val'; give each by itself",
         ),
+        (["Train", "Test"], "holds splits and no classes: .*--data.dataset_classes.train Table/Train"),
+        (["train", "test", "extra"], "train: Table holds splits and no classes: 'extra', 'test', 'train'"),
         (["cat", None], "train: '1.png' has no label; put the images into one folder a class"),
     ],
 )
@@ -172,6 +174,15 @@ def test_hold_out_keeps_groups_whole_and_classes_even() -> None:
     assert 8 <= Counter(splits["validation"].table()["label"])["a"] <= 12
     again = hold_out(whole(Table(["a", "b"] * 50), groups), 0.2, seed=0)
     assert paths(again["validation"]) == paths(splits["validation"])
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.2, 20), (0.3, 30), (0.4, 40), (0.75, 75), (0.01, 5), (0.99, 95)])
+def test_hold_out_of_groups_is_near_the_share(share: float, held: int) -> None:
+    groups = [f"patient{number}" for number in range(100)]
+    found = len(hold_out(whole(Table(["a", "b"] * 50), groups), share, seed=0)["validation"])
+    assert abs(found - held) <= 1  # parts differ by one of each class
+    few = hold_out(whole(Table(["a", "b"] * 2), ["p", "p", "q", "q"]), share, seed=0)
+    assert len(few["validation"]) == 2
 
 
 def test_hold_out_joins_groups_that_share_an_image(tmp_path: Path) -> None:

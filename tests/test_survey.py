@@ -113,6 +113,17 @@ def test_contents_are_hashed_once_and_keep_what_the_header_said(folder: Path, lo
     assert looked_at == []
 
 
+def test_a_file_that_only_seems_unchanged_is_hashed_anew(folder: Path) -> None:
+    data = FolderImageDataset(str(folder))
+    path = folder / "a/2.png"
+    before, status = survey.fingerprints(data, range(4)), path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as unpacking an archive does
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    after = survey.fingerprints(data, range(4))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
+
+
 def test_processes_read_the_headers_of_many(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(survey, "_MANY", 1)
@@ -122,7 +133,7 @@ def test_processes_read_the_headers_of_many(folder: Path, monkeypatch: pytest.Mo
 
 def test_ledger_takes_any_name(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    facts = Facts(Stamp(3, 4), 5, 6, "content")
+    facts = Facts(Stamp(3, 4, 5), 5, 6, "content")
     paths = ["/a/ü.png", os.fsdecode(b"/a/\xff.png"), "relative.png", "/a/b'c\n.png"]
     ledger.remember(dict.fromkeys(paths, facts))
     assert Ledger(tmp_path).recall([*paths, "/a/unknown"]) == dict.fromkeys(paths, facts)
@@ -132,10 +143,10 @@ def test_ledger_takes_any_name(tmp_path: Path) -> None:
 
 def test_ledger_that_cannot_be_used_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "imgcls")
-    (tmp_path / "files-1.db").write_text("not a database, but a text that is long enough to look like one" * 30)
+    (tmp_path / "files-2.db").write_text("not a database, but a text that is long enough to look like one" * 30)
     ledger = Ledger(tmp_path)
     for _ in range(2):
-        ledger.remember({"/a": Facts(Stamp(1, 2))})
+        ledger.remember({"/a": Facts(Stamp(1, 2, 3))})
         assert ledger.recall(["/a"]) == {}
     lines = [record.message for record in caplog.records if "images are looked at anew in each run" in record.message]
     assert len(lines) == 1

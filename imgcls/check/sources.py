@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splits import SPLIT_FOLDERS, refuse_empty
-from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.dataset import ImageDataset, read_sample
 from imgcls.datasets.folder import EMPTY, FolderImageDataset
 from imgcls.datasets.labels import Label, names_in
 from imgcls.errors import ConfigError
@@ -30,8 +30,8 @@ class Item(NamedTuple):
     row: int
 
     def read(self) -> Pixels:
-        """Return the pixels."""
-        return self.data.read(self.row)
+        """Return the pixels; an ImageError says why there are none."""
+        return read_sample(self.data, self.row)
 
 
 @dataclass

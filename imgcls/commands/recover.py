@@ -78,10 +78,8 @@ def _recorded_config(content: Content) -> dict[str, Any]:
 
 
 def _data_arguments(content: Content, recorded: dict[str, Any], given: Container[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"class_names": list(content["imgcls"]["class_names"])}
-    for key in _KEPT:
-        if key in recorded:
-            arguments[key] = recorded[key]
+    # class names are not among them: as text of a configuration, some would be read as something else
+    arguments: dict[str, Any] = {key: recorded[key] for key in _KEPT if key in recorded}
     datasets = recorded.get("dataset_classes") or {}
     arguments["dataset_classes"] = {
         name: _trusted_dataset(name, datasets.get(name), f"data.init_args.dataset_classes.{name}" in given)
@@ -103,7 +101,16 @@ def _trusted_dataset(name: str, spec: Any, given: bool) -> Any:
         if not given:
             log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
         return None
-    return spec if isinstance(spec, str) and ("/" in spec or "\\" in spec) else None
+    if not isinstance(spec, str) or not ("/" in spec or "\\" in spec):
+        return None
+    if not _is_utf8(spec):
+        log.info("%s: the checkpoint names %r, which a configuration cannot hold; type it again to use it", name, spec)
+        return None
+    return spec
+
+
+def _is_utf8(text: str) -> bool:
+    return text == text.encode(errors="ignore").decode()
 
 
 def _is_local(spec: dict[str, Any]) -> bool:

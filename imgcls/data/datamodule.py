@@ -62,7 +62,7 @@ class ImageDataModule(pl.LightningDataModule):
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
             smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, between 0 and 1, stratified, where
-            ``dataset_classes.validation`` is null.
+            ``dataset_classes.validation`` is null; where groups stay whole, the nearest of k/n, n at most 20.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         fold: ``k/n``: hold out the k-th of n parts, for cross-validation, in place of ``validation_split``.
         group_column: Column of the samples whose values stay on one side of the split: a patient, video or scene; null:
@@ -186,7 +186,8 @@ class ImageDataModule(pl.LightningDataModule):
             split = _SPLITS[self.trainer.state.stage.value]  # type: ignore[union-attr]
             data = self.split(split).data
             total = data.length if isinstance(data, StreamImageDataset) else len(self.split(split))
-            self.bad_images.add({split: skipped}, {split: total})
+            source = self.partition.source(split)
+            self.bad_images.add({source: skipped}, {source: total})
         return batch
 
     def teardown(self, stage: str) -> None:
@@ -344,7 +345,8 @@ class ImageDataModule(pl.LightningDataModule):
         elif self.create_dataset:
             steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
             kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers, self.timeout)
-            self.bad_images.add({name: kept.faults}, {name: len(kept)})
+            source = self.partition.source(name)
+            self.bad_images.add({source: kept.faults}, {source: len(kept)})
             return SplitBatches(kept, steps.each_time, on_error, pinned=self._pins_memory)
         return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory)
 
@@ -358,7 +360,8 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = ViewSampler(len(data), run_seed())
         features_of = Pass(data, sampler, BatchLoader(**self._loader_arguments(data, sampler)), name)
         found = features_of.run(self.trainer, views, cache_folder(self.cache_dir) / "features")
-        self.bad_images.add({name: features_of.skipped}, {name: len(data)})
+        source = self.partition.source(name)
+        self.bad_images.add({source: features_of.skipped}, {source: len(data)})
         if found is None:
             return data
         self._features[name] = found

@@ -4,6 +4,7 @@ import logging
 import re
 import warnings
 from collections import Counter
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+_FINEST = 20  # parts, of which some are held out where groups stay whole
+
 
 class Fold(NamedTuple):
     """One part of a cross-validation.
@@ -30,11 +33,6 @@ class Fold(NamedTuple):
 
     number: int
     parts: int
-
-    @classmethod
-    def nearest(cls, share: float) -> "Fold":
-        """Return the first of so many parts that each is about ``share`` of the whole."""
-        return cls(1, max(round(1 / share), 2))
 
     @classmethod
     def read(cls, text: str) -> "Fold":
@@ -64,7 +62,7 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
     Args:
         whole: The labelled samples.
         share: Share of the samples that goes to validation, 0..1; where there are groups of samples with one label
-            each, the nearest 1/n.
+            each, the nearest k/n, n at most 20.
         seed: The same seed and samples give the same split.
         fold: The part of a cross-validation that is held out, in place of ``share``.
 
@@ -87,7 +85,7 @@ def _choose(contents: NDArray[Any], whole: Split, share: float, seed: int, fold:
     elif whole.groups is None:
         held = _choose_images(contents, whole.label_array, share, seed, fold)
     else:
-        held = _choose_groups(contents, whole.label_array, whole.groups, seed, fold or Fold.nearest(share))
+        held = _choose_groups(contents, whole.label_array, whole.groups, share, seed, fold)
     if held.all() or not held.any():
         units = len(set(contents if whole.groups is None else whole.groups))
         raise ValueError(f"one side would be empty: there are {units} {'images' if whole.groups is None else 'groups'}")
@@ -144,15 +142,23 @@ def _choose_images(
 
 
 def _choose_groups(
-    contents: NDArray[Any], labels: Labels, groups: NDArray[Any], seed: int, fold: Fold
+    contents: NDArray[Any], labels: Labels, groups: NDArray[Any], share: float, seed: int, fold: Fold | None
 ) -> NDArray[np.bool_]:
     """Choose among groups; the classes' shares come out as even as the groups allow."""
     order = np.argsort(contents, kind="stable")
     units, _ = pd.factorize(_joined(contents, groups)[order])
     chosen = np.zeros(len(labels), dtype=bool)
-    folds = StratifiedGroupKFold(fold.parts, shuffle=True, random_state=seed)
-    chosen[order[_part(folds, labels[order], units, fold)]] = True
+    for part in [fold] if fold else _nearest(share, int(units.max(initial=0)) + 1):
+        folds = StratifiedGroupKFold(part.parts, shuffle=True, random_state=seed)
+        chosen[order[_part(folds, labels[order], units, part)]] = True
     return chosen
+
+
+def _nearest(share: float, most: int) -> list[Fold]:
+    """Return the folds that together are about ``share`` of the whole, of ``most`` folds at most."""
+    parts = max(min(most, _FINEST), 2)
+    wanted = Fraction(min(max(share, 1 / parts), 1 - 1 / parts)).limit_denominator(parts)
+    return [Fold(number, wanted.denominator) for number in range(1, wanted.numerator + 1)]
 
 
 def _choose_several(

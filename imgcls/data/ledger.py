@@ -10,20 +10,27 @@ from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
-_FILE = "files-1.db"  # the number of this layout
+_FILE = "files-2.db"  # the number of this layout
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, width INTEGER, height INTEGER, content TEXT
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, width INTEGER, height INTEGER, content TEXT
 ) WITHOUT ROWID
 """
 _BUSY = 60.0  # seconds that one program waits for another
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does: size in bytes, time of the last change in nanoseconds."""
+    """What changes when a file does.
+
+    Args:
+        size: Size in bytes.
+        mtime_ns: Time of the last change of its content in nanoseconds, which archives and copies set as they like.
+        ctime_ns: Time of the last change of the file's entry, which nobody can set.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 class Facts(NamedTuple):
@@ -60,9 +67,9 @@ class Ledger:
         found: dict[str, Facts] = {}
         if wanted:
             with self._open() as database:
-                for key, size, mtime_ns, *rest in database.execute(query, (min(wanted), max(wanted))):
+                for key, size, mtime_ns, ctime_ns, *rest in database.execute(query, (min(wanted), max(wanted))):
                     if key in wanted:
-                        found[wanted[key]] = Facts(Stamp(size, mtime_ns), *rest)
+                        found[wanted[key]] = Facts(Stamp(size, mtime_ns, ctime_ns), *rest)
         return found
 
     def remember(self, facts: Mapping[str, Facts]) -> None:
@@ -70,7 +77,7 @@ class Ledger:
         rows = [(_key(path), *known.stamp, *known[1:]) for path, known in facts.items()]
         if rows:
             with self._open() as database, database:
-                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

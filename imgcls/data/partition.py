@@ -17,6 +17,7 @@ from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
 from imgcls.data.survey import unreadable
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
+from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.stream import StreamImageDataset, check_streams
 from imgcls.errors import ConfigError, did_you_mean, listed
 
@@ -174,9 +175,15 @@ class Partition:
             self._splits.update(self._make(name))
         return self._splits[name]
 
+    def source(self, name: str) -> str:
+        """Return which dataset the samples of a split come from: train, where validation is held out of it."""
+        return "train" if name == "validation" and self.datasets[name] is None else name
+
     def _make(self, name: str) -> dict[str, Split]:
         if name == "predict":
             images = given(self.datasets[name], name)
+            if isinstance(images, FolderImageDataset):
+                images = images.unlabelled()
             refuse_empty(images, name)
             return {name: Split(images, labels=None)}
         if name == "test":

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.data.survey import fingerprints
-from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.dataset import ImageDataset, read_sample
 from imgcls.datasets.folder import look_alikes, natural_order
 from imgcls.datasets.labels import fault_in, multi_hot, names_in, to_text
 from imgcls.datasets.stream import StreamImageDataset
@@ -62,8 +62,12 @@ class Split:
         return len(self.rows)
 
     def read(self, place: int) -> Pixels:
-        """Return the pixels of the sample at ``place``."""
-        return self.data.read(int(self.rows[place]))
+        """Return the pixels of the sample at ``place``.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
+        return read_sample(self.data, int(self.rows[place]))
 
     def path(self, place: int) -> str:
         """Return the id of the sample at ``place``."""
@@ -151,10 +155,11 @@ def class_names_of(data: ImageDataset) -> list[str]:
         return list(data.class_names)
     labels = _labels(data, "train")
     names = sorted(_names_in(labels), key=natural_order)
-    if "train" in names and SPLIT_FOLDERS.keys() >= set(names):
+    splits = {SPLIT_FOLDERS[name.lower()]: name for name in names if name.lower() in SPLIT_FOLDERS}
+    if "train" in splits and len(splits) > 1:
         raise ConfigError(
             f"train: {_name(data)} holds splits and no classes: {listed(names)}; give each by itself: "
-            f"--data.dataset_classes.train {_name(data)}/train"
+            f"--data.dataset_classes.train {_name(data)}/{splits['train']}"
         )
     for group in look_alikes(names):
         log.warning("train: classes that differ only in case, blanks or Unicode form: %s", listed(group))

@@ -81,7 +81,7 @@ def _stamp(path: str) -> Stamp | None:
         status = os.stat(path)
     except OSError:  # the reader says why
         return None
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _is_well(facts: Facts | None, stamp: Stamp | None, max_pixels: int) -> bool:

@@ -1,14 +1,19 @@
 """What a dataset is: a table of ids and labels, and a way to read the pixels of one."""
 
 import os
+import struct
+import zlib
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
-from imgcls.errors import ImageError
+from imgcls.errors import ImageError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, load_image
+
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class ImageDataset:
@@ -44,7 +49,8 @@ class ImageDataset:
         """Return the pixels of row ``index`` of ``samples``, uint8, ``(H, W, 3)``, RGB.
 
         Raises:
-            ImageError: If the sample cannot be read.
+            ImageError: If the sample cannot be read; ``OSError``, ``ValueError`` and what else decoders raise of
+                damaged files say that, too.
         """
         return load_image(self.sample_paths[index], self.max_pixels)
 
@@ -57,7 +63,7 @@ class ImageDataset:
         try:
             if os.path.isfile(path):
                 return fingerprint_of(Path(path).read_bytes())
-            pixels = self.read(index)
+            pixels = read_sample(self, index)
             return fingerprint_of(repr(pixels.shape).encode() + pixels.tobytes())
         except (ImageError, OSError):
             return fingerprint_of_id(path)
@@ -70,6 +76,20 @@ class ImageDataset:
     def __str__(self) -> str:
         """Return what messages call the dataset, and what a run's folder is named after."""
         return type(self).__name__
+
+
+def read_sample(data: ImageDataset, index: int) -> Pixels:
+    """Return the pixels of a sample of any dataset class, uint8, ``(H, W, 3)``, RGB.
+
+    Raises:
+        ImageError: If it cannot be read: also where the class lets through what a reader raises at a damaged image.
+    """
+    try:
+        return data.read(index)
+    except ImageError:
+        raise
+    except _DAMAGED as error:
+        raise ImageError(f"{data.sample_paths[index]}: {type(error).__name__}: {first_line(error)}") from error
 
 
 class JoinedDataset(ImageDataset):

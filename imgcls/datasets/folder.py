@@ -11,7 +11,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.errors import ConfigError, listed
 from imgcls.images import MAX_PIXELS
 
@@ -61,6 +61,14 @@ class FolderImageDataset(ImageDataset):
         """Files and folders under ``root`` that are not used: path -> rule."""
         return self._found[1]
 
+    def unlabelled(self) -> ImageDataset:
+        """Return all images without labels, those beside class folders among them, as they are predicted."""
+        images = PathListDataset(
+            sorted([*self.samples["path"], *(p for p, rule in self.ignored.items() if rule == _LOOSE)])
+        )
+        images.max_pixels = self.max_pixels
+        return images
+
     @cached_property
     def _found(self) -> tuple[pd.DataFrame, dict[str, str]]:
         if not os.path.isdir(self.root):
@@ -77,7 +85,10 @@ class FolderImageDataset(ImageDataset):
             log.info("%s: folders without an image, which are no classes: %s", self.root, names)
             ignored |= dict.fromkeys(empty, EMPTY)
         if any(labels):  # loose files beside class folders have no class
-            ignored |= {file: _LOOSE for file, label in zip(files, labels, strict=True) if not label}
+            loose = [file for file, label in zip(files, labels, strict=True) if not label]
+            if loose:
+                log.info("%s: %d files %s are left out: %s", self.root, len(loose), _LOOSE, listed(loose, 3))
+            ignored |= dict.fromkeys(loose, _LOOSE)
             files = [file for file, label in zip(files, labels, strict=True) if label]
             labels = [label for label in labels if label]
         return pd.DataFrame({"path": files, "label": labels}, dtype=object), ignored

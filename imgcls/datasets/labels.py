@@ -29,7 +29,7 @@ def to_text(label: object) -> str:
         return str(label)
     names = sorted(names_in(label))
     text = SEPARATOR.join(names)
-    is_plain = not _is_list(text) and (not names or [part.strip() for part in text.split(SEPARATOR)] == names)
+    is_plain = _listed(text) is None and (not names or [part.strip() for part in text.split(SEPARATOR)] == names)
     return text if is_plain else json.dumps(names, ensure_ascii=False)
 
 
@@ -43,7 +43,9 @@ def read_names(text: str, separator: str = SEPARATOR) -> tuple[str, ...]:
     Raises:
         ValueError: If a name is empty or stands there twice; the text says which.
     """
-    names = _listed(text) or ([part.strip() for part in text.split(separator)] if text.strip() else [])
+    names = _listed(text)
+    if names is None:
+        names = [part.strip() for part in text.split(separator)] if text.strip() else []
     if fault := fault_in(names):
         raise ValueError(f"{fault} in {text!r}")
     return tuple(sorted(names))
@@ -70,13 +72,9 @@ def multi_hot(labels: Sequence[object], places: Mapping[str, int]) -> NDArray[np
     return array
 
 
-def _is_list(text: str) -> bool:
-    return text.startswith('["') and text.endswith('"]')
-
-
 def _listed(text: str) -> list[str] | None:
     """Return the names of a JSON list, None if the text is none."""
-    if not _is_list(text.strip()):
+    if not text.strip().startswith("["):
         return None
     try:
         names: list[str] = json.loads(text)

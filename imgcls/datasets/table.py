@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _LABEL = "label"
 _SEPARATORS = ";|"  # of labels, as people write them
+_UTF_16 = {"\udcff"}  # how its two first bytes begin, which are no UTF-8
 _MOST = 10  # bad rows that a message names
 
 
@@ -140,6 +141,8 @@ class CsvImageDataset(ImageDataset):
 
     def _fault_of_label(self, cell: str) -> str:
         """Return what is wrong with a cell of labels, empty if nothing is."""
+        if cell != cell.encode(errors="ignore").decode():
+            return f"the label {cell!r} is no UTF-8 (save the table as UTF-8)"
         if self.label_separator is None:
             return "" if cell.strip() else "no label"
         try:
@@ -197,6 +200,9 @@ def _read_lines(path: str, separator: str) -> list[list[str]]:
     try:
         # names of files may be no UTF-8
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            if file.read(1) in _UTF_16:
+                raise ValueError("is UTF-16; save the table as UTF-8")
+            file.seek(0)
             return list(csv_format.reader(file, delimiter=separator, strict=True))
     except (csv_format.Error, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error

@@ -77,7 +77,7 @@ def remembered_index(path: str, parts: Parts) -> Index:
 
 def _remembered_file(path: str, parts: Parts) -> Path:
     status = os.stat(path)
-    known_by = [_LAYOUT, os.path.abspath(path), status.st_size, status.st_mtime_ns, *parts]
+    known_by = [_LAYOUT, os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, *parts]
     return cache_folder() / "shards" / f"{blake2b(json.dumps(known_by).encode(), digest_size=16).hexdigest()}.json"
 
 
