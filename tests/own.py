@@ -3,8 +3,10 @@
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import UnidentifiedImageError
+from torchmetrics import MeanMetric
 
 from imgcls import ImageDataset
 from imgcls.errors import ImageError
@@ -41,6 +43,16 @@ class Torn(Squares):
         if index == self.bad:
             raise UnidentifiedImageError(f"cannot identify image file '{self.sample_paths[index]}'")
         return super().read(index)
+
+
+class Spread(MeanMetric):
+    """A metric that does not say which way is better."""
+
+    def __init__(self, num_classes: int, task: str = "multiclass") -> None:
+        super().__init__()
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:  # type: ignore[override]
+        super().update(preds.std(dim=1))
 
 
 class CtrlC(Callback):

@@ -64,7 +64,7 @@ def test_weights_that_are_no_numbers_end_the_run(
     code, message = fails([*line, "--trainer.max_epochs=3", "--ckpt_path=last", broken], capsys)
     assert code == 1
     assert f"epoch 2, step 12: {said}the weights are not finite" in message
-    assert "Lower model.init_args.optimizer_config.lr (0.01)" in message
+    assert "begin anew with a lower model.init_args.optimizer_config.lr (0.01)" in message
     state = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
 
@@ -74,6 +74,17 @@ def test_broken_weights_are_seen_before_a_validation_within_the_epoch(
 ) -> None:
     broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=2", broken)]
+    code, message = fails(line, capsys)
+    assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
+    assert list((tmp_path / "run/version_0/checkpoints").glob("*.ckpt")) == []
+
+
+def test_broken_weights_are_not_saved_within_an_epoch(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = {"class_path": "tests.killer.Faulty", "init_args": {"kind": "not a number"}}
+    saver = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 2, "save_top_k": -1}}
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={json.dumps([broken, saver])}")]
     code, message = fails(line, capsys)
     assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
     assert list((tmp_path / "run/version_0/checkpoints").glob("*.ckpt")) == []

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from transformers import TimmWrapperConfig
 
 from imgcls.entry import main
 from tests.runs import arguments, fails, load, program, table_of
@@ -427,6 +428,44 @@ def test_saver_must_not_take_the_names_of_the_runs_own_files(
     saver = "{class_path: ModelCheckpoint, init_args: {filename: best, monitor: train_loss}}"
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{saver}]")], capsys)
     assert (code, "filename: 'best' is a file that every run keeps by itself" in message) == (2, True), message
+    saver = "{class_path: ModelCheckpoint, init_args: {save_last: true, every_n_train_steps: 2}}"
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{saver}]")], capsys)
+    assert (code, "save_last: last.ckpt is a file that every run keeps by itself" in message) == (2, True), message
+
+
+def test_metric_that_decides_says_which_way_is_better(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = '{"spread": {"class_path": "tests.own.Spread"}}'
+    logger = f'{{"class_path": "imgcls.MetricsLogger", "init_args": {{"metrics": {metrics}}}}}'
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    code, message = fails([*line, f"--trainer.callbacks=[{logger}]"], capsys)
+    assert (code, "validation_spread decides which epoch is best, and nothing says" in message) == (2, True), message
+    saver = '{"class_path": "ModelCheckpoint", "init_args": {"monitor": "validation_spread", "mode": "min"}}'
+    main([*line, f"--trainer.callbacks=[{logger}, {saver}]", "--experiment.monitor=validation_spread"])
+    scores = pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_spread"]
+    assert f"validation_spread {scores.min():.4f}" in capsys.readouterr().err
+
+
+def test_processes_that_keep_what_they_learn_are_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp_spawn")]
+    code, message = fails(line, capsys)
+    assert (code, "trainer.strategy: ddp_spawn leaves what is learnt in processes that end; take ddp" in message) == (
+        2,
+        True,
+    ), message
+
+
+def test_norms_that_are_more_are_not_made_plain_ones(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("timm")
+    model = tmp_path / "model"
+    TimmWrapperConfig(architecture="efficientnet_lite0", num_labels=3).save_pretrained(model)
+    code, message = fails(["fit", *arguments(photos, model, tmp_path, "--trainer.sync_batchnorm=true")], capsys)
+    assert (code, "take the activations out of this network's BatchNormAct2d" in message) == (2, True), message
 
 
 def test_no_step_is_logged(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

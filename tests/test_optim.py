@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
+from imgcls import ImageClassifier
 from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.model.anatomy import blocks
@@ -244,6 +245,15 @@ def test_plateau_lowers_the_rate_alike_in_a_run_that_goes_on(photos: Path, tiny_
         assert state["param_groups"][0]["lr"] == 1e-6 / 8
     last_files = (tmp_path / name / "run/version_0/checkpoints/last.ckpt" for name in ("whole", "resumed"))
     assert_same_weights(*last_files)
+
+
+def test_plateau_of_a_checkpoint_is_not_that_of_another_fit(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    plateau = "--model.scheduler_config={name: plateau, patience: 0}"
+    main(["fit", *arguments(photos, tiny_model, tmp_path, plateau)])
+    path = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    model = ImageClassifier.load_from_checkpoint(path)
+    assert load(path)["plateau_schedule"]["best"] < 10
+    assert model._plateau_state is None
 
 
 @pytest.mark.parametrize(

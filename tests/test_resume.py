@@ -168,6 +168,41 @@ def test_run_that_goes_on_says_from_where_and_what_is_new(
     last = tmp_path / "run/version_0/checkpoints/last.ckpt"
     told = f"goes on after epoch 1 of {last}; data.init_args.augmentations.train: strong (before: null)"
     assert told in capsys.readouterr().err.splitlines()
+    main(
+        [
+            *line,
+            "--ckpt_path=last",
+            "--trainer.max_epochs=3",
+            "--data.augmentations.train=strong",
+            "--model.threshold={red: 0.9}",
+        ]
+    )
+    assert "; model.init_args.threshold.red: 0.9 (before: null)\n" in capsys.readouterr().err
+    main(
+        [
+            *line,
+            "--ckpt_path=last",
+            "--trainer.max_epochs=4",
+            "--data.augmentations.train=strong",
+            "--model.threshold=0.3",
+        ]
+    )
+    named = "; model.init_args.threshold: 0.3 (before: null); model.init_args.threshold.red: null (before: 0.9)\n"
+    assert named in capsys.readouterr().err
+
+
+def test_damaged_last_checkpoint_does_not_take_the_place_of_the_best(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    folder = tmp_path / "run/version_0/checkpoints"
+    (folder / "whole.ckpt").write_bytes((folder / "best.ckpt").read_bytes())
+    os.replace(folder / "whole.ckpt", folder / "best.ckpt")  # no link any more
+    (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:5000])
+    main([*line, "--ckpt_path=last"])
+    assert "goes on after epoch 1 of " in capsys.readouterr().err
+    assert load(folder / "best.ckpt")["epoch"] in {0, 1}
 
 
 def test_run_that_averages_goes_on_averaging(

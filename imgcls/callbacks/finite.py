@@ -1,5 +1,7 @@
 """FiniteWeights: a run whose weights are no numbers any more ends, before they replace a good checkpoint."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -20,6 +22,12 @@ class FiniteWeights(Callback):
         """Refuse weights that are not finite."""
         check_finite(trainer, pl_module)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse weights that are not finite, also where a ModelCheckpoint saves within an epoch."""
+        check_finite(trainer, pl_module)
+
 
 def check_finite(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
     """Refuse weights that are not finite; a loss may be, where a gradient scaler skips the step.
@@ -36,6 +44,6 @@ def check_finite(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
     rate = max(group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups)
     raise RunError(
         f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {before}the weights are not finite; the "
-        f"checkpoints hold the epochs before. Lower model.init_args.optimizer_config.lr ({rate:g}), or set "
-        "trainer.gradient_clip_val: 1.0"
+        f"checkpoints hold what was before. Set trainer.gradient_clip_val: 1.0, or begin anew with a lower "
+        f"model.init_args.optimizer_config.lr ({rate:g})"
     )

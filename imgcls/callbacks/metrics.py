@@ -24,6 +24,7 @@ DEFAULT_METRICS: dict[str, Spec] = {
     "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
 }
 _Kind = Literal["classes", "second class", "decisions"]
+_ERRORS = "EER"  # of torchmetrics' classes that do not say so, those that are better when they are low
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
@@ -74,7 +75,10 @@ class MetricsLogger(Callback):
             return "min"  # the loss
         name = max(owners, key=len)
         metric = build(name, self.specs[name], len(class_names), multilabel)
-        return None if metric.higher_is_better is None else "max" if metric.higher_is_better else "min"
+        better_when_high = metric.higher_is_better
+        if better_when_high is None and type(metric).__module__.startswith("torchmetrics."):
+            better_when_high = not type(metric).__name__.endswith(_ERRORS)
+        return None if better_when_high is None else "max" if better_when_high else "min"
 
     # -- the hooks of Lightning
 

@@ -48,7 +48,8 @@ class CheckpointSaver(Checkpoint):
         if trainer.is_global_zero:
             for partial in self.folder.glob(f".*{PARTIAL}"):
                 partial.unlink()
-            if self._last_is_best and self.last.exists():  # killed between the two
+            goes_on_from_last = trainer.ckpt_path and Path(trainer.ckpt_path) == self.last
+            if self._last_is_best and goes_on_from_last:  # perhaps killed between the two
                 _link(self.last, self.best)
         if not self.best.exists():
             self.best_score = self.best_epoch = None

@@ -122,9 +122,14 @@ def _decisive(
     callbacks: Sequence[Callback], modes: Mapping[str, str | None], monitor: str | None, default: str | None
 ) -> tuple[str | None, str]:
     for callback in callbacks:
-        if monitor is None and isinstance(callback, ModelCheckpoint) and callback.monitor:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and monitor in (None, callback.monitor):
             return callback.monitor, callback.mode
     name = monitor or default
+    if name is not None and modes.get(name, "max") is None:
+        raise ConfigError(
+            f"{name} decides which epoch is best, and nothing says whether it is better when it is high or low: set "
+            "higher_is_better in its class, or add a ModelCheckpoint with that monitor and its mode"
+        )
     return name, modes.get(name or "") or "max"
 
 
@@ -147,6 +152,8 @@ def _check(callback: ModelCheckpoint | EarlyStopping, watched: Watched) -> None:
         raise ConfigError(
             f"{name}: filename: {callback.filename!r} is a file that every run keeps by itself; take another name"
         )
+    if isinstance(callback, ModelCheckpoint) and callback.dirpath is None and callback.save_last:
+        raise ConfigError(f"{name}: save_last: {LAST} is a file that every run keeps by itself; leave the option out")
     for placeholder in re.findall(r"\{(\w+)", getattr(callback, "filename", None) or ""):
         watched.require(f"{name}: filename", placeholder, ["epoch", "step"])
 

@@ -64,6 +64,10 @@ class Fit(Command):
             self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
         self.data.pipelines.check()
         self._meet()
+        if options["sync_batchnorm"] and (kinds := self.model.fused_norms):
+            raise ConfigError(
+                f"trainer.sync_batchnorm: true would take the activations out of this network's {', '.join(kinds)}"
+            )
         self._doubt()
         callbacks, self.watched = self._callbacks()
         callbacks, self.finders = take_finders(callbacks)

@@ -157,8 +157,8 @@ def going_on(start: Start, config: Mapping[str, Any]) -> str:
     before = json.loads(start.content.get(CONFIG_KEY) or "{}")
     ours, theirs = (dict(_leaves({key: one.get(key) for key in ("model", "data")})) for one in (config, before))
     ours = json.loads(json.dumps(ours))
-    new = [key for key in ours if ours[key] != theirs.get(key, ours[key])]
-    others = [f"{key}: {_shown(ours[key])} (before: {_shown(theirs[key])})" for key in new]
+    new = [key for key in {**ours, **theirs} if before and ours.get(key) != theirs.get(key)]
+    others = [f"{key}: {_shown(ours.get(key))} (before: {_shown(theirs.get(key))})" for key in new]
     epoch = epochs_done(start)
     where = f"after epoch {epoch}" if _is_whole(start.content) else f"within epoch {epoch + 1}"
     return "; ".join([f"goes on {where} of {start.path}", *others])

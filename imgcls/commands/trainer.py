@@ -133,6 +133,10 @@ def check_options(options: dict[str, Any], command: str) -> None:
     for callback in as_list(options["callbacks"]):
         if why := next((why for kind, why in _INSTEAD.items() if isinstance(callback, kind)), None):
             raise ConfigError(f"trainer.callbacks: {type(callback).__name__} {why}")
+    if re.search("spawn|fork|notebook", str(options["strategy"])):
+        raise ConfigError(
+            f"trainer.strategy: {options['strategy']} leaves what is learnt in processes that end; take ddp"
+        )
     with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
         _check_devices(options)
         _check_values(options)

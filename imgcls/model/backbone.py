@@ -69,6 +69,11 @@ class Backbone(nn.Module):
         """Return logits ``(B, classes)``."""
         return self.classify(self.encode(images))
 
+    def fused_norms(self) -> set[str]:
+        """Return the classes of layers that are BatchNorm and more; torch's SyncBatchNorm would keep the norm alone."""
+        norms = {type(module) for module in self.modules() if isinstance(module, _BATCH_NORMS)}
+        return {kind.__name__ for kind in norms.difference(_BATCH_NORMS)}
+
     def freeze(self, share: bool | float) -> None:
         """Freeze the first layers of the encoder, BatchNorm statistics and dropout included, and let the others learn.
 

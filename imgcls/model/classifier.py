@@ -101,6 +101,11 @@ class ImageClassifier(InferenceModule):
         return len(self._built().blocks()) - 1
 
     @property
+    def fused_norms(self) -> set[str]:
+        """The network's classes of layers that are BatchNorm and more."""
+        return self._built().fused_norms()
+
+    @property
     def chosen(self) -> dict[str, float]:
         """What the configuration leaves null, as chosen for the network that is built and its task."""
         optimizer, loss = self.optimizer_config, self.loss_config
@@ -315,7 +320,8 @@ class ImageClassifier(InferenceModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network that the checkpoint records, where nothing is built yet."""
         super().on_load_checkpoint(checkpoint)
-        self._plateau_state = checkpoint.get(_PLATEAU)
+        goes_on = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        self._plateau_state = checkpoint.get(_PLATEAU) if goes_on else None
 
 
 def _seed(seed: int, device: torch.device) -> None:
