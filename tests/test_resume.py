@@ -168,27 +168,12 @@ def test_run_that_goes_on_says_from_where_and_what_is_new(
     last = tmp_path / "run/version_0/checkpoints/last.ckpt"
     told = f"goes on after epoch 1 of {last}; data.init_args.augmentations.train: strong (before: null)"
     assert told in capsys.readouterr().err.splitlines()
-    main(
-        [
-            *line,
-            "--ckpt_path=last",
-            "--trainer.max_epochs=3",
-            "--data.augmentations.train=strong",
-            "--model.threshold={red: 0.9}",
-        ]
-    )
-    assert "; model.init_args.threshold.red: 0.9 (before: null)\n" in capsys.readouterr().err
-    main(
-        [
-            *line,
-            "--ckpt_path=last",
-            "--trainer.max_epochs=4",
-            "--data.augmentations.train=strong",
-            "--model.threshold=0.3",
-        ]
-    )
-    named = "; model.init_args.threshold: 0.3 (before: null); model.init_args.threshold.red: null (before: 0.9)\n"
-    assert named in capsys.readouterr().err
+    dataset = f"{{class_path: imgcls.FolderImageDataset, init_args: {{root: {photos}}}}}"
+    more = ["--ckpt_path=last", "--data.augmentations.train=strong"]
+    main([*line, *more, "--trainer.max_epochs=3", f"--data.dataset_classes.train={dataset}"])
+    assert f"train.init_args.root: {photos} (before: null)" in capsys.readouterr().err
+    main([*line, *more, "--trainer.max_epochs=4"])
+    assert f"train.init_args.root: null (before: {photos})" in capsys.readouterr().err
 
 
 def test_damaged_last_checkpoint_does_not_take_the_place_of_the_best(
