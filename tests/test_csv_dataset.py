@@ -1,5 +1,6 @@
 """A CSV of images: values stay text, and every row is used or named."""
 
+import codecs
 import logging
 import os
 import re
@@ -58,7 +59,7 @@ def test_csv_dataset_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_csv_dataset_refuses_labels_of_another_encoding(tmp_path: Path) -> None:
     latin = write(tmp_path, "path,label\na.jpg,Gänse\n".encode("latin-1"), "a.jpg")
     assert refusal(CsvImageDataset(latin)).startswith(r"row 2: the label 'G\udce4nse' is no UTF-8 (save the table as")
-    unicode_text = write(tmp_path, "path,label\na.jpg,x\n".encode("utf-16"), "a.jpg")
+    unicode_text = write(tmp_path, codecs.BOM_UTF16_BE + "path,label\na.jpg,x\n".encode("utf-16-be"), "a.jpg")
     assert refusal(CsvImageDataset(unicode_text)) == "cannot be read as CSV: is UTF-16; save the table as UTF-8"
 
 

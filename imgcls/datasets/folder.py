@@ -63,20 +63,22 @@ class FolderImageDataset(ImageDataset):
 
     def unlabelled(self) -> ImageDataset:
         """Return all images without labels, those beside class folders among them, as they are predicted."""
-        images = PathListDataset(
-            sorted([*self.samples["path"], *(p for p, rule in self.ignored.items() if rule == _LOOSE)])
-        )
+        images = PathListDataset(self._scanned[0])
         images.max_pixels = self.max_pixels
         return images
 
     @cached_property
-    def _found(self) -> tuple[pd.DataFrame, dict[str, str]]:
+    def _scanned(self) -> tuple[list[str], dict[str, str]]:
         if not os.path.isdir(self.root):
             raise ConfigError(
                 f"no folder {self.root!r}; a folder with one folder of images a class is wanted (if it has moved: "
                 "--data.dataset_classes.train FOLDER, or validation, or test)"
             )
-        files, ignored = scan_folder(self.root)
+        return scan_folder(self.root)
+
+    @cached_property
+    def _found(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        files, ignored = self._scanned
         labels = _class_folders(files, self.root)
         used = {os.path.join(self.root, label) for label in set(labels) if label}
         empty = sorted(_folders_below(self.root) - used - ignored.keys())

@@ -1,5 +1,6 @@
 """Images that a CSV lists, with every row accounted for."""
 
+import codecs
 import csv as csv_format
 import logging
 import os
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _LABEL = "label"
 _SEPARATORS = ";|"  # of labels, as people write them
-_UTF_16 = {"\udcff"}  # how its two first bytes begin, which are no UTF-8
+_UTF_16 = {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 _MOST = 10  # bad rows that a message names
 
 
@@ -198,11 +199,11 @@ def _read_lines(path: str, separator: str) -> list[list[str]]:
     if os.path.lexists(path) and not os.path.isfile(path):
         raise ConfigError(f"{path}: is not a regular file")
     try:
+        with open(path, "rb") as start:
+            if start.read(2) in _UTF_16:
+                raise ValueError("is UTF-16; save the table as UTF-8")
         # names of files may be no UTF-8
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            if file.read(1) in _UTF_16:
-                raise ValueError("is UTF-16; save the table as UTF-8")
-            file.seek(0)
             return list(csv_format.reader(file, delimiter=separator, strict=True))
     except (csv_format.Error, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error
