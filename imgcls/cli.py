@@ -147,7 +147,9 @@ class ImgclsCLI(LightningCLI):
                 "--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'."
             )
             parser.add_argument("--output", type=str | None, help=_OUTPUT)
-            parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace an existing CSV.")
+            parser.add_argument(
+                "--overwrite", action=ActionYesNo(no_prefix=None), default=False, help="Replace an existing CSV."
+            )
         if command == "check":
             parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
             parser.add_argument("--json", type=str | None, help="Write all findings to this file, for machines.")
@@ -181,6 +183,8 @@ class ImgclsCLI(LightningCLI):
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
             arguments = [arguments[0], *self._checkpoint_config(arguments), *arguments[1:]]
         arguments, items = split_items(arguments)
+        if items and any(argument.startswith("--print_config") for argument in arguments):
+            raise ConfigError(f"--print_config does not show --{next(iter(items))}; write that into a file of --config")
         self.config = parser.parse_args(arguments)
         if items:
             self._set_items(parser, items)

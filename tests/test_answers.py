@@ -274,6 +274,12 @@ def test_old_spelling_names_the_new(line: list[str], command: str, capsys: pytes
     assert (code, message.endswith(f"type: {command}")) == (2, True)
 
 
+def test_arguments_beside_init_args_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("data: {init_args: {batch_size: 16}, validation_split: 0.3}\n")
+    code, message = fails(["fit", f"--config={tmp_path}/c.yaml"], capsys)
+    assert (code, "c.yaml: 'data.validation_split' stands beside init_args; put it into them" in message) == (2, True)
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, message = fails(["valdate"], capsys)
     assert code == 2
@@ -307,6 +313,7 @@ REAL = {
     "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Accuracy, init_args: {averag: macro}}}}}]": "did you mean 'average'?",
     "--data.augmentations.train=[{class_path: albumentations.HorizontalFlp}]": "data.init_args.augmentations.train[0] albumentations.HorizontalFlp: 'albumentations' has no 'HorizontalFlp'; did you mean 'HorizontalFlip'?",
     "--trainer.accelerator=gpu": "accelerator: auto",
+    "--trainer.strategy=ddp_spawn": "ddp_spawn leaves what is learnt in processes that end; take ddp",
     "--trainer.devices=[0]": "devices: auto",
     "--trainer.precision=17": "trainer.precision: expected one of",
     "--optuna.direction=up": "optuna.direction: expected one of 'maximize', 'minimize'",

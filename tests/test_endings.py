@@ -99,6 +99,20 @@ def test_broken_weights_are_seen_where_the_loss_is_logged(
     assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
 
 
+def test_last_epoch_is_the_best_where_none_is_validated(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.check_val_every_n_epoch=3")])
+    folder = tmp_path / "run/version_0/checkpoints"
+    assert (folder / "best.ckpt").samefile(folder / "last.ckpt")
+
+
+def test_fit_whose_outputs_are_no_numbers_fails(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--model.optimizer_config={name: sgd, lr: 1e18}", "--model.scheduler_config.warmup_epochs=0"]
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, "not finite" in message or "are no numbers" in message) == (1, True), message
+
+
 def test_lowest_loss_is_best_without_validation(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     more = ["--trainer.max_epochs=3", "--trainer.limit_val_batches=0", "--experiment.monitor=train_loss"]
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
@@ -117,6 +131,8 @@ def test_best_of_an_epochs_several_validations_is_kept(photos: Path, tiny_model:
     results = json.loads((folder / "results.json").read_text())
     assert results["validation_loss"] == pytest.approx(state["best_score"], rel=1e-5)
     assert state["best_score"] <= pd.read_csv(folder / "metrics.csv")["validation_loss"].min() + 1e-9
+    best = {name: value for name, value in results.items() if name.startswith("validation_")}
+    assert state["best_values"] == pytest.approx(best, rel=1e-5)
     main([*line, "--trainer.max_epochs=2", "--experiment.monitor=train_loss"])  # is known at an epoch's end alone
     folder = tmp_path / "run/version_1"
     best = load(folder / "checkpoints/best.ckpt")

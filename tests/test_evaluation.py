@@ -81,6 +81,27 @@ def test_steps_of_the_checkpoint_hold_beside_a_configuration_that_names_none(
     assert table_of(capsys.readouterr().out) == trained
 
 
+def test_dataset_class_that_is_given_takes_nothing_of_the_checkpoints(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"path": str(path), "label": path.parent.name} for path in sorted(photos.rglob("*.png"))]
+    pd.DataFrame(rows).assign(split="train").to_csv(tmp_path / "run.csv", index=False)
+    pd.DataFrame(rows[:7] + rows[-7:]).to_csv(tmp_path / "other.csv", index=False)
+    train = {"class_path": "imgcls.CsvImageDataset", "init_args": {"csv": str(tmp_path / "run.csv"), "split": "train"}}
+    test = {"class_path": "imgcls.CsvImageDataset", "init_args": {"csv": str(tmp_path / "other.csv")}}
+    data = {"class_path": "imgcls.ImageDataModule", "init_args": {"dataset_classes": {"train": train, "test": train}}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"data": data}))
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"dataset_classes": {"test": test}}}}))
+    _, *line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--data.on_leak=warn")
+    main(["fit", f"--config={tmp_path}/c.yaml", *line])
+    checkpoint = f"--ckpt_path={tmp_path}/run/version_0/checkpoints/best.ckpt"
+    main(["test", checkpoint, f"--config={tmp_path}/d.yaml"])
+    code, message = fails(
+        ["test", checkpoint, f"--data.dataset_classes.test.init_args.csv={tmp_path}/other.csv"], capsys
+    )
+    assert (code, "has no column 'split'" in message) == (2, True), message  # of a single key the rest is kept
+
+
 def test_division_of_the_checkpoint_is_not_changed(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fails(["validate", f"--ckpt_path={best}", "--data.fold=1/2"], capsys)
     assert code == 2

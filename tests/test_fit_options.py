@@ -447,6 +447,15 @@ def test_metric_that_decides_says_which_way_is_better(
     assert f"validation_spread {scores.min():.4f}" in capsys.readouterr().err
 
 
+def test_configuration_that_is_printed_is_the_whole(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = '[{"class_path": "EarlyStopping", "init_args": {"monitor": "validation_loss"}}]'
+    more = [f"--trainer.callbacks={stopping}", "--trainer.callbacks.0.init_args.patience=9", "--print_config"]
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, "--print_config does not show --trainer.callbacks.0.init_args.patience" in message) == (2, True)
+
+
 def test_processes_that_keep_what_they_learn_are_refused(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from imgcls.entry import main
 from tests.runs import arguments, assert_same_weights, fails, load, program
@@ -258,6 +259,22 @@ def test_config_of_a_run_from_weights_gives_the_same_run(photos: Path, tiny_mode
     main([*line, "--experiment.only_weights_load=true", f"--ckpt_path={runs / 'version_0/checkpoints/best.ckpt'}"])
     main(["fit", "--config", str(runs / "version_1/config.yaml")])
     assert_same_weights(runs / "version_1/checkpoints/last.ckpt", runs / "version_2/checkpoints/last.ckpt")
+
+
+def test_run_from_weights_keeps_its_origin_when_it_goes_on(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    main(line)
+    best = tmp_path / "run/version_0/checkpoints/best.ckpt"
+    capsys.readouterr()
+    main([*line, "--experiment.only_weights_load=true", f"--ckpt_path={best}"])
+    assert "layer_decay 0.9" in capsys.readouterr().err  # not that of random weights
+    for epochs in (2, 3):
+        main([*line, f"--trainer.max_epochs={epochs}", "--ckpt_path=last"])
+        assert "layer_decay 0.9" in capsys.readouterr().err
+    config = yaml.safe_load((tmp_path / "run/version_1/config.yaml").read_text(encoding="utf-8"))
+    assert (config["ckpt_path"], config["experiment"]["only_weights_load"]) == (str(best), True)
 
 
 def test_killed_while_writing_leaves_a_whole_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -259,8 +259,29 @@ def test_files_of_the_best_trial_may_be_gone(
     line = tune_line(config, photos, tiny_model, tmp_path)
     main(line)
     shutil.rmtree(tmp_path / "run/tune/trial_0000/checkpoints")
-    main(line)
-    assert "trial 0 is the best, and its files are not here" in capsys.readouterr().err
+    capsys.readouterr()
+    main([*line, "--optuna.retrain=true"])
+    said = capsys.readouterr().err
+    assert "trial 0 is the best, and its files are not here" in said
+    assert "best.yaml fits the best again" not in said
+    assert "retrain: " not in said
+
+
+def test_values_that_need_each_other_are_searched_together(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimizer = "model.init_args.optimizer_config"
+    names = {"distribution": "categorical", "choices": ["adamw", "sgd"]}
+    momentum = {"distribution": "categorical", "choices": [None, 0.9]}
+    spaces = {f"{optimizer}.name": names, f"{optimizer}.momentum": momentum}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 4, "search_spaces": spaces})
+    main(tune_line(config, photos, tiny_model, tmp_path, "--trainer.max_epochs=1"))
+    table = pd.read_csv(tmp_path / "run/tune/trials.csv")
+    assert list(table["state"]).count("fail") == 1  # adamw with momentum
+    spaces |= {f"{optimizer}.lr": {"distribution": "categorical", "choices": [-1.0]}}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 4, "search_spaces": spaces})
+    code, message = fails(tune_line(config, photos, tiny_model, tmp_path / "other"), capsys)
+    assert (code, f"optuna.search_spaces.{optimizer}.lr: -1.0" in message) == (2, True), message
 
 
 def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

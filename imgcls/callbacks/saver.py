@@ -30,6 +30,8 @@ class CheckpointSaver(Checkpoint):
         self.mode = mode
         self.best_score: float | None = None
         self.best_epoch: int | None = None
+        self.best_values: dict[str, float] = {}
+        """The values of the best validation, of which an epoch may have several."""
         self._validated_at = -1  # step
         self._last_is_best = False
 
@@ -71,15 +73,21 @@ class CheckpointSaver(Checkpoint):
         if self._last_is_best and trainer.is_global_zero:
             _link(self.last, self.best)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where nothing was validated, let the last epoch be the best."""
+        if trainer.is_global_zero and self.last.exists() and not self.best.exists():
+            _link(self.last, self.best)
+
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far."""
-        best = {"best_score": self.best_score, "best_epoch": self.best_epoch, "last_is_best": self._last_is_best}
-        return {"monitor": self.monitor} | best
+        best = {"best_score": self.best_score, "best_epoch": self.best_epoch, "best_values": self.best_values}
+        return {"monitor": self.monitor, "last_is_best": self._last_is_best} | best
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best epoch, unless another value is monitored now."""
         if state_dict["monitor"] == self.monitor:
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+            self.best_values = state_dict.get("best_values", {})
             self._last_is_best = state_dict.get("last_is_best", False)
 
     def _improved(self, trainer: pl.Trainer) -> bool:
@@ -99,6 +107,8 @@ class CheckpointSaver(Checkpoint):
             better = score > self.best_score if self.mode == "max" else score < self.best_score
         if better:
             self.best_score, self.best_epoch = score, trainer.current_epoch
+            logged = trainer.callback_metrics.items()
+            self.best_values = {name: float(value) for name, value in logged if name.startswith("validation_")}
         return better
 
 

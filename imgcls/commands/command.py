@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +106,19 @@ class Command(ABC):
         if self.trainer.is_global_zero and found:
             print_results(found)
 
+    def refuse_no_numbers(self, split: str, values: Mapping[str, float], path: Path) -> None:
+        """Refuse outputs that are no numbers, of which metrics are numbers that mean nothing.
+
+        Raises:
+            RunError: If the loss is not finite.
+        """
+        loss = values.get(f"{split}_loss", 0.0)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"{split}_loss is {loss}: the outputs of {path} are no numbers in {self.trainer.precision}; try "
+                "--trainer.precision 32, or another checkpoint"
+            )
+
     def stop_if_terminated(self) -> None:
         """End after SIGTERM; Lightning finishes the loop, and returns as if all were done."""
         if self.trainer.received_sigterm:
@@ -146,20 +160,11 @@ class Evaluation(Command):
         """Take the images of the command line; ``predict`` alone has the option."""
 
     def run(self) -> None:
-        """Evaluate, and print the table.
-
-        Raises:
-            RunError: If the loss is no finite number: metrics of such outputs are numbers that mean nothing.
-        """
+        """Evaluate, and print the table."""
         split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
         self.data.partition.say_missing(split)
         values = self.evaluate(split, self.start.path)
-        loss = values.get(f"{split}_loss", 0.0)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"{split}_loss is {loss}: the outputs of {self.start.path} are no numbers in {self.trainer.precision}; "
-                "try --trainer.precision 32, or another checkpoint"
-            )
+        self.refuse_no_numbers(split, values, self.start.path)
         self.show({split: values})
 
 

@@ -20,12 +20,20 @@ from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.waiting import WaitingTime
-from imgcls.checkpoint import data_state
+from imgcls.checkpoint import CONFIG_KEY, data_state
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.defaults import Watched, early_stopping, moving_average, run_callbacks, shown_callbacks, watch
 from imgcls.commands.finders import recorded, refuse_several_devices, search, take_finders, take_values, with_values
 from imgcls.commands.report import write_results
-from imgcls.commands.start import check_same_course, check_same_model, epochs_done, find_start, finished, going_on
+from imgcls.commands.start import (
+    Start,
+    check_same_course,
+    check_same_model,
+    epochs_done,
+    find_start,
+    finished,
+    going_on,
+)
 from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
 from imgcls.errors import ConfigError
 from imgcls.run_folder import RESULTS, hold, new_run_folder
@@ -86,6 +94,14 @@ class Fit(Command):
             self.lock = hold(self.folder)
         self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
 
+    def _keep_origin(self, start: Start) -> None:
+        """Keep the checkpoint whose weights a run began with, or its config.yaml would not give the same run."""
+        before = json.loads(start.content.get(CONFIG_KEY) or "{}")
+        if (before.get("experiment") or {}).get("only_weights_load"):
+            experiment = self.parts.saved["experiment"] | {"only_weights_load": True}
+            self._save(self.parts.saved | {"ckpt_path": before["ckpt_path"], "experiment": experiment})
+            self.model.from_random = False
+
     def _meet(self) -> None:
         """Give the model the classes of the data, or both those of the run that goes on."""
         start, record = self.start, None
@@ -93,6 +109,7 @@ class Fit(Command):
             check_same_model(start, self.model.model_name)
             record = start.record
             if not self.weights_only:
+                self._keep_origin(start)
                 self._keep_classes(start.path, record["class_names"])
         self.data.setup("fit")
         if start is not None and self.weights_only and (state := data_state(start.content)):
@@ -104,6 +121,7 @@ class Fit(Command):
         self.model.check_task("the data", self.data.multilabel)
         if start is not None and self.weights_only:
             self.model.load_weights(start.content["state_dict"])
+            self.model.from_random = False
         elif start is not None:
             self.model.check_weights(start.content["state_dict"])
             self.model.check_optimizers(start.content["optimizer_states"])
@@ -185,20 +203,24 @@ class Fit(Command):
             self._find()
             self._train()
             if self.folder is not None and self.trial is None:
-                self._report(self._evaluate_best())
+                results = self._evaluate_best()
+                self._report(results)
                 print_once(self.folder)
+                for split, values in results.items():
+                    self.refuse_no_numbers(split, values, self.folder)
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
-                log.info("stopped; the same command with --ckpt_path last goes on after the last whole epoch")
+                more = " --experiment.only_weights_load false" if self.weights_only else ""
+                log.info("stopped; the same command with --ckpt_path last%s goes on after the last whole epoch", more)
             raise
         finally:
             if self.lock is not None:
                 self.lock.release()
 
     def _report(self, results: dict[str, dict[str, float]]) -> None:
-        self.show(results)
         if self.folder is not None and self.trainer.is_global_zero:
             write_results(self.folder / RESULTS, self.saver.best_epoch if self.saver else None, results)
+        self.show(results)
 
     def _find(self) -> None:
         """Let the finders choose their values; a run that goes on keeps those with which it began."""
@@ -259,8 +281,7 @@ class Fit(Command):
             return None
         [history] = [item for item in self.trainer.callbacks if isinstance(item, History)]  # type: ignore[attr-defined]
         row = next(row for row in history.rows if row["epoch"] == self.saver.best_epoch)
-        # of an epoch's several validations the best
-        return row if self.saver.monitor is None else row | {self.saver.monitor: self.saver.best_score}
+        return row | self.saver.best_values
 
     def _evaluate_best(self) -> dict[str, dict[str, float]]:
         path = self._best_checkpoint()

@@ -81,9 +81,11 @@ def _data_arguments(content: Content, recorded: dict[str, Any], given: Container
     # class names are not among them: as text of a configuration, some would be read as something else
     arguments: dict[str, Any] = {key: recorded[key] for key in _KEPT if key in recorded}
     datasets = recorded.get("dataset_classes") or {}
+    keys = {name: f"data.init_args.dataset_classes.{name}" for name in _DATASETS}
     arguments["dataset_classes"] = {
-        name: _trusted_dataset(name, datasets.get(name), f"data.init_args.dataset_classes.{name}" in given)
-        for name in _DATASETS
+        name: _trusted_dataset(name, datasets.get(name), key in given)
+        for name, key in keys.items()
+        if f"{key}.class_path" not in given  # the parser would add the arguments of the checkpoint's
     }
     steps = data_state(content).get("eval")
     if steps is not None and _EVAL not in given:

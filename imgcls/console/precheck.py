@@ -151,7 +151,12 @@ class _Checker:
         if not isinstance(node, yaml.MappingNode):
             return
         pairs = _pairs(node)
-        schema = self._refine(schema, {key.value: value for key, value in pairs})
+        given = {key.value: value for key, value in pairs}
+        if schema and "init_args" in schema and "init_args" in given:
+            flat = next((key for key in given if key in (schema["init_args"] or {})), None)
+            if flat:
+                raise ConfigError(f"{source}: {join_keys(where, flat)!r} stands beside init_args; put it into them")
+        schema = self._refine(schema, given)
         seen: set[str] = set()
         for key, value in pairs:
             place = source if source.startswith("--") else f"{source}:{key.start_mark.line + 1}"

@@ -83,6 +83,7 @@ class ImageClassifier(InferenceModule):
         self.loss_config = _as(LossConfig, loss_config)
         self.mix_config = _as(MixConfig, mix_config)
         self.compiles = compile
+        self.from_random = not pretrained  # until other weights are loaded
         self.training_loss = TrainingLoss(self.loss_config)
         self._mixer: nn.Module | None = None
         self._said_frozen = False
@@ -93,7 +94,7 @@ class ImageClassifier(InferenceModule):
     def rates(self) -> Rates:
         """The rates of the network that is built, chosen where ``optimizer_config`` leaves them null."""
         batch_normalized = self._built().batch_normalized
-        return choose_rates(self.optimizer_config, batch_normalized, self.pretrained, self.block_count)
+        return choose_rates(self.optimizer_config, batch_normalized, not self.from_random, self.block_count)
 
     @property
     def block_count(self) -> int:

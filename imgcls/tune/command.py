@@ -122,13 +122,13 @@ class Tune:
             self._show(study, Results(study, self.task.metrics))
 
     def _show(self, study: SharedStudy, results: Results) -> None:
-        results.write()
+        is_here = results.write()
         if study.best is None:
             raise RunError(f"no trial is complete; {study.folder / 'trials.csv'} says why")
         plots = results.plot()
         print_table(results.best_rows())
         log.info("plots: %s", ", ".join(path.name for path in plots) or "none, of a single trial")
-        if (study.folder / "best.yaml").exists():
+        if is_here:
             log.info("imgcls fit --config %s fits the best again", study.folder / "best.yaml")
             log.info("imgcls test --ckpt_path %s tests it", study.folder / "best.ckpt")
             if self.config.retrain:

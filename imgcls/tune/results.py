@@ -39,24 +39,29 @@ class Results:
         self.folder = study.folder
         self.metrics = metrics
 
-    def write(self) -> None:
-        """Write trials.csv, best.yaml and best.ckpt; remove the checkpoints of all others."""
+    def write(self) -> bool:
+        """Write trials.csv, best.yaml and best.ckpt; remove the checkpoints of all others.
+
+        Returns:
+            Whether the files of the best trial are there.
+        """
         with self.study.turn():
             with replacing(self.folder / "trials.csv") as partial:
                 self.table().to_csv(partial, index=False, errors="surrogateescape")
             best = self.study.best
             if best is None:
-                return
+                return False
             folder = self.study.folder_of(best)
             if folder is None or not (folder / CHECKPOINTS / BEST).exists():
                 log.warning("trial %d is the best, and its files are not here: best.yaml, best.ckpt", best.number)
-                return
+                return False
             sources = {"best.yaml": folder / "config.yaml", "best.ckpt": folder / CHECKPOINTS / BEST}
             for name, source in sources.items():
                 with replacing(self.folder / name) as partial:
                     shutil.copyfile(source, partial)
             if not self.study.config.keep_checkpoints:
                 self._remove_checkpoints(best)
+            return True
 
     def table(self) -> pd.DataFrame:
         """One row a trial: number, state, values, epochs, seconds, parameters, reason and folder."""

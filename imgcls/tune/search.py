@@ -83,10 +83,23 @@ def check_values(space: Space, base: Config, check: Callable[[Config], None]) ->
         with_values(base, {dimension.key: None}, _KEY)  # names first: they cost nothing
     for dimension in space.dimensions:
         for value in dimension.probes():
-            try:
-                check(with_values(base, {dimension.key: value}, _KEY))
-            except Exception as error:
+            error = _fault(base, {dimension.key: value}, check)
+            if error is not None and not _may_go(space, base, {dimension.key: value}, check):
                 raise ConfigError(f"optuna.search_spaces.{dimension.key}: {value!r}: {reason(error)}") from error
+
+
+def _fault(base: Config, values: dict[str, Any], check: Callable[[Config], None]) -> Exception | None:
+    try:
+        check(with_values(base, values, _KEY))
+    except Exception as error:
+        return error
+    return None
+
+
+def _may_go(space: Space, base: Config, values: dict[str, Any], check: Callable[[Config], None]) -> bool:
+    """Whether a value that is wrong beside the values of the configuration is right beside one of another key."""
+    others = [(item.key, probe) for item in space.dimensions if item.key not in values for probe in item.probes()]
+    return any(_fault(base, values | {key: probe}, check) is None for key, probe in others)
 
 
 class Worker:
