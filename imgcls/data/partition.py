@@ -183,7 +183,8 @@ class Partition:
         if name == "predict":
             images = given(self.datasets[name], name)
             if isinstance(images, FolderImageDataset):
-                images = images.unlabelled()
+                every = images.unlabelled()
+                images = images if every.samples.empty else every  # an empty folder says what was left out
             refuse_empty(images, name)
             return {name: Split(images, labels=None)}
         if name == "test":
