@@ -98,7 +98,15 @@ def our_gap(folder: Path) -> float:
     """Milliseconds of a step of ``fit``."""
     model, batches = small_model(folder), Batches()
     options: dict[str, Any] = dict.fromkeys(
-        ("plugins", "logger", "default_root_dir", "enable_progress_bar", "val_check_interval")
+        (
+            "plugins",
+            "logger",
+            "default_root_dir",
+            "enable_progress_bar",
+            "val_check_interval",
+            "benchmark",
+            "deterministic",
+        )
     )
     options |= {"max_epochs": 1, "limit_val_batches": 0, "accelerator": "cpu", "precision": "32-true"}
     options |= {"enable_model_summary": False}
