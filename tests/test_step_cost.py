@@ -13,6 +13,7 @@ import imgcls
 from imgcls.batch import Batch
 from imgcls.entry import main
 from imgcls.model.classifier import _seed
+from tests.benchmarks import step_cost
 from tests.meta import CountWaits, Waits
 from tests.runs import arguments
 
@@ -24,6 +25,11 @@ ON_META = (
 )
 COUNTER = "{class_path: tests.meta.CountWaits}"
 BAR = "{class_path: lightning.pytorch.callbacks.RichProgressBar, init_args: {refresh_rate: 1}}"
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")
+def test_benchmark_of_the_step_runs(tmp_path: Path) -> None:
+    assert step_cost.our_gap(tmp_path) > 0
 
 
 def count(photos: Path, model: Path, out: Path, *more: str, callbacks: str = COUNTER) -> Waits:
