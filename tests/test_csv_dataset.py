@@ -83,6 +83,12 @@ def test_csv_dataset_takes_the_rows_of_a_split(tmp_path: Path, caplog: pytest.Lo
     assert caplog.messages == [f"{csv}: all rows are taken, whatever their 'split'; 'split' names one"]
 
 
+def test_csv_dataset_refuses_splits_that_differ_only_in_case(tmp_path: Path) -> None:
+    csv = write(tmp_path, "path,label,split\na,x,train\nb,y,Train \nc,y,test\n", "a", "b", "c")
+    assert refusal(CsvImageDataset(csv, split="train")).startswith("split has 'Train ', 'train', which differ only in")
+    assert len(CsvImageDataset(csv, split="test").samples) == 1
+
+
 def test_csv_dataset_names_every_bad_row_as_a_spreadsheet_counts(tmp_path: Path) -> None:
     text = 'path,label\na.jpg,x\n"b\n2.jpg",\n\n,y\n./a.jpg,x\ngone.jpg, \n'
     data = CsvImageDataset(write(tmp_path, text, "a.jpg"))
