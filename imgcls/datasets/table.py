@@ -109,10 +109,10 @@ class CsvImageDataset(ImageDataset):
         self._require(table, self.split_column)
         column = table[self.split_column]
         _refuse(self.csv, [f"row {row}: no {self.split_column}" for row, value in column.items() if not value.strip()])
-        values = [value for value in column.unique() if value.strip().casefold() == self.split.strip().casefold()]
-        if len(values) > 1:
+        alike = [value for value in column.unique() if value.strip().casefold() == self.split.strip().casefold()]
+        if len(alike) > 1:
             raise ConfigError(
-                f"{self.csv}: {self.split_column} has {listed(sorted(values))}, which differ only in case or blanks; "
+                f"{self.csv}: {self.split_column} has {listed(sorted(alike))}, which differ only in case or blanks; "
                 "make them one"
             )
         taken = table[column == self.split]
