@@ -96,6 +96,7 @@ def test_dataset_class_that_is_given_takes_nothing_of_the_checkpoints(
     main(["fit", f"--config={tmp_path}/c.yaml", *line])
     checkpoint = f"--ckpt_path={tmp_path}/run/version_0/checkpoints/best.ckpt"
     main(["test", checkpoint, f"--config={tmp_path}/d.yaml"])
+    main(["test", checkpoint, f"--data.dataset_classes.test={json.dumps(test)}"])
     code, message = fails(
         ["test", checkpoint, f"--data.dataset_classes.test.init_args.csv={tmp_path}/other.csv"], capsys
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class GivenKeys:
 
     def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
-        self._files = _mappings(arguments)
+        self._files = [*_mappings(arguments), *_typed_mappings(arguments)]
 
     def __contains__(self, key: object) -> bool:
         """Whether a key is among them, with its ``init_args`` or without."""
@@ -96,6 +97,19 @@ def _given(arguments: list[str], key: str) -> str | None:
 
 def _mappings(arguments: list[str]) -> list[dict[str, Any]]:
     return [_mapping(path) for path in config_files(arguments)]
+
+
+def _typed_mappings(arguments: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the options whose value is a mapping, as a file would have them."""
+    for name, values in split_options(arguments):
+        try:
+            content = yaml.safe_load(values[0]) if name.startswith("--") and values else None
+        except yaml.YAMLError:  # a plain text
+            continue
+        if isinstance(content, dict):
+            for part in reversed(name[2:].split(".")):
+                content = {part: content}
+            yield content
 
 
 def _last(files: list[dict[str, Any]], arguments: list[str], key: str) -> str | None:
