@@ -1,4 +1,4 @@
-"""Whole files: written beside their place, synced and renamed, so that a crash leaves the old one or the new one."""
+"""Whole files: written beside their place, synced and renamed, so that a crash leaves the old or the new one; names."""
 
 import os
 from collections.abc import Iterator
@@ -32,3 +32,8 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name is text; names of files may be any bytes, which Python keeps as surrogates."""
+    return name == name.encode(errors="ignore").decode()

@@ -196,6 +196,17 @@ def test_datamodule_refuses_a_folder_without_images(split: str, photos: Path, tm
         module(str(photos), **{split: str(tmp_path)}).split(split)
 
 
+def test_class_of_ones_own_is_predicted_as_it_is(photos: Path) -> None:
+    class Half(FolderImageDataset):
+        @property
+        def samples(self) -> pd.DataFrame:
+            return super().samples.iloc[::2]
+
+    data = Half(str(photos))
+    split = module(stage="predict", predict=data, class_names=["blue", "green", "red"]).split("predict")
+    assert (split.data, len(split)) == (data, 30)
+
+
 def test_datamodule_holds_a_share_out(photos: Path) -> None:
     data = module(str(photos), validation_split=0.25)
     table = data.partition.table()

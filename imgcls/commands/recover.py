@@ -17,6 +17,7 @@ import torchmetrics.classification
 
 from imgcls.checkpoint import CONFIG_KEY, Content, data_state
 from imgcls.errors import ConfigError
+from imgcls.files import is_utf8
 
 log = logging.getLogger(__name__)
 
@@ -105,14 +106,10 @@ def _trusted_dataset(name: str, spec: Any, given: bool) -> Any:
         return None
     if not isinstance(spec, str) or not ("/" in spec or "\\" in spec):
         return None
-    if not _is_utf8(spec):
+    if not is_utf8(spec):
         log.info("%s: the checkpoint names %r, which a configuration cannot hold; type it again to use it", name, spec)
         return None
     return spec
-
-
-def _is_utf8(text: str) -> bool:
-    return text == text.encode(errors="ignore").decode()
 
 
 def _is_local(spec: dict[str, Any]) -> bool:

@@ -137,7 +137,8 @@ def _choose_images(
         places = np.flatnonzero(counts[content_labels] > 1)
         chosen[train_test_split(places, test_size=share, random_state=seed, stratify=content_labels[places])[1]] = True
     else:
-        chosen[_part(StratifiedKFold(fold.parts, shuffle=True, random_state=seed), content_labels, None, fold)] = True
+        folds = _folds(StratifiedKFold(fold.parts, shuffle=True, random_state=seed), content_labels)
+        chosen[folds[fold.number - 1]] = True
     return np.asarray(chosen[content])
 
 
@@ -148,9 +149,10 @@ def _choose_groups(
     order = np.argsort(contents, kind="stable")
     units, _ = pd.factorize(_joined(contents, groups)[order])
     chosen = np.zeros(len(labels), dtype=bool)
-    for part in [fold] if fold else _nearest(share, int(units.max(initial=0)) + 1):
-        folds = StratifiedGroupKFold(part.parts, shuffle=True, random_state=seed)
-        chosen[order[_part(folds, labels[order], units, part)]] = True
+    wanted = [fold] if fold else _nearest(share, int(units.max(initial=0)) + 1)
+    folds = _folds(StratifiedGroupKFold(wanted[0].parts, shuffle=True, random_state=seed), labels[order], units)
+    for part in wanted:
+        chosen[order[folds[part.number - 1]]] = True
     return chosen
 
 
@@ -186,9 +188,8 @@ def _joined(contents: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.intp]:
     return np.asarray(connected_components(links, directed=False)[1][content])
 
 
-def _part(
-    folds: StratifiedKFold | StratifiedGroupKFold, labels: Labels, units: NDArray[np.intp] | None, fold: Fold
-) -> NDArray[np.intp]:
+def _folds(
+    splitter: StratifiedKFold | StratifiedGroupKFold, labels: Labels, units: NDArray[np.intp] | None = None
+) -> list[NDArray[np.intp]]:
     with warnings.catch_warnings(action="ignore"):  # of classes that have fewer members than there are parts
-        parts = [held for _, held in folds.split(labels, labels, units)]
-    return np.asarray(parts[fold.number - 1])
+        return [held for _, held in splitter.split(labels, labels, units)]

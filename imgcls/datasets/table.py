@@ -13,6 +13,7 @@ import pandas as pd
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.labels import Label, read_names
 from imgcls.errors import ConfigError, did_you_mean, listed
+from imgcls.files import is_utf8
 from imgcls.images import MAX_PIXELS
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class CsvImageDataset(ImageDataset):
 
     def _fault_of_label(self, cell: str) -> str:
         """Return what is wrong with a cell of labels, empty if nothing is."""
-        if cell != cell.encode(errors="ignore").decode():
+        if not is_utf8(cell):
             return f"the label {cell!r} is no UTF-8 (save the table as UTF-8)"
         if self.label_separator is None:
             return "" if cell.strip() else "no label"
