@@ -1,5 +1,6 @@
 """Odd JPEGs, good and bad."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,6 +123,10 @@ def _orientations() -> Iterator[File]:
         yield good(f"xmp-{number}.jpg", with_segments(plain, segment(0xE1, XMP % number)), tolerance=LOSSY)
         big = encoded(stored(number).convert("L"), "JPEG", quality=95, progressive=True, exif=_big_endian(number))
         yield good(f"exif-grey-big-endian-{number}.jpg", big, GREY_QUARTERS, LOSSY)
+    for order, name in (("<", "little"), (">", "big")):
+        block = segment(0xE1, _long_orientation(order, 6))
+        photo = with_segments(encoded(stored(6), "JPEG", quality=95), block)
+        yield good(f"exif-long-{name}-endian.jpg", photo, tolerance=LOSSY)
     six = exif(6).tobytes()
     both = [segment(0xE1, six), segment(0xE1, XMP % 3)]
     yield good("exif-before-xmp.jpg", with_segments(encoded(stored(6), "JPEG", quality=95), *both), tolerance=LOSSY)
@@ -137,6 +142,12 @@ def _orientations() -> Iterator[File]:
     }
     for name, block in blocks.items():
         yield good(f"broken-exif-{name}.jpg", with_segments(JPEG, segment(0xE1, block)), tolerance=LOSSY)
+
+
+def _long_orientation(order: str, orientation: int) -> bytes:
+    # the type LONG in place of SHORT, in a directory of one entry
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return b"Exif\0\0" + mark + struct.pack(f"{order}IHHHIII", 8, 1, 0x0112, 4, 1, orientation, 0)
 
 
 def _big_endian(orientation: int) -> Image.Exif:

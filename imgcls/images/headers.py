@@ -45,7 +45,7 @@ _SKIPPED = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restarts, com
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 UPRIGHT = 1  # the orientation that turns nothing
-_SHORT = 3  # EXIF's type of two bytes
+_INTEGERS = {3: "H", 4: "I"}  # EXIF's types SHORT, which is the standard's, and LONG, which some write
 
 _WEBP = struct.Struct("<4sI8sI3x3sHH2x")  # with the first bytes of its one chunk, which is a key frame of VP8
 
@@ -124,9 +124,9 @@ def _exif_orientation(exif: bytes) -> int | None:
     order = {b"II*\0": "<", b"MM\0*": ">"}[exif[6:10]]
     entry = 8 + struct.unpack_from(f"{order}I", exif, 10)[0]  # offsets count from the byte order's mark
     for _ in range(struct.unpack_from(f"{order}H", exif, entry - 2)[0]):
-        tag, kind, number, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-        if tag == ExifTags.Base.Orientation and kind == _SHORT and number == 1:
-            return int(value)
+        tag, kind, number = struct.unpack_from(f"{order}HHI", exif, entry)
+        if tag == ExifTags.Base.Orientation and kind in _INTEGERS and number == 1:
+            return int(struct.unpack_from(order + _INTEGERS[kind], exif, entry + 8)[0])
         entry += 12
     return None
 
