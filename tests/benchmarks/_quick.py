@@ -20,7 +20,7 @@ def _channels_last(*arguments: Any, **options: Any) -> torch.nn.Module:
 
 
 def _bfloat16(*arguments: Any, **options: Any) -> transformers.TrainingArguments:
-    return _arguments(*arguments, **(options | {"bf16": True}))
+    return _arguments(*arguments, **(options | {"bf16": True, "use_cpu": True}))
 
 
 if __name__ == "__main__":
