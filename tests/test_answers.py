@@ -126,7 +126,11 @@ def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixt
     assert LINES[option] in message
 
 
+_BOMB = "".join(f"  a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10))
 ODD = {
+    f"experiment:\n  a0: &a0 [x]\n{_BOMB}": ":2: stands for more than 1000000 values",
+    f"trainer: {'[' * 60}{']' * 60}\n": ":1: holds more than 50 levels, one within the other",
+    f"trainer: {'[' * 3000}{']' * 3000}\n": ": holds more than 50 levels, one within the other",
     "experiment: {custom_folder_name: {{name}}}\n": ":1: a key is a text, and no list or mapping; put quotes around a text with braces",
     "experiment: &a\n  custom_folder_name: *a\n": ":1: holds itself, by the alias of its own anchor",
     "model:\n  <<: &a {<<: *a}\n": ":2: holds itself, by the alias of its own anchor",
@@ -136,7 +140,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("text", ODD, ids=[*ODD.values()])
 def test_odd_yaml_is_refused_with_its_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)

@@ -33,6 +33,9 @@ _WITH_NULLS = tuple(  # dataclasses among the arguments of a class: the parser t
     for section in (f"{name}.", f"{name.replace('.', '.init_args.')}.")
 )
 _CONFIG = ("--config", "-c")
+_DEEPEST = 50  # levels of a configuration, within Python's limit of recursion
+_MOST_VALUES = 1_000_000
+_TOO_DEEP = f"holds more than {_DEEPEST} levels, one within the other"
 IMAGES = "--images"
 LISTS = (IMAGES, "--allow")  # options that take several values
 
@@ -220,6 +223,8 @@ def compose_yaml(path: str) -> yaml.MappingNode:
         raise ConfigError(f"{path}{line}: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: {_TOO_DEEP}") from None
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}: holds no sections; a configuration has sections such as 'data:' and 'model:'")
     if fault := find_fault(node):
@@ -227,16 +232,29 @@ def compose_yaml(path: str) -> yaml.MappingNode:
     return node
 
 
-def find_fault(node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> tuple[yaml.Node, str] | None:
-    """Return the first node that is YAML and yet no configuration, with what is wrong; None if there is none."""
+def find_fault(
+    node: yaml.Node, above: tuple[yaml.Node, ...] = (), left: Iterator[int] | None = None
+) -> tuple[yaml.Node, str] | None:
+    """Return the first node that is YAML and yet no configuration, with what is wrong; None if there is none.
+
+    Args:
+        node: The node, and what it holds.
+        above: The nodes that hold it.
+        left: Runs out where a few lines of aliases stand for more values than a machine can hold.
+    """
+    left = iter(range(_MOST_VALUES)) if left is None else left
     if node in above:
         return node, "holds itself, by the alias of its own anchor; write out what is meant"
+    if len(above) == _DEEPEST:
+        return node, _TOO_DEEP
+    if next(left, None) is None:
+        return (*above, node)[1], f"stands for more than {_MOST_VALUES} values"  # the value of a section
     inner = list(node.value) if isinstance(node, yaml.SequenceNode) else []
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if not isinstance(key, yaml.ScalarNode):
             return key, "a key is a text, and no list or mapping; put quotes around a text with braces"
         inner.append(value)
-    return next((fault for item in inner if (fault := find_fault(item, (*above, node)))), None)
+    return next((fault for item in inner if (fault := find_fault(item, (*above, node), left))), None)
 
 
 def _mapping(path: str) -> dict[str, Any]:
