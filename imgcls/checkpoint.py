@@ -82,8 +82,14 @@ class _Config(_Shape):
     trainer: _Trainer | None = None
 
 
+class _Pace(_Shape, extra="forbid"):
+    steps: int
+    images: int
+
+
 class _Count(_Shape):
     processed: int
+    ready: int
 
 
 class _Progress(_Shape):
@@ -102,6 +108,7 @@ class _Content(_Shape):
     imgcls: _Record
     state_dict: dict[str, torch.Tensor]
     imgcls_config: Json[_Config] = _ABSENT
+    pace: _Pace = _ABSENT
     ImageDataModule: _DataState = _ABSENT
     hyper_parameters: dict[str, Any] | None = None
     datamodule_hyper_parameters: _DataArguments | None = None

@@ -136,9 +136,11 @@ def _deep_tiffs() -> Iterator[File]:
         yield good(f"grey-16-{kind}.tiff", encoded(deep, "TIFF", compression=kind), grey(0x12, 0xFF), **TWO)
     yield bad("grey-alpha-16.tiff", made("<", 1, 2, (1, 2, 3, 4), t338=(2,)), "is TIFF, but its header")
     floats = Image.fromarray(np.ones((3, 4), np.float32))
-    yield bad("float.tiff", encoded(floats, "TIFF"), "has floating-point pixels; 8 or 16 bits are supported", late=True)
+    yield bad("float.tiff", encoded(floats, "TIFF"), "has floating-point pixels; 8 or 16 bits are supported")
     long = Image.fromarray(np.full((3, 4), 70_000, np.int32))
-    yield bad("long.tiff", encoded(long, "TIFF"), "has 32-bit pixels; 8 or 16 bits are supported", late=True)
+    yield bad("long.tiff", encoded(long, "TIFF"), "has 32-bit pixels; 8 or 16 bits are supported")
+    small = Image.fromarray(np.linspace(0, 255, 600).reshape(20, 30).astype(np.int32))  # which 16 bits would hold
+    yield bad("long-small-values.tiff", encoded(small, "TIFF"), "has 32-bit pixels; 8 or 16 bits are supported")
 
 
 def _transparent() -> Iterator[File]:

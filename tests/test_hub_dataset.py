@@ -92,6 +92,19 @@ def test_hub_dataset_reads_what_was_saved_to_disk(tmp_path: Path, photos: Path, 
     assert refusal(HubImageDataset(both, "val")) == "'split' is val; there are 'train', 'test'"
 
 
+def test_hub_dataset_cuts_no_part_of_what_was_saved(tmp_path: Path, photos: Path) -> None:
+    rows = rows_of(photos)
+    rows.save_to_disk(tmp_path / "one")
+    Dataset(rows.data, split="train").save_to_disk(tmp_path / "train")
+    one, train = str(tmp_path / "one"), str(tmp_path / "train")
+    assert len(HubImageDataset(train, "train").samples) == len(rows)
+    assert refusal(HubImageDataset(one, "test")) == "'split' is test; there is only one, leave it out"
+    for split in ("train[:20%]", "train_small"):
+        assert refusal(HubImageDataset(train, split)) == f"'split' is {split}; there is only train"
+    said = refusal(HubImageDataset(train, "train", config="x"))
+    assert said == "'config' is x; a dataset that was saved has none, leave it out"
+
+
 def test_hub_dataset_takes_labels_as_they_stand(tmp_path: Path, photos: Path) -> None:
     rows_of(photos, Value("int64")).save_to_disk(tmp_path / "numbers")
     data = HubImageDataset(str(tmp_path / "numbers"))

@@ -138,6 +138,8 @@ def test_only_weights_load_starts_fresh(
         (["--seed_everything=1"], "seed_everything: 1, but"),
         (["--data.validation_split=0.4"], "data.init_args.validation_split: 0.4, but the run of"),
         (["--data.fold=1/3"], "data.init_args.fold: 1/3, but the run of"),
+        (["--data.batch_size=4"], "optimizer steps, but the run of the checkpoint has"),
+        (["--trainer.accumulate_grad_batches=2"], "optimizer steps, but the run of the checkpoint has"),
     ],
 )
 def test_run_that_goes_on_keeps_its_course(
@@ -292,3 +294,15 @@ def test_killed_while_writing_leaves_a_whole_checkpoint(photos: Path, tiny_model
     main(["fit", *line, "--ckpt_path=last"])
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
     assert load(checkpoints / "last.ckpt")["epoch"] == 1
+
+
+def test_run_that_goes_on_within_an_epoch_keeps_its_batches(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver = "{class_path: ModelCheckpoint, init_args: {every_n_train_steps: 2, save_top_k: -1}}"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path), "--model.scheduler_config.name=constant"]
+    main([*line, "--trainer.max_epochs=1", f"--trainer.callbacks=[{saver}]"])
+    within = next((tmp_path / "run/version_0/checkpoints").glob("*step=2.ckpt"))
+    code, message = fails([*line, f"--ckpt_path={within}", "--data.batch_size=4"], capsys)
+    assert (code, "within an epoch of batches of 8 images, over all processes; of 4" in message) == (2, True), message
+    main([*line, f"--ckpt_path={within}"])

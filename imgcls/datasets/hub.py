@@ -100,6 +100,9 @@ class HubImageDataset(ImageDataset):
     @cached_property
     def _rows(self) -> Any:
         """The split, as the library holds it."""
+        for key, value in (("config", self.config), ("revision", self.revision)):
+            if self._is_saved and value is not None:
+                raise ConfigError(f"{self.name}: {key!r} is {value}; a dataset that was saved has none, leave it out")
         try:
             loaded = self._load()
         except (self._library.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
@@ -114,18 +117,27 @@ class HubImageDataset(ImageDataset):
             raise ConfigError(f"{self.name}: 'split' is {self.split}; there are {listed(list(loaded))}")
         return loaded[split]
 
+    @property
+    def _is_saved(self) -> bool:
+        """Whether save_to_disk wrote it."""
+        return os.path.isdir(self.name) and any(os.path.isfile(os.path.join(self.name, mark)) for mark in _SAVED)
+
     def _load(self) -> Any:
-        if os.path.isdir(self.name) and any(os.path.isfile(os.path.join(self.name, mark)) for mark in _SAVED):
+        if self._is_saved:
             return self._library.load_from_disk(self.name)
         if os.path.isfile(self.name):
             return self._library.load_dataset("parquet", data_files=self.name, split=self.split)
         return self._library.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
 
     def _only(self, rows: Any) -> Any:
-        """Check the split of what was loaded or saved as a single one; a part of a split is called ``train[:10%]``."""
-        found = str(rows.split)
-        if rows.split is not None and self.split is not None and not self.split.startswith(found.split("[")[0]):
-            raise ConfigError(f"{self.name}: 'split' is {self.split}; there is only {found}")
+        """Check the split of what was loaded or saved as a single one."""
+        found = "" if rows.split is None else str(rows.split)
+        if self._is_saved:  # as a whole: of ``train[:10%]`` nothing is cut
+            fits = self.split in {None, found}
+        else:
+            fits = self.split is None or self.split.startswith(found.split("[")[0])
+        if not fits:
+            raise ConfigError(f"{self.name}: 'split' is {self.split}; there is only {found or 'one, leave it out'}")
         return rows
 
     @cached_property

@@ -46,7 +46,8 @@ class StreamImageDataset(ImageDataset):
     Args:
         urls: A URL or path, with ``{000..012}`` for several, or a list of these: http, https, file, and what else the
             webdataset library opens.
-        class_names: The classes in the order of the outputs; a label is one of these, or its number from 0.
+        class_names: The classes in the order of the outputs; a label is one of these, or its number from 0. A name
+            that is itself such a number stands at that place.
         length: Images in an epoch.
         label_key: The extension of the members that hold labels, such as cls, txt or json.
         label_field: The field of a JSON member that is the label.
@@ -77,6 +78,13 @@ class StreamImageDataset(ImageDataset):
         for key, value in (("length", length), ("shuffle", shuffle)):
             if value < 1:
                 raise ConfigError(f"{self}: {key}: {value}; it must be at least 1")
+        for place, name in enumerate(class_names):
+            if name in class_names[:place]:
+                raise ConfigError(f"{self}: class_names: {name!r} twice")
+            if name.isdecimal() and int(name) < len(class_names) and name != str(place):
+                raise ConfigError(
+                    f"{self}: class_names: {name!r} is the number {place}, so a label {name!r} could mean two classes"
+                )
 
     def __str__(self) -> str:
         """Return the first of the URLs."""

@@ -49,6 +49,8 @@ _TURNS: dict[object, Callable[[Pixels], npt.NDArray[np.generic]]] = {
 _SIDEWAYS = {5, 6, 7, 8}
 _SHAPE_OF_PNG = 24  # where bits and colour type stand
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # colour type -> channels, where there are several
+_MOST_BITS = 16
+_TOO_DEEP = "has 32-bit pixels; 8 or 16 bits are supported"
 _WHITE_IS_ZERO = 0  # of TIFF's photometric interpretations
 
 
@@ -162,6 +164,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> Pixels:
     with QUIET:
         image = open_image(file)
         refuse_bombs(*image.size, max_pixels)
+        _refuse_deep(image)
         if image.format == "PNG":
             place = file.tell()
             refuse_broken_png(file)
@@ -186,6 +189,7 @@ def _size(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
     with QUIET:
         image = open_image(file)
         refuse_bombs(*image.size, max_pixels)
+        _refuse_deep(image)
         if image.format == "PNG":
             image = open_image(png_without_pixels(file))
         if isinstance(image, TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2:
@@ -208,9 +212,15 @@ def _upright_size(width: int, height: int, orientation: object) -> tuple[int, in
     return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
+def _refuse_deep(image: Image.Image) -> None:
+    # by the header: by the values, some files of a data set would be read and some refused
     if image.mode == "F":
         raise Unreadable("has floating-point pixels; 8 or 16 bits are supported")
+    if isinstance(image, TiffImageFile) and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > _MOST_BITS:
+        raise Unreadable(_TOO_DEEP)
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _high_byte(image)
     if image.has_transparency_data:
@@ -221,7 +231,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
 def _high_byte(image: Image.Image) -> Pixels:
     values = np.asarray(image)
     if image.mode == "I" and (values.min() < 0 or values.max() > 0xFFFF):
-        raise Unreadable("has 32-bit pixels; 8 or 16 bits are supported")
+        raise Unreadable(_TOO_DEEP)
     high = (values >> 8).astype(np.uint8)
     if isinstance(image, TiffImageFile):  # Pillow hands out what is stored, whatever the tags say of its meaning
         if image.tag_v2.get(ExifTags.Base.BitsPerSample) == (12,):

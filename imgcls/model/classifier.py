@@ -1,7 +1,6 @@
 """The model: a Hugging Face image classifier, and how it is trained."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,6 +18,7 @@ from imgcls.model.compilation import compile_in_place
 from imgcls.model.inference import InferenceModule, outputs
 from imgcls.model.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
 from imgcls.model.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
+from imgcls.model.pace import PACE, Pace, Recorded
 from imgcls.model.schedules import Plateau, SchedulerConfig, make_scheduler
 from imgcls.model.thresholds import Threshold
 from imgcls.model.unfreezing import FrozenShare
@@ -89,12 +89,19 @@ class ImageClassifier(InferenceModule):
         self._said_frozen = False
         self._plateau: Plateau | None = None
         self._plateau_state: dict[str, Any] | None = None
+        self._pace: Pace | None = None
+        self._recorded: Recorded | None = None
 
     @property
     def rates(self) -> Rates:
         """The rates of the network that is built, chosen where ``optimizer_config`` leaves them null."""
         batch_normalized = self._built().batch_normalized
         return choose_rates(self.optimizer_config, batch_normalized, not self.from_random, self.block_count)
+
+    @property
+    def learns_from_smaller(self) -> bool:
+        """Whether training images are better somewhat smaller than those of evaluation, as ``data.presets`` says."""
+        return not self.from_random and self._built().fully_convolutional
 
     @property
     def block_count(self) -> int:
@@ -263,6 +270,9 @@ class ImageClassifier(InferenceModule):
         self._make_loss()  # not later: a LearningRateFinder of Lightning's begins before on_fit_start
         # fused ones do no clipping under mixed precision, says Lightning
         optimizer = self._make_optimizer(fused=not self.trainer.gradient_clip_val)
+        self._pace = Pace.of(self.trainer)
+        if self._recorded is not None:
+            self._recorded.check(self._pace, self.scheduler_config.name not in {"constant", "plateau"})
         if self.scheduler_config.name == "plateau":
             if not self.trainer.limit_val_batches:
                 raise ConfigError(
@@ -270,10 +280,8 @@ class ImageClassifier(InferenceModule):
                 )
             self._plateau = Plateau(self.scheduler_config, optimizer)
             return {"optimizer": optimizer}
-        self.trainer.fit_loop.setup_data()  # else, without a last epoch, nobody has counted the batches
         total = self.trainer.estimated_stepping_batches
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        scheduler = make_scheduler(self.scheduler_config, optimizer, total, steps_per_epoch)
+        scheduler = make_scheduler(self.scheduler_config, optimizer, total, self._pace.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _make_optimizer(self, fused: bool) -> Optimizer:
@@ -313,16 +321,19 @@ class ImageClassifier(InferenceModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the model without a hub, and the state of the schedule that waits for validations."""
+        """Add what rebuilds the model without a hub, and where its schedule stands."""
         super().on_save_checkpoint(checkpoint)
         if self._plateau is not None:
             checkpoint[_PLATEAU] = self._plateau.state_dict()
+        if self._pace is not None:
+            checkpoint[PACE] = self._pace.record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network that the checkpoint records, where nothing is built yet."""
         super().on_load_checkpoint(checkpoint)
         goes_on = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         self._plateau_state = checkpoint.get(_PLATEAU) if goes_on else None
+        self._recorded = Recorded.of(checkpoint) if goes_on else None
 
 
 def _seed(seed: int, device: torch.device) -> None:
