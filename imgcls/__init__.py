@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_HOMES = {
+HOMES = {  # public name -> the module that it lies in
     "Augmentations": "data.data_config",
     "CsvImageDataset": "datasets.table",
     "DatasetClasses": "data.data_config",
@@ -28,7 +28,7 @@ _HOMES = {
     "StreamImageDataset": "datasets.stream",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from imgcls.callbacks.ema import EMA as EMA
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+import imgcls
 from imgcls.commands.command import Command, Evaluation, Parts, Prediction
 from imgcls.commands.config import ExperimentConfig, OptunaConfig
 from imgcls.commands.dotted import full_key, with_values
@@ -80,6 +81,7 @@ _PATHS = {
     "imgcls.CsvImageDataset": ("csv",),
     "imgcls.ShardImageDataset": ("shards",),
     "imgcls.HubImageDataset": ("name",),
+    "imgcls.StreamImageDataset": ("urls",),
 }
 _DECIDING = re.compile(r"--model\.(init_args\.)?threshold\b")  # of a checkpoint's model, what may be given anew
 _DIVIDING = re.compile(r"--data\.(init_args\.)?(fold|validation_split|split_seed|group_column|group_regex)\b")
@@ -228,7 +230,7 @@ class ImgclsCLI(LightningCLI):
         seed = self.section["seed_everything"]
         if seed is True:
             self.drawn_seed = True
-            self.section["seed_everything"] = seed = _drawn_seed()
+            self.section["seed_everything"] = seed = _drawn_seed(self.section["trainer.num_nodes"])
             log.info("seed_everything: %d, drawn", seed)
         if seed is False or not 0 <= (seed or 0) <= _LARGEST_SEED:
             raise ConfigError(f"seed_everything: {seed}; a number from 0 to {_LARGEST_SEED}, or true to have one drawn")
@@ -245,11 +247,11 @@ class ImgclsCLI(LightningCLI):
         """Make paths absolute, so that what is saved can be used from anywhere."""
         section = self.section
         section["experiment.output_dir"] = _absolute(section["experiment.output_dir"])
-        name = section["model.init_args.model_name"]
-        section["model.init_args.model_name"] = _absolute(name, os.path.isdir)
-        if section["data.init_args.cache_dir"] is not None:
-            section["data.init_args.cache_dir"] = _absolute(section["data.init_args.cache_dir"])
-        datasets = section["data.init_args.dataset_classes"]
+        # a class of one's own may have other arguments
+        for key, fits in (("model.init_args.model_name", os.path.isdir), ("data.init_args.cache_dir", _always)):
+            if section.get(key) is not None:
+                section[key] = _absolute(section[key], fits)
+        datasets = section.get("data.init_args.dataset_classes")
         for split, spec in vars(datasets).items() if datasets else ():
             # jsonargparse makes the text None of a null on the command line, where a class or a text may stand
             if spec == "None":
@@ -259,6 +261,7 @@ class ImgclsCLI(LightningCLI):
             elif spec is not None and spec.get("init_args"):
                 for key in [key for key, value in vars(spec["init_args"]).items() if value == "None"]:
                     spec["init_args"][key] = None
+                spec["class_path"] = _public(spec["class_path"])
                 _make_absolute(spec["class_path"], spec["init_args"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -352,9 +355,9 @@ def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback
     return command.best_row if isinstance(command, Fit) else None
 
 
-def _drawn_seed() -> int:
+def _drawn_seed(machines: int) -> int:
     """Draw a seed; the processes that the first one starts take its own, which Lightning hands them."""
-    if is_first_process():
+    if is_first_process() and machines == 1:  # each machine has a first one
         return secrets.randbelow(_LARGEST_SEED + 1)
     if "PL_GLOBAL_SEED" not in os.environ:
         raise ConfigError("seed_everything: true would draw another number in each process; give a number")
@@ -365,15 +368,25 @@ def _make_absolute(class_path: str, arguments: Any) -> None:
     """Make the paths among the arguments of a dataset class absolute; a name may also be that of a Hub's dataset."""
     for key in ("root", *_PATHS.get(class_path, ())):
         given = arguments.get(key)
-        fits = os.path.exists if key == "name" else _always
+        fits = {"name": os.path.exists, "urls": _is_path}.get(key, _always)
         if isinstance(given, list):
             arguments[key] = [_absolute(path, fits) for path in given]
         elif isinstance(given, str):
             arguments[key] = _absolute(given, fits)
 
 
+def _public(class_path: str) -> str:
+    """Return the short name of a class of ours, by which a configuration and a checkpoint know it."""
+    name = class_path.rpartition(".")[2]
+    return f"imgcls.{name}" if class_path == f"imgcls.{imgcls.HOMES.get(name)}.{name}" else class_path
+
+
 def _always(_: str) -> bool:
     return True
+
+
+def _is_path(url: str) -> bool:
+    return ":" not in url  # http://…, file:…, pipe:…
 
 
 def _absolute(path: str, fits: Callable[[str], bool] = _always) -> str:

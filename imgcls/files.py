@@ -1,8 +1,9 @@
 """Whole files: written beside their place, synced and renamed, so that a crash leaves the old or the new one; names."""
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"
@@ -20,9 +21,21 @@ def replacing(target: Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         partial.replace(target)
-        _sync(target.parent)
+        with suppress(OSError):  # some file systems sync no folder; the file is whole and in its place
+            _sync(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, at once and without a copy; the first name may be replaced later."""
+    if target.exists() and target.samefile(source):
+        return
+    with replacing(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, partial)
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,7 @@ CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 LOCK = ".lock"
+REQUEUED = "hpc_ckpt_*.ckpt"  # what Lightning saves in the run folder where SLURM ends a job to start it again
 RESULTS = "results.json"
 
 _PATIENCE = 10.0  # seconds; the loader workers of a killed run hold its lock until they notice
@@ -68,13 +69,15 @@ def hold(folder: Path) -> FileLock:
 def run_folder_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, None if it lies elsewhere."""
     folder = checkpoint.parent
+    if checkpoint.match(REQUEUED):
+        return folder
     return folder.parent if folder.name == CHECKPOINTS else None
 
 
 def newest_checkpoints(parent: Path) -> Iterator[Path]:
     """Return the checkpoints below ``<output_dir>/<name>``, the newest first; damaged ones are passed over."""
     found = sorted(
-        parent.glob(f"version_*/{CHECKPOINTS}/*.ckpt"),
+        [*parent.glob(f"version_*/{CHECKPOINTS}/*.ckpt"), *parent.glob(f"version_*/{REQUEUED}")],
         # best.ckpt and last.ckpt of one epoch are one file; the run goes on from last
         key=lambda path: (path.stat().st_mtime_ns, path.name == LAST),
         reverse=True,

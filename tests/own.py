@@ -1,5 +1,7 @@
 """What a user may bring: a preprocessing function, a dataset class and a callback."""
 
+import os
+
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import UnidentifiedImageError
 from torchmetrics import MeanMetric
 
-from imgcls import ImageDataset
+from imgcls import ImageClassifier, ImageDataset, LossConfig
 from imgcls.errors import ImageError
 from imgcls.images import Pixels
 
@@ -53,6 +55,13 @@ class Spread(MeanMetric):
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:  # type: ignore[override]
         super().update(preds.std(dim=1))
+
+
+class Fixed(ImageClassifier):
+    """A model class with arguments of its own alone."""
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        super().__init__(os.environ["TINY_MODEL"], pretrained=False, loss_config=LossConfig(label_smoothing=smoothing))
 
 
 class CtrlC(Callback):

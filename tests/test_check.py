@@ -327,6 +327,20 @@ def test_check_keeps_odd_names(
     assert "[bold]/[red]&lt;b&gt;&amp;.png" in page.read_text(encoding="utf-8")
 
 
+def test_check_looks_at_what_predict_reads(tmp_path: Path, tiles: list[Pixels], check: Check) -> None:
+    clean_folders(tmp_path, tiles)
+    (tmp_path / "test/loose.png").write_bytes(b"no image")
+    stream = {"urls": "file:0.tar", "class_names": ["cat", "dog"], "length": 9}
+    spec = json.dumps({"class_path": "imgcls.StreamImageDataset", "init_args": stream})
+    found = check(
+        f"--data.dataset_classes.train={spec}",
+        f"--data.dataset_classes.validation={tmp_path / 'val'}",
+        f"--data.dataset_classes.predict={tmp_path / 'test'}",
+    )
+    assert list(found["splits"]) == ["validation", "predict"]
+    assert [Path(item["path"]).name for item in found["unreadable"]] == ["loose.png"]
+
+
 def test_check_of_a_configuration_looks_at_its_datasets(tmp_path: Path, check: Check) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(

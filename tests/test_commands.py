@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from imgcls.datasets.dataset import PathListDataset
 from imgcls.entry import main
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, fails, load, table_of
@@ -102,6 +103,15 @@ def test_evaluation_needs_the_checkpoint_alone(
         assert table["f1_score"] == [f"{best['validation_f1_score']:.4f}"]
         assert table["loss"] == [f"{best['validation_loss']:.4f}"]
     assert set(table) == METRICS
+
+
+def test_images_of_the_command_line_may_be_as_large_as_those_of_the_run(
+    run: Path, test_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PathListDataset, "max_pixels", 10)  # by itself; the run's datasets allow more
+    line = ["--images", str(test_photos), "--output", str(tmp_path / "p.csv")]
+    main(["predict", "--ckpt_path", str(run / "checkpoints/best.ckpt"), *line])
+    assert pd.read_csv(tmp_path / "p.csv")["error"].isna().all()
 
 
 def test_test_agrees_with_predictions(

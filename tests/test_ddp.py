@@ -196,10 +196,27 @@ def test_code_of_others() -> None:
     assert code_of_others(RuntimeError("out of memory"), []) is None
 
 
+WAITS = """
+import subprocess, time
+from imgcls.processes import watch
+watch([subprocess.Popen(["sh", "-c", "{}"]), subprocess.Popen(["sleep", "600"])])
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("exit 2", 2), ("kill -9 $$", 137)])
+def test_process_that_waits_for_one_that_failed_ends_as_that_one(end: str, code: int) -> None:
+    """As the first one does under NCCL."""
+    done = subprocess.run([sys.executable, "-c", WAITS.format(end)], check=False, timeout=60)
+    assert done.returncode == code
+
+
 def test_a_drawn_seed_is_that_of_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "is_first_process", lambda: False)
     monkeypatch.setenv("PL_GLOBAL_SEED", "77")
-    assert cli._drawn_seed() == 77
+    assert cli._drawn_seed(1) == 77
     monkeypatch.delenv("PL_GLOBAL_SEED")
-    with pytest.raises(ConfigError, match="give a number"):
-        cli._drawn_seed()
+    for is_first, machines in ((False, 1), (True, 2)):  # each machine has a first process
+        monkeypatch.setattr(cli, "is_first_process", lambda is_first=is_first: is_first)
+        with pytest.raises(ConfigError, match="give a number"):
+            cli._drawn_seed(machines)

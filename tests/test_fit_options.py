@@ -461,15 +461,59 @@ def test_configuration_that_is_printed_is_the_whole(
     assert (code, "--print_config does not show --trainer.callbacks.0.init_args.patience" in message) == (2, True)
 
 
-def test_processes_that_keep_what_they_learn_are_refused(
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--trainer.strategy=ddp_spawn"], "trainer.strategy: ddp_spawn leaves what is learnt in processes that end;"),
+        (["--trainer.strategy=fsdp"], "trainer.strategy: fsdp divides the weights, which are averaged and saved"),
+        (["--trainer.plugins=AsyncCheckpointIO"], "trainer.plugins: AsyncCheckpointIO would write checkpoints in its"),
+        (["--trainer.max_steps=9", "--trainer.min_epochs=5"], "trainer.min_epochs: 5, but max_steps: 9 is the end"),
+    ],
+)
+def test_what_lightning_takes_and_a_run_cannot_is_refused(
+    more: list[str],
+    named: str,
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, named in message) == (2, True), message
+    assert not (tmp_path / "run").exists()
+
+
+def test_precision_of_a_plugin_is_used(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    plugin = "{class_path: lightning.pytorch.plugins.MixedPrecision, init_args: {precision: bf16-mixed, device: cpu}}"
+    main(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.plugins=[{plugin}]", "--trainer.max_epochs=1")])
+    assert load(tmp_path / "run/version_0/checkpoints/last.ckpt")["imgcls"]["precision"] == "bf16-mixed"
+
+
+def test_more_batches_between_validations_than_there_are(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp_spawn")]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=1000")]
     code, message = fails(line, capsys)
-    assert (code, "trainer.strategy: ddp_spawn leaves what is learnt in processes that end; take ddp" in message) == (
-        2,
-        True,
-    ), message
+    assert (code, "trainer: `val_check_interval` (1000) must be less than" in message) == (2, True), message
+
+
+def test_steps_that_are_not_reached_are_told_of(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_steps=900")])
+    assert "trainer.max_epochs: 2 is over after 12 of max_steps: 900; -1 in its place" in capsys.readouterr().err
+
+
+def test_run_that_lightning_would_not_stop_early_goes_on(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = "{class_path: EarlyStopping, init_args: {monitor: validation_loss, patience: 1, min_delta: 1000}}"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path), f"--trainer.callbacks=[{stopping}]"]
+    main([*line, "--trainer.max_epochs=3", "--trainer.min_epochs=3"])
+    capsys.readouterr()
+    main([*line, "--trainer.max_epochs=5", "--trainer.min_epochs=5", "--ckpt_path=last"])
+    assert "was stopped early" not in capsys.readouterr().err
+    assert len((tmp_path / "run/version_0/metrics.csv").read_text().splitlines()) == 6
 
 
 def test_norms_that_are_more_are_not_made_plain_ones(
@@ -584,6 +628,28 @@ def test_classes_of_the_working_directory_are_found(tiny_model: Path, tmp_path: 
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_class_of_ours_by_its_long_name_is_the_same(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    table = os.path.relpath(tmp_path / "t.csv")
+    spec = json.dumps({"class_path": "imgcls.datasets.table.CsvImageDataset", "init_args": {"csv": table}})
+    line = arguments(photos, tiny_model, tmp_path, f"--data.dataset_classes.train={spec}", "--trainer.max_epochs=1")
+    main(["fit", *line])
+    saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    kept = saved["data"]["init_args"]["dataset_classes"]["train"]
+    assert (kept["class_path"], kept["init_args"]["csv"]) == ("imgcls.CsvImageDataset", str(tmp_path / "t.csv"))
+
+
+def test_model_class_of_ones_own_needs_no_model_name(
+    photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_MODEL", str(tiny_model))
+    line = [item for item in arguments(photos, tiny_model, tmp_path) if not item.startswith("--model")]
+    main(["fit", *line, "--model=tests.own.Fixed", "--trainer.max_epochs=1"])
+    folder = tmp_path / "run/version_0"
+    main(["validate", f"--ckpt_path={folder}/checkpoints/best.ckpt", f"--config={folder}/config.yaml"])
 
 
 def test_null_within_a_dataset_on_the_command_line_is_null(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -182,6 +182,22 @@ def test_views_must_be_at_least_one(
     assert "model.init_args.feature_views: 0; it must be at least 1, or null" in message
 
 
+@pytest.mark.parametrize(("kinds", "limit", "use"), [("", "memory.max", "memory.current"), ("memory", "most", "use")])
+def test_free_memory_is_what_the_groups_of_the_process_leave(
+    kinds: str, limit: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "tree/slurm/job_7"
+    (job / "step_0").mkdir(parents=True)
+    for folder, values in ((job / "step_0", ("max", "5")), (job, ("3000", "1000")), (tmp_path / "tree", ("9000", "0"))):
+        for name, value in zip((limit, use), values, strict=True):
+            (folder / name).write_text(f"{value}\n")
+    (tmp_path / "groups").write_text(f"9:cpu:/other\n0:{kinds}:/slurm/job_7/step_0\n")
+    feature_store = imgcls.data.feature_store
+    monkeypatch.setattr(feature_store, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(feature_store, "_LIMITS", {kinds: (tmp_path / "tree", limit, use)})
+    assert feature_store.free_memory() == 2000
+
+
 def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,3 +306,19 @@ def test_run_that_goes_on_within_an_epoch_keeps_its_batches(
     code, message = fails([*line, f"--ckpt_path={within}", "--data.batch_size=4"], capsys)
     assert (code, "within an epoch of batches of 8 images, over all processes; of 4" in message) == (2, True), message
     main([*line, f"--ckpt_path={within}"])
+
+
+def test_job_that_slurm_requeues_goes_on_by_itself(
+    photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # requeued before there was a checkpoint
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    folder = tmp_path / "run/version_0"
+    saved = folder / "hpc_ckpt_1.ckpt"  # as Lightning calls it, where it has the job requeued
+    shutil.copy(folder / "checkpoints/last.ckpt", saved)
+    capsys.readouterr()
+    main(line)
+    assert f"goes on after epoch 1 of {saved}" in capsys.readouterr().err
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
+    assert len(pd.read_csv(folder / "metrics.csv")) == 2

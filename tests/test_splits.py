@@ -240,6 +240,14 @@ def test_hold_out_says_that_a_share_cannot_be_held_out(share: float, labels: lis
         hold_out(whole(Table(labels)), share, seed=0)
 
 
+def test_hold_out_says_which_share_holds_each_class() -> None:
+    """Also where there are copies: to divide them would be worse than to ask."""
+    labels: list[str | None] = [f"c{number // 4}" for number in range(80)]
+    with pytest.raises(ConfigError, match=r"0\.2 of 80 images in 20 classes .*\(one image of each class takes 0\.25\)"):
+        hold_out(whole(Table(labels)), 0.2, seed=0)
+    assert set(hold_out(whole(Table(labels)), 0.25, seed=0)["validation"].table()["label"]) == set(labels)
+
+
 # -- a recorded split
 
 CONTENTS = {f"{label}/{number}.png": f"{label}{number}" for label in "ab" for number in range(10)}

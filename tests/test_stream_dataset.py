@@ -85,6 +85,19 @@ def test_stream_names_numbers_and_refuses_other_labels(tmp_path: Path) -> None:
         next(data.images(0, 0, 1))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["1", "2", "3"], "class_names: '1' is the number 0, so a label '1' could mean two classes"),
+        (["cat", "dog", "cat"], "class_names: 'cat' twice"),
+    ],
+)
+def test_stream_refuses_names_that_could_be_mistaken(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StreamImageDataset("file:0.tar", names, length=1)
+    assert StreamImageDataset("file:0.tar", ["0", "1", "7"], length=1).class_names == ["0", "1", "7"]
+
+
 def test_stream_names_a_shard_that_cannot_be_read(tmp_path: Path, server: str) -> None:
     (tmp_path / "0.tar").write_text("no tar" * 999)
     for url in (str(tmp_path / "0.tar"), str(tmp_path / "1.tar"), f"{server}/9.tar", "nowhere://x"):

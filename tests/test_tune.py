@@ -455,6 +455,7 @@ def test_wrong_option_is_refused(
     ("option", "message"),
     [
         ("--trainer.devices=2", "trainer.devices: 2; a trial runs on one device"),
+        ("--trainer.devices=[0]", "trainer.devices: [0], but of 2 workers each takes a GPU"),
         ("--trainer.num_nodes=2", "trainer.num_nodes: a trial runs on one machine"),
         ("--trainer.fast_dev_run=true", "trainer.fast_dev_run: keeps nothing"),
         ("--trainer.check_val_every_n_epoch=3", "trainer.check_val_every_n_epoch: 3, of 2 epochs"),
@@ -465,7 +466,8 @@ def test_option_that_a_search_cannot_honour_is_refused(
     option: str, message: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path / "c.yaml", {"search_spaces": {LR: uniform()}})
-    code, text = fails(tune_line(config, photos, tiny_model, tmp_path, option), capsys)
+    more = [option, "--optuna.n_jobs=2"] if option.endswith("]") else [option]
+    code, text = fails(tune_line(config, photos, tiny_model, tmp_path, *more), capsys)
     assert code == 2
     assert message in text
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from torch.utils.data import Dataset
 
-from imgcls.data.workers import WatchedLoader, outlive_sigterm
+from imgcls.data.workers import WatchedLoader, outlive_sigterm, worker_error
 from imgcls.entry import main
 from tests.runs import arguments
 
@@ -55,3 +55,14 @@ def test_worker_ends_at_the_sigterm_of_its_parent_alone() -> None:
     worker.terminate()
     worker.join(60)
     assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unable to allocate shared memory(shm) for file </torch_7_8_9>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of",
+    ],
+)
+def test_full_shared_memory_says_what_to_do(said: str) -> None:
+    assert "--shm-size" in str(worker_error(RuntimeError(said)))

@@ -1,7 +1,5 @@
 """CheckpointSaver: the two checkpoints that every run keeps, best.ckpt and last.ckpt."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from imgcls.files import PARTIAL, replacing
+from imgcls.files import PARTIAL, link
 from imgcls.run_folder import BEST, LAST
 
 
@@ -52,7 +50,7 @@ class CheckpointSaver(Checkpoint):
                 partial.unlink()
             goes_on_from_last = trainer.ckpt_path and Path(trainer.ckpt_path) == self.last
             if self._last_is_best and goes_on_from_last:  # perhaps killed between the two
-                _link(self.last, self.best)
+                link(self.last, self.best)
         if not self.best.exists():
             self.best_score = self.best_epoch = None
 
@@ -71,12 +69,12 @@ class CheckpointSaver(Checkpoint):
         self._last_is_best = self._improved(trainer)
         trainer.save_checkpoint(self.last)
         if self._last_is_best and trainer.is_global_zero:
-            _link(self.last, self.best)
+            link(self.last, self.best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where nothing was validated, let the last epoch be the best."""
         if trainer.is_global_zero and self.last.exists() and not self.best.exists():
-            _link(self.last, self.best)
+            link(self.last, self.best)
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far."""
@@ -110,12 +108,3 @@ class CheckpointSaver(Checkpoint):
             logged = trainer.callback_metrics.items()
             self.best_values = {name: float(value) for name, value in logged if name.startswith("validation_")}
         return better
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, at once and without a copy; the first name may be replaced later."""
-    with replacing(target) as partial:
-        try:
-            os.link(source, partial)
-        except OSError:  # a file system without links
-            shutil.copyfile(source, partial)

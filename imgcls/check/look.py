@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from imgcls.check import near
 from imgcls.check.sources import Item
 from imgcls.data.batches import start_worker
-from imgcls.data.workers import WatchedLoader, naming_files, note
+from imgcls.data.workers import FORK, WatchedLoader, naming_files, note
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
 
@@ -103,6 +103,7 @@ def apply(function: Callable[[Item], _Result], items: Sequence[Item], crew: Crew
         _Applied(items, function),
         batch_size=_BATCH,
         num_workers=workers,
+        multiprocessing_context=FORK if workers else None,
         timeout=crew.timeout if workers else 0,
         collate_fn=list,
         worker_init_fn=start_worker,

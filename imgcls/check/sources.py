@@ -1,5 +1,6 @@
 """Which images are looked at: those of the configuration, or those below folders."""
 
+import logging
 import os
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from imgcls.data.splits import SPLIT_FOLDERS, refuse_empty
 from imgcls.datasets.dataset import ImageDataset, read_sample
 from imgcls.datasets.folder import EMPTY, FolderImageDataset
 from imgcls.datasets.labels import Label, names_in
+from imgcls.datasets.stream import StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
+
+log = logging.getLogger(__name__)
 
 LABELLED = ("train", "validation", "test")  # what a label, and a copy elsewhere, matters in
 SPLITS = (*LABELLED, "predict")
@@ -55,7 +59,7 @@ def of_configuration(data: ImageDataModule) -> Source:
     Raises:
         ConfigError: If it names none.
     """
-    given = {split: data.datasets[split] for split in SPLITS}
+    given = {split: _shown(split, data.datasets[split]) for split in SPLITS}
     used = [(split, found) for split, found in given.items() if found is not None]
     if not used:
         raise ConfigError(
@@ -65,6 +69,16 @@ def of_configuration(data: ImageDataModule) -> Source:
         refuse_empty(found, split)
     items = [item for split, found in used for item in _items(split, found)]
     return _source(items, [found for _, found in used])
+
+
+def _shown(split: str, data: ImageDataset | None) -> ImageDataset | None:
+    """The images that a command would read; None of a stream, which cannot be looked at as a whole."""
+    if isinstance(data, StreamImageDataset):
+        log.info("%s: a stream, which is not looked at", split)
+        return None
+    if split == "predict" and isinstance(data, FolderImageDataset):
+        return data.unlabelled()  # loose files, too
+    return data
 
 
 def of_folders(roots: list[str]) -> Source:

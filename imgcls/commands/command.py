@@ -173,7 +173,10 @@ class Prediction(Evaluation):
 
     def _take_images(self) -> None:
         if self.parts.section["images"]:
-            self.data.predict_on(PathListDataset(find_images(self.parts.section["images"])))
+            images = PathListDataset(find_images(self.parts.section["images"]))
+            known = [data.max_pixels for data in self.data.datasets.values() if data is not None]
+            images.max_pixels = max([images.max_pixels, *known])  # as the run was configured
+            self.data.predict_on(images)
 
     def run(self) -> None:
         """Write the CSV, and print its path."""

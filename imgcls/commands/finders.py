@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateF
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.checkpoint import CONFIG_KEY, AtomicCheckpointIO, Content
 from imgcls.commands.trainer import build_trainer
@@ -83,7 +84,11 @@ def refuse_in_trials(callbacks: Sequence[Callback]) -> None:
 
 
 def search(
-    finders: Sequence[Finder], model: ImageClassifier, data: ImageDataModule, options: Mapping[str, Any]
+    finders: Sequence[Finder],
+    model: ImageClassifier,
+    data: ImageDataModule,
+    options: Mapping[str, Any],
+    averaged: bool = False,
 ) -> Values:
     """Let finders search, in their order; each uses what those before it have found.
 
@@ -92,6 +97,7 @@ def search(
         model: The model, its network built; its weights stay as they are.
         data: The data.
         options: The Trainer's arguments of the run.
+        averaged: Whether the run averages the weights.
 
     Returns:
         The values that the run is to have.
@@ -102,7 +108,8 @@ def search(
     for finder in finders:
         with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
             choices = {**options, **_SEARCH, "default_root_dir": folder}
-            trainer = build_trainer(choices, [finder, StandStill()], AtomicCheckpointIO())
+            averages = [EMA()] if averaged and isinstance(finder, BatchSizeFinder) else []  # it takes memory, too
+            trainer = build_trainer(choices, [*averages, finder, StandStill()], AtomicCheckpointIO())
             with _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model):
                 trainer.fit(model, datamodule=data)
         _say(finder, model, data)

@@ -234,9 +234,9 @@ class Fit(Command):
             log.info("%s: no search, the run goes on with the values of %s", names, self.start.path)
             values = recorded(self.finders, self.start.content)
         else:
-            values = search(
-                self.finders, self.model, self.data, self.parts.options | {"precision": self.trainer.precision}
-            )
+            options = self.parts.options | {"precision": self.trainer.precision}
+            averaged = any(isinstance(item, EMA) for item in self.trainer.callbacks)  # type: ignore[attr-defined]
+            values = search(self.finders, self.model, self.data, options, averaged)
         take_values(values, self.model, self.data)
         self._save(with_values(self.parts.saved, values))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -268,6 +268,14 @@ class Fit(Command):
             remaining = item.time_remaining() if isinstance(item, Timer) else None
             if remaining is not None and remaining <= 0:
                 log.info("stopped: trainer.max_time is over")
+        epochs, steps = (self.parts.options[key] for key in ("max_epochs", "max_steps"))
+        if self.trainer.current_epoch == epochs and self.trainer.global_step < steps:
+            log.info(
+                "trainer.max_epochs: %d is over after %d of max_steps: %d; -1 in its place goes on to them",
+                epochs,
+                self.trainer.global_step,
+                steps,
+            )
 
     @property
     def saver(self) -> CheckpointSaver | None:

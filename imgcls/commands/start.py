@@ -1,6 +1,7 @@
 """Where a fit starts from: nothing, or a checkpoint whose run goes on or whose weights alone are taken."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
     """Find the checkpoint that a fit starts from.
 
     Args:
-        given: The key ``ckpt_path``; ``last`` is the newest whole checkpoint below ``parent``.
+        given: The key ``ckpt_path``; ``last`` is the newest whole checkpoint below ``parent``. None is so, too, where
+            there is one, in a job that SLURM has requeued.
         parent: The folder of the runs of that name.
         weights_only: Whether the weights alone are taken, so that a new run begins.
 
@@ -59,6 +61,8 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
         ConfigError: If there is none.
     """
     if given is None:
+        if is_requeued() and not weights_only:
+            return _newest_of(parent)
         if weights_only:
             raise ConfigError("experiment.only_weights_load: true, without a checkpoint; type --ckpt_path FILE.ckpt")
         return None
@@ -68,13 +72,26 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
     return start
 
 
-def _newest(parent: Path, weights_only: bool) -> Start:
+def is_requeued() -> bool:
+    """Whether SLURM has started this job before, so that its run is to go on with the same command."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def _newest_of(parent: Path) -> Start | None:
     for path in newest_checkpoints(parent):
         content = read_checkpoint(path)
-        if weights_only:
-            return Start(path, content)
         if _can_go_on(content):
             return Start(path, content, run_folder_of(path))
+    return None
+
+
+def _newest(parent: Path, weights_only: bool) -> Start:
+    if not weights_only:
+        start = _newest_of(parent)
+    else:
+        start = next((Start(path, read_checkpoint(path)) for path in newest_checkpoints(parent)), None)
+    if start is not None:
+        return start
     raise ConfigError(f"--ckpt_path last: there is no checkpoint below {parent}; leave it out to start anew")
 
 
@@ -203,6 +220,8 @@ def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback
     states = start.content.get("callbacks") or {}
     if _is_over(options["max_time"], states.get("Timer")):
         return f"{start.path} is trained for the whole of trainer.max_time: {options['max_time']}; raise it to go on"
+    if epochs < (options["min_epochs"] or 0) or steps < (options["min_steps"] or 0):
+        return ""  # until then Lightning stops by no rule
     for stopping in (item for item in callbacks if isinstance(item, EarlyStopping)):
         reason = _stopped(stopping, states)
         if reason:

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins import CheckpointIO, Precision
 from lightning.pytorch.utilities import rank_zero_only
 
 from imgcls.callbacks.step_limit import StepLimit
@@ -35,6 +36,7 @@ _NEEDED = {  # command -> what must not be 0
     "test": ("limit_test_batches",),
     "predict": ("limit_predict_batches",),
 }
+_LEAST = ("min_epochs", "min_steps")
 _SILENT: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -49,6 +51,10 @@ _INSTEAD: dict[type, str] = {  # callback -> why not, and what to take
         "changes the number of steps, which the schedule of the learning rate would not know; take "
         "trainer.accumulate_grad_batches"
     ),
+}
+_STRATEGIES = {  # names -> why not
+    "fsdp|deepspeed|model_parallel": "divides the weights, which are averaged and saved whole",
+    "spawn|fork|notebook": "leaves what is learnt in processes that end",
 }
 _FLAGS: dict[str, type] = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
 
@@ -133,13 +139,25 @@ def check_options(options: dict[str, Any], command: str) -> None:
     for callback in as_list(options["callbacks"]):
         if why := next((why for kind, why in _INSTEAD.items() if isinstance(callback, kind)), None):
             raise ConfigError(f"trainer.callbacks: {type(callback).__name__} {why}")
-    if re.search("spawn|fork|notebook", str(options["strategy"])):
-        raise ConfigError(
-            f"trainer.strategy: {options['strategy']} leaves what is learnt in processes that end; take ddp"
-        )
+    _refuse_kinds(options)
     with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
         _check_devices(options)
         _check_values(options)
+
+
+def _refuse_kinds(options: dict[str, Any]) -> None:
+    """Refuse strategies, plugins and limits that Lightning takes, and a run of imgcls cannot."""
+    for kinds, why in _STRATEGIES.items():
+        if re.search(kinds, str(options["strategy"])):
+            raise ConfigError(f"trainer.strategy: {options['strategy']} {why}; take ddp")
+    writers = [type(plugin).__name__ for plugin in as_list(options["plugins"]) if isinstance(plugin, CheckpointIO)]
+    if writers:
+        raise ConfigError(f"trainer.plugins: {writers[0]} would write checkpoints in its own way; leave it out")
+    least = [key for key in _LEAST if options[key]]
+    if least and options["max_steps"] != -1:
+        raise ConfigError(
+            f"trainer.{least[0]}: {options[least[0]]}, but max_steps: {options['max_steps']} is the end; give one"
+        )
 
 
 def _check_devices(options: dict[str, Any]) -> None:
@@ -194,8 +212,8 @@ def build_trainer(
         raise ConfigError(f"trainer: {first_line(error)}") from error
 
 
-def choose_precision(options: dict[str, Any], trained: str | None = None) -> str:
-    """Return the precision to compute in, and say which where the configuration leaves it open.
+def choose_precision(options: dict[str, Any], trained: str | None = None) -> str | None:
+    """Return the precision to compute in, and say which where the configuration leaves it open; None: a plugin's.
 
     Args:
         options: The Trainer's arguments.
@@ -204,6 +222,8 @@ def choose_precision(options: dict[str, Any], trained: str | None = None) -> str
     on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
     device = "GPU" if on_gpu else "processor"
     given = options["precision"]
+    if given is None and any(isinstance(plugin, Precision) for plugin in as_list(options["plugins"])):
+        return None
     best = best_precision(on_gpu)
     if given is None and trained is None:
         log.info("precision: %s, chosen for this %s", best, device)

@@ -64,6 +64,7 @@ class SplitBatches(Dataset[Batch]):
         reasons: dict[int, str] = {}
         places: list[int] = []
         image = stack(self._images(keys, places, reasons), len(keys), self.pipeline.where, self._room)
+        note("")
         batch = Batch(
             image=image,
             label=labels_at(self.split, places),

@@ -34,7 +34,7 @@ from imgcls.data.pipelines import Pipelines
 from imgcls.data.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.data.splits import Split
 from imgcls.data.streaming import Share, StreamBatches, StreamLoader
-from imgcls.data.workers import worker_error
+from imgcls.data.workers import FORK, worker_error
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.stream import PROMISES, StreamImageDataset
 from imgcls.errors import ConfigError
@@ -397,6 +397,7 @@ class ImageDataModule(pl.LightningDataModule):
             "sampler": sampler,
             "batch_size": self.batch_size,
             "num_workers": workers,
+            "multiprocessing_context": FORK if workers > 0 else None,
             "persistent_workers": workers > 0,
             "prefetch_factor": PREFETCHED if workers > 0 else None,
             "pin_memory": self._pins_memory,

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -17,7 +17,11 @@ _SHARE = 0.25  # of the free memory
 _MARGIN = 1.1  # of the disk
 _UNKNOWN = 4e9  # bytes that are taken to be free where the system does not tell
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
+_GROUPS = Path("/proc/self/cgroup")
+_LIMITS = {  # a line's controllers -> folder, limit and use; none of version 2, which has a single tree
+    "": (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    "memory": (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 
 
 class FeatureStore:
@@ -75,10 +79,20 @@ def free_memory() -> float:
     if _MEMINFO.is_file():
         lines = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
         found = [1024.0 * int(lines["MemAvailable"].split()[0])]
-    most, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
-    if most.is_file() and used.is_file() and (limit := most.read_text(encoding="ascii").strip()) != "max":
-        found.append(float(limit) - float(used.read_text(encoding="ascii")))
-    return min(found)
+    return min([*found, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[float]:
+    """Bytes that the control groups of this process leave it, from its own up to the root: a job of SLURM has one."""
+    lines = _GROUPS.read_text(encoding="utf-8").splitlines() if _GROUPS.is_file() else []
+    for kinds, path in (line.split(":", 2)[1:] for line in lines):
+        if kinds not in _LIMITS:
+            continue
+        root, most, used = _LIMITS[kinds]
+        own = root / path.lstrip("/")
+        for folder in (root, own, *(above for above in own.parents if above.is_relative_to(root))):
+            if (folder / most).is_file() and (limit := (folder / most).read_text(encoding="ascii").strip()) != "max":
+                yield float(limit) - float((folder / used).read_text(encoding="ascii"))
 
 
 def _mapped(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,7 @@
 """What is held out of train for validation: a stratified part, copies and groups whole."""
 
 import logging
+import math
 import re
 import warnings
 from collections import Counter
@@ -21,6 +22,7 @@ from imgcls.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _FINEST = 20  # parts, of which some are held out where groups stay whole
+_HALF = 0.5  # a share that is no more a part held out
 
 
 class Fold(NamedTuple):
@@ -73,10 +75,14 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
     try:
         held = _choose(np.array(contents), whole, share, seed, fold)
     except ValueError as error:
-        if len(set(contents)) == len(contents) or whole.groups is not None:
+        if len(set(contents)) == len(contents) or whole.groups is not None or isinstance(error, _TooSmallError):
             raise _impossible(whole, share, fold, error) from error
         held = _choose_copies(contents, whole, share, seed, fold)
     return whole.divide(np.flatnonzero(held))
+
+
+class _TooSmallError(ValueError):
+    """A share that does not hold an image of each class, though a larger one would."""
 
 
 def _choose(contents: NDArray[Any], whole: Split, share: float, seed: int, fold: Fold | None) -> NDArray[np.bool_]:
@@ -135,11 +141,18 @@ def _choose_images(
     if fold is None:
         counts = np.bincount(content_labels)
         places = np.flatnonzero(counts[content_labels] > 1)
+        _refuse_too_small(share, len(places), int((counts > 1).sum()))
         chosen[train_test_split(places, test_size=share, random_state=seed, stratify=content_labels[places])[1]] = True
     else:
         folds = _folds(StratifiedKFold(fold.parts, shuffle=True, random_state=seed), content_labels)
         chosen[folds[fold.number - 1]] = True
     return np.asarray(chosen[content])
+
+
+def _refuse_too_small(share: float, images: int, classes: int) -> None:
+    least = math.ceil(100 * classes / max(images, 1)) / 100
+    if math.ceil(share * images) < classes and least <= _HALF:
+        raise _TooSmallError(f"one image of each class takes {least}")
 
 
 def _choose_groups(

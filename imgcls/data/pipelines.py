@@ -31,6 +31,7 @@ class Pipelines:
         self.lists = lists
         self._model = model
         self._resized: set[str] = set()
+        self._said_smaller = False
         for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
             given = getattr(lists, stage)
             if isinstance(given, str) and given not in names:
@@ -93,6 +94,10 @@ class Pipelines:
             return given
         model = self._model()
         expected = smaller(model.preprocessing) if model.learns_from_smaller else model.preprocessing
+        if expected != model.preprocessing and not self._said_smaller:
+            self._said_smaller = True
+            sizes = "{} x {} pixels for the {} x {}".format(*expected.size, *model.preprocessing.size)
+            log.info("%s: crops of %s of evaluation", _where("train"), sizes)
         return preset_specs(given or DEFAULT_PRESET, expected)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from imgcls.cache_folder import cache_folder
+from imgcls.cores import available_cores
 from imgcls.data.ledger import Facts, Ledger, Stamp
 from imgcls.datasets.dataset import ImageDataset, fingerprint_of_id
 from imgcls.errors import ImageError
@@ -94,7 +95,7 @@ def _headers(paths: list[str], max_pixels: int) -> Iterator[_Header]:
     look = partial(_header, max_pixels=max_pixels)
     if len(paths) < _MANY:
         return _threaded(look, paths, "reading headers")
-    return _mapped(ProcessPoolExecutor(), look, paths, "reading headers")
+    return _mapped(ProcessPoolExecutor(available_cores()), look, paths, "reading headers")
 
 
 def _header(path: str, max_pixels: int) -> _Header:

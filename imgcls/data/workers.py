@@ -18,6 +18,9 @@ from imgcls.errors import RunError
 
 _Item = TypeVar("_Item", covariant=True)
 
+FORK = "fork" if sys.platform == "linux" else None
+"""How workers start; None is the system's way. From Python 3.14 on, Linux too would start them without ``_BOARD``."""
+
 _LONGEST = 1024  # bytes of a path that are kept
 _MOST = 256  # workers that are kept track of
 
@@ -63,7 +66,7 @@ def outlive_sigterm() -> None:
 
 
 def note(path: str) -> None:
-    """Write down what this worker is about to read."""
+    """Write down what this worker is about to read; an empty text, that it waits for work."""
     info = get_worker_info()
     if info is not None:
         text = os.fsencode(path)[-_LONGEST:]
@@ -89,15 +92,21 @@ def naming_files() -> Iterator[None]:
 def worker_error(error: BaseException) -> RunError | None:
     """Return the error to show where a worker was killed, or gave nothing for too long; None for any other error."""
     text = str(error)
+    if "Bus error" in text or ("shared memory" in text and "No space left" in text):
+        return RunError(
+            "the shared memory (/dev/shm) that batches are passed in is full: lower data.num_workers or "
+            "data.batch_size, or give more of it, in a container: docker run --shm-size 4g"
+        )
     if match := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
-        reading = sorted(set(_reading().values()))
+        alive = {child.pid for child in multiprocessing.active_children()}
+        reading = sorted({path for pid, path in _workers().items() if pid in alive} - {""})
         _kill()
         return RunError(
             f"no batch came for {float(match[1]):g} s while reading {', '.join(reading) or 'images'}; see whether the "
             "file can be read, or raise data.timeout"
         )
     if match := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", text):
-        reading = [path for pid, path in _reading().items() if str(pid) in re.findall(r"\d+", match[1])]
+        reading = [path for pid, path in _workers().items() if path and str(pid) in re.findall(r"\d+", match[1])]
         return RunError(
             "a data worker was killed (probably out of memory): lower data.num_workers, data.batch_size or max_pixels"
             + (f"; the last file that it read: {', '.join(reading)}" if reading else "")
@@ -128,17 +137,17 @@ def _wait_for_parent() -> None:
 def _kill() -> None:
     """End the workers; one that is stopped, or waits for a disk, would keep this process from its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for a fault
-    numbers = _reading()
+    numbers = _workers()
     for child in multiprocessing.active_children():
         if child.pid in numbers:
             child.kill()
 
 
-def _reading() -> dict[int, str]:
-    """What each worker read last, by process number."""
+def _workers() -> dict[int, str]:
+    """What each worker is reading, by process number; empty where it waits for work."""
     found = {}
     for row in _BOARD:
-        length = int.from_bytes(row[4:6].tobytes(), "little")
-        if length:
-            found[int.from_bytes(row[:4].tobytes(), "little")] = os.fsdecode(row[6 : 6 + length].tobytes())
+        if number := int.from_bytes(row[:4].tobytes(), "little"):
+            length = int.from_bytes(row[4:6].tobytes(), "little")
+            found[number] = os.fsdecode(row[6 : 6 + length].tobytes())
     return found

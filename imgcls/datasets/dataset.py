@@ -3,9 +3,8 @@
 import os
 import struct
 import zlib
-from functools import cached_property
-from hashlib import blake2b
-from pathlib import Path
+from functools import cached_property, partial
+from hashlib import blake2b, file_digest
 
 import pandas as pd
 from PIL import Image
@@ -13,6 +12,7 @@ from PIL import Image
 from imgcls.errors import ImageError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, load_image
 
+_hasher = partial(blake2b, digest_size=8)
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -62,7 +62,8 @@ class ImageDataset:
         path = self.sample_paths[index]
         try:
             if os.path.isfile(path):
-                return fingerprint_of(Path(path).read_bytes())
+                with open(path, "rb") as file:  # not as a whole: several of some GB would not fit
+                    return file_digest(file, _hasher).hexdigest()
             pixels = read_sample(self, index)
             return fingerprint_of(repr(pixels.shape).encode() + pixels.tobytes())
         except (ImageError, OSError):
@@ -144,7 +145,7 @@ class PathListDataset(ImageDataset):
 
 def fingerprint_of(content: bytes) -> str:
     """Return a short hash of a sample's bytes."""
-    return blake2b(content, digest_size=8).hexdigest()
+    return _hasher(content).hexdigest()
 
 
 def fingerprint_of_id(path: str) -> str:

@@ -96,6 +96,11 @@ class Tune:
             raise ConfigError(
                 f"trainer.devices: {options['devices']}; a trial runs on one device: --optuna.n_jobs N runs N at once"
             )
+        if _is_one(options["devices"]) and self.config.n_jobs > 1:
+            raise ConfigError(
+                f"trainer.devices: {options['devices']}, but of {self.config.n_jobs} workers each takes a GPU; leave "
+                "it out, and name the GPUs in CUDA_VISIBLE_DEVICES"
+            )
         if options["num_nodes"] != 1:
             raise ConfigError("trainer.num_nodes: a trial runs on one machine; start the command on each of them")
         epochs, every = options["max_epochs"] or -1, options["check_val_every_n_epoch"] or 1

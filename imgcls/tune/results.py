@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
-from imgcls.files import replacing
+from imgcls.files import link, replacing
 from imgcls.run_folder import BEST, CHECKPOINTS, folder_name
 from imgcls.tune.space import short_names, shown
 from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy
@@ -57,8 +57,7 @@ class Results:
                 return False
             sources = {"best.yaml": folder / "config.yaml", "best.ckpt": folder / CHECKPOINTS / BEST}
             for name, source in sources.items():
-                with replacing(self.folder / name) as partial:
-                    shutil.copyfile(source, partial)
+                link(source, self.folder / name)
             if not self.study.config.keep_checkpoints:
                 self._remove_checkpoints(best)
             return True

@@ -15,7 +15,7 @@ from imgcls.data.cache.disk import refuse_small_disk, using
 from imgcls.data.cache.steps import Steps
 from imgcls.data.cache.store import Reader, Writer
 from imgcls.data.splits import Split
-from imgcls.data.workers import WatchedLoader, naming_files, note
+from imgcls.data.workers import FORK, WatchedLoader, naming_files, note
 from imgcls.errors import ImageError
 from imgcls.progress import tracked
 
@@ -103,6 +103,7 @@ def _decoded(data: _Decoding, places: list[int], workers: int, timeout: float) -
         batch_size=None,  # one by one: a batch of large photos would fill the shared memory
         sampler=_spread_first(places),
         num_workers=workers,
+        multiprocessing_context=FORK if workers else None,
         timeout=timeout if workers else 0,
         collate_fn=as_it_is,
         worker_init_fn=start_worker,
