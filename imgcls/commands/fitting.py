@@ -30,6 +30,7 @@ from imgcls.commands.start import (
     check_same_course,
     check_same_model,
     epochs_done,
+    find_requeued,
     find_start,
     finished,
     going_on,
@@ -67,7 +68,10 @@ class Fit(Command):
         check_options(options, "fit")
         self.trial = trial
         self.weights_only = parts.experiment.only_weights_load
-        super().__init__(parts, find_start(parts.section["ckpt_path"], parts.runs_folder, self.weights_only))
+        given, runs = parts.section["ckpt_path"], parts.runs_folder
+        begins = given is None and trial is None and not self.weights_only
+        start = find_requeued(runs) if begins else None
+        super().__init__(parts, start or find_start(given, runs, self.weights_only))
         if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
             self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
         self.data.pipelines.check()

@@ -52,8 +52,7 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
     """Find the checkpoint that a fit starts from.
 
     Args:
-        given: The key ``ckpt_path``; ``last`` is the newest whole checkpoint below ``parent``. None is so, too, where
-            there is one, in a job that SLURM has requeued.
+        given: The key ``ckpt_path``; ``last`` is the newest whole checkpoint below ``parent``.
         parent: The folder of the runs of that name.
         weights_only: Whether the weights alone are taken, so that a new run begins.
 
@@ -61,8 +60,6 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
         ConfigError: If there is none.
     """
     if given is None:
-        if is_requeued() and not weights_only:
-            return _newest_of(parent)
         if weights_only:
             raise ConfigError("experiment.only_weights_load: true, without a checkpoint; type --ckpt_path FILE.ckpt")
         return None
@@ -72,9 +69,13 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
     return start
 
 
-def is_requeued() -> bool:
-    """Whether SLURM has started this job before, so that its run is to go on with the same command."""
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+def find_requeued(parent: Path) -> Start | None:
+    """Find the checkpoint of a job that SLURM has started before, whose run is to go on with the same command.
+
+    Args:
+        parent: The folder of the runs of that name.
+    """
+    return _newest_of(parent) if int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0 else None
 
 
 def _newest_of(parent: Path) -> Start | None:
