@@ -20,7 +20,7 @@ import torch
 import imgcls
 from imgcls.commands.trainer import best_precision
 from imgcls.data.augment import eval_specs
-from imgcls.data.presets import DEFAULT_PRESET, less_cropped, preset_specs, smaller
+from imgcls.data.presets import DEFAULT_PRESET, less_cropped, preset_specs
 from imgcls.entry import main as imgcls_main
 from tests.real_data import write_efficientnet_lite0, write_elpv
 
@@ -62,7 +62,7 @@ def plain_pass(model: Path, photos: Path, precision: str) -> Seconds:
     network.build(["defective", "functional"])
     network.eval()
     expected = network.preprocessing
-    lists = imgcls.Augmentations(preset_specs(DEFAULT_PRESET, smaller(expected)), eval_specs(less_cropped(expected)))
+    lists = imgcls.Augmentations(preset_specs(DEFAULT_PRESET, expected), eval_specs(less_cropped(expected)))
     data = imgcls.ImageDataModule(imgcls.DatasetClasses(train=str(photos)), lists)
     data.setup("fit")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

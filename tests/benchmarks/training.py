@@ -17,9 +17,6 @@ import torch
 import imgcls
 from imgcls.commands.trainer import best_precision
 from imgcls.console.quiet import quieten
-from imgcls.data.presets import DEFAULT_PRESET, preset_specs
-from imgcls.model.hub import load_config
-from imgcls.model.preprocessing import read_preprocessing
 from tests.benchmarks.beside import THREE_EPOCHS, Clock, best_rows, hf_rate, script, write_photos
 from tests.real_data import write_efficientnet_lite0
 
@@ -30,10 +27,8 @@ HF_TARGETS = {True: 2.4, False: 2.0}  # whether the processor computes in bfloat
 
 def our_rates(model: Path, photos: Path, steps: int, precision: str) -> dict[str, float]:
     """Images per second of imgcls: training, its best epoch but the first, and validation, its best pass of three."""
-    expected = read_preprocessing(str(model), load_config(str(model)))
     data = imgcls.ImageDataModule(
         imgcls.DatasetClasses(train=str(photos), validation=str(photos)),
-        imgcls.Augmentations(train=preset_specs(DEFAULT_PRESET, expected)),  # at the size of the others, not smaller
         batch_size=BATCH,
         num_workers=1,
         on_leak="warn",
