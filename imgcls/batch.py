@@ -81,10 +81,6 @@ class PreprocessedModel(Protocol):
 
     preprocessing: Preprocessing
 
-    @property
-    def learns_from_smaller(self) -> bool:
-        """Whether training images are better somewhat smaller than those of evaluation."""
-
 
 @runtime_checkable
 class ClassifyingModel(Protocol):

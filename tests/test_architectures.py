@@ -24,17 +24,6 @@ from imgcls.model.network import build, build_recorded, check_weights, load_netw
 from tests.architectures import TINY, tiny_config
 
 CLASS_NAMES = ["a", "b", "c"]
-FULLY_CONVOLUTIONAL = {
-    "efficientnet",
-    "hgnet_v2",
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "pp_lcnet",
-    "regnet",
-    "resnet",
-    "textnet",
-    "timm_wrapper",
-}
 every_architecture = pytest.mark.parametrize("model_type", TINY)
 
 
@@ -175,17 +164,6 @@ def test_half_frozen_encoder_stays_and_the_rest_learns(model_type: str, tmp_path
     assert len(learning) > len(gradients) / 2
     statistics = {name for name in before if name.endswith(("running_mean", "num_batches_tracked"))}
     assert not (learning | statistics) & same - kept
-
-
-def test_networks_of_convolutions_and_batch_norm_take_smaller_images() -> None:
-    found = set()
-    for model_type, tiny in TINY.items():
-        backbone = Backbone(make_network(model_type), (tiny.size, tiny.size)).eval()
-        if backbone.fully_convolutional:
-            found.add(model_type)
-            smaller = tiny.size - 32 if tiny.size > 32 else 24
-            assert backbone(torch.rand(2, 3, smaller, smaller)).shape == (2, 3)
-    assert found == FULLY_CONVOLUTIONAL
 
 
 @pytest.mark.parametrize("model_type", ["vit", "clip", "hiera", "perceiver", "swin", "resnet"])

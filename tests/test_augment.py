@@ -3,7 +3,6 @@
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import albumentations as A
@@ -206,14 +205,6 @@ def test_pipeline_check_tells_the_size_that_every_image_gets(specs: list[Spec], 
     assert Pipeline(specs, WHERE).check(IMAGE) == size
 
 
-@dataclass
-class Model:
-    """What the pipelines ask of a model."""
-
-    preprocessing: Preprocessing
-    learns_from_smaller: bool = False
-
-
 ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
 
 
@@ -246,7 +237,7 @@ def test_less_cropped_keeps_half_of_the_border_that_a_model_cuts_off(
 
 @pytest.mark.parametrize(("given", "edge"), [(None, 240), ("pretrained", 256)])
 def test_evaluation_sees_more_than_the_models_own_crop_unless_that_is_asked_for(given: Any, edge: int) -> None:
-    pipelines = Pipelines(Augmentations(eval=given), lambda: Model(Preprocessing((224, 224), 256)))
+    pipelines = Pipelines(Augmentations(eval=given), lambda: Preprocessing(size=(224, 224), shortest_edge=256))
     resize, crop = pipelines.eval_specs()
     assert resize["init_args"]["max_size"] == edge
     assert (crop["init_args"]["height"], crop["init_args"]["width"]) == (224, 224)
@@ -261,19 +252,7 @@ def test_evaluation_sees_more_than_the_models_own_crop_unless_that_is_asked_for(
 )
 def test_a_name_of_no_list_is_refused(lists: Augmentations, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Pipelines(lists, lambda: Model(Preprocessing()))
-
-
-@pytest.mark.parametrize(
-    ("size", "smaller"), [((224, 224), (192, 192)), ((288, 160), (256, 128)), ((40, 20), (32, 20))]
-)
-@pytest.mark.parametrize("learns", [True, False])
-def test_presets_crop_smaller_where_the_model_learns_from_that(
-    size: tuple[int, int], smaller: tuple[int, int], learns: bool
-) -> None:
-    pipelines = Pipelines(Augmentations(train="medium"), lambda: Model(Preprocessing(size), learns))
-    assert pipelines.make("train", IMAGE).check(IMAGE) == (smaller if learns else size)
-    assert pipelines.make("eval", IMAGE).check(IMAGE) == size
+        Pipelines(lists, Preprocessing)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])

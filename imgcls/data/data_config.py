@@ -36,10 +36,9 @@ class Augmentations:
     """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables f(image=array) -> {"image": array}.
 
     Args:
-        train: Applied to training images; or a preset: ``light`` is a random crop to the model's size (to six sevenths
-            of it, where pretrained weights are convolutions and BatchNorm alone) and a horizontal flip, ``medium`` also
-            turns, shears and changes colours a little, ``strong`` does two of many such things at a time, as
-            RandAugment does, and erases a rectangle now and then; null is ``light``.
+        train: Applied to training images; or a preset: ``light`` is a random crop to the model's size and a horizontal
+            flip, ``medium`` also turns, shears and changes colours a little, ``strong`` does two of many such things at
+            a time, as RandAugment does, and erases a rectangle now and then; null is ``light``.
         eval: Applied to validation, test and prediction images; ``pretrained`` resizes and crops as the pretrained
             model expects, null keeps half of the border that this crop cuts off.
     """

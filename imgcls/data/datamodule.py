@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.batch import Batch, ClassifyingModel, PreprocessedModel
+from imgcls.batch import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
 from imgcls.cache_folder import cache_folder
 from imgcls.chance import run_seed
 from imgcls.cores import available_cores
@@ -116,7 +116,7 @@ class ImageDataModule(pl.LightningDataModule):
         if cache_size is not None and not create_dataset:
             log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
         self.save_hyperparameters(logger=False)
-        self.pipelines = Pipelines(as_augmentations(augmentations), self._model)
+        self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing)
         self.batch_size = batch_size
         self.balanced_sampling = balanced_sampling
         self._num_workers = num_workers
@@ -292,13 +292,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     # -- pipelines and loaders
 
-    def _model(self) -> PreprocessedModel:
+    def _preprocessing(self) -> Preprocessing:
         model = getattr(self.trainer, "lightning_module", None)
         if not isinstance(model, PreprocessedModel):
             raise ConfigError(
                 f"{KEY}.augmentations: the model states no preprocessing; give both lists, train and eval"
             )
-        return model
+        return model.preprocessing
 
     def _pipeline(self, stage: str, split: Split) -> Pipeline:
         image = split.first_readable()

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable
 from typing import get_args
 
-from imgcls.batch import Normalization, PreprocessedModel
+from imgcls.batch import Normalization, Preprocessing
 from imgcls.data.augment import Pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.data.data_config import KEY, Augmentations
-from imgcls.data.presets import DEFAULT_PRESET, EvalPreset, Preset, less_cropped, preset_specs, smaller
+from imgcls.data.presets import DEFAULT_PRESET, EvalPreset, Preset, less_cropped, preset_specs
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 from imgcls.specs import Spec
@@ -20,18 +20,17 @@ class Pipelines:
 
     Args:
         lists: What is configured.
-        model: Gives the model, where a list leaves open what it expects; asked when it is needed, for the model is
+        expected: Gives what the model expects, where a list leaves it open; asked when it is needed, for the model is
             made after the data.
 
     Raises:
         ConfigError: If a name stands for no list.
     """
 
-    def __init__(self, lists: Augmentations, model: Callable[[], PreprocessedModel]) -> None:
+    def __init__(self, lists: Augmentations, expected: Callable[[], Preprocessing]) -> None:
         self.lists = lists
-        self._model = model
+        self._expected = expected
         self._resized: set[str] = set()
-        self._said_smaller = False
         for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
             given = getattr(lists, stage)
             if isinstance(given, str) and given not in names:
@@ -68,7 +67,7 @@ class Pipelines:
         given = self.lists.eval
         if isinstance(given, list):
             return given
-        expected = self._model().preprocessing
+        expected = self._expected()
         return eval_specs(expected if given == "pretrained" else less_cropped(expected))
 
     def make(self, stage: str, image: Pixels) -> Pipeline:
@@ -82,7 +81,7 @@ class Pipelines:
         pipeline = Pipeline(specs, _where(stage))
         if pipeline.check(image) is not None:
             return pipeline
-        resize = resize_spec(self._model().preprocessing)
+        resize = resize_spec(self._expected())
         if stage not in self._resized:
             self._resized.add(stage)
             log.info("%s: does not fix the image size; %s is put in front", _where(stage), _shown(resize))
@@ -90,15 +89,9 @@ class Pipelines:
 
     def _train_specs(self) -> list[Spec]:
         given = self.lists.train
-        if isinstance(given, list):
-            return given
-        model = self._model()
-        expected = smaller(model.preprocessing) if model.learns_from_smaller else model.preprocessing
-        if expected != model.preprocessing and not self._said_smaller:
-            self._said_smaller = True
-            sizes = "{} x {} pixels for the {} x {}".format(*expected.size, *model.preprocessing.size)
-            log.info("%s: crops of %s of evaluation", _where("train"), sizes)
-        return preset_specs(given or DEFAULT_PRESET, expected)
+        if given is None or isinstance(given, str):
+            return preset_specs(given or DEFAULT_PRESET, self._expected())
+        return given
 
 
 def _shown(spec: Spec) -> str:

@@ -12,9 +12,6 @@ EvalPreset = Literal["pretrained"]
 
 DEFAULT_PRESET: Preset = "light"
 
-_SMALLER = 6 / 7
-_STEP = 32  # pixels that stand behind a value of the last features of most networks
-
 
 def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
     """Return the list that a preset stands for.
@@ -27,20 +24,6 @@ def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
     crop = {"size": list(preprocessing.size), "scale": scale, **resampling(preprocessing)}
     head = [_item("RandomResizedCrop", **crop), _item("HorizontalFlip")]
     return head + {"light": [], "medium": _medium(), "strong": _strong()}[preset]
-
-
-def smaller(preprocessing: Preprocessing) -> Preprocessing:
-    """Take six sevenths of the model's size, in steps of 32 pixels: 192 for 224.
-
-    A random crop is stretched, so that objects are larger in training than in evaluation; smaller crops even that out
-    (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"; torchvision's recipes train at 176 for 224),
-    and take three quarters of the time. README, "Measured", has the figures.
-
-    Args:
-        preprocessing: How the model expects its images.
-    """
-    height, width = (min(side, max(_STEP, round(side * _SMALLER / _STEP) * _STEP)) for side in preprocessing.size)
-    return replace(preprocessing, size=(height, width))
 
 
 def less_cropped(preprocessing: Preprocessing) -> Preprocessing:

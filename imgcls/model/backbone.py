@@ -47,7 +47,6 @@ class Backbone(nn.Module):
         self.network = network
         self.channels_last = _gains_from_channels_last(network)
         self.batch_normalized = _is_batch_normalized(network)
-        self.fully_convolutional = _is_fully_convolutional(network)
         self.frozen = 0  # layers
         self._cut: Cut | None = None
         self._uncut = ""  # why there is none
@@ -238,12 +237,6 @@ def _gains_from_channels_last(network: nn.Module) -> bool:
 def _breaks_in_channels_last(convolution: nn.Conv2d) -> bool:
     """Whether oneDNN 3.12 (torch 2.14) writes behind its memory in the backward pass, which ends the process."""
     return convolution.kernel_size == (1, 1) and convolution.stride != (1, 1) and convolution.in_channels < _LANES
-
-
-def _is_fully_convolutional(network: nn.Module) -> bool:
-    """Whether all weights are those of convolutions and BatchNorm, which go with images of any size."""
-    owners = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
-    return all(isinstance(owner, (nn.Conv2d, *_BATCH_NORMS)) for owner in owners)
 
 
 def _is_batch_normalized(network: nn.Module) -> bool:

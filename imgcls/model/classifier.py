@@ -99,11 +99,6 @@ class ImageClassifier(InferenceModule):
         return choose_rates(self.optimizer_config, batch_normalized, not self.from_random, self.block_count)
 
     @property
-    def learns_from_smaller(self) -> bool:
-        """Whether training images are better somewhat smaller than those of evaluation, as ``data.presets`` says."""
-        return not self.from_random and self._built().fully_convolutional
-
-    @property
     def block_count(self) -> int:
         """Number of blocks of the encoder, which ``layer_decay`` counts."""
         return len(self._built().blocks()) - 1
