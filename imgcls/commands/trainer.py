@@ -222,7 +222,7 @@ def choose_precision(options: dict[str, Any], trained: str | None = None) -> str
     on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
     device = "GPU" if on_gpu else "processor"
     given = options["precision"]
-    if given is None and any(isinstance(plugin, Precision) for plugin in as_list(options["plugins"])):
+    if given is None and any(isinstance(plugin, Precision) for plugin in as_list(options.get("plugins"))):
         return None
     best = best_precision(on_gpu)
     if given is None and trained is None:

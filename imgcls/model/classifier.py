@@ -203,6 +203,10 @@ class ImageClassifier(InferenceModule):
         if self._plateau is not None and self._plateau_state is not None:
             self._plateau.load_state_dict(self._plateau_state)
 
+    def on_fit_end(self) -> None:
+        """Forget the checkpoint that this fit went on from; a finder loads one of its own, and another fit follows."""
+        self._recorded = self._plateau_state = None
+
     def on_train_epoch_start(self) -> None:
         """Freeze what is frozen in this epoch."""
         self._thaw()
