@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -258,11 +258,12 @@ class ImgclsCLI(LightningCLI):
                 datasets[split] = None
             elif isinstance(spec, str):
                 datasets[split] = _absolute(spec)
-            elif spec is not None and spec.get("init_args"):
-                for key in [key for key, value in vars(spec["init_args"]).items() if value == "None"]:
-                    spec["init_args"][key] = None
+            elif spec is not None:
                 spec["class_path"] = _public(spec["class_path"])
-                _make_absolute(spec["class_path"], spec["init_args"])
+                arguments = spec.get("init_args") or Namespace()
+                for key in [key for key, value in vars(arguments).items() if value == "None"]:
+                    arguments[key] = None
+                _make_absolute(spec["class_path"], arguments)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the command of the parts; it builds the Trainer around them."""

@@ -330,6 +330,7 @@ def test_check_keeps_odd_names(
 def test_check_looks_at_what_predict_reads(tmp_path: Path, tiles: list[Pixels], check: Check) -> None:
     clean_folders(tmp_path, tiles)
     (tmp_path / "test/loose.png").write_bytes(b"no image")
+    (tmp_path / "test/notes.txt").write_text("left out")
     stream = {"urls": "file:0.tar", "class_names": ["cat", "dog"], "length": 9}
     spec = json.dumps({"class_path": "imgcls.StreamImageDataset", "init_args": stream})
     found = check(
@@ -339,6 +340,7 @@ def test_check_looks_at_what_predict_reads(tmp_path: Path, tiles: list[Pixels], 
     )
     assert list(found["splits"]) == ["validation", "predict"]
     assert [Path(item["path"]).name for item in found["unreadable"]] == ["loose.png"]
+    assert str(tmp_path / "test/notes.txt") in str(found["ignored"])
 
 
 def test_check_of_a_configuration_looks_at_its_datasets(tmp_path: Path, check: Check) -> None:

@@ -642,6 +642,16 @@ def test_class_of_ours_by_its_long_name_is_the_same(photos: Path, tiny_model: Pa
     assert (kept["class_path"], kept["init_args"]["csv"]) == ("imgcls.CsvImageDataset", str(tmp_path / "t.csv"))
 
 
+def test_long_name_without_arguments_is_known_to_the_checkpoint(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = "{class_path: imgcls.datasets.digits.DigitsDataset}"
+    more = [f"--data.dataset_classes.train={spec}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    main(["fit", *arguments(Path("unused"), tiny_model, tmp_path, *more)])
+    main(["validate", f"--ckpt_path={tmp_path / 'run/version_0/checkpoints/best.ckpt'}"])
+    assert "which only --config may load" not in capsys.readouterr().err
+
+
 def test_model_class_of_ones_own_needs_no_model_name(
     photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

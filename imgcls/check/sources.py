@@ -12,7 +12,7 @@ import pandas as pd
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splits import SPLIT_FOLDERS, refuse_empty
 from imgcls.datasets.dataset import ImageDataset, read_sample
-from imgcls.datasets.folder import EMPTY, FolderImageDataset
+from imgcls.datasets.folder import EMPTY, FolderImageDataset, to_predict
 from imgcls.datasets.labels import Label, names_in
 from imgcls.datasets.stream import StreamImageDataset
 from imgcls.errors import ConfigError
@@ -76,9 +76,7 @@ def _shown(split: str, data: ImageDataset | None) -> ImageDataset | None:
     if isinstance(data, StreamImageDataset):
         log.info("%s: a stream, which is not looked at", split)
         return None
-    if split == "predict" and isinstance(data, FolderImageDataset):
-        return data.unlabelled()  # loose files, too
-    return data
+    return data if data is None or split != "predict" else to_predict(data)
 
 
 def of_folders(roots: list[str]) -> Source:

@@ -17,7 +17,7 @@ from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
 from imgcls.data.survey import unreadable
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
-from imgcls.datasets.folder import FolderImageDataset
+from imgcls.datasets.folder import to_predict
 from imgcls.datasets.stream import StreamImageDataset, check_streams
 from imgcls.errors import ConfigError, did_you_mean, listed
 
@@ -181,10 +181,7 @@ class Partition:
 
     def _make(self, name: str) -> dict[str, Split]:
         if name == "predict":
-            images = given(self.datasets[name], name)
-            if type(images) is FolderImageDataset:  # a class of one's own has its own samples, and ways to read them
-                every = images.unlabelled()
-                images = images if every.samples.empty else every  # an empty folder says what was left out
+            images = to_predict(given(self.datasets[name], name))
             refuse_empty(images, name)
             return {name: Split(images, labels=None)}
         if name == "test":

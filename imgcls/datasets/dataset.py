@@ -137,10 +137,17 @@ class PathListDataset(ImageDataset):
 
     Args:
         paths: The files.
+        ignored: Files that are left out by a stated rule: path -> rule.
     """
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], ignored: dict[str, str] | None = None) -> None:
         self.samples = pd.DataFrame({"path": paths, "label": None}, dtype=object)
+        self._ignored = ignored or {}
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Files that are left out."""
+        return self._ignored
 
 
 def fingerprint_of(content: bytes) -> str:

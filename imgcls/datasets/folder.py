@@ -63,7 +63,7 @@ class FolderImageDataset(ImageDataset):
 
     def unlabelled(self) -> ImageDataset:
         """Return all images without labels, those beside class folders among them, as they are predicted."""
-        images = PathListDataset(self._scanned[0])
+        images = PathListDataset(*self._scanned)
         images.max_pixels = self.max_pixels
         return images
 
@@ -94,6 +94,17 @@ class FolderImageDataset(ImageDataset):
             files = [file for file, label in zip(files, labels, strict=True) if label]
             labels = [label for label in labels if label]
         return pd.DataFrame({"path": files, "label": labels}, dtype=object), ignored
+
+
+def to_predict(data: ImageDataset) -> ImageDataset:
+    """Return the images of a dataset as they are predicted: of a folder, those beside class folders, too.
+
+    A class of one's own has its own samples, and ways to read them.
+    """
+    if type(data) is not FolderImageDataset:
+        return data
+    every = data.unlabelled()
+    return data if every.samples.empty else every  # an empty folder says what was left out
 
 
 def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:

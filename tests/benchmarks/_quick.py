@@ -1,4 +1,4 @@
-"""Run hf_elpv.py on a CPU in bfloat16, as it computes on a GPU, and in channels-last: the same recipe, twice as fast.
+"""Run hf_elpv.py on a CPU in bfloat16, as it computes on a GPU, and in channels-last: the same recipe, sooner.
 
 ``python -m tests.benchmarks._quick SCRIPT [argument …]``
 """
