@@ -113,6 +113,19 @@ def test_fit_whose_outputs_are_no_numbers_fails(
     assert (code, "not finite" in message or "are no numbers" in message) == (1, True), message
 
 
+def test_results_are_kept_where_their_table_cannot_be_printed(
+    photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(results: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("imgcls.commands.command.print_results", closed)
+    with pytest.raises(SystemExit):
+        main(["fit", *arguments(photos, tiny_model, tmp_path)])
+    results = json.loads((tmp_path / "run/version_0/results.json").read_text(encoding="utf-8"))
+    assert 0 <= results["validation_accuracy"] <= 1
+
+
 def test_lowest_loss_is_best_without_validation(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     more = ["--trainer.max_epochs=3", "--trainer.limit_val_batches=0", "--experiment.monitor=train_loss"]
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])

@@ -126,6 +126,11 @@ def test_default_monitor(metrics: dict[str, Any], expected: tuple[str, str]) -> 
     assert (monitor, logger.mode(monitor, NAMES)) == expected
 
 
+def test_an_error_rate_is_better_when_it_is_low() -> None:
+    logger = MetricsLogger({"eer": spec("torchmetrics.classification.EER")})  # whose class does not say so
+    assert logger.mode("validation_eer", ["a", "b"]) == "min"
+
+
 def test_names_of_a_metric_for_each_class() -> None:
     logger = MetricsLogger({"recall": spec("torchmetrics.Recall", average="none")})
     assert logger.names(NAMES)[:4] == ["train_loss", "train_recall_a", "train_recall_b", "train_recall_c"]

@@ -201,6 +201,16 @@ def test_an_index_is_remembered_until_the_shard_changes(
     assert list(ShardImageDataset(shard).samples["label"]) == ["b"]
 
 
+def test_a_shard_whose_time_was_set_back_is_indexed_anew(tmp_path: Path) -> None:
+    shard = pack(tmp_path / "0.tar", {"1.png": png("red"), "1.cls": b"a"})
+    assert list(ShardImageDataset(shard).samples["label"]) == ["a"]
+    before = os.stat(shard)
+    pack(tmp_path / "0.tar", {"1.png": png("red"), "1.cls": b"b"})
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (os.stat(shard).st_size, os.stat(shard).st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert list(ShardImageDataset(shard).samples["label"]) == ["b"]
+
+
 def test_an_index_that_cannot_be_remembered_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -77,6 +78,30 @@ def test_interrupt_in_a_finalizer_is_not_lost(
     assert stop.value.code == 130
     assert "Traceback" not in said
     assert "with --ckpt_path last goes on" in said
+
+
+class Interrupted(Callback):
+    """Sends Ctrl-C as the second epoch begins."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_from_weights_goes_on_as_its_last_line_says(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    weights = f"--ckpt_path={tmp_path / 'run/version_0/checkpoints/last.ckpt'}"
+    line += [weights, "--experiment.only_weights_load=true"]
+    capsys.readouterr()
+    with heard_interrupts(), pytest.raises(SystemExit):
+        main([*line, f"--trainer.callbacks={__name__}.Interrupted"])
+    more = "--ckpt_path last --experiment.only_weights_load false"
+    assert f"the same command with {more} goes on" in capsys.readouterr().err
+    main([*line, *more.split()])
+    assert list(pd.read_csv(tmp_path / "run/version_1/metrics.csv")["epoch"]) == [0, 1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a worker who sent a signal")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from imgcls.data.hold_out import Fold, hold_out
-from imgcls.data.partition import find_leaks
+from imgcls.data.leaks import find_leaks
 from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.splits import Split, class_names_of, labels_of
 from imgcls.datasets.dataset import ImageDataset

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+from imgcls.data.data_config import KEY
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -12,7 +13,6 @@ log = logging.getLogger(__name__)
 Policy = Literal["error", "skip"]
 
 _LISTED = 10  # faults that a message names
-_KEY = "data.init_args"
 _REMEDY = "cannot be read; remove or replace them, or leave them out: --data.on_bad_image skip"
 
 
@@ -77,7 +77,7 @@ class BadImages:
         many = {split: (bad, total) for split, (bad, total) in counts.items() if bad > self.limit * total}
         if many:
             raise ConfigError(
-                f"{_counted(many)} cannot be read (limit {self.limit:.3g}: {_KEY}.max_bad_fraction); "
+                f"{_counted(many)} cannot be read (limit {self.limit:.3g}: {KEY}.max_bad_fraction); "
                 "remove or replace them, or raise the limit"
             )
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -29,8 +29,9 @@ from imgcls.data.data_config import (
 )
 from imgcls.data.features import ANEW, FeatureBatches, FeatureLoader, Pass, ViewSampler, wanted_views
 from imgcls.data.hold_out import Fold
-from imgcls.data.partition import Partition, Rules
+from imgcls.data.partition import Partition
 from imgcls.data.pipelines import Pipelines
+from imgcls.data.rules import OnLeak, Rules
 from imgcls.data.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.data.splits import Split
 from imgcls.data.streaming import Share, StreamBatches, StreamLoader
@@ -95,7 +96,7 @@ class ImageDataModule(pl.LightningDataModule):
         fold: str | None = None,
         group_column: str | None = None,
         group_regex: str | None = None,
-        on_leak: Literal["error", "warn"] = "error",
+        on_leak: OnLeak = "error",
         on_bad_image: Policy = "error",
         max_bad_fraction: float = 0.01,
         timeout: float = 300.0,

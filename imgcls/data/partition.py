@@ -1,88 +1,31 @@
 """The splits of a run: made of its datasets by rules that are written down, or as a checkpoint recorded them."""
 
 import logging
-import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.data.bad_images import BadImages
-from imgcls.data.hold_out import Fold, hold_out
+from imgcls.data.data_config import KEY
+from imgcls.data.hold_out import hold_out
+from imgcls.data.leaks import find_leaks
 from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
+from imgcls.data.rules import Rules
 from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
 from imgcls.data.survey import unreadable
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import to_predict
 from imgcls.datasets.stream import StreamImageDataset, check_streams
-from imgcls.errors import ConfigError, did_you_mean, listed
+from imgcls.errors import ConfigError, listed
 
 log = logging.getLogger(__name__)
 
-OnLeak = Literal["error", "warn"]
-
-_KEY = "data.init_args"
 _LOOKED_AT = {"fit": ("train", "validation", "test"), "validate": ("train", "validation"), "test": ("test",)}
 _USES = {"train": "train", "validation": "validate", "test": "test"}
 _SHOWN = 3  # leaks that a message names
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a training set is divided.
-
-    Args:
-        share: Share of the samples that is held out, 0 to 1.
-        seed: Seed of the choice.
-        fold: The part of a cross-validation that is held out, in place of ``share``.
-        group_column: Column of the samples that names the group; None for ``group`` where there is one.
-        group_regex: Finds the group in the path below the root.
-        on_leak: What happens when an image or a group is on two sides.
-        train_on_validation: Whether validation images are trained on, too.
-    """
-
-    share: float
-    seed: int
-    fold: Fold | None
-    group_column: str | None
-    group_regex: str | None
-    on_leak: OnLeak
-    train_on_validation: bool
-
-    def groups(self, data: ImageDataset, needed: bool = True) -> NDArray[Any] | None:
-        """Return the group of each sample; None where there are none.
-
-        Args:
-            data: The dataset.
-            needed: Whether a group that is asked for must be there; otherwise a sample without is one by itself.
-
-        Raises:
-            ConfigError: If the column is not there, or the expression finds nothing in a path.
-        """
-        if self.group_regex is not None:
-            root = getattr(data, "root", None)
-            return np.array([self._found(str(path), root, needed) for path in data.samples["path"]], dtype=object)
-        columns = list(data.samples.columns)
-        if needed and self.group_column is not None and self.group_column not in columns:
-            hint = did_you_mean(self.group_column, columns) or f"; there are {', '.join(columns)}"
-            raise ConfigError(f"{_KEY}.group_column: the samples have no column {self.group_column!r}{hint}")
-        column = self.group_column or "group"
-        if column not in columns:
-            return None
-        # what has no group is one by itself
-        named = zip(data.samples[column], data.samples["path"], strict=True)
-        return np.array([f"path {path}" if pd.isna(name) or name == "" else str(name) for name, path in named], object)
-
-    def _found(self, path: str, root: str | None, needed: bool) -> str:
-        match = re.search(str(self.group_regex), os.path.relpath(path, root) if root else path)
-        if match is None and needed:
-            raise ConfigError(f"{_KEY}.group_regex: {self.group_regex!r} finds nothing in {path!r}")
-        name = match and (match[1] if match.re.groups else match[0])
-        return f"path {path}" if name is None else str(name)  # None, too, of a bracket that took no part
 
 
 class Partition:
@@ -104,7 +47,7 @@ class Partition:
         self.class_names = class_names
         if rules.fold is not None and datasets["validation"] is not None:
             raise ConfigError(
-                f"{_KEY}.fold: {rules.fold}, but dataset_classes.validation is given; leave out one of them"
+                f"{KEY}.fold: {rules.fold}, but dataset_classes.validation is given; leave out one of them"
             )
         check_streams(datasets, rules.train_on_validation)
         self.stage = ""
@@ -340,30 +283,6 @@ class Partition:
         """Keep to the splits of a checkpoint, so that no image changes sides."""
         self._recorded = record["split"]
         self._recorded_labels = record.get("labels")  # older checkpoints have none
-
-
-def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Find images and groups that stand in more than one split.
-
-    Args:
-        splits: The splits by name.
-        made_of: A split that was held out of another -> the other; the two were divided with care, and are one here.
-
-    Returns:
-        For each such sample the first one like it, and itself: texts ``<path> (<split>)``.
-    """
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    leaks = []
-    for name, split in splits.items():
-        groups = [""] * len(split) if split.groups is None else split.groups
-        for place, (content, group) in enumerate(zip(split.fingerprints(), groups, strict=True)):
-            for key in [("content", content), *([("group", group)] if group else [])]:
-                owner, path = seen.setdefault(key, (name, split.path(place)))
-                if made_of.get(owner, owner) != made_of.get(name, name):
-                    what = f", group {group}" if key[0] == "group" else ""
-                    leaks.append((f"{path} ({owner}{what})", f"{split.path(place)} ({name}{what})"))
-                    break
-    return leaks
 
 
 def given(data: ImageDataset | None, name: str) -> ImageDataset:
