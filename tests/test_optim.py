@@ -60,6 +60,14 @@ def test_norms_tokens_and_positions_are_not_decayed(model_type: str, size: int, 
     assert {layer.weight for layer in layers} == decayed
 
 
+def test_weights_of_recurrent_layers_are_decayed() -> None:
+    network = make_network("timm_wrapper", architecture="sequencer2d_s")
+    decayed = Backbone(network, (224, 224)).kernels()
+    recurrent = [layer for layer in network.modules() if isinstance(layer, nn.LSTM)]
+    assert recurrent
+    assert {weights for layer in recurrent for weights in layer.parameters() if weights.ndim == 2} <= decayed
+
+
 def test_rates_that_are_null_are_those_of_the_kind_of_network() -> None:
     null, given = OptimizerConfig(), OptimizerConfig("sgd", lr=0.1, layer_decay=0.9)
     assert choose_rates(null, batch_normalized=True, pretrained=True, block_count=8) == Rates(1e-3, 0.05, 0.9)

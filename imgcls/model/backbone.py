@@ -107,8 +107,8 @@ class Backbone(nn.Module):
             for module in self.modules()
             if not isinstance(module, nn.Embedding)  # positions, in networks of images
             for name, parameter in module.named_parameters(recurse=False)
-            # a norm's weight may be (1, 1, 1, channels); attention has an in_proj_weight
-            if name.endswith("weight") and sum(side > 1 for side in parameter.shape) > 1
+            # a norm's weight may be (1, 1, 1, channels); attention has an in_proj_weight, an LSTM a weight_ih_l0
+            if "weight" in name and sum(side > 1 for side in parameter.shape) > 1
         }
 
     def train(self, mode: bool = True) -> Self:
