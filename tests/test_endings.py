@@ -197,10 +197,10 @@ def test_mode_that_keeps_the_worst_is_refused(
 def test_time_that_is_over_is_said(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = [
-        "fit",
-        *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1000", "--trainer.max_time.seconds=1"),
-    ]
+    options = {"monitor": "validation_f1_score", "mode": "max", "patience": 1000}  # a fast machine runs out of 10
+    callback = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": options}
+    limits = ["--trainer.max_epochs=1000", "--trainer.max_time.seconds=1", f"--trainer.callbacks={callback}"]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, *limits)]
     main(line)
     output = capsys.readouterr()
     assert "stopped: trainer.max_time is over" in output.err
