@@ -328,6 +328,33 @@ def test_proxy_that_refuses_is_an_unreachable_hub(monkeypatch: pytest.MonkeyPatc
         check_reachable("own/network", "preprocessor_config.json")
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44000000\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", POINTER),
+        ("model.safetensors", None),  # cut off
+        ("pytorch_model.bin", POINTER),
+        ("pytorch_model.bin", b""),
+    ],
+)
+def test_damaged_weights_are_named(name: str, content: bytes | None, tmp_path: Path) -> None:
+    network = build(tiny_config("resnet"))
+    network.save_pretrained(tmp_path)
+    file = tmp_path / name
+    if name == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(network.state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(
+        ConfigError,
+        match=rf"the weights in the folder '{tmp_path}' are damaged, or a pointer of Git LFS; fetch them again, in",
+    ):
+        load_network(str(tmp_path), True, CLASS_NAMES)
+
+
 @pytest.mark.parametrize("name", ["network", "models/network"])
 def test_unreachable_hub_says_where_a_folder_was_looked_for(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

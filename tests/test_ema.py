@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from imgcls import EMA
 from imgcls.entry import main
@@ -37,6 +38,50 @@ class Recorder(Callback):
         for name, value in pl_module.state_dict().items():
             old = self.average.get(name, value)
             self.average[name] = kept * old + (1 - kept) * value if value.is_floating_point() else value.clone()
+
+
+class MidValidation(Callback):
+    """Saves right before a validation and within it, as SLURM's handler of signals does.
+
+    Args:
+        folder: Where to.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder / "before.ckpt")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder / "within.ckpt")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_checkpoint_within_a_validation_is_that_of_before(
+    precision: str, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    saver = "{class_path: tests.test_ema.MidValidation, init_args: {folder: " + str(tmp_path) + "}}"
+    more = [f"--trainer.precision={precision}", f"--trainer.callbacks=[{AVERAGED}, {saver}]"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, "--trainer.num_sanity_val_steps=1")])
+    before, within = load(tmp_path / "before.ckpt"), load(tmp_path / "within.ckpt")
+    for key in ("state_dict", "current_model_state", "averaging_state"):
+        assert before[key].keys() == within[key].keys()
+        for name, value in before[key].items():
+            assert torch.equal(value, within[key][name]), (key, name)
+            assert value.dtype == within[key][name].dtype
+    average = before["state_dict"]
+    assert any(not torch.equal(average[name], value) for name, value in before["current_model_state"].items())
 
 
 def test_checkpoints_hold_the_average(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

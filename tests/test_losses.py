@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 from torchvision.ops import sigmoid_focal_loss
 
+import imgcls
+from imgcls.batch import Batch
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.model.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
+from imgcls.model.losses import LossConfig, MixConfig, MultilabelLoss, TrainingLoss, balanced_weights, make_mixer
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, weights
 
@@ -25,10 +28,10 @@ def test_loss_without_options_is_the_cross_entropy_of_smoothed_labels() -> None:
 
 
 def test_several_labels_and_the_focal_loss_are_smoothed_only_where_that_is_asked_for() -> None:
-    several = SeveralLabelsLoss(LossConfig())
+    several = MultilabelLoss(LossConfig())
     target = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     assert torch.equal(several(LOGITS, target), binary_cross_entropy_with_logits(LOGITS, target))
-    smoothed = SeveralLabelsLoss(LossConfig(label_smoothing=0.2))
+    smoothed = MultilabelLoss(LossConfig(label_smoothing=0.2))
     plain = binary_cross_entropy_with_logits(LOGITS, target * 0.8 + 0.1)
     assert torch.equal(smoothed(LOGITS, target), plain)
     assert TrainingLoss(LossConfig(focal_gamma=1.0)).smoothing == 0
@@ -44,7 +47,7 @@ def test_focal_loss_turns_to_what_is_still_wrong() -> None:
     assert loss(LOGITS, LABEL) == pytest.approx(float((-((1 - PROBS) ** 2) * PROBS.log()).mean()))
 
 
-@pytest.mark.parametrize("kind", [TrainingLoss, SeveralLabelsLoss])
+@pytest.mark.parametrize("kind", [TrainingLoss, MultilabelLoss])
 def test_focal_loss_has_a_gradient_where_an_image_is_certain(kind: type[TrainingLoss]) -> None:
     logits = torch.tensor([[40.0, -40.0, -40.0]], requires_grad=True)
     loss = kind(LossConfig(focal_gamma=0.5))(logits, torch.tensor([[1.0, 0.0, 0.0]]))
@@ -54,7 +57,7 @@ def test_focal_loss_has_a_gradient_where_an_image_is_certain(kind: type[Training
 
 def test_focal_loss_of_several_labels_is_torchvisions() -> None:
     target = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.3, 1.0]])
-    ours = SeveralLabelsLoss(LossConfig(focal_gamma=2.0))(LOGITS, target)
+    ours = MultilabelLoss(LossConfig(focal_gamma=2.0))(LOGITS, target)
     assert torch.allclose(ours, sigmoid_focal_loss(LOGITS, target, alpha=-1, gamma=2.0, reduction="mean"))
 
 
@@ -87,6 +90,40 @@ def test_some_batches_are_left_alone() -> None:
     torch.manual_seed(0)
     mixed = [mixer(torch.rand(2, 3, 8, 8), torch.arange(2))[1].ndim == 2 for _ in range(200)]
     assert 70 < sum(mixed) < 130
+
+
+class Oracle(imgcls.ImageClassifier):
+    """Sees images that are all of their label's number, or shares of two; says what they have most of."""
+
+    def normalize(self, images: Tensor) -> Tensor:
+        return images
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, 0, 0]
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_mixtures_count_as_what_they_have_most_of(multilabel: bool, probability: float) -> None:
+    config = MixConfig(mixup=1.0, probability=probability)
+    oracle = Oracle(mix_config=config)
+    oracle.training_loss = MultilabelLoss(LossConfig()) if multilabel else TrainingLoss(LossConfig())
+    oracle.thresholds = [0.5] * 3 if multilabel else None
+    oracle._mixer = make_mixer(config, 3)
+    label = torch.arange(24) % 3
+    dtype = torch.bfloat16 if multilabel else torch.int64
+    rows = one_hot(label, 3).float()
+    batch: Batch = {  # type: ignore[typeddict-item]
+        "image": rows[:, :, None, None],
+        "label": rows.to(dtype) if multilabel else label,
+    }
+    torch.manual_seed(0)
+    for _ in range(10):
+        found = oracle.training_step(batch, 0)
+        assert found is not None
+        logits, scored = found["logits"], found["label"]
+        assert scored.dtype == dtype
+        assert torch.equal(scored, (logits >= 0.5).to(dtype) if multilabel else logits.argmax(1))
 
 
 OPTIONS = (

@@ -1,15 +1,19 @@
 """MetricsLogger against torchmetrics and scikit-learn."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from imgcls.callbacks import metrics as module
 from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
+from imgcls.entry import main
 from imgcls.errors import ConfigError
+from tests.runs import arguments
 
 NAMES = ["a", "b", "c"]
 
@@ -92,6 +96,20 @@ def test_step_waits_for_nothing() -> None:
     for _ in range(5):
         stage.add(batch)
     assert len(stage.logits) == 5
+
+
+@pytest.mark.parametrize(("batches", "every", "steps"), [(1, 5, [5, 10]), (4, 1, [1, 2, 3, 4]), (4, 2, [2, 4])])
+def test_a_step_is_logged_once_with_the_rate_that_is_configured(
+    batches: int, every: int, steps: list[int], photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    more = [f"--trainer.accumulate_grad_batches={batches}", f"--trainer.log_every_n_steps={every}"]
+    rates = ["--model.scheduler_config.name=constant", "--model.scheduler_config.warmup_epochs=0"]
+    heads = ["--model.optimizer_config.layer_decay=0.5", "--model.optimizer_config.head_multiplier=10"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more, *rates, *heads)])
+    events = EventAccumulator(str(tmp_path / "run/version_0"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train_loss_step")] == steps
+    assert [event.value for event in events.Scalars("lr")] == pytest.approx([0.01] * len(steps))
 
 
 def test_default_metrics_have_known_names() -> None:

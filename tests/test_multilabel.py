@@ -27,7 +27,7 @@ from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.labels import read_names, to_text
 from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.model.losses import LossConfig, SeveralLabelsLoss
+from imgcls.model.losses import LossConfig, MultilabelLoss
 from imgcls.model.thresholds import thresholds_of
 from imgcls.model.views import averaged
 from tests.conftest import COLOURS
@@ -643,16 +643,36 @@ PROBS = torch.where(TARGET > 0, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())  # of wh
 def test_loss_of_several_labels() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0])
     given = torch.where(TARGET > 0, weights, 1.0)
-    assert SeveralLabelsLoss(LossConfig())(LOGITS, TARGET) == pytest.approx(float(-PROBS.log().mean()))
-    weighted = SeveralLabelsLoss(LossConfig(), weights)(LOGITS, TARGET)
+    assert MultilabelLoss(LossConfig())(LOGITS, TARGET) == pytest.approx(float(-PROBS.log().mean()))
+    weighted = MultilabelLoss(LossConfig(), weights)(LOGITS, TARGET)
     assert weighted == pytest.approx(float(-(given * PROBS.log()).mean()))
-    focal = SeveralLabelsLoss(LossConfig(focal_gamma=2.0), weights)(LOGITS, TARGET)
+    focal = MultilabelLoss(LossConfig(focal_gamma=2.0), weights)(LOGITS, TARGET)
     assert focal == pytest.approx(float(-(given * (1 - PROBS) ** 2 * PROBS.log()).mean()))
-    almost = SeveralLabelsLoss(LossConfig(focal_gamma=1e-6, label_smoothing=0.2), weights)(LOGITS, TARGET)
-    smooth = SeveralLabelsLoss(LossConfig(label_smoothing=0.2), weights)(LOGITS, TARGET)
+    almost = MultilabelLoss(LossConfig(focal_gamma=1e-6, label_smoothing=0.2), weights)(LOGITS, TARGET)
+    smooth = MultilabelLoss(LossConfig(label_smoothing=0.2), weights)(LOGITS, TARGET)
     expected = -(0.9 * PROBS.log() * given + 0.1 * (1 - PROBS).log() * (weights + 1 - given)).mean()
     assert smooth == pytest.approx(float(expected))
     assert almost == pytest.approx(float(smooth), rel=0.2)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_loss_of_labels_in_16_bits_is_not_rounded(gamma: float) -> None:
+    loss = MultilabelLoss(LossConfig(focal_gamma=gamma, label_smoothing=0.1))
+    found = loss(LOGITS, TARGET.bfloat16())
+    assert (found.dtype, found) == (torch.float32, loss(LOGITS, TARGET))
+
+
+def test_loss_of_a_validation_in_16_bits_is_not_rounded(tiny_model: Path) -> None:
+    model = ImageClassifier(str(tiny_model), pretrained=False)
+    model.build(NAMES, multilabel=True)
+    model.bfloat16().eval()
+    label = torch.eye(3)
+    batch: Any = {"image": torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8), "label": label.bfloat16()}
+    with torch.no_grad():
+        found = model.validation_step(batch, 0)
+    assert found is not None
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(found["logits"], label)
+    assert (found["loss"].dtype, found["loss"]) == (torch.float32, expected)
 
 
 def test_probabilities_of_several_labels_are_the_mean_over_the_views() -> None:

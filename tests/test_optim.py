@@ -132,6 +132,16 @@ def test_rates_of_a_fit_follow_the_blocks(photos: Path, tiny_model: Path, tmp_pa
     assert all(group["fused"] for group in state["param_groups"])
 
 
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_rate_to_lower_is_the_one_that_is_configured(
+    schedule: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
+    more = ["--model.optimizer_config.head_multiplier=5", f"--model.scheduler_config.name={schedule}", broken]
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, "a lower model.init_args.optimizer_config.lr (0.01)" in message) == (1, True), message
+
+
 def test_another_division_of_the_parameters_is_no_run_to_go_on_with(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,14 @@ def test_imagenet_at_the_size_of_the_config_where_nothing_is_stated(tmp_path: Pa
     assert read(str(tmp_path)) == Preprocessing(size=(32, 32), shortest_edge=37)
 
 
+@pytest.mark.parametrize("content", [b'{"image_mean": [0.4', b"version https://git-lfs.github.com/spec/v1\n"])
+def test_damaged_file_of_the_processor_is_none_that_is_absent(content: bytes, tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "resnet", RESNET)
+    (tmp_path / "preprocessor_config.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/preprocessor_config.json is no JSON"):
+        read(folder)
+
+
 @pytest.mark.parametrize("code", [{}, {"auto_map": {"AutoImageProcessor": "own.OwnImageProcessor"}}])
 def test_unknown_processor_is_refused(code: dict[str, object], tmp_path: Path) -> None:
     folder = write_model(tmp_path, "vit", {"image_processor_type": "OwnImageProcessor", **code})

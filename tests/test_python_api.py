@@ -67,6 +67,21 @@ def test_load_from_checkpoint_gives_the_same_logits(photos: Path, tiny_model: Pa
     assert loaded.class_names == sorted(COLOURS)
 
 
+def test_inference_mode_builds_a_model_that_works_within_and_without(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    trainer, path = fit(photos, tiny_model, tmp_path)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    model = trainer.lightning_module.eval()
+    with torch.inference_mode():
+        loaded = imgcls.ImageClassifier.load_from_checkpoint(path).eval()
+        assert torch.equal(model(images), loaded(images))
+    with torch.no_grad():
+        assert torch.equal(model(images), loaded(images))
+    loaded(images).sum().backward()
+    assert all(parameter.grad is not None for parameter in loaded.parameters())
+
+
 def test_frozen_part_stays(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     _, path = fit(photos, tiny_model, tmp_path, freeze_encoder=0.5)
     state = load(path)["state_dict"]

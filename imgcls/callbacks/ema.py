@@ -35,6 +35,7 @@ class EMA(WeightAveraging):
         self._forget()
 
     def _forget(self) -> None:
+        self._swapped = False  # whether the model holds the average
         self._epoch = -1  # in which the tensors are lined up
         self._averages: list[Tensor] = []
         self._currents: list[Tensor] = []
@@ -97,6 +98,7 @@ class EMA(WeightAveraging):
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
         """Exchange the weights and their average; a model in 16 bits would round it, so it stays where it is."""
+        self._swapped = not self._swapped
         if not self._casts:
             super()._swap_models(pl_module)
             return
@@ -105,6 +107,20 @@ class EMA(WeightAveraging):
             self._kept = [current.data.clone() for _, current in self._pairs(pl_module)]
         for number, (average, current) in enumerate(self._pairs(pl_module)):
             current.data.copy_(kept[number] if kept else average.data)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save average and weights under their own names, also within a validation, as at a signal or an error."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if not self._swapped:
+            return
+        average, weights = checkpoint["current_model_state"], checkpoint["state_dict"]
+        if self._casts:  # the module holds the average rounded
+            kept = dict(zip(map(id, _tensors(pl_module)), self._kept, strict=True))
+            own = pl_module.state_dict(keep_vars=True)
+            average, weights = weights, {name: kept[id(value)] for name, value in own.items()}
+        checkpoint["state_dict"], checkpoint["current_model_state"] = average, weights
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -41,7 +41,7 @@ def check_finite(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         return
     loss = trainer.callback_metrics.get("train_loss")
     before = "" if loss is None else f"train_loss is {float(loss)}, and "
-    rate = max(group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups)
+    rate: float = pl_module.lr  # type: ignore[assignment]
     raise RunError(
         f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {before}the weights are not finite; the "
         f"checkpoints hold what was before. Set trainer.gradient_clip_val: 1.0, or begin anew with a lower "

@@ -25,6 +25,7 @@ DEFAULT_METRICS: dict[str, Spec] = {
 }
 _Kind = Literal["classes", "second class", "decisions"]
 _ERRORS = "EER"  # of torchmetrics' classes that do not say so, those that are better when they are low
+_SCALE = "lr_scale"  # of a group of parameters, as the model's optimizer has it; the name is timm's
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
@@ -50,6 +51,7 @@ class MetricsLogger(Callback):
             check_spec(name, spec)
         self._stages: dict[str, _StageMetrics] = {}
         self._trains = False  # a batch of this epoch was seen
+        self._step = 0  # of the optimizer, the last one that was seen
 
     def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
         """Names of the values that a fit logs for these classes, of which an image has one, or several."""
@@ -86,6 +88,10 @@ class MetricsLogger(Callback):
         """Build the metrics; a wrong one is refused here, before the first step."""
         self._begin(pl_module)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the step that the run goes on from."""
+        self._step = trainer.global_step
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the metrics, unless it is a fit that validates."""
         if trainer.state.fn != TrainerFn.FITTING:
@@ -107,11 +113,9 @@ class MetricsLogger(Callback):
         self._stages["train"].add(outputs)
         self._trains = True
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if outputs and "batch_loss" in outputs and every and trainer.global_step % every == 0:
-            values = {
-                "train_loss_step": outputs["batch_loss"].item(),
-                "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
-            }
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step  # no: gradients are accumulated
+        if stepped and outputs and "batch_loss" in outputs and every and trainer.global_step % every == 0:
+            values = {"train_loss_step": outputs["batch_loss"].item(), "lr": _rate(trainer)}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
             if not math.isfinite(values["train_loss_step"]):
@@ -246,6 +250,12 @@ class _StageMetrics:
         if value.ndim == 0:
             return {name: value}
         return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
+
+
+def _rate(trainer: pl.Trainer) -> float:
+    """Return where ``optimizer_config.lr`` stands, of which each group of parameters has its multiple."""
+    rates: list[float] = [group["lr"] / group.get(_SCALE, 1) for group in trainer.optimizers[0].param_groups]
+    return max(rates)  # but for rounding, they are alike
 
 
 def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class StepLimit(Callback):
-    """Ends a run after ``trainer.max_steps``, and validates what is trained so far.
+    """Ends a run after ``trainer.max_steps``, and validates what is trained so far, if its epoch is one that validates.
 
     With a limit of its own, Lightning takes every resume for one from the middle of an epoch, and ends that of the
     checkpoint, which is over, a second time.

@@ -34,6 +34,7 @@ class Anatomy:
     unused: list[str]
 
 
+@torch.inference_mode(False)  # tensors that are made within it have no gradient
 def examine(network: PreTrainedModel, size: Size) -> Anatomy:
     """Find heads, layers and unused parameters of an image classifier.
 

@@ -16,7 +16,7 @@ from imgcls.chance import mix, run_seed
 from imgcls.errors import ConfigError
 from imgcls.model.compilation import compile_in_place
 from imgcls.model.inference import InferenceModule, outputs
-from imgcls.model.losses import LossConfig, MixConfig, SeveralLabelsLoss, TrainingLoss, balanced_weights, make_mixer
+from imgcls.model.losses import LossConfig, MixConfig, MultilabelLoss, TrainingLoss, balanced_weights, make_mixer
 from imgcls.model.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
 from imgcls.model.pace import PACE, Pace, Recorded
 from imgcls.model.schedules import Plateau, SchedulerConfig, make_scheduler
@@ -49,7 +49,7 @@ class ImageClassifier(InferenceModule):
         mix_config: Training on mixtures of two images, MixUp and CutMix.
         threshold: Where an image may have several labels: the probability, 0 to 1, above which it is said to be of a
             class; one for all classes, a list in their order, or ``{class: threshold}`` (0.5 for those left out). Null:
-            what the checkpoint holds, else 0.5.
+            what the checkpoint holds, unless a new run takes its weights alone, else 0.5.
         compile: Compile the network for the fit with torch.compile: faster steps on a GPU, after a minute or more for
             each size of batch. Checkpoints are those of a fit that does not compile.
 
@@ -159,7 +159,7 @@ class ImageClassifier(InferenceModule):
 
     @property
     def _loss_kind(self) -> type[TrainingLoss]:
-        return SeveralLabelsLoss if self.multilabel else TrainingLoss
+        return MultilabelLoss if self.multilabel else TrainingLoss
 
     def _class_weights(self) -> Tensor | None:
         given = self.loss_config.class_weights
@@ -183,7 +183,7 @@ class ImageClassifier(InferenceModule):
 
         With several processes, which wait for each other's gradients, an empty batch gives a loss of 0 instead.
         """
-        target = batch["label"]
+        target = label = batch["label"]
         if not len(target):  # none of its images could be read
             return self._no_images() if self.trainer.world_size > 1 else None
         if "features" in batch:
@@ -192,8 +192,15 @@ class ImageClassifier(InferenceModule):
             images = self.normalize(batch["image"])
             if self._mixer is not None:
                 images, target = self._mixer(images, target)
+                label = self._most_of(target).to(label.dtype)
             logits = self(images)
-        return outputs(self.training_loss(logits, target), logits, batch["label"])
+        return outputs(self.training_loss(logits, target), logits, label)
+
+    def _most_of(self, target: Tensor) -> Tensor:
+        """Return the labels that mixtures have most of, by which the metrics judge; others are as they were."""
+        if self.multilabel:
+            return target >= 0.5
+        return target if target.ndim == 1 else target.argmax(1)
 
     # -- freezing
 

@@ -52,8 +52,9 @@ class InferenceModule(pl.LightningModule):
         self.class_names: list[str] = []
         self.preprocessing = Preprocessing()
         self.backbone: Backbone | None = None
-        self.register_buffer("temperature", torch.tensor(1.0))
-        self._set_normalization()
+        with torch.inference_mode(False):  # tensors that are made within it could not train
+            self.register_buffer("temperature", torch.tensor(1.0))
+            self._set_normalization()
 
     # -- building
 
@@ -96,7 +97,9 @@ class InferenceModule(pl.LightningModule):
             )
         self.class_names = list(class_names)
         self._set_task(record or {}, multilabel)
-        with torch.device("cpu"):  # Lightning makes a GPU the place of all that is made; transformers would refuse that
+        # Lightning makes a GPU the place of all that is made, which transformers would refuse; the network's parts are
+        # found by a gradient, which inference mode has none of
+        with torch.device("cpu"), torch.inference_mode(False):
             self._build(record)
 
     def _build(self, record: Mapping[str, Any] | None) -> None:
@@ -246,7 +249,9 @@ class InferenceModule(pl.LightningModule):
             logits = self._go_on(batch)
         else:
             logits = averaged(self, batch["image"], self.views, self.multilabel)
-        return outputs(self.criterion(logits, batch["label"]), logits, batch["label"])
+        label = batch["label"]
+        target = label.to(logits.dtype) if self.multilabel else label  # bf16-true casts it, and would round the loss
+        return outputs(self.criterion(logits, target), logits, label)
 
     def _go_on(self, batch: Batch) -> Tensor:
         """Return the logits of features."""

@@ -1,4 +1,4 @@
-"""From ``loss_config`` and ``mix_config`` to what the training minimises; figures are of the plain loss."""
+"""From ``loss_config`` and ``mix_config`` to the loss of training; that of validation and test is the plain one."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -63,6 +63,8 @@ class LossConfig:
 class MixConfig:
     """Training on mixtures of two images of a batch, with their targets mixed alike; one of the two ways a batch.
 
+    Training metrics count a mixture as what it has most of.
+
     Args:
         mixup: Parameter of the Beta distribution of the two images' shares, blended pixel by pixel (Zhang et al. 2018);
             0: off.
@@ -121,12 +123,12 @@ class TrainingLoss:
 
     def _focal(self, logits: Tensor, shares: Tensor) -> Tensor:
         log_probs = torch.log_softmax(logits, dim=1)
-        focus = _focus(1 - log_probs.exp(), self.config.focal_gamma)
+        modulating = _modulating_factor(1 - log_probs.exp(), self.config.focal_gamma)
         weights = 1.0 if self.class_weights is None else self.class_weights
-        return -(shares * weights * focus * log_probs).sum(1).mean()
+        return -(shares * weights * modulating * log_probs).sum(1).mean()
 
 
-class SeveralLabelsLoss(TrainingLoss):
+class MultilabelLoss(TrainingLoss):
     """The mean over a batch and all classes of the loss of saying that an image is of a class or is not.
 
     The weight of a class is that of the images which are of it.
@@ -140,22 +142,27 @@ class SeveralLabelsLoss(TrainingLoss):
 
         Args:
             logits: ``(B, classes)``, float32.
-            target: ``(B, classes)`` float32, 0 to 1.
+            target: ``(B, classes)`` floats, 0 to 1.
         """
         smoothing, gamma = self.smoothing, self.config.focal_gamma
-        target = target * (1 - smoothing) + smoothing / 2
+        target = target.float() * (1 - smoothing) + smoothing / 2  # bf16-true casts the batch, and would round the loss
         if not gamma:
             return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=self.class_weights)
-        # torchvision's sigmoid_focal_loss is the same, but for the NaN that _focus avoids
+        # torchvision's sigmoid_focal_loss is the same, but for the NaN that _modulating_factor avoids
         probs = torch.sigmoid(logits)
         losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        losses = losses * _focus(probs + target - 2 * probs * target, gamma)
+        losses = losses * _modulating_factor(probs + target - 2 * probs * target, gamma)
         weights = 1.0 if self.class_weights is None else 1 + (self.class_weights - 1) * target
         return (losses * weights).mean()
 
 
-def _focus(doubt: Tensor, gamma: float) -> Tensor:
-    """Return ``doubt ** gamma``, whose gradient has no limit at 0 where gamma is below 1: it would be NaN."""
+def _modulating_factor(doubt: Tensor, gamma: float) -> Tensor:
+    """Return the paper's ``(1 - p_t) ** gamma``, whose gradient at 0 would be NaN for a gamma below 1.
+
+    Args:
+        doubt: ``1 - p_t``, where ``p_t`` is the probability of what is true.
+        gamma: The exponent.
+    """
     return doubt.clamp_min(_LEAST_DOUBT) ** gamma
 
 

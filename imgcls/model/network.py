@@ -1,11 +1,14 @@
 """Hugging Face image classifiers: build one by name, folder or recorded config."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -50,6 +53,12 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
             dtype=torch.float32,  # else the checkpoint's own, float16 for some
             output_loading_info=True,
         )
+    except (SafetensorError, UnpicklingError, EOFError) as error:
+        local = os.path.isdir(local_or_hub(model_name))
+        where, remedy = ("in the folder", ", in a clone by git lfs pull") if local else ("of", "")
+        raise ConfigError(
+            f"{KEY}: the weights {where} {model_name!r} are damaged, or a pointer of Git LFS; fetch them again{remedy}"
+        ) from error
     except (OSError, ImportError, TypeError, ValueError) as error:
         check_reachable(model_name, SAFE_WEIGHTS_NAME)
         raise load_error(model_name, error) from error

@@ -1,10 +1,14 @@
 """How a pretrained model expects its images, measured on its own image processor."""
 
+import json
 import logging
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -55,6 +59,7 @@ def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProc
         return AutoImageProcessor.from_pretrained(path, config=known, backend="pil", trust_remote_code=False)
     except OSError:
         check_reachable(model_name, IMAGE_PROCESSOR_NAME)
+        _check_json(path)
     except (ValueError, TypeError, ImportError) as error:
         raise load_error(model_name, error) from error
     if config.model_type != "timm_wrapper":
@@ -64,6 +69,18 @@ def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProc
 
     record = timm.get_pretrained_cfg(config.architecture)
     return TimmWrapperImageProcessor(record.to_dict()) if record else None
+
+
+def _check_json(path: str) -> None:
+    """Tell a damaged file from one that is not there, for which the error is the same."""
+    name = IMAGE_PROCESSOR_NAME
+    file = os.path.join(path, name) if os.path.isdir(path) else try_to_load_from_cache(path, name)
+    if not isinstance(file, str) or not os.path.isfile(file):
+        return
+    try:
+        json.loads(Path(file).read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{KEY}: {file} is no JSON, but damaged or a pointer of Git LFS; fetch it again") from error
 
 
 def _interpolation(processor: BaseImageProcessor) -> str:

@@ -30,8 +30,9 @@ class SchedulerConfig:
             from 1/25 of the rate and falls to almost 0, with momentum as it is configured (Smith and Topin 2018);
             ``step`` is multiplied by ``factor`` after every ``step_epochs``; ``plateau`` is multiplied by ``factor``
             when ``validation_loss`` has not improved for more than ``patience`` validations.
-        warmup_epochs: Epochs, fractions included, in which the rate rises from 0 (``onecycle``: from 1/25); null: 1,
-            for ``onecycle`` 30 % of the run, for ``plateau`` none. At most half of the run.
+        warmup_epochs: Epochs, fractions included, in which the rate rises from 0 (``onecycle``: from 1/25, ``step``:
+            from 1 / (steps of the warm-up + 1)); null: 1, for ``onecycle`` 30 % of the run, for ``plateau`` none. At
+            most half of the run.
         step_epochs: Epochs between two steps, ``step`` alone; null: 10.
         factor: What the rate is multiplied by, above 0 and below 1, ``step`` and ``plateau`` alone; null: 0.1.
         patience: Validations without improvement that are waited for, ``plateau`` alone; null: 3.
