@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -185,7 +186,7 @@ def _checkpoints_in(folder: Path) -> str:
     files = [path for name in uses for path in (folder / name, folder / "checkpoints" / name) if path.is_file()]
     if not files:
         return "type --ckpt_path FILE.ckpt"
-    return "type " + ", ".join(f"--ckpt_path {path} {uses[path.name]}" for path in files)
+    return "type " + ", ".join(f"--ckpt_path {shlex.quote(str(path))} {uses[path.name]}" for path in files)
 
 
 def data_state(content: Content) -> dict[str, Any]:

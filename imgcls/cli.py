@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -210,7 +211,8 @@ class ImgclsCLI(LightningCLI):
         path = checkpoint_argument(arguments)
         if path in {None, "last"}:
             runs = output_dir_argument(arguments) or ExperimentConfig().output_dir
-            hint = newest_best(Path(runs)) or "<run folder>/checkpoints/best.ckpt"
+            newest = newest_best(Path(runs))
+            hint = shlex.quote(str(newest)) if newest else "<run folder>/checkpoints/best.ckpt"
             raise ConfigError(f"{arguments[0]} needs the checkpoint of a trained model; type --ckpt_path {hint}")
         typed = [argument for argument in arguments if argument.startswith("--model") and not _DECIDING.match(argument)]
         if typed:

@@ -16,6 +16,8 @@ LOCK = ".lock"
 REQUEUED = "hpc_ckpt_*.ckpt"  # what Lightning saves in the run folder where SLURM ends a job to start it again
 RESULTS = "results.json"
 
+_VERSION = re.compile(r"version_(\d+)")
+_JOB = ".job"
 _PATIENCE = 10.0  # seconds; the loader workers of a killed run hold its lock until they notice
 
 
@@ -41,7 +43,7 @@ def new_run_folder(parent: Path) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         while True:
-            taken = [int(match[1]) for path in parent.iterdir() if (match := re.fullmatch(r"version_(\d+)", path.name))]
+            taken = [int(match[1]) for path in parent.iterdir() if (match := _VERSION.fullmatch(path.name))]
             folder = parent / f"version_{max(taken, default=-1) + 1}"
             try:
                 folder.mkdir()
@@ -68,27 +70,55 @@ def hold(folder: Path) -> FileLock:
 
 def run_folder_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, None if it lies elsewhere."""
-    folder = checkpoint.parent
+    folder = checkpoint.absolute().parent
     if checkpoint.match(REQUEUED):
         return folder
     return folder.parent if folder.name == CHECKPOINTS else None
 
 
-def newest_checkpoints(parent: Path) -> Iterator[Path]:
-    """Return the checkpoints below ``<output_dir>/<name>``, the newest first; damaged ones are passed over."""
-    found = sorted(
-        [*parent.glob(f"version_*/{CHECKPOINTS}/*.ckpt"), *parent.glob(f"version_*/{REQUEUED}")],
-        # best.ckpt and last.ckpt of one epoch are one file; the run goes on from last
-        key=lambda path: (path.stat().st_mtime_ns, path.name == LAST),
-        reverse=True,
+def sign(folder: Path, job: str) -> None:
+    """Write into a run folder which job trains there."""
+    (folder / _JOB).write_text(job, encoding="utf-8")
+
+
+def is_signed(folder: Path, job: str) -> bool:
+    """Whether it is this job that trained in a run folder."""
+    return (folder / _JOB).is_file() and (folder / _JOB).read_text(encoding="utf-8") == job
+
+
+def newest_checkpoints(parent: Path, job: str | None = None) -> Iterator[Path]:
+    """Return the whole checkpoints below ``<output_dir>/<name>``: of the newest run first, in it the newest first.
+
+    Args:
+        parent: ``<output_dir>/<name>``.
+        job: Look only into the run folders that this job has signed.
+    """
+    runs = [run for run in _runs_in(parent) if job is None or is_signed(run, job)]
+    files = [[*run.glob(f"{CHECKPOINTS}/*.ckpt"), *run.glob(REQUEUED)] for run in runs]
+    newest = sorted(
+        (sorted(map(_age, found), reverse=True) for found in files if found), key=_newest_time, reverse=True
     )
-    return (path for path in found if is_intact(path))
+    return (path for found in newest for *_, path in found if is_intact(path))
 
 
 def newest_best(output_dir: Path) -> Path | None:
     """Return the best checkpoint of the newest run below ``output_dir``."""
-    found = output_dir.glob(f"*/version_*/{CHECKPOINTS}/{BEST}")
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    found = (run / CHECKPOINTS / BEST for parent in output_dir.glob("*/") for run in _runs_in(parent))
+    return max((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _runs_in(parent: Path) -> list[Path]:
+    """Run folders; a copy that someone made of one, such as ``version_0_backup``, is none."""
+    return [path for path in parent.glob("version_*") if _VERSION.fullmatch(path.name)]
+
+
+def _age(path: Path) -> tuple[bool, int, bool, Path]:
+    """What a run's checkpoints are sorted by: best.ckpt is never ahead of others, whatever a copy made of times."""
+    return path.name != BEST, path.stat().st_mtime_ns, path.name == LAST, path
+
+
+def _newest_time(found: list[tuple[bool, int, bool, Path]]) -> int:
+    return max(time for _, time, *_ in found)
 
 
 def folder_name(text: str) -> str:

@@ -32,6 +32,20 @@ class Killer(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class StopAfter(Callback):
+    """Ends the training early, in good order.
+
+    Args:
+        epochs: The epochs after which it ends.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
 class KillInWrite(Callback):
     """Sends SIGKILL to its own process when half of an epoch's checkpoint is written.
 

@@ -243,6 +243,8 @@ STRAY = {
     ("fit", "folder"): "type: imgcls fit --data.dataset_classes.train folder",
     ("predict", "--ckpt_path", "x.ckpt", "folder"): "type: imgcls predict --ckpt_path x.ckpt --images folder",
     ("fit", "--trainer.devices", "[0,", "1]"): "'1]' belongs to no option",
+    ("predict", "x.ckpt", "folder"): "type: imgcls predict --ckpt_path x.ckpt --images folder",
+    ("fit", "c.yaml", "--experiment.output_dir", "my runs"): "--config c.yaml --experiment.output_dir 'my runs'",
     ("fit", "--config"): "--config needs a value; type --config FILE.yaml",
     ("fit", "--config="): "--config needs a value; type --config FILE.yaml",
     ("fit", "-c"): "-c needs a value; type -c FILE.yaml",

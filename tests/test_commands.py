@@ -190,6 +190,42 @@ def test_folder_that_reads_as_a_number_stays_a_name(photos: Path, tiny_model: Pa
     assert (tmp_path / "1e3/version_1").is_dir()
 
 
+@pytest.mark.parametrize("option", ["limit_predict_batches=1", "fast_dev_run=true"])
+def test_predict_leaves_no_image_out(
+    option: str, run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [
+        "predict",
+        f"--ckpt_path={run / 'checkpoints/best.ckpt'}",
+        "--images",
+        str(test_photos),
+        f"--output={tmp_path / 'p.csv'}",
+    ]
+    code, message = fails([*line, f"--trainer.{option}"], capsys)
+    assert (code, "but predict writes a row for each image; leave it out" in message) == (2, True), message
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_predict_beside_the_checkpoint_writes_into_the_run_folder(
+    run: Path, test_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "version_0"
+    shutil.copytree(run / "checkpoints", folder / "checkpoints")
+    monkeypatch.chdir(folder / "checkpoints")
+    main(["predict", "--ckpt_path=best.ckpt", "--images", str(test_photos)])
+    assert len(pd.read_csv(folder / "predictions.csv")) == 18
+
+
+def test_null_of_a_later_file_takes_the_checkpoint_away(
+    run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(f"ckpt_path: {run / 'checkpoints/best.ckpt'}\n")
+    (tmp_path / "b.yaml").write_text("ckpt_path: null\n")
+    line = [f"--config={tmp_path / name}.yaml" for name in "ab"]
+    code, message = fails(["predict", *line, "--images", str(test_photos)], capsys)
+    assert (code, "predict needs the checkpoint of a trained model" in message) == (2, True), message
+
+
 def test_predict_does_not_overwrite(run: Path, test_photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["predict", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--images", str(test_photos / "red")]
     main(line)

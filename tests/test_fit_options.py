@@ -251,9 +251,25 @@ def test_finished_run_says_what_to_raise(
     output = capsys.readouterr()
     assert reason in output.err
     assert output.out.splitlines()[-1] == str(tmp_path / "run/version_0")
-    main([*line, "--ckpt_path=last", "--trainer.max_epochs=1"])
+    written = (tmp_path / "run/version_0/config.yaml").read_text()
+    main([*line, "--ckpt_path=last", "--trainer.max_epochs=1", "--model.loss_config.focal_gamma=2"])
     assert "is trained to 2 of trainer.max_epochs: 1" in capsys.readouterr().err
     assert len(pd.read_csv(tmp_path / "run/version_0/metrics.csv")) == 2
+    assert (tmp_path / "run/version_0/config.yaml").read_text() == written  # with another, nothing was trained
+
+
+def test_last_is_of_a_run_and_never_behind_the_best(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Someone copied a run, first in place of it without the times, then beside it."""
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main(line)
+    checkpoints = tmp_path / "run/version_0/checkpoints"
+    os.utime(checkpoints / "last.ckpt", (1, 1))
+    shutil.copytree(tmp_path / "run/version_0", tmp_path / "run/version_0_backup")
+    capsys.readouterr()
+    main([*line, "--ckpt_path=last"])
+    assert f"goes on after epoch 2 of {checkpoints / 'last.ckpt'}" in capsys.readouterr().err
 
 
 def test_two_fits_do_not_share_a_folder(
@@ -468,6 +484,13 @@ def test_configuration_that_is_printed_is_the_whole(
         (["--trainer.strategy=fsdp"], "trainer.strategy: fsdp divides the weights, which are averaged and saved"),
         (["--trainer.plugins=AsyncCheckpointIO"], "trainer.plugins: AsyncCheckpointIO would write checkpoints in its"),
         (["--trainer.max_steps=9", "--trainer.min_epochs=5"], "trainer.min_epochs: 5, but max_steps: 9 is the end"),
+        (["--trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches: 0; it must be at least 1"),
+        (["--trainer.accumulate_grad_batches=-1"], "trainer.accumulate_grad_batches: -1; it must be at least 1"),
+        (["--trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch: 0; it must be at least 1"),
+        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1; it must be at least 0"),
+        (["--trainer.val_check_interval=0"], "trainer.val_check_interval: 0; it must be above 0"),
+        (["--trainer.default_root_dir=out"], "where runs lie says experiment.output_dir"),
+        (["--trainer.callbacks=[imgcls.EMA, null]"], "trainer.callbacks: None is no Callback; give a mapping"),
     ],
 )
 def test_what_lightning_takes_and_a_run_cannot_is_refused(

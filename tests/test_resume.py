@@ -311,14 +311,26 @@ def test_run_that_goes_on_within_an_epoch_keeps_its_batches(
 def test_job_that_slurm_requeues_goes_on_by_itself(
     photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Each fit of a job goes on in its own run, and a job that has none yet begins, whatever lies beside it."""
+    options = arguments(photos, tiny_model, tmp_path)
+    main(["fit", *options, "--trainer.max_epochs=1"])  # of another job
+    other = (tmp_path / "run/version_0/config.yaml").read_text()
+    lines = [["fit", *options, f"--seed_everything={seed}"] for seed in (1, 2)]
+    weights = str(tmp_path / "run/version_0/checkpoints/best.ckpt")
+    lines.append([*lines[0], f"--ckpt_path={weights}", "--experiment.only_weights_load=true"])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # requeued before there was a checkpoint
-    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
-    main([*line, "--trainer.max_epochs=1"])
-    folder = tmp_path / "run/version_0"
-    saved = folder / "hpc_ckpt_1.ckpt"  # as Lightning calls it, where it has the job requeued
-    shutil.copy(folder / "checkpoints/last.ckpt", saved)
+    stop = "{class_path: tests.killer.StopAfter, init_args: {epochs: 1}}"
+    for line in lines:
+        main([*line, f"--trainer.callbacks=[{stop}]"])
     capsys.readouterr()
-    main(line)
-    assert f"goes on after epoch 1 of {saved}" in capsys.readouterr().err
-    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
-    assert len(pd.read_csv(folder / "metrics.csv")) == 2
+    for number, line in enumerate(lines, 1):
+        folder = tmp_path / f"run/version_{number}"
+        saved = folder / "hpc_ckpt_1.ckpt"  # as Lightning calls it, where it has the job requeued
+        shutil.copy(folder / "checkpoints/last.ckpt", saved)
+        main([*line, f"--trainer.callbacks=[{stop}]"])
+        assert f"goes on after epoch 1 of {saved}" in capsys.readouterr().err
+        assert len(pd.read_csv(folder / "metrics.csv")) == 2
+    assert len(list((tmp_path / "run").iterdir())) == 4
+    assert (tmp_path / "run/version_0/config.yaml").read_text() == other
+    assert yaml.safe_load((tmp_path / "run/version_3/config.yaml").read_text())["ckpt_path"] == weights

@@ -22,7 +22,7 @@ from imgcls.entry import main
 from imgcls.tune.results import Results
 from imgcls.tune.space import Space, short_names, shown
 from imgcls.tune.study import INTERRUPTED, SharedStudy
-from tests.runs import arguments, assert_same_weights, fails, load, program, weights
+from tests.runs import arguments, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
 HEAD = "model.init_args.optimizer_config.head_multiplier"
@@ -308,47 +308,77 @@ def test_killed_trial_is_repeated_from_its_checkpoint(photos: Path, tiny_model: 
     assert len({trial.params[LR] for trial in trials if trial.state == TrialState.COMPLETE}) == 8
 
 
-def test_new_study_leaves_the_folders_of_a_former_one_alone(
+def test_results_of_another_study_are_not_overwritten(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    section = {"n_trials": 1, "search_spaces": {LR: uniform()}, "retrain": True}
-    config = write_config(tmp_path / "c.yaml", section)
+    """The folder has its own database; the same command names another one, and then none, which is gone."""
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}})
     line = tune_line(config, photos, tiny_model, tmp_path)
     main(line)
     folder = tmp_path / "run/tune"
-    former = {name: weights(folder / name / "checkpoints/last.ckpt") for name in ("trial_0000", "retrained_0000")}
+    before = {path: path.read_bytes() for path in (folder / "trials.csv", folder / "best.yaml", folder / "best.ckpt")}
+    capsys.readouterr()
+    said = f"{folder}: holds the results of another study, of another database"
+    code, message = fails([*line, f"--optuna.storage=sqlite:///{tmp_path / 'other.db'}"], capsys)
+    assert (code, said in message) == (2, True), message
     for file in folder.glob("study.db*"):
         file.unlink()
-    main([*line, "--seed_everything=7", "--optuna.seed=1"])
-    assert "trial_0000 is of another study, and stays; this one has" in capsys.readouterr().err
-    for name, before in former.items():
-        new = f"{name}-2"
-        assert (folder / name / "config.yaml").read_text() != (folder / new / "config.yaml").read_text()
-        assert all(torch.equal(before[key], value) for key, value in weights(folder / name / LAST).items())
-        assert not all(torch.equal(before[key], value) for key, value in weights(folder / new / LAST).items())
-    main(["fit", f"--config={folder / 'best.yaml'}", f"--experiment.output_dir={tmp_path / 'alone'}"])
-    assert_same_weights(folder / "trial_0000-2" / LAST, tmp_path / "alone/run/version_0" / LAST)
-    main([*line, "--seed_everything=7", "--optuna.seed=1"])  # nothing is left to do
-    assert {path.name for path in folder.glob("*_0000*")} == {*former, *(f"{name}-2" for name in former)}
+    code, message = fails(line, capsys)
+    assert (code, said in message) == (2, True), message
+    assert {path: path.read_bytes() for path in before} == before
+    main([*line, "--optuna.study_name=new"])
+    assert (tmp_path / "run/tune-new/best.ckpt").is_file()
+
+
+def test_trials_of_other_images_are_not_mixed(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(photos, images)
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 2, "search_spaces": {LR: uniform()}})
+    line = tune_line(config, images, tiny_model, tmp_path)
+    main([*line, "--optuna.n_trials=1"])
+    for path in sorted((images / "red").iterdir())[:2]:
+        path.unlink()
+    code, message = fails(line, capsys)
+    assert (code, "images.train: " in message) == (2, True), message
+    assert "but the study 'run' was begun with 48 images of content" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("data.init_args.dataset_classes.train", "validation is held out of it"),
+        ("data.init_args.dataset_classes.validation", "is the same in all trials"),
+        ("data.init_args", "holds data.init_args.split_seed"),
+        ("trainer.limit_val_batches", "is the same in all trials"),
+    ],
+)
+def test_key_that_changes_what_is_validated_is_refused(
+    key: str, reason: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"distribution": "categorical", "choices": [str(photos)]}
+    config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {key: space}})
+    code, message = fails(tune_line(config, photos, tiny_model, tmp_path), capsys)
+    assert (code, f"optuna.search_spaces.{key}: {reason}" in message) == (2, True), message
 
 
 def test_folder_of_another_study_is_not_taken_for_that_of_a_trial(tmp_path: Path) -> None:
-    """A server's trial 0, of another machine; here, trial_0000 of another study lies at its place."""
+    """A server's trial 0, of another machine; here, another study lies at the place of its folder."""
     quieten()
     space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
     base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
-    with closing(SharedStudy(OptunaConfig(), space, ["maximize"], tmp_path, "study", base)) as study:
-        claim = study.claim()
-        assert claim is not None
-        study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
-        assert study.folder_of(study.trials[0]) == claim.folder
-        shutil.rmtree(claim.folder)
-        claim.folder.mkdir()
-        assert study.folder_of(study.trials[0]) is None
-        again = study.claim()
-        assert again is not None
-        assert again.folder == tmp_path / "trial_0001"
-        study.finish(again, TrialState.PRUNED)
+    there, here = tmp_path / "there", tmp_path / "here"
+    config = OptunaConfig(storage=f"sqlite:///{tmp_path / 'server.db'}")
+    for folder in (there, here):
+        folder.mkdir()
+        with closing(SharedStudy(config, space, ["maximize"], folder, "study", base)) as study:
+            claim = study.claim()
+            assert claim is not None
+            study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
+            assert study.folder_of(study.trials[0]) == (claim.folder if folder == there else None)
+            (there / ".study").write_text("another")
+            assert claim.folder == folder / f"trial_000{int(folder == here)}"
 
 
 def test_table_of_trials_in_a_folder_of_any_name(tmp_path: Path) -> None:

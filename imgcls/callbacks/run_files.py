@@ -19,10 +19,10 @@ class RunFiles(Callback):
 
     Args:
         folder: The run folder.
-        config: The resolved configuration as YAML.
+        config: The resolved configuration as YAML; None keeps config.yaml as it is.
     """
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str | None) -> None:
         self.folder = folder
         self.config = config
 
@@ -31,7 +31,8 @@ class RunFiles(Callback):
         if not trainer.is_global_zero:
             return
         (self.folder / RESULTS).unlink(missing_ok=True)
-        (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
+        if self.config is not None:
+            (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
             log.info("%s", data.partition.summary())

@@ -34,10 +34,11 @@ from imgcls.commands.start import (
     find_start,
     finished,
     going_on,
+    job_of,
 )
 from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
 from imgcls.errors import ConfigError
-from imgcls.run_folder import RESULTS, hold, new_run_folder
+from imgcls.run_folder import RESULTS, hold, new_run_folder, sign
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ class Fit(Command):
         options = parts.options | {"precision": choose_precision(parts.options)}
         check_options(options, "fit")
         self.trial = trial
-        self.weights_only = parts.experiment.only_weights_load
         given, runs = parts.section["ckpt_path"], parts.runs_folder
-        begins = given is None and trial is None and not self.weights_only
-        start = find_requeued(runs) if begins else None
+        job = job_of(parts.saved | {"ckpt_path": given}) if trial is None else None
+        start = find_requeued(runs, job)
+        self.weights_only = parts.experiment.only_weights_load and start is None
         super().__init__(parts, start or find_start(given, runs, self.weights_only))
         if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
             self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
@@ -96,6 +97,8 @@ class Fit(Command):
         self.lock: FileLock | None = None
         if self.folder is not None and trial is None and is_first_process():
             self.lock = hold(self.folder)
+            if job is not None:
+                sign(self.folder, job)
         self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
 
     def _keep_origin(self, start: Start) -> None:
@@ -177,7 +180,8 @@ class Fit(Command):
         found.append(StandStill() if self.done else Patience(callbacks))
         if self.folder is None:
             return found
-        return [RunFiles(self.folder, _as_yaml(self.parts.saved)), *found, FiniteWeights()]
+        written = None if self.done else _as_yaml(self.parts.saved)  # with which nothing is trained
+        return [RunFiles(self.folder, written), *found, FiniteWeights()]
 
     def _is_done(self, callbacks: Sequence[Callback]) -> bool:
         """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
@@ -244,7 +248,7 @@ class Fit(Command):
         take_values(values, self.model, self.data)
         self._save(with_values(self.parts.saved, values))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RunFiles):
+            if isinstance(callback, RunFiles) and not self.done:
                 callback.config = _as_yaml(self.parts.saved)
 
     def _save(self, config: dict[str, Any]) -> None:

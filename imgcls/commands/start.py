@@ -1,7 +1,9 @@
 """Where a fit starts from: nothing, or a checkpoint whose run goes on or whose weights alone are taken."""
 
+import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,17 +71,33 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
     return start
 
 
-def find_requeued(parent: Path) -> Start | None:
+def job_of(config: Mapping[str, Any]) -> str | None:
+    """Return what a requeued job has in common with its first start alone: SLURM's number of it, and the configuration.
+
+    Args:
+        config: The configuration as plain values, for one job may fit several.
+
+    Returns:
+        The number and a digest; None outside of SLURM.
+    """
+    number = os.environ.get("SLURM_JOB_ID")
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return None if number is None else f"{number} {digest}"
+
+
+def find_requeued(parent: Path, job: str | None) -> Start | None:
     """Find the checkpoint of a job that SLURM has started before, whose run is to go on with the same command.
 
     Args:
         parent: The folder of the runs of that name.
+        job: What its run folder is signed with.
     """
-    return _newest_of(parent) if int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0 else None
+    was_started = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    return _newest_of(parent, job) if was_started and job is not None else None
 
 
-def _newest_of(parent: Path) -> Start | None:
-    for path in newest_checkpoints(parent):
+def _newest_of(parent: Path, job: str | None = None) -> Start | None:
+    for path in newest_checkpoints(parent, job):
         content = read_checkpoint(path)
         if _can_go_on(content):
             return Start(path, content, run_folder_of(path))
@@ -140,7 +158,7 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
             former = _shown(theirs[key])
             raise ConfigError(
                 f"{key}: {_shown(ours[key])}, but the run of {start.path} began with {former} and keeps to it; type "
-                f"--{key}={former} to go on, or --experiment.only_weights_load=true for a new run"
+                f"{shlex.quote(f'--{key}={former}')} to go on, or --experiment.only_weights_load=true for a new run"
             )
 
 

@@ -37,6 +37,7 @@ _NEEDED = {  # command -> what must not be 0
     "predict": ("limit_predict_batches",),
 }
 _LEAST = ("min_epochs", "min_steps")
+_LOWEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
 _SILENT: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -132,6 +133,10 @@ def check_options(options: dict[str, Any], command: str) -> None:
     for key in _NEEDED[command]:
         if options[key] == 0:
             raise ConfigError(f"trainer.{key}: 0 leaves nothing to do; it must be above 0")
+    if command == "fit":
+        _check_numbers(options)
+    if command == "predict":
+        _check_whole(options)
     for flag, kind in _FLAGS.items():
         listed = [type(item).__name__ for item in as_list(options["callbacks"]) if isinstance(item, kind)]
         if options[flag] is False and listed:
@@ -143,6 +148,29 @@ def check_options(options: dict[str, Any], command: str) -> None:
     with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
         _check_devices(options)
         _check_values(options)
+
+
+def _check_numbers(options: dict[str, Any]) -> None:
+    """Refuse numbers that Lightning divides by, or takes for something else."""
+    for key, lowest in _LOWEST.items():
+        if options[key] is not None and options[key] < lowest:
+            raise ConfigError(f"trainer.{key}: {options[key]}; it must be at least {lowest}")
+    interval = options["val_check_interval"]
+    if isinstance(interval, (int, float)) and interval <= 0:
+        raise ConfigError(f"trainer.val_check_interval: {interval}; it must be above 0")
+    if options["default_root_dir"] is not None:
+        raise ConfigError(
+            f"trainer.default_root_dir: {options['default_root_dir']}, but where runs lie says experiment.output_dir; "
+            "leave it out"
+        )
+
+
+def _check_whole(options: dict[str, Any]) -> None:
+    """Refuse to leave images without a row."""
+    limit = options["limit_predict_batches"]
+    cut = {"limit_predict_batches": limit is not None and (isinstance(limit, int) or limit != 1)}
+    for key in [key for key, is_cut in (cut | {"fast_dev_run": bool(options["fast_dev_run"])}).items() if is_cut]:
+        raise ConfigError(f"trainer.{key}: {options[key]}, but predict writes a row for each image; leave it out")
 
 
 def _refuse_kinds(options: dict[str, Any]) -> None:
@@ -200,7 +228,7 @@ def build_trainer(
         "logger": _logger(options["logger"], folder),
         # images are of one size; in a run that need not be the same again cuDNN may try which kernel is the fastest
         "benchmark": not options["deterministic"] if options["benchmark"] is None else options["benchmark"],
-        "default_root_dir": options["default_root_dir"] or (str(folder) if folder else None),
+        "default_root_dir": str(folder) if folder else options["default_root_dir"],
     }
     if options.get("max_steps", -1) != -1:
         chosen["callbacks"] = [*callbacks, StepLimit(options["max_steps"])]

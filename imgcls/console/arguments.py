@@ -118,9 +118,9 @@ def _typed_mappings(arguments: list[str]) -> Iterator[dict[str, Any]]:
 def _last(files: list[dict[str, Any]], arguments: list[str], key: str) -> str | None:
     named: list[Any] = list(files)
     for part in key.split("."):
-        named = [content.get(part) if isinstance(content, dict) else None for content in named]
-    given = [value for value in [*named, *option_values(arguments, f"--{key}")] if value is not None]
-    return None if not given or given[-1] in ("null", "None") else str(given[-1])
+        named = [content[part] for content in named if isinstance(content, dict) and part in content]
+    last = [*named, *option_values(arguments, f"--{key}")][-1:]
+    return None if last in ([], [None], ["null"], ["None"]) else str(last[0])
 
 
 def files_first(arguments: list[str]) -> list[str]:

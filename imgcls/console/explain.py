@@ -15,6 +15,7 @@ _SMALLER = (
     "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much, for steps of as many images as before"
 )
 _OUT_OF_MEMORY = ("MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory")
+_NOT_OF_CLASS = r"Not a valid subclass of (\w+)\. Got value: (.*)"
 _OF_UNION = "Does not validate against any"
 
 # what jsonargparse says around the one line that tells
@@ -97,7 +98,7 @@ def _of_parser(text: str) -> str:
     """Keep of jsonargparse's nested report the innermost reasons and their key."""
     found = _reasons(text)
     if not found:
-        return text.partition("\n")[0]
+        return _of_another_kind(text)
     depth = max(reason.depth for reason in found)
     inner = [reason for reason in found if reason.depth == depth]
     reasons = list(dict.fromkeys(reason.text for reason in inner))
@@ -105,6 +106,14 @@ def _of_parser(text: str) -> str:
     given = f" (given: {value[1]})" if value and any("expected" in reason for reason in reasons) else ""
     key = inner[0].key
     return f"{key}: {'; or '.join(reasons)}{given}" if key else "; ".join(reasons)
+
+
+def _of_another_kind(text: str) -> str:
+    """Say what stands where a class, or a mapping of arguments, should."""
+    key, of_class = (re.search(pattern, text) for pattern in (r'Parser key "([^"]+)":', _NOT_OF_CLASS))
+    if key is None or of_class is None:
+        return text.partition("\n")[0]
+    return f"{key[1]}: {of_class[2]} is no {of_class[1]}; give a mapping with its arguments"
 
 
 def _reasons(text: str) -> list[_Reason]:

@@ -5,6 +5,7 @@ What it knows of the parser stands in answers.json, written by ``python -m imgcl
 
 import json
 import os
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,19 @@ def _check_values(arguments: list[str], name: str, values: list[str]) -> None:
     if name in _VALUES and not any(values):
         raise ConfigError(f"{name} needs a value; type {name} {_VALUES[name]}")
     taken = 0 if name == arguments[0] else len(values) if name in LISTS else 1
-    for value in values[taken:]:
-        place = arguments.index(value)
-        option = _option_for(arguments[0], value)
+    bare = values[taken:]
+    if not bare:
+        return
+    meant = {value: _option_for(arguments[0], value) for value in bare}
+    for value, option in meant.items():
         if option is None:
             raise ConfigError(
                 f"{value!r} belongs to no option; type --section.key VALUE, a value with spaces in quotes"
             )
-        raise ConfigError(
-            f"{value!r} stands without {option}; type: imgcls "
-            + " ".join([*arguments[:place], option, *arguments[place:]])
-        )
+    place = arguments.index(bare[0])
+    mended = [str(word) for value in bare for word in (meant[value], value)]
+    line = shlex.join([*arguments[:place], *mended, *arguments[place + len(bare) :]])
+    raise ConfigError(f"{bare[0]!r} stands without {meant[bare[0]]}; type: imgcls {line}")
 
 
 def _option_for(command: str, value: str) -> str | None:
@@ -206,7 +209,7 @@ def _no_command(arguments: list[str]) -> str:
     if first.partition("=")[0] in _OLD_SPELLINGS:
         new = next((_OLD_SPELLINGS[a] for a in arguments if a in {"--test", "--val", "--predict"}), "fit")
         rest = [argument for argument in arguments if argument not in {"--test", "--val", "--predict"}]
-        return f"a command comes first; type: imgcls {' '.join([new, *rest])}"
+        return f"a command comes first; type: imgcls {shlex.join([new, *rest])}"
     return f"no command {first!r}{did_you_mean(first, COMMANDS)}; there are {', '.join(COMMANDS)}"
 
 

@@ -1,7 +1,10 @@
 """The command ``tune``: checks the search before anything is trained, and runs its workers."""
 
+import hashlib
+import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,7 +30,7 @@ from imgcls.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.tune.results import Results
 from imgcls.tune.search import Fit, Task, Worker, check_values
 from imgcls.tune.space import Space
-from imgcls.tune.study import BEST_EPOCH, MARK, SharedStudy
+from imgcls.tune.study import BEST_EPOCH, SharedStudy
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ _WORKER = "IMGCLS_WORKER"  # set for the processes of n_jobs
 _SECONDS_TO_END = 20.0  # that a worker has after Ctrl-C
 RETRAINED = "retrained"
 _SPACES = "optuna.search_spaces"
+_VALIDATION = "data.init_args.dataset_classes.validation"
 _SCHEDULE = "model.init_args.scheduler_config.name"
 
 
@@ -77,12 +81,15 @@ class Tune:
         if self.config.retrain:
             _check_retrain(space, base, parts.data.streams)
         base["experiment"]["monitor"] = base["experiment"]["monitor"] or metrics[0]
+        _check_same_validation(space, base)
         check_values(space, base, check)
         runs = parts.runs_folder
         name = self.config.study_name
         folder = runs / (f"{FOLDER}-{name}" if name else FOLDER)
         directions = _directions(self.config, metrics, watched)
-        self.task = Task(self.config, metrics, directions, base, space, folder, name or runs.name, fit, drawn_seed)
+        images = _images(parts.data.partition.record())
+        name = name or runs.name
+        self.task = Task(self.config, metrics, directions, base, images, space, folder, name, fit, drawn_seed)
 
     def _check_options(self) -> None:
         section, options = self.parts.section, self.parts.options
@@ -134,8 +141,10 @@ class Tune:
         print_table(results.best_rows())
         log.info("plots: %s", ", ".join(path.name for path in plots) or "none, of a single trial")
         if is_here:
-            log.info("imgcls fit --config %s fits the best again", study.folder / "best.yaml")
-            log.info("imgcls test --ckpt_path %s tests it", study.folder / "best.ckpt")
+            config, weights = (shlex.quote(str(study.folder / name)) for name in ("best.yaml", "best.ckpt"))
+            log.info("imgcls fit --config %s fits the best again", config)
+            if self.parts.data.has_test:
+                log.info("imgcls test --ckpt_path %s tests it", weights)
             if self.config.retrain:
                 self._retrain(study)
         print(study.folder)
@@ -145,7 +154,8 @@ class Tune:
         best = study.best
         assert best is not None  # noqa: S101 - for mypy
         with study.turn():
-            folder = study.own_folder(f"{RETRAINED}_{best.number:04d}", best.user_attrs.get(MARK))
+            folder = study.folder / f"{RETRAINED}_{best.number:04d}"
+            folder.mkdir(exist_ok=True)
         epochs = best.user_attrs[BEST_EPOCH]
         config = yaml.safe_load((study.folder / "best.yaml").read_text(encoding="utf-8"))
         last = folder / CHECKPOINTS / LAST
@@ -188,6 +198,25 @@ def _directions(config: OptunaConfig, metrics: list[str], watched: Watched) -> l
         if ours != theirs:
             log.warning("optuna.direction: %s of %s, though %s is better: as you say", ours, metric, theirs)
     return given
+
+
+def _images(record: dict[str, Any]) -> dict[str, str]:
+    """Return of train and validation how many images there are, and a digest of their contents and classes."""
+    found = {}
+    for name, contents in record["split"].items():
+        digest = hashlib.sha256(json.dumps([contents, record["labels"][name]]).encode()).hexdigest()
+        found[name] = f"{len(contents)} images of content {digest[:8]}"
+    return found
+
+
+def _check_same_validation(space: Space, base: Config) -> None:
+    """Refuse to search over train where validation is held out of it: trials would not compare."""
+    key = "data.init_args.dataset_classes.train"
+    if any(f"{item.key}.".startswith(f"{key}.") for item in space.dimensions) and not _value_at(base, _VALIDATION):
+        raise ConfigError(
+            f"optuna.search_spaces.{key}: validation is held out of it, and must be the same in all trials, so that "
+            f"they compare; give {_VALIDATION}"
+        )
 
 
 def _check_retrain(space: Space, base: Config, streams: bool) -> None:

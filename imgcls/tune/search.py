@@ -44,6 +44,7 @@ class Task:
         metrics: Names of the logged values to optimise.
         directions: ``maximize`` or ``minimize`` of each.
         base: The resolved configuration of ``fit`` that all trials share.
+        images: What tells the images of train, and those of validation, from others.
         space: The keys of the search.
         folder: The tune folder.
         name: Name of the study.
@@ -56,6 +57,7 @@ class Task:
     metrics: list[str]
     directions: list[Direction]
     base: Config
+    images: dict[str, str]
     space: Space
     folder: Path
     name: str
@@ -65,7 +67,10 @@ class Task:
     def open(self) -> SharedStudy:
         """Open the study, or make it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return SharedStudy(self.config, self.space, self.directions, self.folder, self.name, self.base, self.drawn_seed)
+        same = {"images": self.images}
+        return SharedStudy(
+            self.config, self.space, self.directions, self.folder, self.name, self.base | same, self.drawn_seed
+        )
 
 
 def check_values(space: Space, base: Config, check: Callable[[Config], None]) -> None:

@@ -65,8 +65,17 @@ class Dimension:
         return list(dict.fromkeys([low, high, between]))
 
 
-_OF_THE_SPLIT = ("split_seed", "validation_split", "fold", "group_column", "group_regex")  # the same in all trials
-_NOT_OF_A_TRIAL = ("experiment", "optuna", "ckpt_path", *(f"data.init_args.{key}" for key in _OF_THE_SPLIT))
+_OF_THE_SPLIT = (  # the same in all trials
+    "split_seed",
+    "validation_split",
+    "fold",
+    "group_column",
+    "group_regex",
+    "dataset_classes.validation",
+    "train_on_validation",
+)
+_FIXED = [*(f"data.init_args.{key}" for key in _OF_THE_SPLIT), "trainer.limit_val_batches"]
+_NOT_OF_A_TRIAL = ("experiment", "optuna", "ckpt_path", *_FIXED)
 
 
 class Space:
@@ -84,6 +93,11 @@ class Space:
             raise ConfigError("optuna.search_spaces: holds no key; name one, such as model.init_args.freeze_encoder")
         spaces = {full_key(key): space for key, space in spaces.items()}
         for key in spaces:
+            within = next((fixed for fixed in _FIXED if fixed.startswith(f"{key}.")), None)
+            if within is not None:
+                raise ConfigError(
+                    f"optuna.search_spaces.{key}: holds {within}, which is the same in all trials; name keys within"
+                )
             if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _NOT_OF_A_TRIAL):
                 raise ConfigError(f"optuna.search_spaces.{key}: is the same in all trials, so that they compare")
         self.given = {key: vars(space) for key, space in spaces.items()}

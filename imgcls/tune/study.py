@@ -1,6 +1,5 @@
 """The study that all workers of a search share: who may begin a trial, which trials are dead, what counts."""
 
-import itertools
 import json
 import logging
 import secrets
@@ -30,8 +29,8 @@ log = logging.getLogger(__name__)
 REASON = "reason"  # why a trial failed; a failed trial without one was killed
 INTERRUPTED = "interrupted"  # a reason that is no failure
 BEST_EPOCH = "best_epoch"  # number of epochs until the best one
-MARK = "mark"  # text that a trial's folder bears too: another study of this place counts from 0 as well
-_MARK_FILE = ".trial"
+_ID = "id"  # of the study; its folder bears it too
+_ID_FILE = ".study"
 _KILLS = "kills"  # how often a trial was killed before
 _CONFIGURATION = "configuration"  # dotted key -> value, of the study
 _SEED = "seed_everything"
@@ -107,6 +106,7 @@ class SharedStudy:
         self._turn = turn_of(self.storage, self._id, folder)
         with self.turn():
             self.seed = self._recorded_seed(base.get(_SEED)) if drawn_seed else base.get(_SEED)
+            self._take_folder()
             base = base | {_SEED: self.seed}
             self._keep_to(base | {"optuna": vars(config) | {"search_spaces": space.given, "direction": directions}})
 
@@ -222,37 +222,31 @@ class SharedStudy:
         with patiently(self.folder), self._turn():
             yield
 
-    # -- inside
-
     def folder_of(self, trial: FrozenTrial | Trial) -> Path | None:
         """Return the run folder of a trial, None where it is not on this machine; the tune folder may have moved."""
         if "folder" not in trial.user_attrs:
             return None
         recorded = Path(trial.user_attrs["folder"])
-        mark = trial.user_attrs.get(MARK)
-        return next((path for path in (recorded, self.folder / recorded.name) if _bears(path, mark)), None)
+        places = (self.folder / recorded.name, recorded)
+        return next((path for path in places if path.is_dir() and self._bears(path.parent)), None)
 
-    def own_folder(self, name: str, mark: str | None) -> Path:
-        """Return the folder that bears a mark, made where there is none; a name that another study took is left to it.
+    # -- inside
 
-        Args:
-            name: Name of the folder; ``-2`` or a higher number is added where it is taken.
-            mark: The mark; None, of a trial of an older version, takes the folder as it is.
-        """
-        for number in itertools.count(1):
-            folder = self.folder / (name if number == 1 else f"{name}-{number}")
-            if _bears(folder, mark):
-                return folder
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            if mark is not None:
-                (folder / _MARK_FILE).write_text(mark, encoding="utf-8")
-            if number > 1:
-                log.info("%s is of another study, and stays; this one has %s", self.folder / name, folder)
-            return folder
-        raise AssertionError("numbers do not end")
+    def _take_folder(self) -> None:
+        """Let the tune folder bear the id of the study, or refuse one that bears another's, with its results."""
+        if _ID not in self.study.user_attrs:
+            self.study.set_user_attr(_ID, secrets.token_hex(8))
+        file = self.folder / _ID_FILE
+        if file.exists() and not self._bears(self.folder):
+            raise ConfigError(
+                f"{self.folder}: holds the results of another study, of another database; go on with that one "
+                "(optuna.storage), or begin a study beside it: --optuna.study_name NAME"
+            )
+        file.write_text(self.study.user_attrs[_ID], encoding="utf-8")
+
+    def _bears(self, folder: Path) -> bool:
+        file = folder / _ID_FILE
+        return file.is_file() and file.read_text(encoding="utf-8") == self.study.user_attrs[_ID]
 
     def _place_for(self, trial: Trial) -> tuple[Path, FileLock]:
         """A trial that was killed goes on where it lay, if that is here and nobody, woken up, is still there."""
@@ -262,9 +256,8 @@ class SharedStudy:
                 return former, hold(former)
             except ConfigError:
                 log.info("trial %d begins anew: %s is in use", trial.number, former)
-        mark = secrets.token_hex(8)
-        folder = self.own_folder(f"trial_{trial.number:04d}", mark)
-        trial.set_user_attr(MARK, mark)
+        folder = self.folder / f"trial_{trial.number:04d}"
+        folder.mkdir(exist_ok=True)
         return folder, hold(folder)
 
     def _beat(self, trial: Trial) -> None:
@@ -343,14 +336,6 @@ def _is_dead(trial: FrozenTrial) -> bool:
             return True
     except Timeout:
         return False
-
-
-def _bears(folder: Path, mark: str | None) -> bool:
-    """Whether a folder is there, and bears the mark; a trial of an older version has none."""
-    if mark is None or not folder.is_dir():
-        return folder.is_dir()
-    file = folder / _MARK_FILE
-    return file.exists() and file.read_text(encoding="utf-8") == mark
 
 
 def _leaves(value: Any, where: str = "") -> dict[str, Any]:
