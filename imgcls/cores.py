@@ -6,7 +6,9 @@ CORES = "IMGCLS_CORES"  # set for each of several processes of a search: its sha
 
 
 def available_cores() -> int:
-    """Number of processor cores that this process may use."""
+    """Number of processor cores that this process may use, by its affinity and its container's quota."""
     if CORES in os.environ:
         return int(os.environ[CORES])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from joblib import cpu_count  # not above: its import takes longer than an instant answer
+
+    return int(cpu_count())

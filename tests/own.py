@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import UnidentifiedImageError
+from torch.utils.data import get_worker_info
 from torchmetrics import MeanMetric
 
 from imgcls import ImageClassifier, ImageDataset, LossConfig
@@ -45,6 +46,14 @@ class Torn(Squares):
         if index == self.bad:
             raise UnidentifiedImageError(f"cannot identify image file '{self.sample_paths[index]}'")
         return super().read(index)
+
+
+class Floats(Squares):
+    """Gives the loader floats from 0 to 1."""
+
+    def read(self, index: int) -> Pixels:
+        pixels = super().read(index)
+        return pixels if get_worker_info() is None else pixels / 255  # type: ignore[return-value]
 
 
 class Spread(MeanMetric):

@@ -32,6 +32,18 @@ def test_damage_that_a_class_of_ones_own_lets_through_is_skipped(
     assert "left out of train: square/004: UnidentifiedImageError" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("cached", ["false", "true"])
+def test_what_a_class_of_ones_own_reads_is_checked_in_workers(
+    cached: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--data.num_workers=1", "--data.on_bad_image=skip", f"--data.create_dataset={cached}"]
+    line = arguments(Path("{class_path: tests.own.Floats}"), tiny_model, tmp_path, *more)
+    code, message = fails(["fit", *line, f"--data.cache_dir={tmp_path}/cache"], capsys)
+    assert code == 2
+    wanted = r"Floats\.read\(\d+\) gave float64 of shape \(32, 32, 3\); it must be uint8 of shape \(H, W, 3\)"
+    assert re.fullmatch(wanted, message.removeprefix("imgcls: ")), message
+
+
 def test_share_of_bad_images_is_of_the_whole_dataset(
     line: Callable[..., list[str]], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,7 +239,7 @@ def test_a_group_of_train_in_test_is_a_leak(
     code, said = fails(line(expression, f"--data.dataset_classes.test={test}"), capsys)
     assert code == 2
     one, other = folder / "blue/000.png", test / "blue/000.png"
-    assert f"two splits: {one} (validation, group blue/00) and {other} (test, group blue/00)" in said
+    assert f"two splits: {one} (train, group blue/00) and {other} (test, group blue/00)" in said
     for path in test.glob("*/*.png"):
         path.rename(path.with_name(f"from-elsewhere-{path.name}"))
     expression = r"--data.group_regex=^(\w+/\d\d)\d\.png"

@@ -1,5 +1,6 @@
 """The cache of decoded images: what is kept, that nothing is lost or stale, and that it changes no result."""
 
+import copy
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ import time
 from collections import Counter, namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +298,76 @@ def test_what_a_class_reads_in_its_own_way_is_kept_apart(photos: Path, tmp_path:
     assert sums[1] == sums[2] < sums[0] / 3
     pixels(module(str(photos), tmp_path, validation=One("red")).train_dataloader())
     assert len(read) == 180  # as a folder's own images
+
+
+@dataclass(slots=True)
+class Way:
+    """Settings of a class of one's own."""
+
+    by: int
+
+
+class Inheriting(Darker):
+    """Reads as its base does, by settings of several kinds."""
+
+    def __init__(self, root: str, setting: object) -> None:
+        super().__init__(root, by=2)
+        self.setting = setting
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"by": 1}, {"by": 2}),
+        ({("a", 1): [[1]]}, {("a", 1): [[2]]}),
+        (Path("a"), Path("b")),
+        (np.eye(3), np.ones((3, 3))),
+        (np.arange(256), np.zeros(256)),
+        (np.array([1j]), np.array([2j])),
+        (Way(1), Way(2)),
+        ({"a", "b"}, {"a", "c"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_settings_of_ones_own_class_are_part_of_the_key(one: object, other: object, photos: Path) -> None:
+    first, second = (cache_split._ways(Inheriting(str(photos), value))[0] for value in (one, other))
+    assert first != second
+    assert first == cache_split._ways(Inheriting(str(photos), copy.deepcopy(one)))[0]
+
+
+def test_key_leaves_out_what_is_of_the_rows_and_what_has_no_value(photos: Path, tmp_path: Path) -> None:
+    data = Inheriting(str(photos), None)
+    data.pixels = np.zeros((60, 1000), np.uint8)  # type: ignore[attr-defined]
+    first = cache_split._ways(data)
+    data.samples = data.samples.head(4)
+    data.pixels = np.ones((60, 1000), np.uint8)  # type: ignore[attr-defined]
+    assert len(data.sample_paths) == 4  # is kept from now on
+    data.setting = (tmp_path / "opened").open("w")  # which was not yet
+    assert cache_split._ways(data) == first[:4]
+    data.setting.close()
+
+
+def test_key_does_not_depend_on_the_order_of_a_set() -> None:
+    code = "from imgcls.data.cache.split import _text; print(_text({'x': {'a', 'b', 'c', 'd'}}))"
+    lines = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "12"
+    }
+    assert len(lines) == 1
+
+
+def test_sources_of_bases_are_part_of_the_key(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {Darker: "class Darker: 1", Inheriting: "class Inheriting"}
+    monkeypatch.setattr("inspect.getsource", sources.__getitem__)
+    first = cache_split._ways(Inheriting(str(photos), 1))
+    sources[Darker] = "class Darker: 2"
+    assert cache_split._ways(Inheriting(str(photos), 1)) != first
 
 
 def test_samples_that_are_no_files_are_kept(tmp_path: Path) -> None:

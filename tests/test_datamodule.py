@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from imgcls.batch import Batch, Normalization, Preprocessing
-from imgcls.cores import available_cores
+from imgcls.cores import CORES, available_cores
 from imgcls.data.data_config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.sampling import KeyedSampler
@@ -131,6 +131,13 @@ def test_datamodule_setup_says_what_is_missing(stage: str, arguments: dict[str, 
 def test_datamodule_chooses_workers_from_the_cores() -> None:
     assert ImageDataModule().num_workers == available_cores() - 1
     assert ImageDataModule(num_workers=3).num_workers == 3
+
+
+def test_cores_are_those_of_the_containers_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)  # which reads the quota
+    assert available_cores() == 1
+    monkeypatch.setenv(CORES, "3")
+    assert available_cores() == 3
 
 
 def test_datamodule_takes_a_path_for_a_folder_dataset(photos: Path) -> None:
@@ -262,6 +269,22 @@ def test_datamodule_refuses_to_go_on_with_other_images(photos: Path, tmp_path: P
         data.split("train")
     data.setup("validate")
     assert data.split("validation").fingerprints() == state["split"]["validation"]
+
+
+def test_datamodule_refuses_to_go_on_with_former_validation_images(photos: Path, tmp_path: Path) -> None:
+    train, validation = write_class_folders(tmp_path / "train", 4), write_class_folders(tmp_path / "validation", 4, 9)
+    state = module(str(train), validation=str(validation)).state_dict()
+    same = module(str(train), validation=str(validation))
+    same.load_state_dict(state)
+    assert same.state_dict() == state
+    moved = (validation / "red/000.png").rename(train / "red/moved.png")
+    data = module(str(train), validation=str(validation))
+    data.load_state_dict(state)
+    with pytest.raises(ConfigError, match=rf"1 new or changed \['{moved}'\], 0 gone; restore"):
+        data.split("train")
+    joined = module(str(train), validation=str(validation), train_on_validation=True)
+    joined.load_state_dict(state)
+    assert len(joined.split("train")) == 24
 
 
 def relabelled(photos: Path, root: Path) -> tuple[dict[str, Any], Path]:
@@ -399,6 +422,27 @@ def test_predict_batches_carry_the_reason_of_unreadable_images(normalised: bool,
         assert batch["image"].shape == (size, 3, 16, 20)
         assert batch["image"].dtype == (torch.float32 if normalised else torch.uint8)
     assert torch.equal(mixed["image"][1:3], unreadable["image"])
+
+
+def inverted(image: Pixels) -> dict[str, Pixels]:
+    np.subtract(255, image, out=image)  # in place
+    return {"image": image}
+
+
+def test_unreadable_images_are_as_large_as_the_others(tmp_path: Path) -> None:
+    Image.new("RGB", (700, 600)).save(tmp_path / "good.png")
+    bad = [str(tmp_path / f"{number}.png") for number in range(2)]
+    crop: Spec = {"class_path": "CenterCrop", "init_args": {"height": 550, "width": 600}}
+    data = module(
+        stage="predict",
+        predict=PathListDataset([*bad, str(tmp_path / "good.png")]),
+        class_names=["a", "b"],
+        augmentations=Augmentations(eval=[crop, {"class_path": f"{__name__}.inverted"}]),
+    )
+    (batch,) = batches(data.predict_dataloader())
+    assert batch["error"] == [*["No such file or directory"] * 2, ""]
+    assert batch["image"].shape == (3, 3, 550, 600)
+    assert batch["image"].min() == 255  # the first left nothing behind in the second
 
 
 def test_predict_batches_have_the_models_size_where_nothing_can_be_read(tmp_path: Path) -> None:

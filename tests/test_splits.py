@@ -176,13 +176,49 @@ def test_hold_out_keeps_groups_whole_and_classes_even() -> None:
     assert paths(again["validation"]) == paths(splits["validation"])
 
 
-@pytest.mark.parametrize(("share", "held"), [(0.2, 20), (0.3, 30), (0.4, 40), (0.75, 75), (0.01, 5), (0.99, 95)])
+@pytest.mark.parametrize(("share", "held"), [(0.2, 20), (0.3, 30), (0.4, 40), (0.75, 75), (0.01, 1), (0.99, 99)])
 def test_hold_out_of_groups_is_near_the_share(share: float, held: int) -> None:
     groups = [f"patient{number}" for number in range(100)]
     found = len(hold_out(whole(Table(["a", "b"] * 50), groups), share, seed=0)["validation"])
-    assert abs(found - held) <= 1  # parts differ by one of each class
+    assert abs(found - held) <= 1
     few = hold_out(whole(Table(["a", "b"] * 2), ["p", "p", "q", "q"]), share, seed=0)
     assert len(few["validation"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "sizes"), [(0.2, [600, *[10] * 40]), (0.3, [600, *[50] * 8]), (0.7, [*range(1, 25)])]
+)
+def test_hold_out_of_groups_of_unequal_size_is_near_the_share(share: float, sizes: list[int]) -> None:
+    groups = [f"patient{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    labels = [label for size in sizes for label in ("a" * (size // 2) + "b" * (size - size // 2))]
+    for seed in range(5):
+        held = hold_out(whole(Table(labels), groups), share, seed)["validation"]
+        assert len(held) == pytest.approx(share * len(labels), abs=0.05 * len(labels))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.8])
+def test_hold_out_of_groups_of_mainly_one_class_is_near_the_share(share: float) -> None:
+    """A few groups of equal size, each with some samples of other classes than its own."""
+    chosen = set()
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        labels = np.repeat(generator.integers(0, 4, 24), 10)
+        labels = np.where(generator.random(240) < 0.3, generator.integers(0, 4, 240), labels)
+        split = whole(Table([f"c{label}" for label in labels]), [f"g{number // 10}" for number in range(240)])
+        splits = hold_out(split, share, seed)
+        assert len(splits["validation"]) == pytest.approx(share * 240, abs=20)
+        assert splits["train"].classes() == set(labels.tolist())
+        chosen.add(tuple(paths(splits["validation"])))
+    assert len(chosen) == 10
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.01, "validation"), (0.99, "train")])
+def test_hold_out_of_groups_leaves_no_side_empty(share: float, side: str) -> None:
+    """The smallest group is there, but not that with all of a class."""
+    groups = ["p"] * 10 + ["q"] * 6 + ["r"] * 8 + ["s"] * 2
+    data = Table(["a", "b"] * 12 + ["c", "c"])
+    splits = hold_out(whole(data, groups), share, seed=0)
+    assert paths(splits[side]) == [f"{number}.png" for number in range(10, 16)]  # those of q
 
 
 def test_hold_out_joins_groups_that_share_an_image(tmp_path: Path) -> None:

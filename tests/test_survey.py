@@ -3,20 +3,26 @@
 import errno
 import logging
 import os
+import tarfile
+import threading
+import time
 from collections.abc import Callable
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import imgcls.datasets.dataset
 from imgcls.data import survey
 from imgcls.data.ledger import Facts, Ledger, Stamp
-from imgcls.datasets.dataset import fingerprint_of
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of, read_sample
 from imgcls.datasets.folder import FolderImageDataset
-from imgcls.images import check_header
+from imgcls.errors import ConfigError, ImageError
+from imgcls.images import Pixels, check_header
 
 
 @pytest.fixture
@@ -164,3 +170,102 @@ def test_a_file_that_vanishes_is_no_copy_of_another(folder: Path, looked_at: lis
     after = survey.fingerprints(data, range(4))
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
     assert len(set(after)) == 4
+
+
+# -- classes of one's own
+
+
+class OneHandle(ImageDataset):
+    """Reads all samples through one open file, as tar files and databases are read, too."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        path.write_bytes(b"".join(bytes([number]) * 12 for number in range(count)))
+        self.samples = pd.DataFrame({"path": [f"row/{number}" for number in range(count)], "label": "a"}, dtype=object)
+        self.file = path.open("rb")
+
+    def read(self, index: int) -> Pixels:
+        self.file.seek(12 * index)
+        time.sleep(0.001)  # another thread would move the position now
+        return np.frombuffer(self.file.read(12), np.uint8).reshape(2, 2, 3)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_class_of_ones_own_is_read_by_one_thread(joined: bool, folder: Path, tmp_path: Path) -> None:
+    own = OneHandle(tmp_path / "rows", 40)
+    data: ImageDataset = JoinedDataset([own, FolderImageDataset(str(folder))]) if joined else own
+    expected = [data.fingerprint(row) for row in range(len(data.samples))]
+    assert survey.fingerprints(data, range(len(data.samples))) == expected
+    own.file.close()
+
+
+def test_files_are_read_in_threads(
+    folder: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()  # what is noted is no function of imgcls
+    monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "other"))
+    readers = set()
+
+    def digest(file: Any, hasher: Any) -> Any:
+        readers.add(threading.get_ident())
+        return file_digest(file, hasher)
+
+    monkeypatch.setattr(imgcls.datasets.dataset, "file_digest", digest)
+    survey.fingerprints(JoinedDataset([FolderImageDataset(str(folder))]), range(4))
+    assert readers
+    assert threading.get_ident() not in readers
+
+
+class Tarred(ImageDataset):
+    """Reads the members of a tar file."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path
+        self.samples = pd.DataFrame({"path": ["a"], "label": ["a"]}, dtype=object)
+
+    def read(self, index: int) -> Pixels:
+        with tarfile.open(self.file) as archive:
+            member = archive.extractfile("a")
+            assert member is not None
+            return np.frombuffer(member.read(), np.uint8).reshape(64, 64, 3)
+
+
+def test_a_tar_file_that_is_cut_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(64 * 64 * 3))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "a", "a")
+    data = Tarred(tmp_path / "a.tar")
+    assert read_sample(data, 0).shape == (64, 64, 3)
+    os.truncate(tmp_path / "a.tar", 2000)
+    with pytest.raises(ImageError, match="a: ReadError: unexpected end of data"):
+        read_sample(data, 0)
+
+
+class Returning(ImageDataset):
+    """Reads whatever it is given."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.samples = pd.DataFrame({"path": ["a"], "label": ["a"]}, dtype=object)
+
+    def read(self, index: int) -> Pixels:
+        return self.value  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (np.zeros((4, 4, 3)), "float64 of shape (4, 4, 3)"),
+        (np.zeros((4, 4), np.uint8), "uint8 of shape (4, 4)"),
+        (np.zeros((4, 4, 1), np.uint8), "uint8 of shape (4, 4, 1)"),
+        (np.zeros((3, 4, 4), np.uint8), "uint8 of shape (3, 4, 4)"),
+        (Image.new("RGB", (4, 4)), "Image"),
+        (None, "NoneType"),
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_is_no_image_is_refused(value: object, what: str, joined: bool) -> None:
+    data: ImageDataset = JoinedDataset([Returning(value)]) if joined else Returning(value)
+    for reading in (lambda: read_sample(data, 0), lambda: survey.fingerprints(data, [0])):
+        with pytest.raises(ConfigError) as refused:
+            reading()
+        assert str(refused.value) == f"Returning.read(0) gave {what}; it must be uint8 of shape (H, W, 3)"

@@ -25,7 +25,7 @@ OnError = Literal["raise", "skip", "keep"]
 
 _Whole = TypeVar("_Whole")
 
-BLACK: Pixels = np.zeros((512, 512, 3), dtype=np.uint8)  # in place of an image that cannot be read
+_SHAPE = (512, 512, 3)  # of an image, where none can be read
 
 
 class SplitBatches(Dataset[Batch]):
@@ -39,6 +39,7 @@ class SplitBatches(Dataset[Batch]):
             in ``error``.
         may_vanish: Whether ``skip`` also holds for a file that is gone.
         pinned: Whether the loader copies batches to memory that a GPU reads by itself.
+        shape: Shape of the black pixels, that of an image on which the pipeline works.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class SplitBatches(Dataset[Batch]):
         on_error: OnError = "raise",
         may_vanish: bool = True,
         pinned: bool = False,
+        shape: tuple[int, ...] = _SHAPE,
     ) -> None:
         self.split = split
         self.pipeline = pipeline
         self.on_error = on_error
         self.may_vanish = may_vanish
+        self.shape = shape
         self._room = Room(pinned)
 
     def __len__(self) -> int:
@@ -100,7 +103,9 @@ class SplitBatches(Dataset[Batch]):
                     f"{error}; it was there when the run began, and figures of fewer images cannot be compared: put it "
                     "back, or start anew"
                 ) from error
-            return BLACK if self.on_error == "keep" else None, str(error).removeprefix(f"{path}: ")
+            # anew each time: a step may write into it
+            black = np.zeros(self.shape, dtype=np.uint8) if self.on_error == "keep" else None
+            return black, str(error).removeprefix(f"{path}: ")
 
     def _is_gone(self, path: str) -> bool:
         return self.split.data.holds_files and not os.path.lexists(path)
@@ -108,6 +113,12 @@ class SplitBatches(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         """Return a batch of one."""
         return self.__getitems__([key])
+
+
+def example(split: Split) -> Pixels:
+    """Return the first image of a split, to try a pipeline on; a black one where none can be read."""
+    image = split.first_readable()
+    return np.zeros(_SHAPE, dtype=np.uint8) if image is None else image
 
 
 def labels_at(split: Split, places: list[int]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from imgcls.chance import run_seed
 from imgcls.cores import available_cores
 from imgcls.data.augment import Pipeline
 from imgcls.data.bad_images import BadImages, Policy
-from imgcls.data.batches import BLACK, OnError, SplitBatches, as_it_is, start_worker
+from imgcls.data.batches import OnError, SplitBatches, as_it_is, example, start_worker
 from imgcls.data.cache.split import use_cache
 from imgcls.data.cache.steps import eval_steps, train_steps
 from imgcls.data.data_config import (
@@ -63,7 +63,7 @@ class ImageDataModule(pl.LightningDataModule):
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
             smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, between 0 and 1, stratified, where
-            ``dataset_classes.validation`` is null; where groups stay whole, the nearest of k/n, n at most 20.
+            ``dataset_classes.validation`` is null; where groups stay whole, as near as their sizes allow.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         fold: ``k/n``: hold out the k-th of n parts, for cross-validation, in place of ``validation_split``.
         group_column: Column of the samples whose values stay on one side of the split: a patient, video or scene; null:
@@ -71,8 +71,8 @@ class ImageDataModule(pl.LightningDataModule):
         group_regex: Regular expression that finds the group in the path below the dataset's root, in place of a column:
             its first bracket, or all that it matches.
         on_leak: What happens when the same image, or group, is in two splits: ``error`` or ``warn``.
-        on_bad_image: What happens to images that cannot be read: ``error`` ends the run with a list before the first
-            step; ``skip`` leaves them out, listed in data.json.
+        on_bad_image: What happens to images that cannot be read: ``error`` ends the run, with a list before the first
+            step, or at damage that only decoding shows, when it is read; ``skip`` leaves them out, listed in data.json.
         max_bad_fraction: Share of a dataset's images, 0 to 1, that ``skip`` may leave out.
         timeout: Seconds that a batch, or an image of the cache, may take to read, before the run ends and names the
             file; 0 waits for ever, and so does a process without workers.
@@ -153,8 +153,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.partition.refuse_leaks()
         split = self.split("train")
         if isinstance(split.data, StreamImageDataset):
-            return self._stream_loader(split.data, self._pipeline("train", split))
-        data = self._computed("train", self._batches("train", split, self._pipeline("train", split)))
+            return self._stream_loader(split.data, self.pipelines.make("train", example(split)))
+        data = self._computed("train", self._batches("train", split))
         sampler = self._sampler(data, shuffle=True)
         alone = len(sampler) % self.batch_size == 1 and len(sampler) > self.batch_size
         if alone:  # BatchNorm cannot train on a single value a channel
@@ -301,10 +301,6 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return model.preprocessing
 
-    def _pipeline(self, stage: str, split: Split) -> Pipeline:
-        image = split.first_readable()
-        return self.pipelines.make(stage, BLACK if image is None else image)
-
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         if self.partition.stage in {"validate", "test"}:
             self.partition.refuse_trained(name)
@@ -313,7 +309,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"{name}: {len(split)} images for {self.trainer.world_size} processes; trainer.devices: 1 takes them"
             )
-        data = self._computed(name, self._batches(name, split, self._pipeline("eval", split)))
+        data = self._computed(name, self._batches(name, split))
         return BatchLoader(**self._loader_arguments(data, self._sampler(data, shuffle=False)))
 
     def _stream_loader(self, stream: StreamImageDataset, pipeline: Pipeline) -> DataLoader[Batch]:
@@ -337,9 +333,11 @@ class ImageDataModule(pl.LightningDataModule):
         loader.trainer = self.trainer
         return loader
 
-    def _batches(self, name: str, split: Split, pipeline: Pipeline) -> SplitBatches:
+    def _batches(self, name: str, split: Split) -> SplitBatches:
+        image = example(split)
+        pipeline = self.pipelines.make("train" if name == "train" else "eval", image)
         if name == "predict":  # read once, so a cache would gain nothing
-            return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory)
+            return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory, shape=image.shape)
         on_error: OnError = "skip" if self.bad_images.policy == "skip" else "raise"
         if self.create_dataset and getattr(self.trainer, "fast_dev_run", False):
             log.info("cache: %s: left alone, trainer.fast_dev_run decodes the few images that it takes", name)

@@ -5,7 +5,6 @@ import math
 import re
 import warnings
 from collections import Counter
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,8 @@ from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_FINEST = 20  # parts, of which some are held out where groups stay whole
 _HALF = 0.5  # a share that is no more a part held out
+_TOO_LITTLE = 1e-12  # to count: rounding must not move a unit to and fro
 
 
 class Fold(NamedTuple):
@@ -64,7 +63,7 @@ def hold_out(whole: Split, share: float, seed: int, fold: Fold | None = None) ->
     Args:
         whole: The labelled samples.
         share: Share of the samples that goes to validation, 0..1; where there are groups of samples with one label
-            each, the nearest k/n, n at most 20.
+            each, one group at least.
         seed: The same seed and samples give the same split.
         fold: The part of a cross-validation that is held out, in place of ``share``.
 
@@ -161,19 +160,50 @@ def _choose_groups(
     """Choose among groups; the classes' shares come out as even as the groups allow."""
     order = np.argsort(contents, kind="stable")
     units, _ = pd.factorize(_joined(contents, groups)[order])
-    chosen = np.zeros(len(labels), dtype=bool)
-    wanted = [fold] if fold else _nearest(share, int(units.max(initial=0)) + 1)
-    folds = _folds(StratifiedGroupKFold(wanted[0].parts, shuffle=True, random_state=seed), labels[order], units)
-    for part in wanted:
-        chosen[order[folds[part.number - 1]]] = True
-    return chosen
+    held = np.zeros(len(labels), dtype=bool)
+    if fold is None:
+        held[order] = _share_of_units(labels[order], units, share, seed)[units]
+    else:
+        folds = _folds(StratifiedGroupKFold(fold.parts, shuffle=True, random_state=seed), labels[order], units)
+        held[order[folds[fold.number - 1]]] = True
+    return held
 
 
-def _nearest(share: float, most: int) -> list[Fold]:
-    """Return the folds that together are about ``share`` of the whole, of ``most`` folds at most."""
-    parts = max(min(most, _FINEST), 2)
-    wanted = Fraction(min(max(share, 1 / parts), 1 - 1 / parts)).limit_denominator(parts)
-    return [Fold(number, wanted.denominator) for number in range(1, wanted.numerator + 1)]
+def _share_of_units(labels: Labels, units: NDArray[np.intp], share: float, seed: int) -> NDArray[np.bool_]:
+    """Return whether each unit is held out; a side that would be empty gets one."""
+    counts = np.zeros((units.max(initial=0) + 1, labels.max(initial=0) + 1))
+    np.add.at(counts, (units, labels), 1)
+    held = _nearest(counts, share, seed)
+    for side in (False, True):
+        if not (held == side).any():
+            held[_least(counts)] = side
+    return held
+
+
+def _nearest(counts: NDArray[np.float64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Hold out units in turn by lot, and take them back, while that brings the shares of each class and of all nearer.
+
+    ``stratify`` does not look back: of few groups, whose classes are mixed, it holds out 0.08 too much on average.
+    """
+    shares = np.column_stack([counts, counts.sum(axis=1)])
+    shares /= np.maximum(shares.sum(axis=0), 1)
+    held = np.zeros(len(shares), dtype=bool)
+    order = np.random.default_rng(seed).permutation(len(shares))
+    off = np.where(shares.any(axis=0), -share, 0.0)
+    before = np.inf
+    while off @ off < before:
+        before = float(off @ off)
+        for unit in order:
+            moved = off - shares[unit] if held[unit] else off + shares[unit]
+            if moved @ moved < off @ off - _TOO_LITTLE:
+                held[unit], off = not held[unit], moved
+    return held
+
+
+def _least(counts: NDArray[np.float64]) -> int:
+    """Return the smallest unit, of those that do not hold a class alone where there are such."""
+    alone = ((counts > 0) & (counts == counts.sum(axis=0))).any(axis=1)
+    return int(np.lexsort((counts.sum(axis=1), alone))[0])
 
 
 def _choose_several(

@@ -12,7 +12,7 @@ from imgcls.data.bad_images import BadImages
 from imgcls.data.data_config import KEY
 from imgcls.data.hold_out import hold_out
 from imgcls.data.leaks import find_leaks
-from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
+from imgcls.data.recorded import KNOWN, check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.rules import Rules
 from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
 from imgcls.data.survey import unreadable
@@ -165,7 +165,8 @@ class Partition:
 
     def _unchanged(self, whole: Split) -> Split:
         if self._recorded is not None:
-            check_unchanged(whole, self._recorded, self._recorded_labels)
+            apart = self.datasets["validation"] is not None and not self.rules.train_on_validation
+            check_unchanged(whole, self._recorded, self._recorded_labels, ("train",) if apart else KNOWN)
         return whole
 
     def _hold_out(self, whole: Split) -> dict[str, Split]:

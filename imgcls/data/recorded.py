@@ -12,6 +12,8 @@ from imgcls.errors import ConfigError
 Sample = tuple[str, str]  # content hash, class name; empty where that is not known
 _Item = TypeVar("_Item", bound=Hashable)
 
+KNOWN = ("train", "validation")  # the splits of a record
+
 _NEW, _MOVED, _COPIED = "new or changed", "in another class", "copied"
 
 
@@ -42,19 +44,25 @@ def trained_on(split: Split, recorded: dict[str, list[str]]) -> list[str]:
     return [split.path(place) for place, content in enumerate(split.fingerprints()) if content in trained]
 
 
-def check_unchanged(whole: Split, recorded: dict[str, list[str]], labels: dict[str, list[str]] | None = None) -> None:
+def check_unchanged(
+    whole: Split,
+    recorded: dict[str, list[str]],
+    labels: dict[str, list[str]] | None = None,
+    splits: tuple[str, ...] = KNOWN,
+) -> None:
     """Refuse to go on with other training images, or other classes of them, than those of the checkpoint.
 
     Args:
         whole: The training images.
         recorded: Content hashes by split.
         labels: Class names in the order of the hashes; None where a checkpoint has none.
+        splits: The recorded splits that the training images are of, before any is held out.
 
     Raises:
         ConfigError: If an image is new, changed, copied, gone or in another class.
     """
     found = _samples(whole.fingerprints(), whole.label_names() if labels else None)
-    known = [s for name in ("train", "validation") for s in _samples(recorded[name], labels[name] if labels else None)]
+    known = [s for name in splits for s in _samples(recorded[name], labels[name] if labels else None)]
     said = _differences(whole, found, known)
     gone = Counter(recorded["train"]) - Counter(whole.fingerprints())
     if any(said.values()) or gone:

@@ -70,7 +70,7 @@ class KeyedSampler(DistributedSampler[Key]):
 class BalancedSampler(KeyedSampler):
     """Draws each class as often as the others, with replacement, as torch's WeightedRandomSampler does.
 
-    An image that is drawn twice in an epoch is augmented in two ways.
+    An image that is drawn twice in an epoch is augmented in two ways; where features stand in for images, in one.
 
     Args:
         data: The dataset to draw from.

@@ -10,7 +10,7 @@ from typing import TypeVar
 from imgcls.cache_folder import cache_folder
 from imgcls.cores import available_cores
 from imgcls.data.ledger import Facts, Ledger, Stamp
-from imgcls.datasets.dataset import ImageDataset, fingerprint_of_id
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of_id
 from imgcls.errors import ImageError
 from imgcls.images import check_header
 from imgcls.progress import tracked
@@ -52,14 +52,14 @@ def fingerprints(data: ImageDataset, rows: Iterable[int]) -> list[str]:
     """Return the content hash of samples; a file that was hashed before is not read again."""
     places = [int(row) for row in rows]
     if not data.holds_files:
-        return list(_threaded(data.fingerprint, places, "reading contents"))
+        return list(_hashed(data, places))
     paths = [str(path) for path in data.samples["path"].to_numpy()[places]]
     stamps = {path: _stamp(path) for path in paths}
     ledger = _ledger(cache_folder())
     known = {path: facts for path, facts in ledger.recall(paths).items() if facts.stamp == stamps[path]}
     contents = {path: facts.content for path, facts in known.items() if facts.content is not None}
     new = {path: place for path, place in zip(paths, places, strict=True) if path not in contents}
-    found = dict(zip(new, _threaded(data.fingerprint, new.values(), "reading contents"), strict=True))
+    found = dict(zip(new, _hashed(data, new.values()), strict=True))
     ledger.remember(
         {
             path: known.get(path, Facts(stamp))._replace(content=content)
@@ -103,6 +103,20 @@ def _header(path: str, max_pixels: int) -> _Header:
         return check_header(path, max_pixels)
     except ImageError as error:
         return str(error).removeprefix(f"{path}: ")
+
+
+def _hashed(data: ImageDataset, places: Iterable[int]) -> Iterator[str]:
+    if _takes_threads(data):
+        return _threaded(data.fingerprint, places, "reading contents")
+    given = list(places)
+    return tracked(map(data.fingerprint, given), len(given), "reading contents")
+
+
+def _takes_threads(data: ImageDataset) -> bool:
+    """Whether several threads may read; a class of one's own may read all through one handle."""
+    if type(data) is JoinedDataset:
+        return all(map(_takes_threads, data.parts))
+    return all(method.__module__.startswith("imgcls.") for method in (type(data).fingerprint, type(data).read))
 
 
 def _threaded(function: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> Iterator[_Result]:

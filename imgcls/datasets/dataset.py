@@ -2,18 +2,29 @@
 
 import os
 import struct
+import tarfile
 import zlib
 from functools import cached_property, partial
 from hashlib import blake2b, file_digest
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
-from imgcls.errors import ImageError, first_line
+from imgcls.errors import ConfigError, ImageError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, load_image
 
 _hasher = partial(blake2b, digest_size=8)
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    tarfile.TarError,
+    Image.DecompressionBombError,
+)
 
 
 class ImageDataset:
@@ -47,6 +58,9 @@ class ImageDataset:
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index`` of ``samples``, uint8, ``(H, W, 3)``, RGB.
+
+        One thread of a process calls it at a time. Loader workers are forks, which share the position of a file that
+        was opened before them: open it in ``read``, once for each ``os.getpid()``.
 
         Raises:
             ImageError: If the sample cannot be read; ``OSError``, ``ValueError`` and what else decoders raise of
@@ -84,13 +98,27 @@ def read_sample(data: ImageDataset, index: int) -> Pixels:
 
     Raises:
         ImageError: If it cannot be read: also where the class lets through what a reader raises at a damaged image.
+        ConfigError: If the class returns anything else.
     """
     try:
-        return data.read(index)
-    except ImageError:
+        pixels = data.read(index)
+    except (ImageError, ConfigError):
         raise
     except _DAMAGED as error:
         raise ImageError(f"{data.sample_paths[index]}: {type(error).__name__}: {first_line(error)}") from error
+    if not _are_pixels(pixels):
+        raise ConfigError(
+            f"{type(data).__name__}.read({index}) gave {_named(pixels)}; it must be uint8 of shape (H, W, 3)"
+        )
+    return pixels
+
+
+def _are_pixels(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
+
+
+def _named(value: object) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 class JoinedDataset(ImageDataset):
@@ -116,8 +144,7 @@ class JoinedDataset(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index``, uint8, ``(H, W, 3)``, RGB."""
-        part, place = self._find(index)
-        return part.read(place)
+        return read_sample(*self._find(index))  # whose messages name the part
 
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the content of row ``index``."""

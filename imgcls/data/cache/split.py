@@ -1,10 +1,16 @@
 """A split whose images are read from the cache."""
 
 import inspect
-import json
 import logging
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+
+import numpy as np
 
 from imgcls.data.cache.build import fill
 from imgcls.data.cache.disk import gigabytes, using
@@ -17,7 +23,8 @@ from imgcls.images import MAX_PIXELS, Pixels
 
 log = logging.getLogger(__name__)
 
-_FEW = 10  # values that a list may have to count as a setting
+_FEW = 256  # values at most of a setting: those of a table for 8-bit pixels
+_VALUES = (bool, int, float, complex, str, np.generic, Enum)
 
 
 class CachedSplit(Split):
@@ -95,10 +102,19 @@ def _ways(data: ImageDataset) -> list[str]:
         return [way for part in data.parts for way in _ways(part)]
     way = f"max_pixels {getattr(data, 'max_pixels', MAX_PIXELS)}"
     if not type(data).read.__module__.startswith("imgcls."):  # then the same file may give other pixels
-        way += _short(
-            _source(type(data)) + json.dumps({key: value for key, value in vars(data).items() if _is_plain(value)})
-        )
+        way += _short(_sources(type(data)) + _text(_settings(data)))
     return [way] * len(data.samples)
+
+
+def _settings(data: ImageDataset) -> dict[str, object]:
+    """The attributes of a dataset, less what it has found by them."""
+    found = {name for name in vars(data) if isinstance(getattr(type(data), name, None), cached_property)}
+    return {name: value for name, value in vars(data).items() if name != "samples" and name not in found}
+
+
+def _sources(class_: type) -> str:
+    """The sources of a class and of its bases, as far as they are no part of imgcls."""
+    return "\n".join(map(_source, [c for c in class_.__mro__[:-1] if not c.__module__.startswith("imgcls.")]))
 
 
 def _source(class_: type) -> str:
@@ -108,10 +124,22 @@ def _source(class_: type) -> str:
         return f"{class_.__module__}.{class_.__qualname__}"
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return len(value) <= _FEW and not any(isinstance(item, (list, tuple)) or not _is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
+def _text(value: object) -> str:
+    """Write a setting, the same in every process; nothing of what has no value, or more than a setting would hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif isinstance(value, np.ndarray) and value.size <= _FEW:
+        value = value.tolist()
+    if isinstance(value, Mapping) and len(value) <= _FEW:
+        written = [(_text(key), _text(item)) for key, item in value.items()]
+        return str([(key, item) for key, item in written if item])
+    if isinstance(value, (list, tuple)) and len(value) <= _FEW:
+        return str(list(map(_text, value)))
+    if isinstance(value, (set, frozenset)) and len(value) <= _FEW:
+        return str(sorted(map(_text, value)))
+    if isinstance(value, os.PathLike):
+        return str(os.path.abspath(value))
+    return repr(value) if isinstance(value, _VALUES) else ""
 
 
 def _short(text: str) -> str:
