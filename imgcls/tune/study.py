@@ -237,12 +237,13 @@ class SharedStudy:
         if _ID not in self.study.user_attrs:
             self.study.set_user_attr(_ID, secrets.token_hex(8))
         file = self.folder / _ID_FILE
-        if file.exists() and not self._bears(self.folder):
+        if not file.exists():
+            file.write_text(self.study.user_attrs[_ID], encoding="utf-8")
+        elif not self._bears(self.folder):
             raise ConfigError(
                 f"{self.folder}: holds the results of another study, of another database; go on with that one "
                 "(optuna.storage), or begin a study beside it: --optuna.study_name NAME"
             )
-        file.write_text(self.study.user_attrs[_ID], encoding="utf-8")
 
     def _bears(self, folder: Path) -> bool:
         file = folder / _ID_FILE
