@@ -271,11 +271,11 @@ class ImgclsCLI(LightningCLI):
         """Make the command of the parts; it builds the Trainer around them."""
         name = str(self.subcommand)
         saved = self.config_dump | {"ckpt_path": None}
-        parts = Parts(name, self.config_init[name], saved, self.model, self.datamodule)
+        parts = Parts(name, self.config_init[name], saved, self.model, self.datamodule, self.drawn_seed)
         if name == "tune":
             from imgcls.tune.command import Tune  # takes a second: Optuna, SQLAlchemy, matplotlib
 
-            self.search = Tune(parts, self._check, fit_trial, list(self.arguments), self.drawn_seed)
+            self.search = Tune(parts, self._check, fit_trial, list(self.arguments))
             return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
         if name == "check":
             from imgcls.check.command import Check  # takes a second: perceptual hashes

@@ -1,5 +1,6 @@
 """Every image classifier of transformers is cut, trained, frozen and reloaded by the same few lines."""
 
+import argparse
 import io
 import json
 from collections.abc import Iterator
@@ -352,6 +353,14 @@ def test_damaged_weights_are_named(name: str, content: bytes | None, tmp_path: P
         ConfigError,
         match=rf"the weights in the folder '{tmp_path}' are damaged, or a pointer of Git LFS; fetch them again, in",
     ):
+        load_network(str(tmp_path), True, CLASS_NAMES)
+
+
+def test_weights_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
+    network = build(tiny_config("resnet"))
+    network.config.save_pretrained(tmp_path)
+    torch.save(network.state_dict() | {"arguments": argparse.Namespace(lr=1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="hold Python objects beside the tensors, which could run code"):
         load_network(str(tmp_path), True, CLASS_NAMES)
 
 

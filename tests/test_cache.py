@@ -347,6 +347,13 @@ def test_key_leaves_out_what_is_of_the_rows_and_what_has_no_value(photos: Path, 
     data.setting.close()
 
 
+def test_settings_may_hold_each_other_and_bytes_count() -> None:
+    tree: dict[str, Any] = {"name": "root"}
+    tree["children"] = [{"parent": tree}]
+    assert cache_split._text(tree) != cache_split._text(tree | {"name": "other"})
+    assert cache_split._text(bytes(range(256))) != cache_split._text(bytes(256))
+
+
 def test_key_does_not_depend_on_the_order_of_a_set() -> None:
     code = "from imgcls.data.cache.split import _text; print(_text({'x': {'a', 'b', 'c', 'd'}}))"
     lines = {

@@ -15,7 +15,7 @@ from filelock import FileLock
 from transformers import TimmWrapperConfig
 
 from imgcls.entry import main
-from tests.runs import arguments, fails, load, program, table_of
+from tests.runs import arguments, assert_same_weights, fails, load, program, table_of
 
 PER_CLASS = (
     "{class_path: imgcls.MetricsLogger, init_args: {metrics: "
@@ -626,12 +626,18 @@ def test_results_of_a_former_end_do_not_outlive_it(
 
 
 def test_drawn_seeds_differ_and_are_written_down(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--seed_everything=true")]
+    stop = "--trainer.callbacks=[{class_path: tests.killer.StopAfter, init_args: {epochs: 1}}]"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, stop, "--seed_everything=true")]
     main(line)
     main(line)
     seeds = [yaml.safe_load((tmp_path / f"run/version_{n}/config.yaml").read_text())["seed_everything"] for n in (0, 1)]
     assert all(isinstance(seed, int) for seed in seeds)
     assert seeds[0] != seeds[1]
+    main([*line, "--ckpt_path=last"])  # goes on with its own
+    assert yaml.safe_load((tmp_path / "run/version_1/config.yaml").read_text())["seed_everything"] == seeds[1]
+    main(["fit", *arguments(photos, tiny_model, tmp_path / "whole", f"--seed_everything={seeds[1]}")])
+    last = "run/version_{}/checkpoints/last.ckpt"
+    assert_same_weights(tmp_path / last.format(1), tmp_path / "whole" / last.format(0))
 
 
 def test_classes_of_the_working_directory_are_found(tiny_model: Path, tmp_path: Path) -> None:

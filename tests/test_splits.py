@@ -212,6 +212,15 @@ def test_hold_out_of_groups_of_mainly_one_class_is_near_the_share(share: float) 
     assert len(chosen) == 10
 
 
+@pytest.mark.parametrize(("share", "classes", "each"), [(0.2, 10, 2), (0.2, 100, 2), (0.1, 5, 4), (0.2, 10, 3)])
+def test_hold_out_of_few_groups_of_many_classes_is_near_the_share(share: float, classes: int, each: int) -> None:
+    labels = [f"c{label}" for label in range(classes) for _ in range(10 * each)]
+    groups = [f"g{number // 10}" for number in range(len(labels))]
+    for seed in range(3):
+        held = hold_out(whole(Table(labels), groups), share, seed)["validation"]
+        assert len(held) == pytest.approx(share * len(labels), abs=0.06 * len(labels))
+
+
 @pytest.mark.parametrize(("share", "side"), [(0.01, "validation"), (0.99, "train")])
 def test_hold_out_of_groups_leaves_no_side_empty(share: float, side: str) -> None:
     """The smallest group is there, but not that with all of a class."""

@@ -43,6 +43,7 @@ class Parts:
         saved: The configuration as plain values, for files.
         model: The model, its network not built yet.
         data: The data, not looked at yet.
+        drawn_seed: Whether this process drew the seed, as ``seed_everything: true`` asks.
     """
 
     command: str
@@ -50,6 +51,7 @@ class Parts:
     saved: dict[str, Any]
     model: ImageClassifier
     data: ImageDataModule
+    drawn_seed: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

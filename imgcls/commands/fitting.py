@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
+from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
@@ -69,12 +70,15 @@ class Fit(Command):
         check_options(options, "fit")
         self.trial = trial
         given, runs = parts.section["ckpt_path"], parts.runs_folder
-        job = job_of(parts.saved | {"ckpt_path": given}) if trial is None else None
+        typed = {"ckpt_path": given, "seed_everything": parts.drawn_seed or parts.saved["seed_everything"]}
+        job = job_of(parts.saved | typed) if trial is None else None
         start = find_requeued(runs, job)
         self.weights_only = parts.experiment.only_weights_load and start is None
         super().__init__(parts, start or find_start(given, runs, self.weights_only))
         if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
             self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
+        if self.start is not None and not self.weights_only and parts.drawn_seed:
+            self._keep_seed(self.start)
         self.data.pipelines.check()
         self._meet()
         if options["sync_batchnorm"] and (kinds := self.model.fused_norms):
@@ -100,6 +104,14 @@ class Fit(Command):
             if job is not None:
                 sign(self.folder, job)
         self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
+
+    def _keep_seed(self, start: Start) -> None:
+        """Go on with the seed that was drawn when the run began."""
+        before = json.loads(start.content.get(CONFIG_KEY) or "{}").get("seed_everything")
+        if isinstance(before, int):
+            log.info("seed_everything: %d, drawn when the run began", before)
+            seed_everything(before, workers=True, verbose=False)
+            self._save(self.parts.saved | {"seed_everything": before})
 
     def _keep_origin(self, start: Start) -> None:
         """Keep the checkpoint whose weights a run began with, or its config.yaml would not give the same run."""
@@ -218,7 +230,7 @@ class Fit(Command):
                     self.refuse_no_numbers(split, values, self.folder)
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
-                more = " --experiment.only_weights_load false" if self.weights_only else ""
+                more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
                 log.info("stopped; the same command with --ckpt_path last%s goes on after the last whole epoch", more)
             raise
         finally:

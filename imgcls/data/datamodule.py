@@ -63,7 +63,7 @@ class ImageDataModule(pl.LightningDataModule):
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
             smallest that a RandomResizedCrop at the head of ``augmentations.train`` can use, else no shrinking.
         validation_split: Share of ``train`` held out, between 0 and 1, stratified, where
-            ``dataset_classes.validation`` is null; where groups stay whole, as near as their sizes allow.
+            ``dataset_classes.validation`` is null; where groups stay whole, about as much.
         split_seed: Seed of that split, apart from the run's seed, so that runs with other seeds see the same split.
         fold: ``k/n``: hold out the k-th of n parts, for cross-validation, in place of ``validation_split``.
         group_column: Column of the samples whose values stay on one side of the split: a patient, video or scene; null:

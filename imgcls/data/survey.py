@@ -113,10 +113,11 @@ def _hashed(data: ImageDataset, places: Iterable[int]) -> Iterator[str]:
 
 
 def _takes_threads(data: ImageDataset) -> bool:
-    """Whether several threads may read; a class of one's own may read all through one handle."""
+    """Whether several threads may read: files, but not what a class of one's own may read all through one handle."""
     if type(data) is JoinedDataset:
         return all(map(_takes_threads, data.parts))
-    return all(method.__module__.startswith("imgcls.") for method in (type(data).fingerprint, type(data).read))
+    hashes, reads = (method.__module__.startswith("imgcls.") for method in (type(data).fingerprint, type(data).read))
+    return hashes and (reads or all(map(os.path.isfile, data.sample_paths)))
 
 
 def _threaded(function: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> Iterator[_Result]:

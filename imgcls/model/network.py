@@ -54,6 +54,11 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
             output_loading_info=True,
         )
     except (SafetensorError, UnpicklingError, EOFError) as error:
+        if "Unsupported global" in str(error):
+            raise ConfigError(
+                f"{KEY}: the weights of {model_name!r} hold Python objects beside the tensors, which could run code; "
+                "save the tensors alone, as model.safetensors"
+            ) from error
         local = os.path.isdir(local_or_hub(model_name))
         where, remedy = ("in the folder", ", in a clone by git lfs pull") if local else ("of", "")
         raise ConfigError(

@@ -51,15 +51,12 @@ class Tune:
         check: Parses and makes a configuration; raises where it is wrong.
         fit: Fits one.
         arguments: The command line, for further workers.
-        drawn_seed: Whether this process drew the seed of the configuration.
 
     Raises:
         ConfigError: If a key, value, metric or option is wrong.
     """
 
-    def __init__(
-        self, parts: Parts, check: Callable[[Config], None], fit: Fit, arguments: Sequence[str], drawn_seed: bool
-    ) -> None:
+    def __init__(self, parts: Parts, check: Callable[[Config], None], fit: Fit, arguments: Sequence[str]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the search has its own lines
         self.parts = parts
         self.config: OptunaConfig = parts.section["optuna"]
@@ -89,7 +86,7 @@ class Tune:
         directions = _directions(self.config, metrics, watched)
         images = _images(parts.data.partition.record())
         name = name or runs.name
-        self.task = Task(self.config, metrics, directions, base, images, space, folder, name, fit, drawn_seed)
+        self.task = Task(self.config, metrics, directions, base, images, space, folder, name, fit, parts.drawn_seed)
 
     def _check_options(self) -> None:
         section, options = self.parts.section, self.parts.options

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imgcls.commands.config import Direction, OptunaConfig
 from imgcls.errors import ConfigError
+from imgcls.files import replacing
 from imgcls.run_folder import LOCK, hold
 from imgcls.tune.database import HEARTBEAT, open_storage, patiently, turn_of
 from imgcls.tune.samplers import DistinctSampler, make_pruner, make_sampler
@@ -236,9 +237,11 @@ class SharedStudy:
         """Let the tune folder bear the id of the study, or refuse one that bears another's, with its results."""
         if _ID not in self.study.user_attrs:
             self.study.set_user_attr(_ID, secrets.token_hex(8))
+        self._mark: str = self.study.user_attrs[_ID]
         file = self.folder / _ID_FILE
         if not file.exists():
-            file.write_text(self.study.user_attrs[_ID], encoding="utf-8")
+            with replacing(file) as partial:
+                partial.write_text(self._mark, encoding="utf-8")
         elif not self._bears(self.folder):
             raise ConfigError(
                 f"{self.folder}: holds the results of another study, of another database; go on with that one "
@@ -247,7 +250,7 @@ class SharedStudy:
 
     def _bears(self, folder: Path) -> bool:
         file = folder / _ID_FILE
-        return file.is_file() and file.read_text(encoding="utf-8") == self.study.user_attrs[_ID]
+        return file.is_file() and file.read_text(encoding="utf-8") == self._mark
 
     def _place_for(self, trial: Trial) -> tuple[Path, FileLock]:
         """A trial that was killed goes on where it lay, if that is here and nobody, woken up, is still there."""

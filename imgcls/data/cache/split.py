@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from imgcls.images import MAX_PIXELS, Pixels
 log = logging.getLogger(__name__)
 
 _FEW = 256  # values at most of a setting: those of a table for 8-bit pixels
+_DEEPEST = 8  # levels of a setting, one within the other
 _VALUES = (bool, int, float, complex, str, np.generic, Enum)
 
 
@@ -124,19 +125,22 @@ def _source(class_: type) -> str:
         return f"{class_.__module__}.{class_.__qualname__}"
 
 
-def _text(value: object) -> str:
+def _text(value: object, levels: int = _DEEPEST) -> str:
     """Write a setting, the same in every process; nothing of what has no value, or more than a setting would hold."""
+    inner = partial(_text, levels=levels - 1)
+    if not levels:  # objects may hold each other
+        return ""
     if is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     elif isinstance(value, np.ndarray) and value.size <= _FEW:
         value = value.tolist()
     if isinstance(value, Mapping) and len(value) <= _FEW:
-        written = [(_text(key), _text(item)) for key, item in value.items()]
+        written = [(inner(key), inner(item)) for key, item in value.items()]
         return str([(key, item) for key, item in written if item])
-    if isinstance(value, (list, tuple)) and len(value) <= _FEW:
-        return str(list(map(_text, value)))
+    if isinstance(value, (list, tuple, bytes, range)) and len(value) <= _FEW:
+        return str(list(map(inner, value)))
     if isinstance(value, (set, frozenset)) and len(value) <= _FEW:
-        return str(sorted(map(_text, value)))
+        return str(sorted(map(inner, value)))
     if isinstance(value, os.PathLike):
         return str(os.path.abspath(value))
     return repr(value) if isinstance(value, _VALUES) else ""
