@@ -62,6 +62,11 @@ def listed(names: list[str], most: int = 10) -> str:
     return ", ".join(map(repr, names[:most])) + more
 
 
+def size_in_words(nbytes: float) -> str:
+    """Return a number of bytes as a text in MB or GB."""
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"
+
+
 def join_keys(before: str, key: str) -> str:
     """Return the dotted key of a key within a section; the outermost section has no name."""
     return f"{before}.{key}" if before else key

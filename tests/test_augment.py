@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from imgcls.batch import Normalization, Preprocessing
-from imgcls.data.augment import Pipeline, build_item, eval_specs, find_normalization, resize_spec
+from imgcls.data.augment import build_item, build_pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.data.data_config import Augmentations
 from imgcls.data.pipelines import Pipelines
 from imgcls.data.presets import less_cropped, preset_specs
@@ -30,7 +30,7 @@ def item(class_path: str, /, **init_args: Any) -> Spec:
 
 def refusal(*specs: Spec) -> str:
     with pytest.raises(ConfigError) as caught:
-        Pipeline(list(specs), WHERE).check(IMAGE)
+        build_pipeline(list(specs), WHERE).check(IMAGE)
     return str(caught.value)
 
 
@@ -68,7 +68,7 @@ def only_the_array(image: Pixels) -> Pixels:
 
 
 def test_pipeline_draws_each_item_by_itself() -> None:
-    flips = Pipeline([item("albumentations.HorizontalFlip", p=0.5), item("VerticalFlip", p=0.5)], WHERE)
+    flips = build_pipeline([item("albumentations.HorizontalFlip", p=0.5), item("VerticalFlip", p=0.5)], WHERE)
     names = {IMAGE[::v, ::h].tobytes(): (v, h) for v in (1, -1) for h in (1, -1)}
     found = Counter(names[flips(IMAGE, seed).tobytes()] for seed in range(1000))
     assert len(found) == 4
@@ -83,7 +83,7 @@ NESTED = [
 
 @pytest.mark.parametrize("specs", [NESTED, [item(f"{__name__}.noisy")]], ids=["nested", "callable"])
 def test_pipeline_gives_the_same_for_the_same_seed(specs: list[Spec]) -> None:
-    first, second = Pipeline(specs, WHERE), Pipeline(specs, WHERE)
+    first, second = build_pipeline(specs, WHERE), build_pipeline(specs, WHERE)
     results = [first(IMAGE, seed) for seed in range(20)]
     for seed in reversed(range(20)):
         np.testing.assert_array_equal(second(IMAGE, seed), results[seed])
@@ -97,7 +97,9 @@ def seed_globals() -> None:
 
 
 def test_pipeline_without_callables_leaves_the_global_generators_alone() -> None:
-    pipeline = Pipeline([item("ColorJitter", p=1), item("OneOf", transforms=[item("GaussNoise", p=1)], p=1)], WHERE)
+    pipeline = build_pipeline(
+        [item("ColorJitter", p=1), item("OneOf", transforms=[item("GaussNoise", p=1)], p=1)], WHERE
+    )
     seed_globals()
     expected = noisy(IMAGE)["image"]
     seed_globals()
@@ -113,18 +115,18 @@ def test_pipeline_applies_callables_in_the_order_of_the_list() -> None:
     brighter = item("InvertImg", p=1)
     expected = 255 - (np.maximum(IMAGE, 200) - 200)
     expected[::2] = 0
-    np.testing.assert_array_equal(Pipeline([dark, brighter, stripes], WHERE)(IMAGE, 0), expected)
+    np.testing.assert_array_equal(build_pipeline([dark, brighter, stripes], WHERE)(IMAGE, 0), expected)
 
 
 def test_pipeline_takes_totensorv2() -> None:
     for class_path in ("albumentations.pytorch.ToTensorV2", "ToTensorV2"):
-        pipeline = Pipeline([item("Resize", height=8, width=9), item(class_path)], WHERE)
+        pipeline = build_pipeline([item("Resize", height=8, width=9), item(class_path)], WHERE)
         assert pipeline.check(IMAGE) == (8, 9)
         assert pipeline(IMAGE, 0).shape == (8, 9, 3)
 
 
 def test_pipeline_applies_normalize_as_written() -> None:
-    result = Pipeline([item("Normalize", mean=[0.5] * 3, std=[0.25] * 3, max_pixel_value=200)], WHERE)(IMAGE, 0)
+    result = build_pipeline([item("Normalize", mean=[0.5] * 3, std=[0.25] * 3, max_pixel_value=200)], WHERE)(IMAGE, 0)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, (IMAGE - 100.0) / 50, atol=1e-5)
 
@@ -171,7 +173,7 @@ def test_pipeline_names_the_place_of_a_nested_item() -> None:
 
 def test_pipeline_refuses_a_text_and_a_grey_image() -> None:
     with pytest.raises(ConfigError, match=r"train\[0\]: a class is given as .*, not as 'HorizontalFlip'"):
-        Pipeline(["HorizontalFlip"], WHERE)  # type: ignore[list-item]
+        build_pipeline(["HorizontalFlip"], WHERE)  # type: ignore[list-item]
     assert (
         refusal(item("ToGray", num_output_channels=1))
         == f"{WHERE}: gives an image of shape (40, 50); (H, W, 3) is needed"
@@ -179,7 +181,7 @@ def test_pipeline_refuses_a_text_and_a_grey_image() -> None:
 
 
 def test_pipeline_refuses_floats_that_only_some_images_get() -> None:
-    pipeline = Pipeline([item("OneOf", transforms=[item("ToFloat", p=1), item("NoOp", p=1)], p=1)], WHERE)
+    pipeline = build_pipeline([item("OneOf", transforms=[item("ToFloat", p=1), item("NoOp", p=1)], p=1)], WHERE)
     with pytest.raises(
         ConfigError, match=re.escape(f"{WHERE}: makes float32 pixels of some images; pixels stay uint8")
     ):
@@ -202,7 +204,7 @@ def test_pipeline_refuses_floats_that_only_some_images_get() -> None:
     ],
 )
 def test_pipeline_check_tells_the_size_that_every_image_gets(specs: list[Spec], size: tuple[int, int] | None) -> None:
-    assert Pipeline(specs, WHERE).check(IMAGE) == size
+    assert build_pipeline(specs, WHERE).check(IMAGE) == size
 
 
 ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
@@ -214,15 +216,15 @@ def test_default_specs_give_the_models_size(shape: tuple[int, int], shortest_edg
     preprocessing = Preprocessing(size=(32, 40), shortest_edge=shortest_edge)
     image = np.full((*shape, 3), 77, dtype=np.uint8)
     for specs in (eval_specs(preprocessing), preset_specs("light", preprocessing), [resize_spec(preprocessing)]):
-        assert Pipeline(specs, WHERE)(image, 0).shape == (32, 40, 3)
+        assert build_pipeline(specs, WHERE)(image, 0).shape == (32, 40, 3)
 
 
 def test_eval_specs_resize_the_shorter_side_and_crop_the_middle() -> None:
     wide = np.zeros((64, 192, 3), dtype=np.uint8)
     wide[:, 64:128] = 255
-    crop = Pipeline(eval_specs(Preprocessing(size=(28, 28), shortest_edge=32)), WHERE)(wide, 0)
+    crop = build_pipeline(eval_specs(Preprocessing(size=(28, 28), shortest_edge=32)), WHERE)(wide, 0)
     assert crop.min() == 255
-    squeezed = Pipeline(eval_specs(Preprocessing(size=(30, 30), shortest_edge=None)), WHERE)(wide, 0)
+    squeezed = build_pipeline(eval_specs(Preprocessing(size=(30, 30), shortest_edge=None)), WHERE)(wide, 0)
     assert squeezed[15, [2, 15, 27], 0].tolist() == [0, 255, 0]
 
 
@@ -259,7 +261,7 @@ def test_a_name_of_no_list_is_refused(lists: Augmentations, message: str) -> Non
 def test_resize_spec_smooths_what_it_shrinks(interpolation: str) -> None:
     board: NDArray[np.uint8] = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     spec = resize_spec(Preprocessing(size=(16, 16), interpolation=interpolation))
-    small = Pipeline([spec], WHERE)(np.repeat(board[:, :, None], 3, axis=2), 0)
+    small = build_pipeline([spec], WHERE)(np.repeat(board[:, :, None], 3, axis=2), 0)
     assert set(np.unique(small)) <= {127, 128}
 
 
@@ -284,7 +286,7 @@ def test_find_normalization_is_what_the_list_does() -> None:
     found = find_normalization(specs, WHERE)
     assert found is not None
     by_model = (IMAGE / 255 - np.array(found.mean)) / np.array(found.std)
-    np.testing.assert_allclose(Pipeline(specs, WHERE)(IMAGE, 0), by_model, atol=1e-5)
+    np.testing.assert_allclose(build_pipeline(specs, WHERE)(IMAGE, 0), by_model, atol=1e-5)
 
 
 @pytest.mark.parametrize(

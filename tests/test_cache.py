@@ -26,7 +26,7 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 from imgcls.cache_folder import cache_folder
-from imgcls.data.augment import Pipeline
+from imgcls.data.augment import build_pipeline
 from imgcls.data.cache import split as cache_split
 from imgcls.data.cache.build import fill
 from imgcls.data.cache.steps import eval_steps, train_steps
@@ -150,19 +150,19 @@ def folders(cache: Path) -> dict[str, int]:
 def test_train_steps_keep_the_smallest_that_the_list_can_use(
     specs: list[Spec], cache_size: int | None, side: int | None, why: str
 ) -> None:
-    steps = train_steps(Pipeline(specs, "train"), cache_size)
+    steps = train_steps(build_pipeline(specs, "train"), cache_size)
     assert steps.shorter_side == side
     assert steps.why.startswith(why)
 
 
 def test_smallest_crop_of_what_is_kept_has_the_pixels_of_the_output() -> None:
-    steps = train_steps(Pipeline([CROP], "train"))
+    steps = train_steps(build_pipeline([CROP], "train"))
     assert steps.shorter_side is not None
     assert 0.25 * steps.shorter_side**2 >= 20 * 20
 
 
 def test_images_are_shrunk_by_area_and_never_enlarged() -> None:
-    steps = train_steps(Pipeline([FLIP], "train"), cache_size=10)
+    steps = train_steps(build_pipeline([FLIP], "train"), cache_size=10)
     board = np.repeat((np.indices((40, 60)).sum(0) % 2 * 255).astype(np.uint8)[:, :, None], 3, axis=2)
     kept = steps.keep(board)
     assert kept.shape == (10, 15, 3)
@@ -172,16 +172,19 @@ def test_images_are_shrunk_by_area_and_never_enlarged() -> None:
 
 
 def test_eval_steps_end_before_what_may_differ() -> None:
-    names = [type(part).__name__ for part in eval_steps(Pipeline([RESIZE, item("Normalize")], "eval")).once.items]
+    kept = eval_steps(build_pipeline([RESIZE, item("Normalize")], "eval")).once
+    names = [type(part).__name__ for part in kept.items]
     assert names == ["Resize"]
-    whole = eval_steps(Pipeline([item("SmallestMaxSize", max_size=9), item("CenterCrop", height=8, width=8)], "eval"))
+    whole = eval_steps(
+        build_pipeline([item("SmallestMaxSize", max_size=9), item("CenterCrop", height=8, width=8)], "eval")
+    )
     assert whole.each_time.items == []
     assert whole.why == "the result of SmallestMaxSize, CenterCrop"
 
 
 def test_key_follows_from_steps_and_size_alone() -> None:
     def key(*specs: Spec, size: int | None = None) -> str:
-        return train_steps(Pipeline(list(specs), "train"), size).key()
+        return train_steps(build_pipeline(list(specs), "train"), size).key()
 
     assert key(RESIZE, FLIP) == key({**RESIZE, "class_path": "albumentations.Resize"}, JITTER)
     keys = {key(RESIZE), key(RESIZE, size=8), key(item("Resize", height=16, width=21)), key(CROP), key(FLIP)}
@@ -536,7 +539,7 @@ def test_cache_that_is_removed_while_it_is_filled_is_an_error(
 def test_cached_split_says_why_an_image_cannot_be_read(photos: Path, tmp_path: Path) -> None:
     split = Split(FolderImageDataset(str(photos)), None)
     reader = Reader(tmp_path, cache_split.image_names(split))
-    kept = cache_split.CachedSplit(split, reader, eval_steps(Pipeline([], "eval")), {2: "is truncated"})
+    kept = cache_split.CachedSplit(split, reader, eval_steps(build_pipeline([], "eval")), {2: "is truncated"})
     with pytest.raises(ImageError, match=r"^/.*/blue/002\.png: is truncated$"):
         kept.read(2)
 

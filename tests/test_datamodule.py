@@ -117,7 +117,7 @@ def test_datamodule_refuses_wrong_arguments(arguments: dict[str, Any], message: 
     ("stage", "arguments", "message"),
     [
         ("fit", {}, "no train data: give --data.dataset_classes.train FOLDER, or the key in the YAML"),
-        ("validate", {}, "no train data"),
+        ("validate", {}, "no validation data: give --data.dataset_classes.validation FOLDER, or that of train"),
         ("test", {"train": Numbers(4)}, "no test data: give --data.dataset_classes.test FOLDER"),
         ("predict", {"train": Numbers(4)}, "no predict data: give --images PATH, or --data.dataset_classes.predict"),
         ("test", {"test": Numbers(4)}, "no class list: give dataset_classes.train, class_names, or a checkpoint"),
@@ -185,7 +185,7 @@ def test_datamodule_matches_labels_by_name_where_a_class_is_missing(photos: Path
 def test_datamodule_refuses_a_class_that_the_model_does_not_know(photos: Path) -> None:
     data = module(stage="test", test=str(photos), class_names=["blue", "green"])
     with pytest.raises(
-        ConfigError, match=re.escape("test: classes ['red'] are not among those of the model, ['blue', 'gr")
+        ConfigError, match=re.escape("test: classes 'red' are not among those of the model, 'blue', 'gr")
     ):
         data.test_dataloader()
 
@@ -268,7 +268,7 @@ def test_datamodule_refuses_to_go_on_with_other_images(photos: Path, tmp_path: P
     with pytest.raises(ConfigError, match=r"1 new or changed \['.*/red/new\.png'\], 0 gone"):
         data.split("train")
     data.setup("validate")
-    assert data.split("validation").fingerprints() == state["split"]["validation"]
+    assert data.split("validation").fingerprints == state["split"]["validation"]
 
 
 def test_datamodule_refuses_to_go_on_with_former_validation_images(photos: Path, tmp_path: Path) -> None:

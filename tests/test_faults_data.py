@@ -266,7 +266,7 @@ def test_f24_classes_of_checkpoint_and_data_differ(fit: Callable[..., Ended], fo
     (test / "green").rename(test / "grün")
     renamed = tested()
     assert renamed.code == 2
-    assert "test: classes ['grün'] are not among those of the model, ['blue', 'green', 'red']" in renamed.last
+    assert "test: classes 'grün' are not among those of the model, 'blue', 'green', 'red'" in renamed.last
     wrong = fit("--model.num_classes=7")
     assert wrong.code == 2
     assert "num_classes: 7, but the data have 3 classes: blue, green, red" in wrong.last

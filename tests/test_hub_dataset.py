@@ -63,6 +63,8 @@ def test_hub_dataset_reads_a_parquet_file(tmp_path: Path, photos: Path) -> None:
     assert not data.holds_files
     with pytest.raises(ImageError, match=f"^{file}/train/000001: has .* pixels, more than max_pixels 9$"):
         HubImageDataset(file, max_pixels=9).read(1)
+    said = refusal(HubImageDataset(file, revision="main"))
+    assert said == "'revision' is main; files of this machine have none, leave it out"
 
 
 def test_hub_dataset_reads_a_folder_of_parquet_files(tmp_path: Path, photos: Path, test_photos: Path) -> None:
@@ -102,7 +104,7 @@ def test_hub_dataset_cuts_no_part_of_what_was_saved(tmp_path: Path, photos: Path
     for split in ("train[:20%]", "train_small"):
         assert refusal(HubImageDataset(train, split)) == f"'split' is {split}; there is only train"
     said = refusal(HubImageDataset(train, "train", config="x"))
-    assert said == "'config' is x; a dataset that was saved has none, leave it out"
+    assert said == "'config' is x; files of this machine have none, leave it out"
 
 
 def test_hub_dataset_takes_labels_as_they_stand(tmp_path: Path, photos: Path) -> None:
@@ -199,4 +201,4 @@ def test_a_checkpoint_never_loads_a_dataset_of_the_hub(
     (tmp_path / "mine").rename(tmp_path / "gone")
     code, said = fails(["validate", "--ckpt_path", str(trainer.run / "checkpoints/best.ckpt")], capsys)
     assert code == 2
-    assert said.startswith("imgcls: no train data")
+    assert said.startswith("imgcls: no validation data")

@@ -211,6 +211,15 @@ def test_load_image_keeps_the_high_byte_of_16_bits(kind: str, tmp_path: Path) ->
     assert read(tmp_path, encoded(grey, kind))[0].tolist() == [[0x12] * 3, [0xFF] * 3, [0] * 3]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_signed_pixels_are_refused_by_the_header(kind: type, tmp_path: Path) -> None:
+    stored = Image.fromarray(np.array([[1, 100]], dtype=kind))
+    (tmp_path / "signed.tif").write_bytes(encoded(stored, "TIFF", tiffinfo={339: 2}))
+    for look in (load_image, check_header):
+        with pytest.raises(ImageError, match="has signed pixels; unsigned ones of 8 or 16 bits are supported"):
+            look(tmp_path / "signed.tif")
+
+
 def test_load_image_converts_cmyk(tmp_path: Path) -> None:
     content = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
     assert b"Adobe" in content  # so the values in the file are inverted

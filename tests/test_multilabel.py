@@ -218,7 +218,7 @@ def test_split_is_written_down_and_kept(
     line = fit_line(bands, tiny_model, tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3", changed)
     code, message = fails(line, capsys)
     assert code == 2
-    assert "classes ['other'] are not among those of the model" in message
+    assert "classes 'other' are not among those of the model" in message
     swapped = "train000.png," + {"": "red", "red": ""}.get(";".join(listed["label"][0]), "red")
     text = (bands / "all.csv").read_text().splitlines()
     (tmp_path / "all.csv").write_text("\n".join([text[0], f"{swapped},train", *text[2:]]))
@@ -434,10 +434,10 @@ def test_several_labels_become_zeros_and_ones() -> None:
     data = Table([("b", "a"), (), ("c",)])
     labels = labels_of(data, ["c", "a", "b"], "train")
     assert labels.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
-    with pytest.raises(ConfigError, match=r"test: classes \['c'\] are not among those of the model"):
+    with pytest.raises(ConfigError, match=r"test: classes 'c' are not among those of the model"):
         labels_of(data, ["a", "b"], "test")
     split = Split(data, labels)
-    assert split.label_names() == list(split.table()["label"]) == ["a;b", "", "c"]
+    assert split.label_names == list(split.table()["label"]) == ["a;b", "", "c"]
     assert split.classes() == {0, 1, 2}
     assert split.class_counts(3) == [1, 1, 1]
 
@@ -470,7 +470,7 @@ def test_batches_hold_a_row_of_zeros_and_ones_for_each_image(bands: Path) -> Non
     assert batch["label"].dtype == torch.float32
     assert batch["label"].shape == (4, 3)
     names = [";".join(NAMES[place] for place in row.nonzero().flatten()) for row in batch["label"]]
-    assert names == data.split("validation").label_names()[:4]
+    assert names == data.split("validation").label_names[:4]
 
 
 # -- the split
@@ -535,7 +535,7 @@ def test_groups_and_copies_stay_on_one_side() -> None:
     assert 0.2 < len(held["validation"]) / 400 < 0.3
     paths = [f"{number // 2}/{number}" for number in range(400)]
     held = hold_out(whole(labels, paths=paths), 0.25, seed=1)
-    assert set(held["train"].fingerprints()) & set(held["validation"].fingerprints()) == set()
+    assert set(held["train"].fingerprints) & set(held["validation"].fingerprints) == set()
     assert len(held["validation"]) == pytest.approx(100, abs=10)
 
 

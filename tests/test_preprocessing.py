@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from imgcls.batch import Preprocessing
-from imgcls.data.augment import Pipeline, eval_specs
+from imgcls.data.augment import build_pipeline, eval_specs
 from imgcls.errors import ConfigError
 from imgcls.model.anatomy import call
 from imgcls.model.hub import load_config
@@ -69,7 +69,7 @@ def smooth_image(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def evaluate(preprocessing: Preprocessing, image: NDArray[np.uint8]) -> Tensor:
-    pixels = torch.tensor(Pipeline(eval_specs(preprocessing), "eval")(image, 0)).permute(2, 0, 1) / 255
+    pixels = torch.tensor(build_pipeline(eval_specs(preprocessing), "eval")(image, 0)).permute(2, 0, 1) / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     return (pixels - mean) / std
 

@@ -90,15 +90,13 @@ def test_labels_of_go_by_name_when_a_class_is_missing() -> None:
 
 
 def test_labels_of_names_unknown_classes_and_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=re.escape("test: classes ['y10', 'z'] are not among those of the model, ['a']")
-    ):
+    with pytest.raises(ConfigError, match=re.escape("test: classes 'y10', 'z' are not among those of the model, 'a'")):
         labels_of(Table(["a", "z", "y10"]), ["a"], "test")
 
 
 def test_labels_of_shortens_a_long_list() -> None:
     names = [str(number) for number in range(30)]
-    with pytest.raises(ConfigError, match=r"'9'\] and 20 more"):
+    with pytest.raises(ConfigError, match=r"'9' and 20 more"):
         labels_of(Table(["x"]), names, "test")
 
 
@@ -139,7 +137,7 @@ def test_hold_out_does_not_depend_on_names_or_folders(tmp_path: Path) -> None:
     contents = {f"{label}/{number}.png": f"{label}{number}" for label in "ab" for number in range(10)}
     renamed = {f"{name[0]}/deep/{99 - number}.jpg": text for number, (name, text) in enumerate(contents.items())}
     held = [
-        sorted(hold_out(whole(write(tmp_path / str(n), files)), 0.3, seed=1)["validation"].fingerprints())
+        sorted(hold_out(whole(write(tmp_path / str(n), files)), 0.3, seed=1)["validation"].fingerprints)
         for n, files in enumerate((contents, renamed))
     ]
     assert held[0] == held[1]
@@ -149,7 +147,7 @@ def test_hold_out_keeps_copies_on_one_side(tmp_path: Path) -> None:
     contents = {f"{label}/{number}.png": f"{label}{number // 3}" for label in "ab" for number in range(30)}
     splits = hold_out(whole(write(tmp_path, contents)), 0.2, seed=0)
     assert len(splits["validation"]) == 12
-    assert not set(splits["train"].fingerprints()) & set(splits["validation"].fingerprints())
+    assert not set(splits["train"].fingerprints) & set(splits["validation"].fingerprints)
     assert find_leaks(splits, {}) == []
 
 
@@ -160,8 +158,8 @@ def test_hold_out_of_copies_alone_divides_them_and_says_so(tmp_path: Path, caplo
     splits = hold_out(whole(data), 0.2, seed=0)
     assert Counter(splits["validation"].table()["label"]) == {"a": 2, "b": 2}
     assert caplog.messages[-1].startswith("train: 20 images, but only 2 are distinct: copies of an image are on both")
-    again = recorded_hold_out(whole(data), {name: split.fingerprints() for name, split in splits.items()})
-    assert again["validation"].fingerprints() == splits["validation"].fingerprints()
+    again = recorded_hold_out(whole(data), {name: split.fingerprints for name, split in splits.items()})
+    assert again["validation"].fingerprints == splits["validation"].fingerprints
 
 
 def test_hold_out_keeps_groups_whole_and_classes_even() -> None:
@@ -299,7 +297,7 @@ CONTENTS = {f"{label}/{number}.png": f"{label}{number}" for label in "ab" for nu
 
 
 def record(data: ImageDataset) -> dict[str, list[str]]:
-    return {name: split.fingerprints() for name, split in hold_out(whole(data), 0.2, seed=3).items()}
+    return {name: split.fingerprints for name, split in hold_out(whole(data), 0.2, seed=3).items()}
 
 
 def test_recorded_hold_out_finds_the_split_in_a_moved_folder(tmp_path: Path) -> None:
@@ -313,7 +311,7 @@ def test_recorded_hold_out_finds_the_split_in_a_moved_folder(tmp_path: Path) -> 
     check_unchanged(moved, recorded)
     after = recorded_hold_out(moved, recorded)
     assert [os.path.relpath(path, tmp_path / "new") for path in paths(after["validation"])] == before
-    assert after["train"].fingerprints() == recorded["train"]
+    assert after["train"].fingerprints == recorded["train"]
     assert after["validation"].label_array.tolist() == [0, 0, 1, 1]
 
 
@@ -321,7 +319,7 @@ def test_recorded_hold_out_puts_new_files_into_train(tmp_path: Path) -> None:
     recorded = record(write(tmp_path, CONTENTS))
     splits = recorded_hold_out(whole(write(tmp_path, {"a/new.png": "new"})), recorded)
     assert str(tmp_path / "a/new.png") in paths(splits["train"])
-    assert splits["validation"].fingerprints() == recorded["validation"]
+    assert splits["validation"].fingerprints == recorded["validation"]
 
 
 def test_recorded_hold_out_takes_as_many_copies_as_were_held_out(tmp_path: Path) -> None:
@@ -332,7 +330,7 @@ def test_recorded_hold_out_takes_as_many_copies_as_were_held_out(tmp_path: Path)
     assert len(recorded["validation"]) == 5
     more = write(tmp_path, {"a/zzz.png": held.read_text()})
     splits = recorded_hold_out(whole(more), recorded)
-    assert splits["validation"].fingerprints() == recorded["validation"]
+    assert splits["validation"].fingerprints == recorded["validation"]
     assert str(tmp_path / "a/zzz.png") in paths(splits["train"])
     held.unlink()
     (tmp_path / "a/zzz.png").unlink()
@@ -366,7 +364,7 @@ def test_check_unchanged_names_new_changed_and_lost_images(tmp_path: Path) -> No
 
 
 def labels(data: ImageDataset) -> dict[str, list[str]]:
-    return {name: split.label_names() for name, split in hold_out(whole(data), 0.2, seed=3).items()}
+    return {name: split.label_names for name, split in hold_out(whole(data), 0.2, seed=3).items()}
 
 
 @pytest.mark.parametrize("side", ["train", "validation"])

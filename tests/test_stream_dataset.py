@@ -154,6 +154,21 @@ def test_stream_leaves_bad_images_out_by_policy(
     assert f"{tmp_path}/0.tar/5: is a text file, not an image" in capsys.readouterr().err
 
 
+def test_streams_bad_images_are_a_share_of_all_that_its_epochs_show(
+    trainer: Trainer, test_photos: Path, tmp_path: Path
+) -> None:
+    """An epoch shows one shard, in each of which one image of eight cannot be read; two of eight would be too many."""
+    colours = [("red", "red"), ("green", "lime"), ("blue", "blue")] * 3
+    for shard in range(6):
+        images = {f"{shard}{place}.png": png(colours[place][1]) for place in range(8)} | {f"{shard}5.png": b"text"}
+        labels = {f"{shard}{place}.cls": colours[place][0].encode() for place in range(8)}
+        pack(tmp_path / f"{shard}.tar", sorted((images | labels).items()))
+    train = stream(str(tmp_path / "{0..5}.tar"), label_key="cls", label_field=None, length=8)
+    more = ["--data.on_bad_image=skip", "--data.max_bad_fraction=0.2", "--trainer.max_epochs=6"]
+    trainer.fit(train, *more, validation=str(test_photos))
+    assert len(json.loads((trainer.run / "data.json").read_text())["unused"]) > 1
+
+
 @pytest.mark.parametrize(
     ("limit", "message"),
     [(0.1, "3 of 16 images in train cannot be read"), (1.0, "train: none of the images could be read, see data.json")],

@@ -37,24 +37,24 @@ _INTERPOLATION = {
 
 
 class Pipeline:
-    """Albumentations transforms and plain callables, applied in the order of the YAML list.
+    """Albumentations transforms and plain callables, applied one after the other.
 
     Args:
-        specs: Items of the form ``{class_path, init_args}``.
+        named: Name for messages -> item, in their order; ``build_pipeline`` makes them of a YAML list.
         where: The config key of the list, for messages.
-
-    Raises:
-        ConfigError: If an item cannot be built; the message names the item.
     """
 
-    def __init__(self, specs: list[Spec], where: str) -> None:
-        self.specs = specs
+    def __init__(self, named: dict[str, Item], where: str) -> None:
+        self.named = named
         self.where = where
-        self.names = [_name(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
-        self.items = [build_item(spec, f"{where}[{n}]") for n, spec in enumerate(specs)]
         self._compose = A.Compose(self.items, is_check_shapes=False)  # there is one array, of a shape that is known
         self._dtype = np.float32 if any(map(_is_normalize, self.items)) else np.uint8
         self._seeds_globals = any(map(_is_foreign, self.items))
+
+    @property
+    def items(self) -> list[Item]:
+        """The items in their order."""
+        return list(self.named.values())
 
     def __call__(self, image: Pixels, seed: int) -> NDArray[Any]:
         """Apply the pipeline; every random choice follows from ``seed``.
@@ -78,7 +78,8 @@ class Pipeline:
 
     def divide(self, count: int) -> "tuple[Pipeline, Pipeline]":
         """Return the first ``count`` items as a list of their own, and the others."""
-        return Pipeline(self.specs[:count], self.where), Pipeline(self.specs[count:], self.where)
+        named = list(self.named.items())
+        return Pipeline(dict(named[:count]), self.where), Pipeline(dict(named[count:]), self.where)
 
     def check(self, image: Pixels) -> tuple[int, int] | None:
         """Try every item on a real image, with and without those that are applied by chance.
@@ -98,7 +99,7 @@ class Pipeline:
     def _try(self, image: Pixels, by_chance: bool) -> tuple[int, int]:
         array: NDArray[Any] = image
         normalised = False
-        for name, item in zip(self.names, self.items, strict=True):
+        for name, item in self.named.items():
             if item.p == 0 or (item.p < 1 and not by_chance):
                 continue
             normalised = normalised or _is_normalize(item)
@@ -117,6 +118,20 @@ class Pipeline:
             raise
         except Exception as error:
             raise ConfigError(f"{name}: fails on an image of shape {array.shape}: {reason_of(error)}") from error
+
+
+def build_pipeline(specs: list[Spec], where: str) -> Pipeline:
+    """Build a pipeline of items of the form ``{class_path, init_args}``.
+
+    Args:
+        specs: The YAML list.
+        where: Its config key, for messages.
+
+    Raises:
+        ConfigError: If an item cannot be built; the message names the item.
+    """
+    places = [f"{where}[{number}]" for number in range(len(specs))]
+    return Pipeline({_name(s, place): build_item(s, place) for s, place in zip(specs, places, strict=True)}, where)
 
 
 def build_item(spec: Spec, where: str) -> Item:

@@ -49,14 +49,14 @@ class BadImages:
         self.totals |= {split: max(total, self.totals.get(split, 0)) for split, total in totals.items()}
         if not new:
             return
-        for split, path, reason in new:
-            self.found.setdefault(split, {})[path] = reason
-        counts = {split: (len(self.found[split]), self.totals[split]) for split in faults if split in self.found}
+        found = {split: self.found.get(split, {}) | dict(reasons) for split, reasons in faults.items() if reasons}
+        counts = {split: (len(reasons), self.totals[split]) for split, reasons in found.items()}
         if self.policy == "error":
             raise ConfigError("\n".join(["images that cannot be read:", *_lines(new), f"{_counted(counts)} {_REMEDY}"]))
         for split, path, reason in new:
             log.warning("left out of %s: %s: %s", split, path, reason)
         self._refuse_many(counts)
+        self.found |= found  # not before: what was refused is refused again
 
     def join(self, others: Iterable[Self]) -> None:
         """Take in what the processes of the run have found, and said.

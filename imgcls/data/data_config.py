@@ -1,17 +1,19 @@
 """The sections of the data's configuration, and what their values must be."""
 
+import inspect
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from imgcls.data.presets import EvalPreset, Preset
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, known_names
 
 KEY = "data.init_args"
+_Section = TypeVar("_Section")
 
 
 @dataclass
@@ -53,7 +55,7 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
     Raises:
         ConfigError: If a value is no dataset, or one that reads nothing.
     """
-    classes = DatasetClasses(**given) if isinstance(given, dict) else given
+    classes = _made_of(given, DatasetClasses, "dataset_classes") if isinstance(given, dict) else given
     for name, value in vars(classes).items():
         if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
             raise ConfigError(f"{KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
@@ -104,4 +106,11 @@ def check_regex(text: str | None) -> None:
 
 def as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:
     """Return the lists, which the Python API may give as a dict."""
-    return Augmentations(**given) if isinstance(given, dict) else given
+    return _made_of(given, Augmentations, "augmentations") if isinstance(given, dict) else given
+
+
+def _made_of(given: dict[str, Any], kind: type[_Section], key: str) -> _Section:
+    known = inspect.signature(kind).parameters
+    for name in given.keys() - known.keys():
+        raise ConfigError(f"{KEY}.{key}: no key {name!r}{known_names(name, known)}")
+    return kind(**given)

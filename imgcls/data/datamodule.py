@@ -34,10 +34,10 @@ from imgcls.data.pipelines import Pipelines
 from imgcls.data.rules import OnLeak, Rules
 from imgcls.data.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
 from imgcls.data.splits import Split
-from imgcls.data.streaming import Share, StreamBatches, StreamLoader
+from imgcls.data.streaming import PROMISES, Share, StreamBatches, StreamLoader
 from imgcls.data.workers import FORK, worker_error
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.stream import PROMISES, StreamImageDataset
+from imgcls.datasets.stream import StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.plain import plain
 
@@ -186,7 +186,9 @@ class ImageDataModule(pl.LightningDataModule):
         if skipped := batch.pop("skipped", None):
             split = _SPLITS[self.trainer.state.stage.value]  # type: ignore[union-attr]
             data = self.split(split).data
-            total = data.length if isinstance(data, StreamImageDataset) else len(self.split(split))
+            total = len(self.split(split))
+            if isinstance(data, StreamImageDataset):  # which shows other images in each epoch
+                total = data.length * (self.trainer.current_epoch + 1)  # type: ignore[union-attr]
             source = self.partition.source(split)
             self.bad_images.add({source: skipped}, {source: total})
         return batch
@@ -323,7 +325,7 @@ class ImageDataModule(pl.LightningDataModule):
         }
         if key := next((key for key, asked in wanted.items() if asked), None):
             raise ConfigError(f"{key}: needs images that are known before they are read; train is a stream")
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, rank = self._place
         share = Share(rank, world, run_seed())
         skip = self.bad_images.policy == "skip"
         data = StreamBatches(stream, self.class_names, pipeline, self.batch_size, share, skip, self._pins_memory)
@@ -356,7 +358,7 @@ class ImageDataModule(pl.LightningDataModule):
             return data
         if name in self._features:  # the loader is asked for again
             return self._features[name]
-        sampler = ViewSampler(len(data), run_seed())
+        sampler = ViewSampler(data, False, run_seed())
         features_of = Pass(data, sampler, BatchLoader(**self._loader_arguments(data, sampler)), name)
         found = features_of.run(self.trainer, views, cache_folder(self.cache_dir) / "features")
         source = self.partition.source(name)
@@ -367,13 +369,18 @@ class ImageDataModule(pl.LightningDataModule):
         return found
 
     def _sampler(self, data: SplitBatches | FeatureBatches, shuffle: bool) -> KeyedSampler:
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, rank = self._place
         if shuffle and self.balanced_sampling:
             if self._overfits:
                 raise ConfigError(f"{KEY}.balanced_sampling: true does not go with trainer.overfit_batches")
             return BalancedSampler(data, data.split.label_array, run_seed(), num_replicas=world, rank=rank)
         kind = RepeatingSampler if self._overfits else KeyedSampler
         return kind(data, shuffle, run_seed(), num_replicas=world, rank=rank)
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """How many processes the run has, and the number of this one."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     @property
     def _pins_memory(self) -> bool:

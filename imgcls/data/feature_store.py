@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imgcls.errors import size_in_words
+
 log = logging.getLogger(__name__)
 
 _SHARE = 0.25  # of the free memory
@@ -101,7 +103,7 @@ def _mapped(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     nbytes = prod(shape) * dtype.itemsize
     free = shutil.disk_usage(folder).free
     if nbytes * _MARGIN > free:
-        raise OSError(f"{free / 1e9:.1f} GB are free in {folder}")
+        raise OSError(f"{size_in_words(free)} are free in {folder}")
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         if not hasattr(os, "posix_fallocate"):
             raise OSError("this system reserves no room for a file")

@@ -8,14 +8,15 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from imgcls.batch import Batch, PartlyFrozenModel
 from imgcls.chance import mix
 from imgcls.data.batches import SplitBatches, labels_at
 from imgcls.data.feature_store import FeatureStore
-from imgcls.data.sampling import BatchLoader, Key, TrainLoader
+from imgcls.data.sampling import BatchLoader, Key, KeyedSampler, TrainLoader
 from imgcls.data.splits import Split
+from imgcls.errors import size_in_words
 from imgcls.progress import tracked
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,6 @@ class FeatureBatches(Dataset[Batch]):
             path=[self.split.path(place) for place in places],
         )
 
-    def __getitem__(self, key: Key) -> Batch:
-        """Return a batch of one."""
-        return self.__getitems__([key])
-
     def show_epoch(self, epoch: int) -> None:
         """Give the view of an epoch: the views take turns."""
         self.view = epoch % len(self.store.there)
@@ -74,25 +71,11 @@ class FeatureLoader(TrainLoader):
         yield from super().__iter__()
 
 
-class ViewSampler(Sampler[Key]):
-    """Yields ``(place, seed)`` of every sample in order, with the seeds that the epoch of the view's number has.
+class ViewSampler(KeyedSampler):
+    """Yields every sample in order, with the seeds that it has in the epoch of the view's number."""
 
-    Args:
-        samples: Number of samples.
-        seed: The run's seed.
-    """
-
-    def __init__(self, samples: int, seed: int) -> None:
-        self.samples, self.seed = samples, seed
-        self.view = 0
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return self.samples
-
-    def __iter__(self) -> Iterator[Key]:
-        """Iterate over the keys of the present view."""
-        return ((place, mix(self.seed, self.view, place)) for place in range(self.samples))
+    def _sample_seed(self, place: int, draw: int) -> int:
+        return mix(self.seed, self.epoch, place)
 
 
 def wanted_views(trainer: pl.Trainer | None, split: str) -> int:
@@ -193,12 +176,12 @@ class Pass:
 
     def _of_all(self, views: int) -> Iterator[Batch]:
         for view in range(views):
-            self.sampler.view = view
+            self.sampler.set_epoch(view)
             yield from self.loader
 
     def _tell(self, store: FeatureStore, until: str, epochs: int | None) -> None:
         where = "on disk" if store.is_on_disk else "in memory"
-        log.info("features of %s: of %s, %s %s", self.name, until, _megabytes(store.nbytes), where)
+        log.info("features of %s: of %s, %s %s", self.name, until, size_in_words(store.nbytes), where)
         if self.name == "train":
             many = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs and epochs > 0 else "all epochs"
             log.info("features of %s computed once stand for %s", _views(len(store.there)), many)
@@ -208,7 +191,7 @@ def _room(views: int, samples: int, like: Tensor, folder: Path) -> FeatureStore 
     try:
         return FeatureStore(views, samples, like, folder)
     except OSError as error:
-        size = _megabytes(views * samples * like[0].numel() * like.element_size())
+        size = size_in_words(views * samples * like[0].numel() * like.element_size())
         log.info(
             "features: %s for %s of %s images do not fit (%s): %s", size, _views(views), f"{samples:,}", error, ANEW
         )
@@ -217,7 +200,3 @@ def _room(views: int, samples: int, like: Tensor, folder: Path) -> FeatureStore 
 
 def _views(count: int) -> str:
     return f"{count} view{'s' if count > 1 else ''}"
-
-
-def _megabytes(nbytes: float) -> str:
-    return f"{nbytes / 1e6:,.1f} MB"

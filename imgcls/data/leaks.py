@@ -19,7 +19,7 @@ def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[
     leaks = []
     for name, split in splits.items():
         groups = [""] * len(split) if split.groups is None else split.groups
-        for place, (content, group) in enumerate(zip(split.fingerprints(), groups, strict=True)):
+        for place, (content, group) in enumerate(zip(split.fingerprints, groups, strict=True)):
             for key in [("content", content), *([("group", group)] if group else [])]:
                 owner, path = seen.setdefault(key, (name, split.path(place)))
                 if made_of.get(owner, owner) != made_of.get(name, name):

@@ -14,11 +14,12 @@ from imgcls.data.hold_out import hold_out
 from imgcls.data.leaks import find_leaks
 from imgcls.data.recorded import KNOWN, check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.rules import Rules
-from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of, refuse_empty
+from imgcls.data.splits import Split, check_paths, class_names_of, is_multilabel, labels_of, refuse_empty
+from imgcls.data.streaming import check_streams
 from imgcls.data.survey import unreadable
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import to_predict
-from imgcls.datasets.stream import StreamImageDataset, check_streams
+from imgcls.datasets.stream import StreamImageDataset
 from imgcls.errors import ConfigError, listed
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Partition:
             raise ConfigError(
                 f"{KEY}.fold: {rules.fold}, but dataset_classes.validation is given; leave out one of them"
             )
+        if rules.fold is not None and rules.train_on_validation:
+            raise ConfigError(f"{KEY}.fold: {rules.fold}, but train_on_validation: true; leave out one of them")
         check_streams(datasets, rules.train_on_validation)
         self.stage = ""
         self.multilabel = False
@@ -69,15 +72,10 @@ class Partition:
             ConfigError: If a dataset or the class list is missing, some datasets have one label an image and others
                 several, or images cannot be read.
         """
-        self.stage = stage
-        needed = {"fit": "train", "validate": "validation"}.get(stage, stage)
-        if needed == "validation" and self.datasets["validation"] is None:
-            needed = "train"
-        if self.datasets[needed] is None:
-            hint = "--images PATH, or " if stage == "predict" else ""
-            raise ConfigError(
-                f"no {needed} data: give {hint}--data.dataset_classes.{needed} FOLDER, or the key in the YAML"
-            )
+        self._leave(stage)
+        if stage != "validate" or self.datasets["train"] is None:  # of which validation may be held out
+            needed = {"fit": "train", "validate": "validation"}.get(stage, stage)
+            given(self.datasets[needed], needed)
         if not self.class_names and (train := self.datasets["train"]) is not None:
             self.class_names = class_names_of(train)
             self.multilabel = is_multilabel({"train": train})
@@ -91,18 +89,26 @@ class Partition:
             self.multilabel = is_multilabel(looked_at)
         self._look(looked_at)
 
+    def _leave(self, stage: str) -> None:
+        """Go from one stage to another; a fit on train and validation has divided nothing, and has seen both."""
+        if self.rules.train_on_validation and stage != self.stage:
+            if self.stage == "fit" and "train" in self._splits:
+                self.take_record(self.record())
+            self._splits.clear()
+        self.stage = stage
+
     def _look(self, datasets: Mapping[str, ImageDataset]) -> None:
         new = {name: data for name, data in datasets.items() if name not in self._bad_rows}
         for name, data in new.items():
             if name != "train":  # which may be a stream; one that is empty has no classes
                 refuse_empty(data, name)
         found = {name: unreadable(data) for name, data in new.items()}
-        self._bad_rows |= {name: list(reasons) for name, reasons in found.items()}
         faults = {
             name: {str(new[name].samples["path"].iat[row]): reason for row, reason in reasons.items()}
             for name, reasons in found.items()
         }
         self.bad_images.add(faults, {name: len(data.samples) for name, data in new.items()})
+        self._bad_rows |= {name: list(reasons) for name, reasons in found.items()}
 
     def replace(self, name: str, data: ImageDataset) -> None:
         """Set the dataset of a split."""
@@ -125,7 +131,7 @@ class Partition:
     def _make(self, name: str) -> dict[str, Split]:
         if name == "predict":
             images = to_predict(given(self.datasets[name], name))
-            refuse_empty(images, name)
+            check_paths(images, name)
             return {name: Split(images, labels=None)}
         if name == "test":
             return {name: self._whole(name)}
@@ -173,18 +179,14 @@ class Partition:
         if self._recorded is not None:
             return recorded_hold_out(whole, self._recorded)
         splits = hold_out(whole, self.rules.share, self.rules.seed, self.rules.fold)
-        lost = splits["validation"].classes() - splits["train"].classes()
-        if lost:
-            log.warning(
-                "train: all images of %s are held out", ", ".join(self.class_names[label] for label in sorted(lost))
-            )
-        unseen = splits["train"].classes() - splits["validation"].classes()
-        if unseen:
-            log.warning(
-                "validation: too few images to hold one out of %s",
-                listed([self.class_names[u] for u in sorted(unseen)]),
-            )
+        if lost := splits["validation"].classes() - splits["train"].classes():
+            log.warning("train: all images of %s are held out", self._named(lost))
+        if unseen := splits["train"].classes() - splits["validation"].classes():
+            log.warning("validation: too few images to hold one out of %s", self._named(unseen))
         return splits
+
+    def _named(self, places: set[int]) -> str:
+        return listed([self.class_names[place] for place in sorted(places)])
 
     # -- leaks
 
@@ -196,7 +198,6 @@ class Partition:
         """
         if self._compared:
             return
-        self._compared = True
         names = ("train", "validation", "test") if self.datasets["test"] is not None else ("train", "validation")
         made_of_train = {"validation": "train"} if self.datasets["validation"] is None else {}
         leaks = find_leaks({name: self.split(name) for name in names}, made_of_train)
@@ -206,6 +207,7 @@ class Partition:
             self._leak(f"the same image or group is in two splits: {pairs}{more}")
         for name in names[1:]:
             self._refuse_seen(name, self._seen)
+        self._compared = True
 
     def refuse_trained(self, name: str) -> None:
         """Refuse, or say, that a model is evaluated on images that it was trained on, as its checkpoint recorded.
@@ -257,7 +259,7 @@ class Partition:
         """One row for each sample of the splits of a fit: path, label, split, content (hash of the file or pixels)."""
         names = ("train", "validation") + (("test",) if self.datasets["test"] is not None else ())
         splits = {name: self.split(name) for name in names}
-        tables = [part.table().assign(split=name, content=part.fingerprints()) for name, part in splits.items()]
+        tables = [part.table().assign(split=name, content=part.fingerprints) for name, part in splits.items()]
         return pd.concat(tables, ignore_index=True)
 
     def account(self) -> dict[str, Any]:
@@ -272,8 +274,8 @@ class Partition:
         """What a checkpoint keeps: content hash and class of each sample, by split."""
         splits = {name: self.split(name) for name in ("train", "validation")}
         return {
-            "split": {name: split.fingerprints() for name, split in splits.items()},
-            "labels": {name: split.label_names() for name, split in splits.items()},
+            "split": {name: split.fingerprints for name, split in splits.items()},
+            "labels": {name: split.label_names for name, split in splits.items()},
         }
 
     def take_weights(self, record: Mapping[str, Any]) -> None:
@@ -282,6 +284,7 @@ class Partition:
 
     def take_record(self, record: Mapping[str, Any]) -> None:
         """Keep to the splits of a checkpoint, so that no image changes sides."""
+        self._splits.clear()
         self._recorded = record["split"]
         self._recorded_labels = record.get("labels")  # older checkpoints have none
 
@@ -293,5 +296,7 @@ def given(data: ImageDataset | None, name: str) -> ImageDataset:
         ConfigError: If it is not.
     """
     if data is None:
-        raise ConfigError(f"no {name} data: give --data.dataset_classes.{name} FOLDER, or the key in the YAML")
+        before = "--images PATH, or " if name == "predict" else ""
+        behind = "that of train, of which it was held out" if name == "validation" else "the key in the YAML"
+        raise ConfigError(f"no {name} data: give {before}--data.dataset_classes.{name} FOLDER, or {behind}")
     return data

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from imgcls.batch import Normalization, Preprocessing
-from imgcls.data.augment import Pipeline, eval_specs, find_normalization, resize_spec
+from imgcls.data.augment import Pipeline, build_item, build_pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.data.data_config import KEY, Augmentations
 from imgcls.data.presets import DEFAULT_PRESET, EvalPreset, Preset, less_cropped, preset_specs
 from imgcls.errors import ConfigError
@@ -42,10 +42,7 @@ class Pipelines:
         Raises:
             ConfigError: If they do it in two ways.
         """
-        listed = None if isinstance(self.lists.train, str) else self.lists.train
-        train = find_normalization(listed, _where("train"))
-        listed = None if isinstance(self.lists.eval, str) else self.lists.eval
-        evaluation = find_normalization(listed, _where("eval"))
+        train, evaluation = (find_normalization(self._given.get(stage), _where(stage)) for stage in ("train", "eval"))
         if train and evaluation and train != evaluation:
             raise ConfigError(
                 f"{KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
@@ -58,9 +55,13 @@ class Pipelines:
         Raises:
             ConfigError: Names the item that cannot be built.
         """
-        for stage, specs in vars(self.lists).items():
-            if not isinstance(specs, str):
-                Pipeline(specs or [], _where(stage))
+        for stage, specs in self._given.items():
+            build_pipeline(specs, _where(stage))
+
+    @property
+    def _given(self) -> dict[str, list[Spec]]:
+        """The lists that are spelt out, by stage."""
+        return {stage: specs for stage, specs in vars(self.lists).items() if isinstance(specs, list)}
 
     def eval_specs(self) -> list[Spec]:
         """Return the evaluation steps as plain values, those that suit the model where the configuration has none."""
@@ -78,14 +79,15 @@ class Pipelines:
             image: One of the images, to try it on.
         """
         specs = self._train_specs() if stage == "train" else self.eval_specs()
-        pipeline = Pipeline(specs, _where(stage))
+        pipeline = build_pipeline(specs, _where(stage))
         if pipeline.check(image) is not None:
             return pipeline
         resize = resize_spec(self._expected())
         if stage not in self._resized:
             self._resized.add(stage)
             log.info("%s: does not fix the image size; %s is put in front", _where(stage), _shown(resize))
-        return Pipeline([resize, *specs], _where(stage))
+        first = build_item(resize, _where(stage))
+        return Pipeline({_shown(resize): first, **pipeline.named}, _where(stage))
 
     def _train_specs(self) -> list[Spec]:
         given = self.lists.train

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any, Literal
 
+import cv2
+
 from imgcls.batch import Preprocessing
 from imgcls.data.augment import resampling
 from imgcls.specs import Spec
@@ -44,15 +46,15 @@ def less_cropped(preprocessing: Preprocessing) -> Preprocessing:
 
 def _medium() -> list[Spec]:
     colours = _item("ColorJitter", brightness=[0.8, 1.2], contrast=[0.8, 1.2], saturation=[0.8, 1.2], hue=[0.0, 0.0])
-    return [_item("Affine", rotate=[-10, 10], shear=[-5, 5], border_mode=_REFLECT, p=0.5), colours]
+    return [_item("Affine", rotate=[-10, 10], shear=[-5, 5], border_mode=cv2.BORDER_REFLECT_101, p=0.5), colours]
 
 
 def _strong() -> list[Spec]:
     """Two of many, drawn anew for each image (RandAugment, Cubuk et al. 2020), and erasing (Zhong et al. 2020)."""
     ways = [
-        _item("Affine", rotate=[-30, 30], border_mode=_REFLECT, p=1.0),
-        _item("Affine", shear=[-15, 15], border_mode=_REFLECT, p=1.0),
-        _item("Affine", translate_percent=[-0.2, 0.2], border_mode=_REFLECT, p=1.0),
+        _item("Affine", rotate=[-30, 30], border_mode=cv2.BORDER_REFLECT_101, p=1.0),
+        _item("Affine", shear=[-15, 15], border_mode=cv2.BORDER_REFLECT_101, p=1.0),
+        _item("Affine", translate_percent=[-0.2, 0.2], border_mode=cv2.BORDER_REFLECT_101, p=1.0),
         _item("ColorJitter", brightness=[0.5, 1.5], contrast=[1.0, 1.0], saturation=[1.0, 1.0], hue=[0, 0], p=1.0),
         _item("ColorJitter", brightness=[1.0, 1.0], contrast=[0.5, 1.5], saturation=[1.0, 1.0], hue=[0, 0], p=1.0),
         _item("ColorJitter", brightness=[1.0, 1.0], contrast=[1.0, 1.0], saturation=[0.5, 1.5], hue=[0, 0], p=1.0),
@@ -70,6 +72,3 @@ def _strong() -> list[Spec]:
 
 def _item(name: str, **arguments: Any) -> Spec:
     return {"class_path": f"albumentations.{name}", "init_args": arguments}
-
-
-_REFLECT = 4  # cv2.BORDER_REFLECT_101

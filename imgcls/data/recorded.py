@@ -27,7 +27,7 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
         raise ConfigError(
             "validation: the checkpoint's run held no image out; give --data.dataset_classes.validation FOLDER"
         )
-    fingerprints = whole.fingerprints()
+    fingerprints = whole.fingerprints
     held_out = Counter(recorded["validation"])
     lost = held_out - Counter(fingerprints)
     if lost:
@@ -41,7 +41,7 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
 def trained_on(split: Split, recorded: dict[str, list[str]]) -> list[str]:
     """Return the paths of the samples that a checkpoint was trained on."""
     trained = set(recorded["train"])
-    return [split.path(place) for place, content in enumerate(split.fingerprints()) if content in trained]
+    return [split.path(place) for place, content in enumerate(split.fingerprints) if content in trained]
 
 
 def check_unchanged(
@@ -61,10 +61,10 @@ def check_unchanged(
     Raises:
         ConfigError: If an image is new, changed, copied, gone or in another class.
     """
-    found = _samples(whole.fingerprints(), whole.label_names() if labels else None)
+    found = _samples(whole.fingerprints, whole.label_names if labels else None)
     known = [s for name in splits for s in _samples(recorded[name], labels[name] if labels else None)]
     said = _differences(whole, found, known)
-    gone = Counter(recorded["train"]) - Counter(whole.fingerprints())
+    gone = Counter(recorded["train"]) - Counter(whole.fingerprints)
     if any(said.values()) or gone:
         more = [f", {len(said[kind])} {kind} {said[kind][:5]}" for kind in (_MOVED, _COPIED) if said[kind]]
         raise ConfigError(

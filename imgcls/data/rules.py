@@ -39,6 +39,11 @@ class Rules:
     on_leak: OnLeak
     train_on_validation: bool
 
+    def __post_init__(self) -> None:
+        column, regex = self.group_column, self.group_regex
+        if column is not None and regex is not None:
+            raise ConfigError(f"{KEY}.group_column: {column!r}, but group_regex: {regex!r}; leave out one of them")
+
     def groups(self, data: ImageDataset, needed: bool = True) -> NDArray[Any] | None:
         """Return the group of each sample; None where there are none.
 

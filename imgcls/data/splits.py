@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -104,7 +104,7 @@ class Split:
     def part(self, chosen: NDArray[np.bool_]) -> "Split":
         """Return the chosen samples as a split of their own."""
         part = copy(self)
-        for name in ("_fingerprints", "_label_names"):
+        for name in ("fingerprints", "label_names"):
             vars(part).pop(name, None)
         part.rows, part.label_array = self.rows[chosen], self.label_array[chosen]
         part.groups = None if self.groups is None else self.groups[chosen]
@@ -118,13 +118,16 @@ class Split:
         """Return a split of the same dataset without a sample."""
         return self.part(np.zeros(len(self), dtype=bool))
 
+    @cached_property
     def fingerprints(self) -> list[str]:
         """Content hash of each sample."""
-        return self._fingerprints
+        return fingerprints(self.data, self.rows)
 
+    @cached_property
     def label_names(self) -> list[str]:
         """Class name of each sample; several as one text."""
-        return self._label_names
+        # one object a class, so that a checkpoint holds each name once
+        return [sys.intern(str(label)) for label in self.table()["label"]]
 
     def first_readable(self) -> Pixels | None:
         """Return the first image that can be read, None if there is none."""
@@ -134,15 +137,6 @@ class Split:
             except ImageError:
                 continue  # reported when its batch is read
         return None
-
-    @cached_property
-    def _label_names(self) -> list[str]:
-        # one object a class, so that a checkpoint holds each name once
-        return [sys.intern(str(label)) for label in self.table()["label"]]
-
-    @cached_property
-    def _fingerprints(self) -> list[str]:
-        return fingerprints(self.data, self.rows)
 
 
 def class_names_of(data: ImageDataset) -> list[str]:
@@ -158,15 +152,15 @@ def class_names_of(data: ImageDataset) -> list[str]:
     splits = {SPLIT_FOLDERS[name.lower()]: name for name in names if name.lower() in SPLIT_FOLDERS}
     if "train" in splits and len(splits) > 1:
         raise ConfigError(
-            f"train: {_name(data)} holds splits and no classes: {listed(names)}; give each by itself: "
-            f"--data.dataset_classes.train {_name(data)}/{splits['train']}"
+            f"train: {data} holds splits and no classes: {listed(names)}; give each by itself: "
+            f"--data.dataset_classes.train {data}/{splits['train']}"
         )
     for group in look_alikes(names):
         log.warning("train: classes that differ only in case, blanks or Unicode form: %s", listed(group))
     if len(names) < 2:
         found = f"one class, {names[0]!r}" if names else "no labelled image"
         needed = "at least two classes" if _are_several(labels) else "one folder of images a class, at least two"
-        raise ConfigError(f"train: found {found} in {_name(data)}; a classifier needs {needed}")
+        raise ConfigError(f"train: found {found} in {data}; a classifier needs {needed}")
     return names
 
 
@@ -199,13 +193,21 @@ def labels_of(data: ImageDataset, class_names: list[str], split: str) -> Labels:
         ConfigError: If there is no sample, or a label is not in the class list.
     """
     labels = _labels(data, split)
+    refuse_unknown(_names_in(labels), class_names, split)
     places = {name: place for place, name in enumerate(class_names)}
-    unknown = sorted(_names_in(labels) - places.keys(), key=natural_order)
-    if unknown:
-        raise ConfigError(f"{split}: classes {unknown[:5]} are not among those of the model, {_some(class_names)}")
     if _are_several(labels):
         return multi_hot(list(labels), places)
     return np.array([places[str(label)] for label in labels], dtype=np.int64)
+
+
+def refuse_unknown(names: Iterable[str], class_names: list[str], split: str) -> None:
+    """Refuse classes of a split that the model does not have.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    if unknown := sorted(set(names) - set(class_names), key=natural_order):
+        raise ConfigError(f"{split}: classes {listed(unknown)} are not among those of the model, {listed(class_names)}")
 
 
 def _are_texts(labels: pd.Series) -> bool:
@@ -223,20 +225,36 @@ def _are_several(labels: pd.Series) -> bool:
     return not _are_texts(labels) and any(isinstance(label, tuple) for label in labels)
 
 
+def check_paths(data: ImageDataset, split: str) -> None:
+    """Refuse a dataset that has no samples, or whose samples are not told apart by their paths.
+
+    Raises:
+        ConfigError: Names what is missing, or the first path that stands there twice.
+    """
+    _require_column(data, split, "path")
+    paths = data.samples["path"]
+    if paths.duplicated().any():
+        twice = paths[paths.duplicated()].iloc[0]
+        raise ConfigError(f"{split}: {data} lists {twice!r} twice; 'path' must be unique")
+    refuse_empty(data, split)
+
+
+def _require_column(data: ImageDataset, split: str, name: str) -> None:
+    if name not in data.samples:
+        raise ConfigError(f"{split}: the samples of {data} have no column {name!r}")
+
+
 def _labels(data: ImageDataset, split: str) -> pd.Series:
     samples = data.samples
-    if missing := {"path", "label"} - set(samples.columns):
-        raise ConfigError(f"{split}: the samples of {_name(data)} have no column {sorted(missing)[0]!r}")
-    if samples["path"].duplicated().any():
-        twice = samples["path"][samples["path"].duplicated()].iloc[0]
-        raise ConfigError(f"{split}: {_name(data)} lists {twice!r} twice; 'path' must be unique")
-    refuse_empty(data, split)
-    if samples["label"].isna().any():
-        path = samples["path"][samples["label"].isna()].iloc[0]
+    _require_column(data, split, "label")
+    check_paths(data, split)
+    without = samples["label"].isna() | (samples["label"] == "")
+    if without.any():
+        path = samples["path"][without].iloc[0]
         raise ConfigError(
             f"{split}: {path!r} has no label; put the images into one folder a class, or name the labels' column"
         )
-    _check_several(samples, f"{split}: {_name(data)}")
+    _check_several(samples, f"{split}: {data}")
     return samples["label"]
 
 
@@ -264,12 +282,4 @@ def refuse_empty(data: ImageDataset, split: str) -> None:
     if data.samples.empty:
         rules = Counter(data.ignored.values())
         left_out = "; ".join(f"{count} left out: {rule}" for rule, count in rules.items())
-        raise ConfigError(f"{split}: no image in {_name(data)}{f' ({left_out})' if left_out else ''}")
-
-
-def _name(data: ImageDataset) -> str:
-    return str(data)
-
-
-def _some(names: list[str]) -> str:
-    return f"{names[:10]}" + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        raise ConfigError(f"{split}: no image in {data}{f' ({left_out})' if left_out else ''}")

@@ -1,12 +1,11 @@
 """From a stream of images to whole batches, as many in each epoch as its length says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
@@ -15,10 +14,18 @@ from imgcls.batch import Batch
 from imgcls.chance import mix
 from imgcls.data.augment import Pipeline
 from imgcls.data.batches import Room, augment, stack
-from imgcls.data.sampling import BatchLoader
+from imgcls.data.data_config import KEY
+from imgcls.data.sampling import TrainLoader
+from imgcls.data.splits import refuse_unknown
 from imgcls.data.workers import note
-from imgcls.datasets.stream import Streamed, StreamImageDataset, check_classes
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.stream import Streamed, StreamImageDataset
 from imgcls.errors import ConfigError, ImageError
+
+PROMISES = (
+    "train: a stream cannot be divided, and its images are not known before they are read: no stratified split, no "
+    "record of its images or search for copies, and a resumed epoch begins at the start of its stream"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class StreamBatches(IterableDataset[Batch]):
         skip_bad: bool,
         pinned: bool = False,
     ) -> None:
-        check_classes(data, class_names)
+        refuse_unknown(data.class_names, class_names, "train")
         self.data = data
         self.places = {name: place for place, name in enumerate(class_names)}
         self.pipeline = pipeline
@@ -113,10 +120,9 @@ class StreamBatches(IterableDataset[Batch]):
         return batch | {"skipped": skipped} if skipped else batch
 
 
-class StreamLoader(BatchLoader):
+class StreamLoader(TrainLoader):
     """A loader of as many batches as an epoch has; in a resumed epoch, of those that are left."""
 
-    trainer: pl.Trainer | None = None
     dataset: StreamBatches
 
     def __len__(self) -> int:
@@ -130,9 +136,23 @@ class StreamLoader(BatchLoader):
             self.dataset.skip = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         yield from super().__iter__()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to save; that it exists tells Lightning that the loader can go on in mid-epoch."""
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
+def check_streams(datasets: Mapping[str, ImageDataset | None], train_on_validation: bool) -> None:
+    """Refuse a stream where it cannot be used.
+
+    Args:
+        datasets: The dataset of each split.
+        train_on_validation: Whether the validation images are trained on, too.
+
+    Raises:
+        ConfigError: If a stream is to be evaluated, divided, or joined with another dataset.
+    """
+    key = f"{KEY}.dataset_classes"
+    streams = [name for name, data in datasets.items() if isinstance(data, StreamImageDataset)]
+    for name in streams:
+        if name != "train":
+            raise ConfigError(f"{key}.{name}: a stream is for train alone; give a dataset whose images are known")
+    if streams and datasets["validation"] is None:
+        raise ConfigError(f"{key}.train: a stream cannot be divided; give dataset_classes.validation")
+    if streams and train_on_validation:
+        raise ConfigError(f"{key}.train: a stream cannot be joined with validation; leave out train_on_validation")

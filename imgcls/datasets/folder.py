@@ -78,7 +78,8 @@ class FolderImageDataset(ImageDataset):
 
     @cached_property
     def _found(self) -> tuple[pd.DataFrame, dict[str, str]]:
-        files, ignored = self._scanned
+        files, scanned = self._scanned
+        ignored = dict(scanned)  # the scan's own stays as it is: loose files are predicted
         labels = _class_folders(files, self.root)
         used = {os.path.join(self.root, label) for label in set(labels) if label}
         empty = sorted(_folders_below(self.root) - used - ignored.keys())

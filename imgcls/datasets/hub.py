@@ -74,7 +74,7 @@ class HubImageDataset(ImageDataset):
         content, file = self._stored(index)
         if content is None:
             return load_image(file, self.max_pixels)
-        return decode_image(content, str(self.samples["path"].iat[index]), self.max_pixels)
+        return decode_image(content, self.sample_paths[index], self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the bytes of image ``index``; of its id where there are none, as reading says."""
@@ -88,24 +88,20 @@ class HubImageDataset(ImageDataset):
         """Return the bytes of an image, or None and the file that holds them."""
         stored = self._images[index][self._image] or {}
         if stored.get("bytes") is None and not stored.get("path"):
-            raise ImageError(f"{self.samples['path'].iat[index]}: the row holds no image")
+            raise ImageError(f"{self.sample_paths[index]}: the row holds no image")
         return stored.get("bytes"), stored.get("path") or ""
 
     # -- the library's side
-
-    @property
-    def _library(self) -> Any:
-        return _library()
 
     @cached_property
     def _rows(self) -> Any:
         """The split, as the library holds it."""
         for key, value in (("config", self.config), ("revision", self.revision)):
-            if self._is_saved and value is not None:
-                raise ConfigError(f"{self.name}: {key!r} is {value}; a dataset that was saved has none, leave it out")
+            if value is not None and (self._is_saved or os.path.isfile(self.name)):
+                raise ConfigError(f"{self.name}: {key!r} is {value}; files of this machine have none, leave it out")
         try:
             loaded = self._load()
-        except (self._library.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        except (_library().exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"{self.name}: cannot be loaded: {first_line(error)}; 'name' is a dataset of the Hub, or a folder or a "
                 ".parquet file of this machine"
@@ -124,10 +120,10 @@ class HubImageDataset(ImageDataset):
 
     def _load(self) -> Any:
         if self._is_saved:
-            return self._library.load_from_disk(self.name)
+            return _library().load_from_disk(self.name)
         if os.path.isfile(self.name):
-            return self._library.load_dataset("parquet", data_files=self.name, split=self.split)
-        return self._library.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
+            return _library().load_dataset("parquet", data_files=self.name, split=self.split)
+        return _library().load_dataset(self.name, self.config, split=self.split, revision=self.revision)
 
     def _only(self, rows: Any) -> Any:
         """Check the split of what was loaded or saved as a single one."""
@@ -144,7 +140,7 @@ class HubImageDataset(ImageDataset):
     def _images(self) -> Any:
         """The images alone, not decoded."""
         try:
-            return self._rows.select_columns([self._image]).cast_column(self._image, self._library.Image(decode=False))
+            return self._rows.select_columns([self._image]).cast_column(self._image, _library().Image(decode=False))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ConfigError(
                 f"{self.name}: the column {self._image!r} holds no images: {first_line(error)}"
@@ -152,11 +148,11 @@ class HubImageDataset(ImageDataset):
 
     @cached_property
     def _image(self) -> str:
-        found = self._columns_of(self._library.Image)
+        found = self._columns_of(_library().Image)
         return self._choose("image_column", self.image_column, found) or self._refuse("image_column", found)
 
     def _choose_label(self) -> str | None:
-        found = self._columns_of(self._library.ClassLabel) or [name for name in (_LABEL,) if name in self._plain]
+        found = self._columns_of(_library().ClassLabel) or [name for name in (_LABEL,) if name in self._plain]
         if column := self._choose("label_column", self.label_column, found):
             return column if column in self._plain else self._refuse("label_column", found)
         if found:
@@ -183,7 +179,7 @@ class HubImageDataset(ImageDataset):
     @property
     def _plain(self) -> list[str]:
         """The columns of texts, numbers and class labels."""
-        simple = self._columns_of(self._library.Value) + self._columns_of(self._library.ClassLabel)
+        simple = self._columns_of(_library().Value) + self._columns_of(_library().ClassLabel)
         return [name for name in simple if "binary" not in self._rows.features[name].dtype and name != self._image]
 
     def _plain_values(self) -> dict[str, list[Any]]:

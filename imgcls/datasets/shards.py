@@ -38,14 +38,14 @@ class ShardImageDataset(ImageDataset):
 
     def __init__(
         self,
-        shards: str | list[str],
+        shards: str | os.PathLike[str] | list[str],
         label_key: str | None = "cls",
         label_field: str | None = None,
         image_keys: list[str] | None = None,
         class_names: list[str] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.shards = [shards] if isinstance(shards, str) else shards
+        self.shards = [os.fspath(shard) for shard in (shards if isinstance(shards, list) else [shards])]
         self.parts = Parts(tuple(image_keys or IMAGE_KEYS), label_key, label_field)
         self.class_names = class_names
         self.max_pixels = max_pixels
@@ -73,7 +73,7 @@ class ShardImageDataset(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of image ``index``, uint8, ``(H, W, 3)``, RGB."""
-        return decode_image(self._content(index), str(self.samples["path"].iat[index]), self.max_pixels)
+        return decode_image(self._content(index), self.sample_paths[index], self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the bytes of image ``index``, from the index."""
@@ -87,9 +87,9 @@ class ShardImageDataset(ImageDataset):
                 file.seek(offset)
                 content = file.read(size)
         except OSError as error:
-            raise ImageError(f"{self.samples['path'].iat[index]}: {error.strerror}") from error
+            raise ImageError(f"{self.sample_paths[index]}: {error.strerror}") from error
         if len(content) < size:
-            raise ImageError(f"{self.samples['path'].iat[index]}: the shard ends within it")
+            raise ImageError(f"{self.sample_paths[index]}: the shard ends within it")
         return content
 
     @cached_property

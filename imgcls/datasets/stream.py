@@ -12,13 +12,8 @@ import pandas as pd
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.shards import IMAGE_KEYS, counted
 from imgcls.datasets.tar import Parts, label_of, named_label
-from imgcls.errors import ConfigError, RunError, first_line, listed
+from imgcls.errors import ConfigError, RunError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
-
-PROMISES = (
-    "train: a stream cannot be divided, and its images are not known before they are read: no stratified split, no "
-    "record of its images or search for copies, and a resumed epoch begins at the start of its stream"
-)
 
 
 class Streamed(NamedTuple):
@@ -147,38 +142,6 @@ class StreamImageDataset(ImageDataset):
         text = label_of(label, self.parts, path)
         name = text if text in self.class_names else named_label(text, self.class_names, path)
         yield Streamed(path, images[0], name)
-
-
-def check_streams(datasets: Mapping[str, ImageDataset | None], train_on_validation: bool) -> None:
-    """Refuse a stream where it cannot be used.
-
-    Args:
-        datasets: The dataset of each split.
-        train_on_validation: Whether the validation images are trained on, too.
-
-    Raises:
-        ConfigError: If a stream is to be evaluated, divided, or joined with another dataset.
-    """
-    key = "data.init_args.dataset_classes"
-    streams = [name for name, data in datasets.items() if isinstance(data, StreamImageDataset)]
-    for name in streams:
-        if name != "train":
-            raise ConfigError(f"{key}.{name}: a stream is for train alone; give a dataset whose images are known")
-    if streams and datasets["validation"] is None:
-        raise ConfigError(f"{key}.train: a stream cannot be divided; give dataset_classes.validation")
-    if streams and train_on_validation:
-        raise ConfigError(f"{key}.train: a stream cannot be joined with validation; leave out train_on_validation")
-
-
-def check_classes(data: StreamImageDataset, class_names: list[str]) -> None:
-    """Refuse classes of a stream that the model does not have.
-
-    Raises:
-        ConfigError: Names them.
-    """
-    unknown = [name for name in data.class_names if name not in class_names]
-    if unknown:
-        raise ConfigError(f"train: classes {listed(unknown)} are not among those of the model, {listed(class_names)}")
 
 
 def _library() -> Any:

@@ -50,6 +50,7 @@ _SIDEWAYS = {5, 6, 7, 8}
 _SHAPE_OF_PNG = 24  # where bits and colour type stand
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # colour type -> channels, where there are several
 _MOST_BITS = 16
+_SIGNED = 2  # of TIFF's SampleFormat
 _TOO_DEEP = "has 32-bit pixels; 8 or 16 bits are supported"
 _WHITE_IS_ZERO = 0  # of TIFF's photometric interpretations
 
@@ -216,8 +217,11 @@ def _refuse_deep(image: Image.Image) -> None:
     # by the header: by the values, some files of a data set would be read and some refused
     if image.mode == "F":
         raise Unreadable("has floating-point pixels; 8 or 16 bits are supported")
-    if isinstance(image, TiffImageFile) and max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > _MOST_BITS:
-        raise Unreadable(_TOO_DEEP)
+    if isinstance(image, TiffImageFile):
+        if max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))) > _MOST_BITS:
+            raise Unreadable(_TOO_DEEP)
+        if _SIGNED in image.tag_v2.get(ExifTags.Base.SampleFormat, ()):
+            raise Unreadable("has signed pixels; unsigned ones of 8 or 16 bits are supported")
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

@@ -243,7 +243,7 @@ def _unmonitored(config: Config, epochs: int) -> Config:
     callbacks = [item for item in as_list(config["trainer"]["callbacks"]) if not _watches(item)]
     config["trainer"] |= {"max_epochs": epochs, "limit_val_batches": 0, "callbacks": callbacks or None}
     config["experiment"]["monitor"] = None
-    config["data"]["init_args"]["train_on_validation"] = True
+    config["data"]["init_args"] |= {"train_on_validation": True, "fold": None}
     return config
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, size_in_words
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _MARGIN = 1.1  # of an estimate
@@ -48,11 +48,6 @@ def refuse_small_disk(folder: Path, nbytes: float, images: int) -> None:
     free = shutil.disk_usage(folder).free
     if nbytes * _MARGIN > free:
         raise ConfigError(
-            f"data.init_args.create_dataset: {images:,} images need about {gigabytes(nbytes * _MARGIN)} in {folder}, "
-            f"{gigabytes(free)} are free; {_WAYS_OUT}"
+            f"data.init_args.create_dataset: {images:,} images need about {size_in_words(nbytes * _MARGIN)} in "
+            f"{folder}, {size_in_words(free)} are free; {_WAYS_OUT}"
         )
-
-
-def gigabytes(nbytes: float) -> str:
-    """Return a size in words."""
-    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from imgcls.data.cache.build import fill
-from imgcls.data.cache.disk import gigabytes, using
+from imgcls.data.cache.disk import using
 from imgcls.data.cache.steps import Steps
 from imgcls.data.cache.store import NAME_LENGTH, Reader
 from imgcls.data.splits import Split
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
-from imgcls.errors import ImageError, RunError
-from imgcls.images import MAX_PIXELS, Pixels
+from imgcls.errors import ImageError, RunError, size_in_words
+from imgcls.images import Pixels
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int, t
         raise RunError(f"cache: {folder} was emptied while it was filled; run the command again")
     unreadable = {place: faults[names[place]] for place in reader.missing}
     if count:
-        there, size = len(names) - len(unreadable), gigabytes(reader.nbytes)
+        there, size = len(names) - len(unreadable), size_in_words(reader.nbytes)
         log.info("cache: %s: %s of %s images decoded now; %s in %s", name, f"{count:,}", f"{there:,}", size, folder)
     return CachedSplit(split, reader, steps, unreadable)
 
@@ -94,14 +94,14 @@ def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int, t
 def image_names(split: Split) -> list[str]:
     """Name each image by its content, and by what beside the content decides the pixels that ``read`` returns."""
     ways = _ways(split.data)
-    return [_short(f"{content} {ways[row]}") for content, row in zip(split.fingerprints(), split.rows, strict=True)]
+    return [_short(f"{content} {ways[row]}") for content, row in zip(split.fingerprints, split.rows, strict=True)]
 
 
 def _ways(data: ImageDataset) -> list[str]:
     """Return how each row of a dataset is read."""
     if isinstance(data, JoinedDataset):
         return [way for part in data.parts for way in _ways(part)]
-    way = f"max_pixels {getattr(data, 'max_pixels', MAX_PIXELS)}"
+    way = f"max_pixels {data.max_pixels}"
     if not type(data).read.__module__.startswith("imgcls."):  # then the same file may give other pixels
         way += _short(_sources(type(data)) + _text(_settings(data)))
     return [way] * len(data.samples)
