@@ -249,6 +249,8 @@ class ImgclsCLI(LightningCLI):
         """Make paths absolute, so that what is saved can be used from anywhere."""
         section = self.section
         section["experiment.output_dir"] = _absolute(section["experiment.output_dir"])
+        for key in ("model.class_path", "data.class_path"):
+            section[key] = _public(section[key])
         # a class of one's own may have other arguments
         for key, fits in (("model.init_args.model_name", os.path.isdir), ("data.init_args.cache_dir", _always)):
             if section.get(key) is not None:

@@ -194,19 +194,25 @@ def test_mode_that_keeps_the_worst_is_refused(
     assert "give mode: max" in message
 
 
+@pytest.mark.parametrize("key", ["trainer.max_time", "the duration of Timer"])
 def test_time_that_is_over_is_said(
-    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    key: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"monitor": "validation_f1_score", "mode": "max", "patience": 1000}  # a fast machine runs out of 10
-    callback = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": options}
-    limits = ["--trainer.max_epochs=1000", "--trainer.max_time.seconds=1", f"--trainer.callbacks={callback}"]
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, *limits)]
+    callbacks = [{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": options}]
+    limits = ["--trainer.max_epochs=1000"]
+    if key == "trainer.max_time":
+        limits.append("--trainer.max_time.seconds=1")
+    else:
+        timer = {"duration": {"seconds": 1}}
+        callbacks.append({"class_path": "lightning.pytorch.callbacks.Timer", "init_args": timer})
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, *limits, f"--trainer.callbacks={callbacks}")]
     main(line)
     output = capsys.readouterr()
-    assert "stopped: trainer.max_time is over" in output.err
+    assert f"stopped: {key} is over" in output.err
     main([*line, "--ckpt_path=last"])
     again = capsys.readouterr()
-    assert "is trained for the whole of trainer.max_time" in again.err
+    assert f"is trained for the whole of {key}" in again.err
     assert table_of(again.out) == table_of(output.out)
 
 

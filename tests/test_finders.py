@@ -112,6 +112,16 @@ def test_both_search_in_their_order(
     assert config["trainer"]["callbacks"] is None
 
 
+def test_a_finder_by_the_name_of_its_module_is_left_out_of_the_configuration(
+    photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    rate = RATE.replace("callbacks.LearningRateFinder", "callbacks.lr_finder.LearningRateFinder")
+    assert rate != RATE
+    main(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{rate}]", "--trainer.max_epochs=1")])
+    config = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert config["trainer"]["callbacks"] is None
+
+
 def test_too_few_steps_show_no_rate(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

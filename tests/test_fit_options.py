@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,10 @@ def test_monitor_decides_which_epoch_is_best(photos: Path, tiny_model: Path, tmp
             "GradientAccumulationScheduler changes the number of steps, which the schedule of the learning rate would "
             "not know; take trainer.accumulate_grad_batches",
         ),
+        (
+            "{class_path: lightning.pytorch.callbacks.ModelPruning, init_args: {pruning_fn: l1_unstructured}}",
+            "ModelPruning prunes behind the validation, so that what is saved is not what was validated; leave it out",
+        ),
     ],
 )
 def test_callbacks_that_would_undo_the_recipe_are_refused(
@@ -103,6 +108,29 @@ def test_callbacks_that_would_undo_the_recipe_are_refused(
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={callback}")], capsys)
     assert (code, instead in message) == (2, True), message
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_user_asks_lightning_to_print_is_printed(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    named = "{{class_path: lightning.pytorch.callbacks.{}, init_args: {{monitor: validation_loss, verbose: true}}}}"
+    callbacks = ", ".join(map(named.format, ("EarlyStopping", "ModelCheckpoint")))
+    more = [f"--trainer.callbacks=[{callbacks}]", "--trainer.profiler=simple"]
+    said = program("fit", *arguments(photos, tiny_model, tmp_path, *more)).stderr
+    assert "Metric validation_loss improved. New best score: " in said
+    assert re.search(r"Epoch 0, global step \d+: 'validation_loss' reached", said)
+    assert "Profiler Report" in said
+    assert "GPU available" not in said
+
+
+def test_long_names_of_our_classes_are_known_by_the_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    classes = ["--model.class_path=imgcls.model.classifier.ImageClassifier"]
+    classes += ["--data.class_path=imgcls.data.datamodule.ImageDataModule"]
+    main(["fit", *classes, *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    config = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert [config[part]["class_path"] for part in ("model", "data")] == [
+        "imgcls.ImageClassifier",
+        "imgcls.ImageDataModule",
+    ]
+    main(["validate", f"--ckpt_path={tmp_path}/run/version_0/checkpoints/best.ckpt"])
 
 
 def test_unknown_monitor_is_refused(

@@ -8,8 +8,11 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from torchmetrics import Metric
 
+from imgcls.callbacks import building
 from imgcls.callbacks import metrics as module
+from imgcls.callbacks.building import build
 from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
 from imgcls.entry import main
 from imgcls.errors import ConfigError
@@ -142,6 +145,23 @@ def test_default_monitor(metrics: dict[str, Any], expected: tuple[str, str]) -> 
     logger = MetricsLogger(metrics)
     monitor = logger.default_monitor(NAMES)
     assert (monitor, logger.mode(monitor, NAMES)) == expected
+
+
+def test_metrics_of_many_classes_are_described_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+
+    def counted(name: str, *rest: Any) -> Metric:
+        built.append(name)
+        return build(name, *rest)
+
+    monkeypatch.setattr(building, "build", counted)
+    logger = MetricsLogger({"f1": spec("F1Score", average=None)})
+    names = [str(number) for number in range(3000)]
+    values = logger.names(names)
+    assert len(values) == 2 * 3001
+    assert {logger.mode(value, names) for value in values[1:9]} == {"max"}
+    assert logger.default_monitor(names) == "validation_loss"
+    assert built == ["f1"]
 
 
 def test_an_error_rate_is_better_when_it_is_low() -> None:

@@ -14,7 +14,7 @@ from imgcls.errors import ConfigError
 from imgcls.model.anatomy import blocks
 from imgcls.model.backbone import Backbone
 from imgcls.model.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
-from imgcls.model.schedules import Plateau, SchedulerConfig, make_scheduler
+from imgcls.model.schedules import SchedulerConfig, make_plateau, make_scheduler
 from tests.architectures import tiny_config
 from tests.runs import arguments, assert_same_weights, fails, load
 from tests.test_architectures import make_network
@@ -243,7 +243,7 @@ def test_run_without_an_end(photos: Path, tiny_model: Path, tmp_path: Path, caps
 
 def test_plateau_waits_for_the_patience() -> None:
     optimizer = torch.optim.SGD(parameters((1,)), lr=1.0)
-    plateau = Plateau(SchedulerConfig("plateau", factor=0.5, patience=1), optimizer)
+    plateau = make_plateau(SchedulerConfig("plateau", factor=0.5, patience=1), optimizer)
     found = []
     for loss in (1.0, 0.5, 0.5, 0.5, 0.4):
         plateau.step(loss)

@@ -1,5 +1,6 @@
 """A run that is killed and resumed is the uninterrupted run."""
 
+import json
 import os
 import shutil
 import signal
@@ -107,7 +108,7 @@ def test_resume_refuses_other_classes(
     (tmp_path / "data" / "red").rename(tmp_path / "data" / "pink")
     code, message = fails([*line, "--ckpt_path=last"], capsys)
     assert code == 2
-    assert "['pink']" in message
+    assert "classes 'pink'" in message
     assert "'red'" in message
 
 
@@ -230,6 +231,53 @@ def test_last_passes_over_weights_alone(photos: Path, tiny_model: Path, tmp_path
     os.utime(weights, (later, later))
     main([*line, "--ckpt_path=last"])
     assert list(pd.read_csv(tmp_path / "run/version_0/metrics.csv")["epoch"]) == [0, 1]
+
+
+def test_weights_of_the_head_go_by_the_names_of_classes(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    first = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    shutil.copytree(photos, tmp_path / "other")
+    (tmp_path / "other/green").rename(tmp_path / "other/yellow")
+    still = ["--model.optimizer_config.lr=1e-12", "--model.optimizer_config.weight_decay=0", "--trainer.max_epochs=1"]
+    still += ["--experiment.only_weights_load=true", f"--ckpt_path={first}", "--data.on_leak=warn"]
+    for number, (data, more) in enumerate(
+        [(photos, ["--data.class_names=[red,green,blue]"]), (tmp_path / "other", [])], start=1
+    ):
+        main(["fit", *arguments(data, tiny_model, tmp_path, *still, *more)])
+        second = load(tmp_path / f"run/version_{number}/checkpoints/last.ckpt")
+        head = "backbone.heads.0.weight"
+        before, after = load(first)["state_dict"][head], second["state_dict"][head]
+        names = second["imgcls"]["class_names"]
+        assert torch.allclose(before[0], after[names.index("blue")], atol=1e-6)
+        assert torch.allclose(before[2], after[names.index("red")], atol=1e-6)
+    said = capsys.readouterr().err
+    assert "weights; new: the head's rows of 'yellow'" in said
+
+
+@pytest.mark.parametrize("option", ["--data.group_regex=.", "--data.group_column=label"])
+def test_groups_of_a_run_that_goes_on_are_those_of_its_beginning(
+    option: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.max_epochs=1"])
+    code, message = fails([*line, option, "--ckpt_path=last"], capsys)
+    assert (code, "began with null and keeps to it" in message) == (2, True), message
+
+
+def test_another_model_of_the_same_last_name_is_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    other = tmp_path / tiny_model.name
+    other.mkdir()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    (other / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 32, **sizes}))
+    last = f"--ckpt_path={tmp_path}/run/version_0/checkpoints/last.ckpt"
+    for more in ([last], [last, "--experiment.only_weights_load=true"]):
+        code, message = fails(["fit", *arguments(photos, other, tmp_path, *more)], capsys)
+        assert (code, "is of type vit, but" in message, "of type resnet" in message) == (2, True, True), message
 
 
 def test_only_weights_load_without_a_checkpoint(

@@ -22,6 +22,7 @@ from imgcls.entry import main
 from imgcls.tune.results import Results
 from imgcls.tune.space import Space, short_names, shown
 from imgcls.tune.study import INTERRUPTED, SharedStudy
+from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, load, program, weights
 
 LR = "model.init_args.optimizer_config.lr"
@@ -525,6 +526,11 @@ def test_a_part_of_a_choice_keeps_its_own_value(photos: Path, tiny_model: Path, 
     assert saved["train"][1]["init_args"]["p"] == trial.params[f"{item}.init_args.p"]
 
 
+def test_a_range_of_any_seed_needs_no_list() -> None:
+    space = Space({"seed_everything": SearchSpace("int", low=0, high=2**32 - 1)})
+    assert space.size() == 2**32
+
+
 def test_grid_of_decimals_lies_within_its_range() -> None:
     space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7, step=0.1)})
     [grid] = (space.grids() or {}).values()
@@ -547,6 +553,8 @@ def test_another_search_does_not_mix_into_a_study(
     code, message = fails([*line, "--data.batch_size=16"], capsys)
     assert code == 2
     assert "data.init_args.batch_size: 16, but the study 'run' was begun with 8" in message
+    test = write_class_folders(tmp_path / "test", 4)
+    main([*line, f"--data.dataset_classes.test={test}", "--trainer.log_every_n_steps=1"])  # which no trial looks at
     main([*line, "--data.batch_size=16", "--optuna.study_name=other"])
     assert (tmp_path / "run/tune-other/best.yaml").exists()
 

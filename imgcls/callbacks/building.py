@@ -1,8 +1,9 @@
 """From specs to metrics of torchmetrics, each tried on made-up values before it is used."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,20 @@ from imgcls.specs import Spec, check_arguments, class_path_of, find_class
 
 _PACKAGE = "torchmetrics"
 _KEY = "imgcls.MetricsLogger: metrics"
+_ERRORS = "EER"  # of torchmetrics' classes that do not say so, those that are better when they are low
+_TRIED = 16  # images that a metric is tried on: one of each class would be a table of classes x classes
+
+
+class Described(NamedTuple):
+    """What is known of a metric before it is used.
+
+    Args:
+        per_class: Whether it gives a number for each class, and not one.
+        better: ``min`` if it is better when it is low, ``max`` if when high; None if nobody says.
+    """
+
+    per_class: bool
+    better: Literal["min", "max"] | None
 
 
 def check_spec(name: str, spec: Spec) -> None:
@@ -51,10 +66,22 @@ def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> 
         raise ConfigError(f"{where}: cannot score images of several labels{_given(arguments)}; take another metric")
     try:
         metric: Metric = kind(**arguments)
-        is_per_class(metric, num_classes, multilabel)
+        _is_per_class(metric, num_classes, multilabel)
     except Exception as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error
     return metric
+
+
+def describe(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> Described:
+    """Describe a metric; arguments and errors are those of ``build``."""
+    metric = build(name, spec, num_classes, multilabel)
+    better_when_high = metric.higher_is_better
+    if better_when_high is None and type(metric).__module__.startswith("torchmetrics."):
+        better_when_high = not type(metric).__name__.endswith(_ERRORS)
+    better: Literal["min", "max"] | None = None
+    if better_when_high is not None:
+        better = "max" if better_when_high else "min"
+    return Described(_is_per_class(metric, num_classes, multilabel), better)
 
 
 def check_distinct(names: list[str]) -> None:
@@ -63,7 +90,7 @@ def check_distinct(names: list[str]) -> None:
     Raises:
         ConfigError: Names the name.
     """
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ConfigError(f"{_KEY}: two values would be called {twice[0]!r}; give one of the metrics another name")
 
@@ -93,9 +120,9 @@ def _given(arguments: dict[str, Any]) -> str:
     return "" if task == "multilabel" else f", with task: {task} (leave it out)"
 
 
-def is_per_class(metric: Metric, num_classes: int, multilabel: bool = False) -> bool:
+def _is_per_class(metric: Metric, num_classes: int, multilabel: bool) -> bool:
     """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
-    labels = torch.arange(2 * num_classes) % num_classes
+    labels = torch.arange(max(_TRIED, 2)) % num_classes
     one_hot = torch.nn.functional.one_hot(labels, num_classes)
     probs = torch.softmax(one_hot.float(), dim=1)
     if multilabel:

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
-from imgcls.callbacks.building import build, check_distinct, check_spec, has_threshold, is_binary, is_per_class
+from imgcls.callbacks.building import Described, build, check_distinct, check_spec, describe, has_threshold, is_binary
 from imgcls.callbacks.finite import check_finite
 from imgcls.errors import RunError
 from imgcls.specs import Spec
@@ -24,7 +24,6 @@ DEFAULT_METRICS: dict[str, Spec] = {
     "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
 }
 _Kind = Literal["classes", "second class", "decisions"]
-_ERRORS = "EER"  # of torchmetrics' classes that do not say so, those that are better when they are low
 _SCALE = "lr_scale"  # of a group of parameters, as the model's optimizer has it; the name is timm's
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
@@ -49,6 +48,7 @@ class MetricsLogger(Callback):
         self.specs = DEFAULT_METRICS if metrics is None else metrics
         for name, spec in self.specs.items():
             check_spec(name, spec)
+        self._described: dict[tuple[int, bool], dict[str, Described]] = {}
         self._stages: dict[str, _StageMetrics] = {}
         self._trains = False  # a batch of this epoch was seen
         self._step = 0  # of the optimizer, the last one that was seen
@@ -56,18 +56,15 @@ class MetricsLogger(Callback):
     def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
         """Names of the values that a fit logs for these classes, of which an image has one, or several."""
         values = ["loss"]
-        for name, spec in self.specs.items():
-            per_class = _is_per_class(name, spec, len(class_names), multilabel)
-            values += [f"{name}_{label}" for label in class_names] if per_class else [name]
+        for name, metric in self._describe(class_names, multilabel).items():
+            values += [f"{name}_{label}" for label in class_names] if metric.per_class else [name]
         check_distinct(values)
         return [f"{stage}_{value}" for stage in ("train", "validation") for value in values]
 
     def default_monitor(self, class_names: list[str], multilabel: bool = False) -> str:
         """Return the value to choose the best epoch by: the F1 score, else the first metric that is one number."""
-        names = sorted(self.specs, key=lambda name: name != "f1_score")
-        count = len(class_names)
-        scalar = (name for name in names if not _is_per_class(name, self.specs[name], count, multilabel))
-        return f"validation_{next(scalar, 'loss')}"
+        scalar = [name for name, metric in self._describe(class_names, multilabel).items() if not metric.per_class]
+        return f"validation_{min(scalar, key=lambda name: name != 'f1_score', default='loss')}"
 
     def mode(self, value: str, class_names: list[str], multilabel: bool = False) -> str | None:
         """Return ``min`` if a logged value is better when it is low, ``max`` if when high; None if nobody says."""
@@ -75,12 +72,13 @@ class MetricsLogger(Callback):
         owners = [name for name in self.specs if value == name or value.startswith(f"{name}_")]
         if not owners:
             return "min"  # the loss
-        name = max(owners, key=len)
-        metric = build(name, self.specs[name], len(class_names), multilabel)
-        better_when_high = metric.higher_is_better
-        if better_when_high is None and type(metric).__module__.startswith("torchmetrics."):
-            better_when_high = not type(metric).__name__.endswith(_ERRORS)
-        return None if better_when_high is None else "max" if better_when_high else "min"
+        return self._describe(class_names, multilabel)[max(owners, key=len)].better
+
+    def _describe(self, class_names: list[str], multilabel: bool) -> dict[str, Described]:
+        key = len(class_names), multilabel
+        if key not in self._described:  # to build a metric of many classes takes long
+            self._described[key] = {name: describe(name, spec, *key) for name, spec in self.specs.items()}
+        return self._described[key]
 
     # -- the hooks of Lightning
 
@@ -264,7 +262,3 @@ def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
         return "second class" if is_binary(metric) else "classes"
     own = "threshold" in (spec.get("init_args") or {})
     return "decisions" if has_threshold(metric) and not own else "classes"
-
-
-def _is_per_class(name: str, spec: Spec, num_classes: int, multilabel: bool) -> bool:
-    return is_per_class(build(name, spec, num_classes, multilabel), num_classes, multilabel)

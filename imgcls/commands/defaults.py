@@ -35,18 +35,21 @@ class Watched:
     """The values that a run logs, and the one that decides which epoch is best.
 
     Args:
-        known: Names of the values.
         monitor: The deciding one; None where nothing is validated: the last epoch is the best.
         mode: ``max`` if higher is better, ``min`` if lower.
         why: Added where a value is missing, a reason.
-        modes: For each of them ``max`` or ``min``; None where nobody says which is better.
+        modes: Name of each value -> ``max`` or ``min``; None where nobody says which is better.
     """
 
-    known: list[str]
     monitor: str | None
     mode: str = "max"
     why: str = ""
     modes: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def known(self) -> list[str]:
+        """Names of the values."""
+        return list(self.modes)
 
     def mode_of(self, name: str) -> str:
         """Return ``min`` if a value is better when it is low, else ``max``."""
@@ -105,11 +108,11 @@ def watch(
     logger = metrics_logger(callbacks)
     validated = options["limit_val_batches"] != 0
     names = logger.names(class_names, multilabel) if logger else []
-    known = [name for name in names if validated or not name.startswith("validation_")]
     why = "" if validated else ", for trainer.limit_val_batches is 0"
-    modes = {name: logger.mode(name, class_names, multilabel) for name in known} if logger else {}
+    shown = [name for name in names if validated or not name.startswith("validation_")]
+    modes = {name: logger.mode(name, class_names, multilabel) for name in shown} if logger else {}
     default = logger.default_monitor(class_names, multilabel) if logger and validated else None
-    watched = Watched(known, *_decisive(callbacks, modes, monitor, default), why, modes)
+    watched = Watched(*_decisive(callbacks, modes, monitor, default), why, modes)
     if monitor is not None:
         watched.require("experiment.monitor", monitor)
     for callback in callbacks:

@@ -185,11 +185,16 @@ def with_values(config: dict[str, Any], values: Values) -> dict[str, Any]:
     config = copy.deepcopy(config)
     for key, value in values.items():
         _at(config, key[:-1])[key[-1]] = value
-    names = {f"lightning.pytorch.callbacks.{kind.__name__}" for kind in _KEYS}
+    names = {kind.__name__ for kind in _KEYS}
     callbacks = config["trainer"]["callbacks"]
     listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
-    config["trainer"]["callbacks"] = [item for item in listed if item["class_path"] not in names] or None
+    config["trainer"]["callbacks"] = [item for item in listed if _name(item["class_path"]) not in names] or None
     return config
+
+
+def _name(class_path: str) -> str:
+    """Return the name of a class of Lightning's, from whichever of its modules it is given."""
+    return class_path.rpartition(".")[2] if class_path.startswith("lightning.") else class_path
 
 
 def _at(config: Any, key: tuple[str, ...]) -> Any:

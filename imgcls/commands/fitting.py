@@ -139,7 +139,7 @@ class Fit(Command):
         self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel)
         self.model.check_task("the data", self.data.multilabel)
         if start is not None and self.weights_only:
-            self.model.load_weights(start.content["state_dict"])
+            self.model.load_weights(start.content["state_dict"], start.record["class_names"])
             self.model.from_random = False
         elif start is not None:
             self.model.check_weights(start.content["state_dict"])
@@ -287,7 +287,8 @@ class Fit(Command):
                 log.info("stopped early: %s", item.stopping_reason_message.replace(" Signaling Trainer to stop.", ""))
             remaining = item.time_remaining() if isinstance(item, Timer) else None
             if remaining is not None and remaining <= 0:
-                log.info("stopped: trainer.max_time is over")
+                key = "trainer.max_time" if self.parts.options["max_time"] is not None else "the duration of Timer"
+                log.info("stopped: %s is over", key)
         epochs, steps = (self.parts.options[key] for key in ("max_epochs", "max_steps"))
         if self.trainer.current_epoch == epochs and self.trainer.global_step < steps:
             log.info(

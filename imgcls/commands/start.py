@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
 from imgcls.checkpoint import CONFIG_KEY, Content, read_checkpoint
 from imgcls.errors import ConfigError
+from imgcls.model.hub import load_config
 from imgcls.run_folder import folder_name, newest_checkpoints, run_folder_of
 
 
@@ -125,12 +127,19 @@ def check_same_model(start: Start, model_name: str) -> None:
     Raises:
         ConfigError: Names both.
     """
-    ours, theirs = (folder_name(name) for name in (model_name, start.record["model_name"]))
-    if ours != theirs:
+    before = start.record["model_name"]
+    if folder_name(model_name) != folder_name(before):
         raise ConfigError(
-            f"model.init_args.model_name: {model_name!r}, but {start.path} holds {start.record['model_name']!r}; "
-            "name that one, or leave ckpt_path out"
+            f"model.init_args.model_name: {model_name!r}, but {start.path} holds {before!r}; name that one, or leave "
+            "ckpt_path out"
         )
+    if model_name != before and os.path.isdir(model_name):  # moved, or another of that name
+        ours, theirs = load_config(model_name).model_type, start.record["network"]["model_type"]
+        if ours != theirs:
+            raise ConfigError(
+                f"model.init_args.model_name: {model_name!r} is of type {ours}, but {start.path} holds {before!r} of "
+                f"type {theirs}; name that one, or leave ckpt_path out"
+            )
 
 
 def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -> None:
@@ -162,7 +171,14 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
             )
 
 
-_OF_THE_SPLIT = ("validation_split", "split_seed", "fold", "train_on_validation")  # which the checkpoint records
+_OF_THE_SPLIT = (  # which the checkpoint records
+    "validation_split",
+    "split_seed",
+    "fold",
+    "group_column",
+    "group_regex",
+    "train_on_validation",
+)
 
 
 def _course(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,8 +253,10 @@ def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback
         if options[key] is not None and 0 <= options[key] <= done:
             return f"{start.path} is trained to {done} of trainer.{key}: {options[key]}; raise it to go on"
     states = start.content.get("callbacks") or {}
-    if _is_over(options["max_time"], states.get("Timer")):
+    if options["max_time"] is not None and _is_over(Timer(options["max_time"]), states):
         return f"{start.path} is trained for the whole of trainer.max_time: {options['max_time']}; raise it to go on"
+    if any(_is_over(item, states) for item in callbacks if isinstance(item, Timer)):
+        return f"{start.path} is trained for the whole of the duration of Timer; raise it to go on"
     if epochs < (options["min_epochs"] or 0) or steps < (options["min_steps"] or 0):
         return ""  # until then Lightning stops by no rule
     for stopping in (item for item in callbacks if isinstance(item, EarlyStopping)):
@@ -251,12 +269,12 @@ def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback
     return ""
 
 
-def _is_over(max_time: Any, state: dict[str, Any] | None) -> bool:
-    if max_time is None or state is None:
+def _is_over(timer: Timer, states: Mapping[str, Any]) -> bool:
+    if timer.state_key not in states or timer.time_remaining() is None:
         return False
-    timer = Timer(max_time)
-    timer.load_state_dict(state)
-    return (timer.time_remaining() or 0) <= 0
+    again = copy(timer)  # the callback of the run that goes on takes its state by itself
+    again.load_state_dict(states[timer.state_key])
+    return (again.time_remaining() or 0) <= 0
 
 
 def _stopped(stopping: EarlyStopping, states: Mapping[str, Any]) -> str:

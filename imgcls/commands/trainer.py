@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     Callback,
     Checkpoint,
     GradientAccumulationScheduler,
+    ModelPruning,
     ProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -52,6 +53,7 @@ _INSTEAD: dict[type, str] = {  # callback -> why not, and what to take
         "changes the number of steps, which the schedule of the learning rate would not know; take "
         "trainer.accumulate_grad_batches"
     ),
+    ModelPruning: "prunes behind the validation, so that what is saved is not what was validated; leave it out",
 }
 _STRATEGIES = {  # names -> why not
     "fsdp|deepspeed|model_parallel": "divides the weights, which are averaged and saved whole",

@@ -32,6 +32,7 @@ _FOLDERS = {
     "predict": "--images",
     "check": "--images",
 }
+_SHOWN = 8  # keys that a message names
 _OF_EVERY_COMMAND = ("config", "help", "print_config")
 _OLD_SPELLINGS = {"--config": "fit", "-c": "fit", "--test": "test", "--val": "validate", "--predict": "predict"}
 
@@ -115,7 +116,7 @@ def _classes_of(options: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
 def _class_path(section: yaml.Node | None) -> str | None:
     if isinstance(section, yaml.MappingNode):
         section = next((value for key, value in _pairs(section) if key.value == "class_path"), None)
-    return str(section.value) if isinstance(section, yaml.ScalarNode) else None
+    return str(section.value) if isinstance(section, yaml.ScalarNode) and "." in section.value else None
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -170,7 +171,7 @@ class _Checker:
             if schema and key.value not in schema:
                 raise ConfigError(f"{place}: unknown key {name!r}{known_names(key.value, schema)}")
             inner = schema.get(key.value) if schema else None
-            _refuse_empty(value, inner, f"{place}: {name!r}")
+            _refuse_no_section(value, inner, f"{place}: {name!r}")
             self.check_node(value, inner, source, name)
 
     def check_option(self, option: str, values: list[str]) -> None:
@@ -185,7 +186,7 @@ class _Checker:
             before = join_keys(before, key)
         for value in values:
             node = _compose(value)
-            _refuse_empty(node, schema, f"{option}: {name!r}")
+            _refuse_no_section(node, schema, f"{option}: {name!r}")
             self.check_node(node, schema, option, name)
 
     def _refine(self, schema: Schema, given: dict[str, yaml.Node]) -> Schema:
@@ -198,10 +199,16 @@ class _Checker:
         return schema
 
 
-def _refuse_empty(node: yaml.Node | None, schema: Schema, what: str) -> None:
-    """Refuse a section without a key, such as one whose keys are all commented out: to the parser it is no section."""
-    if schema and isinstance(node, yaml.ScalarNode) and node.tag == _NULL:
+def _refuse_no_section(node: yaml.Node | None, schema: Schema, what: str) -> None:
+    """Refuse a section without a key, such as one whose keys are all commented out, and a value in place of keys."""
+    if not schema or not isinstance(node, yaml.ScalarNode):
+        return
+    if node.tag == _NULL:
         raise ConfigError(f"{what} is empty; leave it out, or give it a key")
+    is_class, is_file = "class_path" in schema and "." in node.value, os.path.isfile(node.value)
+    if not is_class and not is_file:
+        keys = (schema.get("init_args") or schema) if "class_path" in schema else schema
+        raise ConfigError(f"{what} is {node.value!r}; it is a section with keys: {', '.join(list(keys)[:_SHOWN])}")
 
 
 def _no_command(arguments: list[str]) -> str:

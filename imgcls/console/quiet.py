@@ -26,15 +26,27 @@ _WARNINGS = (
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
 )
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
+_ASKED_FOR = (  # what prints only what a user asked for: profiler, and verbose: true
+    "lightning.pytorch.profilers.profiler",
+    "lightning.pytorch.callbacks.early_stopping",
+)
+_RANK_ZERO = "lightning.pytorch.utilities.rank_zero"  # where tips and devices come from, and verbose checkpoint savers
 
 
 def quieten() -> None:
     """Hide tips, device listings and warnings of other packages; what is left is one line each, and errors stay."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in (*_ASKED_FOR, _RANK_ZERO):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger(_RANK_ZERO).addFilter(_is_asked_for)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
     warnings.formatwarning = _one_line
+
+
+def _is_asked_for(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or record.getMessage().startswith("Epoch ")
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from imgcls.batch import Batch, ClassifiedData
 from imgcls.chance import mix, run_seed
@@ -19,7 +20,7 @@ from imgcls.model.inference import InferenceModule, outputs
 from imgcls.model.losses import LossConfig, MixConfig, MultilabelLoss, TrainingLoss, balanced_weights, make_mixer
 from imgcls.model.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
 from imgcls.model.pace import PACE, Pace, Recorded
-from imgcls.model.schedules import Plateau, SchedulerConfig, make_scheduler
+from imgcls.model.schedules import SchedulerConfig, make_plateau, make_scheduler
 from imgcls.model.thresholds import Threshold
 from imgcls.model.unfreezing import FrozenShare
 
@@ -87,7 +88,7 @@ class ImageClassifier(InferenceModule):
         self.training_loss = TrainingLoss(self.loss_config)
         self._mixer: nn.Module | None = None
         self._said_frozen = False
-        self._plateau: Plateau | None = None
+        self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
         self._pace: Pace | None = None
         self._recorded: Recorded | None = None
@@ -284,7 +285,7 @@ class ImageClassifier(InferenceModule):
                 raise ConfigError(
                     "model.init_args.scheduler_config.name: 'plateau' waits for validations; there are none"
                 )
-            self._plateau = Plateau(self.scheduler_config, optimizer)
+            self._plateau = make_plateau(self.scheduler_config, optimizer)
             return {"optimizer": optimizer}
         total = self.trainer.estimated_stepping_batches
         scheduler = make_scheduler(self.scheduler_config, optimizer, total, self._pace.steps)

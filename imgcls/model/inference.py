@@ -23,6 +23,8 @@ from imgcls.plain import plain, versions
 
 log = logging.getLogger(__name__)
 
+_HEADS = "backbone.heads."  # of the keys of weights whose rows are the classes
+
 
 class InferenceModule(pl.LightningModule):
     """The classifier without its training: built, saved, evaluated and applied.
@@ -93,7 +95,7 @@ class InferenceModule(pl.LightningModule):
         if self.num_classes is not None and self.num_classes != len(class_names):
             raise ConfigError(
                 f"model.init_args.num_classes: {self.num_classes}, but the data have {len(class_names)} classes: "
-                f"{', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}"
+                f"{listed(class_names)}"
             )
         self.class_names = list(class_names)
         self._set_task(record or {}, multilabel)
@@ -156,18 +158,27 @@ class InferenceModule(pl.LightningModule):
         if several:
             self.criterion = nn.BCEWithLogitsLoss()
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the weights that fit by name and shape, and say which do not.
+    def load_weights(self, state: Mapping[str, Tensor], class_names: list[str]) -> None:
+        """Take over the weights that fit by name and shape, those of the head class by class; say which do not.
 
-        Raises:
-            ConfigError: If none fits.
+        Args:
+            state: The weights.
+            class_names: The classes of their head.
         """
         own = self.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-        if not fitting:
-            raise ConfigError("experiment.only_weights_load: no weight of the checkpoint fits this model")
+        shared = [name for name in self.class_names if name in class_names]
+        ours, theirs = ([names.index(name) for name in shared] for names in (self.class_names, class_names))
+        for key in [key for key in own if key.startswith(_HEADS)]:
+            fitting.pop(key, None)  # it may fit by its shape alone
+            if shared:
+                rows = own[key].clone()
+                rows[ours] = state[key][theirs].to(rows)
+                fitting[key] = rows
         self.load_state_dict(fitting, strict=False)
         left = sorted(own.keys() - fitting.keys())
+        if shared and len(shared) < len(self.class_names):
+            left.append(f"the head's rows of {listed([name for name in self.class_names if name not in shared])}")
         log.info("loaded %d of %d weights%s", len(fitting), len(own), f"; new: {', '.join(left[:6])}" if left else "")
 
     def check_weights(self, state: Mapping[str, Tensor]) -> None:
@@ -306,8 +317,7 @@ def _report_new(names: list[str], heads: list[str]) -> None:
     """Say which weights of the encoder start at random; the head's always do."""
     unexpected = [name for name in names if name.rpartition(".")[0] not in heads]
     if unexpected:
-        more = f" and {len(unexpected) - 4} more" if len(unexpected) > 4 else ""
-        log.info("not among the pretrained weights, random: %s%s", ", ".join(unexpected[:4]), more)
+        log.info("not among the pretrained weights, random: %s", listed(unexpected, 4))
 
 
 def _recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:

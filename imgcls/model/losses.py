@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, listed
 from imgcls.model.values import check_needed, check_numbers
 
 _SMOOTHING = 0.1
@@ -55,7 +55,7 @@ class LossConfig:
         if isinstance(self.class_weights, (list, tuple)) and len(self.class_weights) != len(class_names):
             raise ConfigError(
                 f"{_LOSS}.class_weights: {len(self.class_weights)} weights for {len(class_names)} classes: "
-                f"{', '.join(class_names[:10])}{' …' if len(class_names) > 10 else ''}"
+                f"{listed(list(class_names))}"
             )
 
 

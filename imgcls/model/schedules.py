@@ -122,28 +122,14 @@ def _steps(config: SchedulerConfig, warmup: int, steps_per_epoch: float) -> Call
     return multiplier
 
 
-class Plateau:
-    """Lowers the rates when the validation loss stands still, and keeps its state over a resume.
+def make_plateau(config: SchedulerConfig, optimizer: Optimizer) -> ReduceLROnPlateau:
+    """Make what lowers the rates when the validation loss stands still.
 
-    Lightning steps torch's ReduceLROnPlateau once too little after each resume (2.6), so it is stepped by the model.
+    Lightning steps it once too little after each resume (2.6), so the model steps it, and keeps its state.
 
     Args:
         config: What is asked for.
         optimizer: The optimizer.
     """
-
-    def __init__(self, config: SchedulerConfig, optimizer: Optimizer) -> None:
-        patience = 3 if config.patience is None else config.patience
-        self._scheduler = ReduceLROnPlateau(optimizer, factor=config.factor or 0.1, patience=patience)
-
-    def step(self, validation_loss: float) -> None:
-        """Take the loss of a validation."""
-        self._scheduler.step(validation_loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return dict(self._scheduler.state_dict())
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self._scheduler.load_state_dict(state)
+    patience = 3 if config.patience is None else config.patience
+    return ReduceLROnPlateau(optimizer, factor=config.factor or 0.1, patience=patience)

@@ -66,7 +66,7 @@ def _grids(space: Space) -> dict[str, list[Any]]:
     for dimension in space.dimensions:
         if dimension.grid() is None:
             raise ConfigError(f"optuna.search_spaces.{dimension.key}: sampler grid needs 'step' or 'choices'")
-    return space.grids() or {}
+    return {key: list(grid) for key, grid in (space.grids() or {}).items()}
 
 
 def make_pruner(config: OptunaConfig, max_epochs: int | None) -> BasePruner:

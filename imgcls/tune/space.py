@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -40,13 +41,13 @@ class Dimension:
         """Return the value for the configuration of what Optuna drew."""
         return self.labels[drawn] if self.labels else drawn
 
-    def grid(self) -> list[Any] | None:
+    def grid(self) -> Sequence[Any] | None:
         """All that can be drawn, None if it is not countable."""
         distribution = self.distribution
         if isinstance(distribution, CategoricalDistribution):
             return list(distribution.choices)
         if isinstance(distribution, IntDistribution):
-            return list(range(distribution.low, distribution.high + 1, distribution.step))
+            return range(distribution.low, distribution.high + 1, distribution.step)  # no list: it may be any seed
         if isinstance(distribution, FloatDistribution) and distribution.step is not None:
             low, high, step = distribution.low, distribution.high, distribution.step
             return [min(number * step + low, high) for number in range(round((high - low) / step) + 1)]
@@ -112,7 +113,7 @@ class Space:
         """Return the values for the configuration of what Optuna drew; a trial that was killed meanwhile lacks some."""
         return {item.key: item.value(drawn[item.key]) for item in self.dimensions if item.key in drawn}
 
-    def grids(self) -> dict[str, list[Any]] | None:
+    def grids(self) -> dict[str, Sequence[Any]] | None:
         """All that can be drawn for each key, None if that is not countable for one."""
         grids = {item.key: item.grid() for item in self.dimensions}
         found = {key: grid for key, grid in grids.items() if grid is not None}

@@ -37,13 +37,18 @@ _CONFIGURATION = "configuration"  # dotted key -> value, of the study
 _SEED = "seed_everything"
 _MOST_KILLS = 3  # one that takes all memory would be killed for ever
 
-# what may be another when a search goes on
+# what may be another when a search goes on, with all keys within: no value of a trial follows from it
 _FREE = {
     *(f"optuna.{key}" for key in ("n_trials", "timeout", "n_jobs", "tune", "keep_checkpoints", "retrain", "storage")),
     "experiment.output_dir",
     "data.init_args.num_workers",
     "data.init_args.cache_dir",
     "data.init_args.timeout",
+    "data.init_args.dataset_classes.test",
+    "data.init_args.dataset_classes.predict",
+    *(f"trainer.{key}" for key in ("limit_test_batches", "limit_predict_batches", "log_every_n_steps", "profiler")),
+    "trainer.logger",
+    "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
     "trainer.accelerator",
     "trainer.devices",
@@ -284,12 +289,12 @@ class SharedStudy:
 
     def _keep_to(self, configuration: dict[str, Any]) -> None:
         """Record the configuration, or refuse another than the recorded: values would not compare."""
-        leaves = _leaves(json.loads(json.dumps(configuration, default=vars)))
-        ours = {key: value for key, value in leaves.items() if key not in _FREE}
-        theirs = self.study.user_attrs.get(_CONFIGURATION)
-        if theirs is None:
+        ours = _kept(_leaves(json.loads(json.dumps(configuration, default=vars))))
+        recorded = self.study.user_attrs.get(_CONFIGURATION)
+        if recorded is None:
             self.study.set_user_attr(_CONFIGURATION, ours)
             return
+        theirs = _kept(recorded)
         changed = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         if changed:
             key = changed[0]
@@ -340,6 +345,11 @@ def _is_dead(trial: FrozenTrial) -> bool:
             return True
     except Timeout:
         return False
+
+
+def _kept(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Return what must stay the same when a search goes on."""
+    return {key: value for key, value in leaves.items() if not any(f"{key}.".startswith(f"{free}.") for free in _FREE)}
 
 
 def _leaves(value: Any, where: str = "") -> dict[str, Any]:
