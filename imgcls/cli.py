@@ -19,7 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 import imgcls
 from imgcls.commands.command import Command, Evaluation, Parts, Prediction
-from imgcls.commands.config import ExperimentConfig, OptunaConfig
+from imgcls.commands.config import DIVIDING, ExperimentConfig, OptunaConfig
 from imgcls.commands.dotted import full_key, with_values
 from imgcls.commands.finders import refuse_in_trials
 from imgcls.commands.fitting import Fit, Trial
@@ -85,7 +85,7 @@ _PATHS = {
     "imgcls.StreamImageDataset": ("urls",),
 }
 _DECIDING = re.compile(r"--model\.(init_args\.)?threshold\b")  # of a checkpoint's model, what may be given anew
-_DIVIDING = re.compile(r"--data\.(init_args\.)?(fold|validation_split|split_seed|group_column|group_regex)\b")
+_DIVIDING = re.compile(rf"--data\.(init_args\.)?({'|'.join(DIVIDING)})\b")
 _LARGEST_SEED = 2**32 - 1  # numpy's
 
 

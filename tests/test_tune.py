@@ -351,7 +351,7 @@ def test_trials_of_other_images_are_not_mixed(
     [
         ("data.init_args.dataset_classes.train", "validation is held out of it"),
         ("data.init_args.dataset_classes.validation", "is the same in all trials"),
-        ("data.init_args", "holds data.init_args.split_seed"),
+        ("data.init_args", "holds data.init_args.validation_split"),
         ("trainer.limit_val_batches", "is the same in all trials"),
     ],
 )

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from imgcls.errors import ConfigError
 
+DIVIDING = ("validation_split", "split_seed", "fold", "group_column", "group_regex")
+"""Keys of the data by which validation is held out of train."""
+
 Direction = Literal["maximize", "minimize"]
 
 
@@ -17,7 +20,8 @@ class ExperimentConfig:
         custom_folder_name: Runs go to ``<output_dir>/<custom_folder_name>/version_N``; null makes a name from model and
             data.
         output_dir: The folder of all runs.
-        only_weights_load: With ``ckpt_path``: load the weights alone; optimizer, schedule and epoch start fresh.
+        only_weights_load: With ``ckpt_path``: load the weights alone, those of the head by the names of the classes;
+            optimizer, schedule and epoch start fresh.
         monitor: The logged value that decides which epoch is best; null: that of the first checkpoint saver among the
             callbacks, else validation_f1_score, else the first metric.
         default_callbacks: Append a checkpoint saver, metrics logger, progress bar, early stopping and a moving average

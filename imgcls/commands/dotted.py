@@ -6,7 +6,7 @@ import inspect
 import json
 from typing import Any
 
-from imgcls.errors import ConfigError, known_names
+from imgcls.errors import ConfigError, join_keys, known_names
 
 Config = dict[str, Any]
 
@@ -16,6 +16,23 @@ def full_key(key: str) -> str:
     section, _, rest = key.partition(".")
     short = section in {"model", "data"} and rest.partition(".")[0] not in {"", "init_args", "class_path"}
     return f"{section}.init_args.{rest}" if short else key
+
+
+def value_at(config: Any, key: str) -> Any:
+    """Return the value at a dotted key, None where there is none: a model of one's own may have other arguments."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def leaves(value: Any, where: str = "") -> dict[str, Any]:
+    """Return dotted key -> value, of all that hold no others; lists are values."""
+    if not isinstance(value, dict) or not value:
+        return {where: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= leaves(item, join_keys(where, str(key)))
+    return found
 
 
 def with_values(base: Config, values: dict[str, Any], source: str) -> Config:

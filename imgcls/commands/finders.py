@@ -4,8 +4,6 @@ A finder searches in a fit of its own, before the run's, and puts the weights ba
 be with the found value in its configuration, and what the search writes lies outside its folder.
 """
 
-import copy
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.stand_still import StandStill
-from imgcls.checkpoint import CONFIG_KEY, AtomicCheckpointIO, Content
+from imgcls.checkpoint import AtomicCheckpointIO
+from imgcls.commands.dotted import value_at, with_values
 from imgcls.commands.trainer import build_trainer
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.errors import ConfigError
@@ -28,12 +27,12 @@ from imgcls.model.optim import LR_SCALE
 log = logging.getLogger(__name__)
 
 Finder = LearningRateFinder | BatchSizeFinder
-Values = dict[tuple[str, ...], Any]  # keys of the configuration -> value
+Values = dict[str, Any]  # dotted key of the configuration -> value
 
-LR = ("model", "init_args", "optimizer_config", "lr")
-BATCH_SIZE = ("data", "init_args", "batch_size")
+LR = "model.init_args.optimizer_config.lr"
+BATCH_SIZE = "data.init_args.batch_size"
 
-_KEYS: dict[type, tuple[str, ...]] = {LearningRateFinder: LR, BatchSizeFinder: BATCH_SIZE}
+_KEYS: dict[type, str] = {LearningRateFinder: LR, BatchSizeFinder: BATCH_SIZE}
 _SEARCH: dict[str, Any] = {
     "logger": False,
     "max_epochs": 10_000,  # as many as the finder's steps take
@@ -64,7 +63,7 @@ def refuse_several_devices(finders: Sequence[Finder], options: Mapping[str, Any]
         kind = type(finders[0])
         raise ConfigError(
             f"trainer.callbacks: {kind.__name__} searches on one device; leave it out, and give "
-            f"{'.'.join(_KEYS[kind])} what it finds with --trainer.devices 1"
+            f"{_KEYS[kind]} what it finds with --trainer.devices 1"
         )
 
 
@@ -78,7 +77,7 @@ def refuse_in_trials(callbacks: Sequence[Callback]) -> None:
     if finders:
         kind = type(finders[0])
         raise ConfigError(
-            f"trainer.callbacks: {kind.__name__} would choose {'.'.join(_KEYS[kind])} in each trial anew; leave it "
+            f"trainer.callbacks: {kind.__name__} would choose {_KEYS[kind]} in each trial anew; leave it "
             "out, and give that key a value, or a place in optuna.search_spaces"
         )
 
@@ -146,7 +145,7 @@ def _value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> flo
 
 
 def _say(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
-    key = ".".join(_KEYS[type(finder)])
+    key = _KEYS[type(finder)]
     if isinstance(finder, BatchSizeFinder):
         log.info("%s: %d, found by BatchSizeFinder", key, data.batch_size)
         return
@@ -160,15 +159,14 @@ def _say(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
     log.info("%s: %.3g, found by LearningRateFinder%s", key, found, unused)
 
 
-def recorded(finders: Sequence[Finder], content: Content) -> Values:
-    """Return the values with which the run of a checkpoint began.
+def recorded(finders: Sequence[Finder], config: dict[str, Any]) -> Values:
+    """Return the values with which a run began.
 
     Args:
         finders: Those that found them.
-        content: The checkpoint.
+        config: The configuration that its checkpoint holds.
     """
-    config = json.loads(content.get(CONFIG_KEY) or "{}")
-    values = {key: _at(config, key) for key in (_KEYS[type(finder)] for finder in finders)}
+    values = {key: value_at(config, key) for key in (_KEYS[type(finder)] for finder in finders)}
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -180,11 +178,9 @@ def take_values(values: Values, model: ImageClassifier, data: ImageDataModule) -
         data.batch_size = data.hparams["batch_size"] = values[BATCH_SIZE]
 
 
-def with_values(config: dict[str, Any], values: Values) -> dict[str, Any]:
+def without_finders(config: dict[str, Any], values: Values) -> dict[str, Any]:
     """Return a configuration that has the values, and no finders, so that it gives the same run without a search."""
-    config = copy.deepcopy(config)
-    for key, value in values.items():
-        _at(config, key[:-1])[key[-1]] = value
+    config = with_values(config, values, "trainer.callbacks")
     names = {kind.__name__ for kind in _KEYS}
     callbacks = config["trainer"]["callbacks"]
     listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
@@ -195,9 +191,3 @@ def with_values(config: dict[str, Any], values: Values) -> dict[str, Any]:
 def _name(class_path: str) -> str:
     """Return the name of a class of Lightning's, from whichever of its modules it is given."""
     return class_path.rpartition(".")[2] if class_path.startswith("lightning.") else class_path
-
-
-def _at(config: Any, key: tuple[str, ...]) -> Any:
-    for part in key:
-        config = config.get(part) if isinstance(config, dict) else None
-    return config

@@ -21,10 +21,18 @@ from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.saver import CheckpointSaver
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.waiting import WaitingTime
-from imgcls.checkpoint import CONFIG_KEY, data_state
+from imgcls.checkpoint import data_state
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.defaults import Watched, early_stopping, moving_average, run_callbacks, shown_callbacks, watch
-from imgcls.commands.finders import recorded, refuse_several_devices, search, take_finders, take_values, with_values
+from imgcls.commands.dotted import value_at
+from imgcls.commands.finders import (
+    recorded,
+    refuse_several_devices,
+    search,
+    take_finders,
+    take_values,
+    without_finders,
+)
 from imgcls.commands.report import write_results
 from imgcls.commands.start import (
     Start,
@@ -89,7 +97,7 @@ class Fit(Command):
         callbacks, self.watched = self._callbacks()
         callbacks, self.finders = take_finders(callbacks)
         if self.start is not None and not self.weights_only:
-            course = with_values(self.parts.saved, recorded(self.finders, self.start.content))
+            course = without_finders(self.parts.saved, recorded(self.finders, self.start.config))
             check_same_course(self.start, course, any(isinstance(item, EMA) for item in callbacks))
             log.info("%s", going_on(self.start, course))
         refuse_several_devices(self.finders, options)
@@ -107,7 +115,7 @@ class Fit(Command):
 
     def _keep_seed(self, start: Start) -> None:
         """Go on with the seed that was drawn when the run began."""
-        before = json.loads(start.content.get(CONFIG_KEY) or "{}").get("seed_everything")
+        before = start.config.get("seed_everything")
         if isinstance(before, int):
             log.info("seed_everything: %d, drawn when the run began", before)
             seed_everything(before, workers=True, verbose=False)
@@ -115,10 +123,9 @@ class Fit(Command):
 
     def _keep_origin(self, start: Start) -> None:
         """Keep the checkpoint whose weights a run began with, or its config.yaml would not give the same run."""
-        before = json.loads(start.content.get(CONFIG_KEY) or "{}")
-        if (before.get("experiment") or {}).get("only_weights_load"):
+        if value_at(start.config, "experiment.only_weights_load"):
             experiment = self.parts.saved["experiment"] | {"only_weights_load": True}
-            self._save(self.parts.saved | {"ckpt_path": before["ckpt_path"], "experiment": experiment})
+            self._save(self.parts.saved | {"ckpt_path": start.config["ckpt_path"], "experiment": experiment})
             self.model.from_random = False
 
     def _meet(self) -> None:
@@ -252,13 +259,13 @@ class Fit(Command):
             return
         if self.start is not None and not self.weights_only:
             log.info("%s: no search, the run goes on with the values of %s", names, self.start.path)
-            values = recorded(self.finders, self.start.content)
+            values = recorded(self.finders, self.start.config)
         else:
             options = self.parts.options | {"precision": self.trainer.precision}
             averaged = any(isinstance(item, EMA) for item in self.trainer.callbacks)  # type: ignore[attr-defined]
             values = search(self.finders, self.model, self.data, options, averaged)
         take_values(values, self.model, self.data)
-        self._save(with_values(self.parts.saved, values))
+        self._save(without_finders(self.parts.saved, values))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RunFiles) and not self.done:
                 callback.config = _as_yaml(self.parts.saved)

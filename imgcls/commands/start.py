@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
 from imgcls.checkpoint import CONFIG_KEY, Content, read_checkpoint
+from imgcls.commands.config import DIVIDING
+from imgcls.commands.dotted import leaves, value_at
 from imgcls.errors import ConfigError
 from imgcls.model.hub import load_config
 from imgcls.run_folder import folder_name, newest_checkpoints, run_folder_of
@@ -38,6 +40,12 @@ class Start:
         """What the checkpoint records of its model."""
         record: dict[str, Any] = self.content["imgcls"]
         return record
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the checkpoint's run; empty for one of the Python API."""
+        config: dict[str, Any] = json.loads(self.content.get(CONFIG_KEY) or "{}")
+        return config
 
 
 def open_start(path: str | Path) -> Start:
@@ -155,7 +163,7 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
     """
     if not averages and "averaging_state" in start.content:
         raise ConfigError(f"{start.path}: its run averages the weights; add imgcls.EMA to trainer.callbacks, as before")
-    before = json.loads(start.content.get(CONFIG_KEY) or "{}")
+    before = start.config
     if _validates_apart(config) and before and not _validates_apart(before):
         raise ConfigError(
             f"data.init_args.dataset_classes.validation: the run of {start.path} holds its images out of train; leave "
@@ -171,32 +179,22 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
             )
 
 
-_OF_THE_SPLIT = (  # which the checkpoint records
-    "validation_split",
-    "split_seed",
-    "fold",
-    "group_column",
-    "group_regex",
-    "train_on_validation",
+_OF_THE_COURSE = (
+    "seed_everything",
+    "model.init_args.optimizer_config",
+    "model.init_args.scheduler_config",
+    *(f"data.init_args.{key}" for key in (*DIVIDING, "train_on_validation")),
 )
 
 
 def _course(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides how a run goes on: key -> value."""
-    model = (config.get("model") or {}).get("init_args") or {}
-    sections = {name: model.get(name) or {} for name in ("optimizer_config", "scheduler_config")}
-    found = {f"model.init_args.{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
-    data = (config.get("data") or {}).get("init_args") or {}
-    found |= {f"data.init_args.{key}": data[key] for key in _OF_THE_SPLIT if key in data}
-    if "seed_everything" in config:
-        found["seed_everything"] = config["seed_everything"]
-    plain: dict[str, Any] = json.loads(json.dumps(found))
-    return plain
+    """Return what decides how a run goes on: dotted key -> value."""
+    values = leaves(json.loads(json.dumps(config)))
+    return {key: value for key, value in values.items() if any(f"{key}.".startswith(f"{p}.") for p in _OF_THE_COURSE)}
 
 
 def _validates_apart(config: Mapping[str, Any]) -> bool:
-    data = (config.get("data") or {}).get("init_args") or {}
-    return (data.get("dataset_classes") or {}).get("validation") is not None
+    return value_at(config, "data.init_args.dataset_classes.validation") is not None
 
 
 def going_on(start: Start, config: Mapping[str, Any]) -> str:
@@ -206,8 +204,8 @@ def going_on(start: Start, config: Mapping[str, Any]) -> str:
         start: The checkpoint.
         config: The configuration as plain values.
     """
-    before = json.loads(start.content.get(CONFIG_KEY) or "{}")
-    ours, theirs = (dict(_leaves({key: one.get(key) for key in ("model", "data")})) for one in (config, before))
+    before = start.config
+    ours, theirs = (leaves({key: one.get(key) for key in ("model", "data")}) for one in (config, before))
     ours = json.loads(json.dumps(ours))
     new = [key for key in {**ours, **theirs} if before and ours.get(key) != theirs.get(key)]
     others = [f"{key}: {_shown(ours.get(key))} (before: {_shown(theirs.get(key))})" for key in new]
@@ -218,14 +216,6 @@ def going_on(start: Start, config: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> Any:
     return "null" if value is None else value
-
-
-def _leaves(part: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in part.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
 
 
 def epochs_done(start: Start) -> int:

@@ -21,7 +21,7 @@ from imgcls.checkpoint import is_intact
 from imgcls.commands.command import Parts
 from imgcls.commands.config import Direction, OptunaConfig, SearchSpace
 from imgcls.commands.defaults import Watched, shown_callbacks, watch
-from imgcls.commands.dotted import Config, with_values
+from imgcls.commands.dotted import Config, value_at, with_values
 from imgcls.commands.report import print_table
 from imgcls.commands.trainer import as_list, check_options
 from imgcls.cores import CORES, available_cores
@@ -209,7 +209,7 @@ def _images(record: dict[str, Any]) -> dict[str, str]:
 def _check_same_validation(space: Space, base: Config) -> None:
     """Refuse to search over train where validation is held out of it: trials would not compare."""
     key = "data.init_args.dataset_classes.train"
-    if any(f"{item.key}.".startswith(f"{key}.") for item in space.dimensions) and not _value_at(base, _VALIDATION):
+    if any(f"{item.key}.".startswith(f"{key}.") for item in space.dimensions) and not value_at(base, _VALIDATION):
         raise ConfigError(
             f"optuna.search_spaces.{key}: validation is held out of it, and must be the same in all trials, so that "
             f"they compare; give {_VALIDATION}"
@@ -224,18 +224,11 @@ def _check_retrain(space: Space, base: Config, streams: bool) -> None:
         )
     deciding = [dimension for dimension in space.dimensions if f"{_SCHEDULE}.".startswith(f"{dimension.key}.")]
     tried = [with_values(base, {each.key: value}, _SPACES) for each in deciding for value in each.probes()]
-    if any(_value_at(config, _SCHEDULE) == "plateau" for config in tried or [base]):
+    if any(value_at(config, _SCHEDULE) == "plateau" for config in tried or [base]):
         raise ConfigError(
             "optuna.retrain: true, but scheduler 'plateau' waits for validations, and train + validation leaves none; "
             "leave out one of them"
         )
-
-
-def _value_at(config: Any, key: str) -> Any:
-    """Return the value at a dotted key, None where there is none: a model of one's own may have other arguments."""
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
 
 
 def _unmonitored(config: Config, epochs: int) -> Config:

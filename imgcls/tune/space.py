@@ -12,7 +12,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from imgcls.commands.config import SearchSpace
+from imgcls.commands.config import DIVIDING, SearchSpace
 from imgcls.commands.dotted import full_key
 from imgcls.errors import ConfigError
 
@@ -66,15 +66,7 @@ class Dimension:
         return list(dict.fromkeys([low, high, between]))
 
 
-_OF_THE_SPLIT = (  # the same in all trials
-    "split_seed",
-    "validation_split",
-    "fold",
-    "group_column",
-    "group_regex",
-    "dataset_classes.validation",
-    "train_on_validation",
-)
+_OF_THE_SPLIT = (*DIVIDING, "dataset_classes.validation", "train_on_validation")  # the same in all trials
 _FIXED = [*(f"data.init_args.{key}" for key in _OF_THE_SPLIT), "trainer.limit_val_batches"]
 _NOT_OF_A_TRIAL = ("experiment", "optuna", "ckpt_path", *_FIXED)
 

@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imgcls.commands.config import Direction, OptunaConfig
+from imgcls.commands.dotted import leaves
 from imgcls.errors import ConfigError
 from imgcls.files import replacing
 from imgcls.run_folder import LOCK, hold
@@ -289,7 +290,7 @@ class SharedStudy:
 
     def _keep_to(self, configuration: dict[str, Any]) -> None:
         """Record the configuration, or refuse another than the recorded: values would not compare."""
-        ours = _kept(_leaves(json.loads(json.dumps(configuration, default=vars))))
+        ours = _kept(leaves(json.loads(json.dumps(configuration, default=vars))))
         recorded = self.study.user_attrs.get(_CONFIGURATION)
         if recorded is None:
             self.study.set_user_attr(_CONFIGURATION, ours)
@@ -347,16 +348,6 @@ def _is_dead(trial: FrozenTrial) -> bool:
         return False
 
 
-def _kept(leaves: dict[str, Any]) -> dict[str, Any]:
+def _kept(values: dict[str, Any]) -> dict[str, Any]:
     """Return what must stay the same when a search goes on."""
-    return {key: value for key, value in leaves.items() if not any(f"{key}.".startswith(f"{free}.") for free in _FREE)}
-
-
-def _leaves(value: Any, where: str = "") -> dict[str, Any]:
-    """Return dotted key -> value."""
-    if not isinstance(value, dict) or not value:
-        return {where: value}
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        found |= _leaves(item, f"{where}.{key}" if where else str(key))
-    return found
+    return {key: value for key, value in values.items() if not any(f"{key}.".startswith(f"{free}.") for free in _FREE)}
