@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import imgcls
-from imgcls.commands.command import Command, Evaluation, Parts, Prediction
+from imgcls.commands.command import Command, Evaluation, Parts, Prediction, Runnable
 from imgcls.commands.config import DIVIDING, ExperimentConfig, OptunaConfig
 from imgcls.commands.dotted import full_key, with_values
 from imgcls.commands.finders import refuse_in_trials
@@ -99,7 +99,7 @@ class ImgclsCLI(LightningCLI):
 
     model: ImageClassifier
     datamodule: ImageDataModule
-    command: Command
+    command: Runnable
 
     def __init__(self, arguments: list[str] | dict[str, Any], trial: Trial | None = None) -> None:
         self.start: Start | None = None
@@ -277,60 +277,42 @@ class ImgclsCLI(LightningCLI):
         if name == "tune":
             from imgcls.tune.command import Tune  # takes a second: Optuna, SQLAlchemy, matplotlib
 
-            self.search = Tune(parts, self._check, fit_trial, list(self.arguments))
+            self.command = Tune(parts, self._check, fit_trial, list(self.arguments))
             return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
         if name == "check":
             from imgcls.check.command import Check  # takes a second: perceptual hashes
 
-            self.look = Check(parts)
+            self.command = Check(parts)
             return self.trainer_class  # type: ignore[return-value]
-        if self.start is None:
-            self.command = Fit(parts, self.trial)
-        else:
+        command = self._with_trainer(parts)
+        self.command = command
+        return command.trainer
+
+    def _with_trainer(self, parts: Parts) -> Command:
+        if self.start is not None:
             check_same_model(self.start, self.model.model_name)
-            self.command = (Prediction if name == "predict" else Evaluation)(parts, self.start)
-        return self.command.trainer
+            return (Prediction if parts.command == "predict" else Evaluation)(parts, self.start)
+        if self.section["optuna.tune"] and self.trial is None:
+            log.info("optuna.tune: true does nothing under fit; type imgcls tune for the search")
+        return Fit(parts, self.trial)
 
     # -- commands
 
     def fit(self, **_: Any) -> None:
-        """Train; then evaluate the best checkpoint."""
-        if self.section["optuna.tune"] and self.trial is None:
-            log.info("optuna.tune: true does nothing under fit; type imgcls tune for the search")
-        self._run()
-
-    def validate(self, **_: Any) -> None:
-        """Evaluate a checkpoint on the validation data."""
-        self._run()
-
-    def test(self, **_: Any) -> None:
-        """Evaluate a checkpoint on the test data."""
-        self._run()
-
-    def predict(self, **_: Any) -> None:
-        """Write a prediction for each image."""
-        self._run()
-
-    def tune(self, **_: Any) -> None:
-        """Search over keys of the configuration."""
-        self.search.run()
-
-    def check(self, **_: Any) -> None:
-        """Look at the data."""
-        self.look.run()
-
-    def _run(self) -> None:
         """Run the command; a connection that another process broke ends this one as that one ended."""
         try:
             self.command.run()
         except Exception as error:
-            started = getattr(self.command.trainer.strategy.launcher, "procs", [])
+            trainer = getattr(self.command, "trainer", None)
+            started = [] if trainer is None else getattr(trainer.strategy.launcher, "procs", [])
             broken = isinstance(error, RuntimeError) and not isinstance(error, ImgclsError)
             code = code_of_others(error, started) if broken else None
             end_others(started)
             if code is None:
                 raise
             raise SystemExit(code) from error
+
+    validate = test = predict = tune = check = fit  # Lightning calls the one of the command's name
 
     def _check(self, config: dict[str, Any]) -> None:
         """Parse the configuration of a fit and make its classes; the real parser refuses what is wrong."""

@@ -10,6 +10,7 @@ import pytest
 
 from imgcls import cli
 from imgcls.cli import ImgclsCLI
+from imgcls.commands.command import Evaluation
 from imgcls.console.quiet import quieten
 from imgcls.data.bad_images import BadImages
 from imgcls.entry import main
@@ -44,6 +45,7 @@ def values_of(checkpoint: Path) -> dict[str, float]:
     """What ``validate`` finds in one process."""
     quieten()
     command = ImgclsCLI(["validate", f"--ckpt_path={checkpoint}"]).command
+    assert isinstance(command, Evaluation)
     return {name: float(value) for name, value in command.trainer.callback_metrics.items()}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -31,6 +31,13 @@ from imgcls.model.classifier import ImageClassifier
 from imgcls.run_folder import run_folder_of, runs_folder
 
 log = logging.getLogger(__name__)
+
+
+class Runnable(Protocol):
+    """What a command line stands for, once its configuration is parsed."""
+
+    def run(self) -> None:
+        """Do it, and report."""
 
 
 @dataclass
