@@ -41,6 +41,13 @@ def test_another_checkpoint_brings_its_own_split(photos: Path) -> None:
         assert paths(data, "validation") == paths(checkpoint, "validation")
 
 
+def test_the_split_of_ones_own_checkpoint_is_not_made_again(photos: Path) -> None:
+    data = module(str(photos))
+    before = data.split("validation")
+    data.load_state_dict(data.state_dict())
+    assert data.split("validation") is before
+
+
 def test_a_bad_image_is_refused_again(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos/red/000.png").write_bytes(b"text")

@@ -122,7 +122,7 @@ def _given(arguments: dict[str, Any]) -> str:
 
 def _is_per_class(metric: Metric, num_classes: int, multilabel: bool) -> bool:
     """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
-    labels = torch.arange(max(_TRIED, 2)) % num_classes
+    labels = torch.arange(_TRIED) % num_classes
     one_hot = torch.nn.functional.one_hot(labels, num_classes)
     probs = torch.softmax(one_hot.float(), dim=1)
     if multilabel:

@@ -284,7 +284,9 @@ class Partition:
 
     def take_record(self, record: Mapping[str, Any]) -> None:
         """Keep to the splits of a checkpoint, so that no image changes sides."""
-        self._splits.clear()
+        made = {name: self._splits[name].fingerprints for name in KNOWN if name in self._splits}
+        if any(contents != record["split"][name] for name, contents in made.items()):
+            self._splits.clear()  # and not where they are the same: some contents take long to be read
         self._recorded = record["split"]
         self._recorded_labels = record.get("labels")  # older checkpoints have none
 
