@@ -261,7 +261,7 @@ class ImgclsCLI(LightningCLI):
             if spec == "None":
                 datasets[split] = None
             elif isinstance(spec, str):
-                datasets[split] = _absolute(spec)
+                datasets[split] = spec if spec.lstrip().startswith("{") else _absolute(spec)  # else it is no path
             elif spec is not None:
                 spec["class_path"] = _public(spec["class_path"])
                 arguments = spec.get("init_args") or Namespace()

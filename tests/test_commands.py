@@ -271,6 +271,13 @@ def test_labels_match_by_name(run: Path, test_photos: Path, tmp_path: Path, caps
         assert table_of(capsys.readouterr().out)["accuracy"] == [f"{expected.mean():.4f}"]
 
 
+def test_loggers_get_the_values_of_model_and_data(run: Path) -> None:
+    values = yaml.safe_load((run / "hparams.yaml").read_text())
+    assert values["data.init_args.batch_size"] == 8
+    assert values["model.init_args.optimizer_config.name"] == "adamw"
+    assert values["seed_everything"] == 42
+
+
 def test_unknown_class_in_test_data(
     run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

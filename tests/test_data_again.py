@@ -4,16 +4,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 
-from imgcls.data.data_config import DatasetClasses
+from imgcls.console.quiet import quieten
+from imgcls.data.data_config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.hold_out import _share_of_units
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
+from imgcls.model.classifier import ImageClassifier
 from tests.test_datamodule import module
 
 
@@ -94,6 +97,7 @@ def test_a_validation_after_train_on_validation_is_one_on_training_images(photos
             {"dataset_classes": {"val": "x"}},
             "dataset_classes: no key 'val'; there are train, validation, test, predict",
         ),
+        ({"dataset_classes": "photos"}, "'photos'; name its split: DatasetClasses(train='photos')"),
         ({"augmentations": {"evel": None}}, "augmentations: no key 'evel'; did you mean 'eval'?"),
     ],
 )
@@ -111,6 +115,29 @@ def test_predicted_samples_need_paths_that_tell_them_apart(photos: Path) -> None
         data = module(str(photos), "predict", predict=Own({column: values}))
         with pytest.raises(ConfigError, match=message):
             data.split("predict")
+
+
+def test_a_loader_is_whole_after_a_fit(photos: Path, tiny_model: Path) -> None:
+    data = ImageDataModule(DatasetClasses(str(photos)), num_workers=0, batch_size=16)
+    quieten()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=1, logger=False, enable_checkpointing=False
+    )
+    trainer.fit(ImageClassifier(str(tiny_model), pretrained=False), datamodule=data)
+    loader = data.train_dataloader()
+    assert [len(batch["path"]) for batch in loader] == [16, 16, 16]
+
+
+def test_an_evaluation_that_draws_at_random_is_said(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    crop: list[dict[str, Any]] = [{"class_path": "RandomCrop", "init_args": {"height": 8, "width": 8}}]
+    said = []
+    for steps in (crop, [{"class_path": "CenterCrop", "init_args": {"height": 8, "width": 8}}]):
+        caplog.clear()
+        data = module(str(photos), augmentations=Augmentations(train=crop, eval=steps))
+        with caplog.at_level("WARNING", logger="imgcls"):
+            data.val_dataloader()
+        said.append("augmentations.eval: draws at random" in caplog.text)
+    assert said == [True, False]
 
 
 def test_an_empty_label_is_none() -> None:

@@ -59,7 +59,14 @@ def model_of(size: tuple[int, int]) -> pl.Trainer:
     model = SimpleNamespace(preprocessing=Preprocessing(size=size, shortest_edge=None))
     progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0)))
     loop = SimpleNamespace(epoch_loop=progress)
-    where = {"world_size": 1, "global_rank": 0, "current_epoch": 0, "fit_loop": loop, "overfit_batches": 0}
+    where = {
+        "world_size": 1,
+        "global_rank": 0,
+        "current_epoch": 0,
+        "fit_loop": loop,
+        "overfit_batches": 0,
+        "training": True,
+    }
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     return cast(pl.Trainer, SimpleNamespace(lightning_module=model, strategy=strategy, **where))
 

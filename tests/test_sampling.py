@@ -115,7 +115,7 @@ def trainer(epoch: int, ready: int) -> pl.Trainer:
     """A stand-in with the two places that a loader asks for."""
     progress = SimpleNamespace(current=SimpleNamespace(ready=ready))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return cast(pl.Trainer, SimpleNamespace(current_epoch=epoch, fit_loop=loop))
+    return cast(pl.Trainer, SimpleNamespace(current_epoch=epoch, fit_loop=loop, training=True))
 
 
 def test_train_loader_starts_where_the_loop_stands() -> None:

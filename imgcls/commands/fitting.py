@@ -24,7 +24,7 @@ from imgcls.callbacks.waiting import WaitingTime
 from imgcls.checkpoint import data_state
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.defaults import Watched, early_stopping, moving_average, run_callbacks, shown_callbacks, watch
-from imgcls.commands.dotted import value_at
+from imgcls.commands.dotted import leaves, value_at
 from imgcls.commands.finders import (
     recorded,
     refuse_several_devices,
@@ -278,6 +278,10 @@ class Fit(Command):
     def _train(self) -> None:
         if chosen := self.model.chosen:
             log.info("chosen: %s", ", ".join(f"{name} {value:g}" for name, value in chosen.items()))
+        if self.parts.options["enable_autolog_hparams"] and self.trainer.is_global_zero and not self.done:
+            values = leaves({key: self.parts.saved[key] for key in ("seed_everything", "model", "data")})
+            for logger in self.trainer.loggers:
+                logger.log_hyperparams(values)
         goes_on: dict[str, Any] = {}
         if self.start is not None and not self.weights_only:
             goes_on = {"ckpt_path": self.start.path, "weights_only": True}

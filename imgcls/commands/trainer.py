@@ -286,4 +286,5 @@ def _logger(given: Any, folder: Path | None) -> Any:
         return False
     number = re.fullmatch(r"version_(\d+)", folder.name)  # of a text, the progress bar would show the last four letters
     version = int(number[1]) if number else folder.name
-    return TensorBoardLogger(folder.parent.parent, name=folder.parent.name, version=version)
+    # without hp_metric, which would stand at -1
+    return TensorBoardLogger(folder.parent.parent, folder.parent.name, version, default_hp_metric=False)

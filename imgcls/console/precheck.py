@@ -32,6 +32,7 @@ _FOLDERS = {
     "predict": "--images",
     "check": "--images",
 }
+_SPLITS = ("train", "validation", "test", "predict")
 _SHOWN = 8  # keys that a message names
 _OF_EVERY_COMMAND = ("config", "help", "print_config")
 _OLD_SPELLINGS = {"--config": "fit", "-c": "fit", "--test": "test", "--val": "validate", "--predict": "predict"}
@@ -172,6 +173,7 @@ class _Checker:
                 raise ConfigError(f"{place}: unknown key {name!r}{known_names(key.value, schema)}")
             inner = schema.get(key.value) if schema else None
             _refuse_no_section(value, inner, f"{place}: {name!r}")
+            _refuse_table(value, name)
             self.check_node(value, inner, source, name)
 
     def check_option(self, option: str, values: list[str]) -> None:
@@ -187,6 +189,7 @@ class _Checker:
         for value in values:
             node = _compose(value)
             _refuse_no_section(node, schema, f"{option}: {name!r}")
+            _refuse_table(node, name)
             self.check_node(node, schema, option, name)
 
     def _refine(self, schema: Schema, given: dict[str, yaml.Node]) -> Schema:
@@ -197,6 +200,22 @@ class _Checker:
         if schema and "class_path" in schema:
             return schema | (schema["init_args"] or {})
         return schema
+
+
+def _refuse_table(node: yaml.Node | None, name: str) -> None:
+    """Refuse a table in place of a folder; the parser would take its content for the dataset's configuration."""
+    split = name.replace("data.init_args.", "data.").removeprefix("data.dataset_classes.")
+    if (
+        split not in _SPLITS
+        or not isinstance(node, yaml.ScalarNode)
+        or not node.value.endswith((".csv", ".tsv", ".txt"))
+    ):
+        return
+    key = f"--data.dataset_classes.{split}"
+    raise ConfigError(
+        f"{name}: {node.value!r} is no folder; of a table, type {key}.class_path imgcls.CsvImageDataset "
+        f"{key}.init_args.csv {shlex.quote(node.value)}"
+    )
 
 
 def _refuse_no_section(node: yaml.Node | None, schema: Schema, what: str) -> None:

@@ -55,6 +55,10 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
     Raises:
         ConfigError: If a value is no dataset, or one that reads nothing.
     """
+    if isinstance(given, (str, os.PathLike)):
+        raise ConfigError(
+            f"{KEY}.dataset_classes: {str(given)!r}; name its split: DatasetClasses(train={str(given)!r})"
+        )
     classes = _made_of(given, DatasetClasses, "dataset_classes") if isinstance(given, dict) else given
     for name, value in vars(classes).items():
         if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path

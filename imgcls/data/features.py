@@ -66,7 +66,7 @@ class FeatureLoader(TrainLoader):
 
     def __iter__(self) -> Any:
         """Iterate over the batches of the trainer's current epoch that are still to come."""
-        if self.trainer is not None:
+        if self.trainer is not None and self.trainer.training:
             self.dataset.show_epoch(self.trainer.current_epoch)
         yield from super().__iter__()
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import get_args
 
+import numpy as np
+
 from imgcls.batch import Normalization, Preprocessing
 from imgcls.data.augment import Pipeline, build_item, build_pipeline, eval_specs, find_normalization, resize_spec
 from imgcls.data.data_config import KEY, Augmentations
@@ -13,6 +15,8 @@ from imgcls.images import Pixels
 from imgcls.specs import Spec
 
 log = logging.getLogger(__name__)
+
+_SEEDS = 8  # by which a list is tried: half of the flips with p 0.5 do nothing
 
 
 class Pipelines:
@@ -31,6 +35,7 @@ class Pipelines:
         self.lists = lists
         self._expected = expected
         self._resized: set[str] = set()
+        self._doubted = False
         for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
             given = getattr(lists, stage)
             if isinstance(given, str) and given not in names:
@@ -80,7 +85,10 @@ class Pipelines:
         """
         specs = self._train_specs() if stage == "train" else self.eval_specs()
         pipeline = build_pipeline(specs, _where(stage))
-        if pipeline.check(image) is not None:
+        size = pipeline.check(image)
+        if stage == "eval":
+            self._doubt(pipeline, image)
+        if size is not None:
             return pipeline
         resize = resize_spec(self._expected())
         if stage not in self._resized:
@@ -88,6 +96,15 @@ class Pipelines:
             log.info("%s: does not fix the image size; %s is put in front", _where(stage), _shown(resize))
         first = build_item(resize, _where(stage))
         return Pipeline({_shown(resize): first, **pipeline.named}, _where(stage))
+
+    def _doubt(self, pipeline: Pipeline, image: Pixels) -> None:
+        """Say that evaluation draws at random, so that a prediction follows from an image's place in the data, too."""
+        first, *others = (pipeline(image, seed) for seed in range(_SEEDS))
+        if not self._doubted and any(not np.array_equal(first, other) for other in others):
+            self._doubted = True
+            log.warning(
+                "%s: draws at random; an image's prediction depends on its place among the others", _where("eval")
+            )
 
     def _train_specs(self) -> list[Spec]:
         given = self.lists.train

@@ -132,6 +132,7 @@ class BatchLoader(WatchedLoader[Batch]):
 class TrainLoader(BatchLoader):
     """A loader that starts each epoch where the training loop stands, also in the middle of a resumed epoch.
 
+    Outside of a fit it gives the whole of the epoch that it gave last.
     Lightning makes a loader's iterator before it restores the epoch; this one asks at the first batch.
     """
 
@@ -141,8 +142,10 @@ class TrainLoader(BatchLoader):
         """Iterate over the batches of the trainer's current epoch that are still to come."""
         trainer, sampler = self.trainer, self.sampler
         if trainer is not None and isinstance(sampler, KeyedSampler):
-            sampler.set_epoch(trainer.current_epoch)
-            sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready * (self.batch_size or 1)
+            sampler.skip = 0
+            if trainer.training:
+                sampler.set_epoch(trainer.current_epoch)
+                sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready * (self.batch_size or 1)
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:

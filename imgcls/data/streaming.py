@@ -131,7 +131,8 @@ class StreamLoader(TrainLoader):
 
     def __iter__(self) -> Any:
         """Iterate over the batches of the trainer's current epoch that are still to come."""
-        if self.trainer is not None:
+        self.dataset.skip = 0
+        if self.trainer is not None and self.trainer.training:
             self.dataset.epoch = self.trainer.current_epoch
             self.dataset.skip = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
         yield from super().__iter__()
