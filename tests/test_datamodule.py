@@ -533,6 +533,16 @@ def test_train_on_validation_joins_the_two_folders(
     assert set(table["path"]) == {str(path) for folder in (photos, test_photos) for path in folder.rglob("*.png")}
 
 
+def test_a_class_without_a_training_image_is_said(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--data.class_names=[red,green,blue,grey]", "--trainer.max_epochs=1"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    assert "train: no image of 'grey'; none is learnt" in capsys.readouterr().err
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    assert "no image of" not in capsys.readouterr().err
+
+
 def test_train_on_validation_leaves_nothing_to_validate(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

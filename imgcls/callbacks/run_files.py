@@ -36,7 +36,7 @@ class RunFiles(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
             log.info("%s", data.partition.summary())
-            for name in ("validation", "test"):
+            for name in ("train", "validation", "test"):
                 data.partition.say_missing(name)
             data.partition.table().to_csv(self.folder / "splits.csv", index=False, errors="surrogateescape")
             self._write_account(data)

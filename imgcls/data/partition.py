@@ -241,15 +241,17 @@ class Partition:
         return f"{len(self.class_names)} classes ({listed(self.class_names)}): {counts}"
 
     def say_missing(self, name: str) -> None:
-        """Say which classes a dataset of evaluation lacks; of a part held out of train that was said."""
-        if self.datasets[name] is None or (self.stage == "fit" and self.rules.train_on_validation):
+        """Say which classes a dataset lacks; of a part held out of train that was said."""
+        joined = self.stage == "fit" and self.rules.train_on_validation and name == "validation"
+        if self.datasets[name] is None or isinstance(self.datasets[name], StreamImageDataset) or joined:
             return
         present = self.split(name).classes()
+        if name == "train" and self.datasets["validation"] is None:
+            present |= self.split("validation").classes()
         missing = [label for place, label in enumerate(self.class_names) if place not in present]
         if missing:
-            log.warning(
-                "%s: no image of %s; means over the classes may count that as 0, or leave it out", name, listed(missing)
-            )
+            so = "none is learnt" if name == "train" else "means over the classes may count that as 0, or leave it out"
+            log.warning("%s: no image of %s; %s", name, listed(missing), so)
 
     def _count(self, name: str) -> int:
         split = self.split(name)
