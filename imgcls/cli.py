@@ -17,10 +17,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-import imgcls
 from imgcls.commands.command import Command, Evaluation, Parts, Prediction, Runnable
 from imgcls.commands.config import DIVIDING, ExperimentConfig, OptunaConfig
-from imgcls.commands.dotted import full_key, with_values
+from imgcls.commands.dotted import full_key, public_class, with_values
 from imgcls.commands.finders import refuse_in_trials
 from imgcls.commands.fitting import Fit, Trial
 from imgcls.commands.recover import evaluation_config
@@ -250,7 +249,7 @@ class ImgclsCLI(LightningCLI):
         section = self.section
         section["experiment.output_dir"] = _absolute(section["experiment.output_dir"])
         for key in ("model.class_path", "data.class_path"):
-            section[key] = _public(section[key])
+            section[key] = public_class(section[key])
         # a class of one's own may have other arguments
         for key, fits in (("model.init_args.model_name", os.path.isdir), ("data.init_args.cache_dir", _always)):
             if section.get(key) is not None:
@@ -263,7 +262,7 @@ class ImgclsCLI(LightningCLI):
             elif isinstance(spec, str):
                 datasets[split] = spec if spec.lstrip().startswith("{") else _absolute(spec)  # else it is no path
             elif spec is not None:
-                spec["class_path"] = _public(spec["class_path"])
+                spec["class_path"] = public_class(spec["class_path"])
                 arguments = spec.get("init_args") or Namespace()
                 for key in [key for key, value in vars(arguments).items() if value == "None"]:
                     arguments[key] = None
@@ -360,12 +359,6 @@ def _make_absolute(class_path: str, arguments: Any) -> None:
             arguments[key] = [_absolute(path, fits) for path in given]
         elif isinstance(given, str):
             arguments[key] = _absolute(given, fits)
-
-
-def _public(class_path: str) -> str:
-    """Return the short name of a class of ours, by which a configuration and a checkpoint know it."""
-    name = class_path.rpartition(".")[2]
-    return f"imgcls.{name}" if class_path == f"imgcls.{imgcls.HOMES.get(name)}.{name}" else class_path
 
 
 def _always(_: str) -> bool:

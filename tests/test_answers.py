@@ -324,7 +324,6 @@ REAL = {
     "--trainer.precision=17": "trainer.precision: expected one of",
     "--data.augmentations=light": "--data.augmentations: 'data.augmentations' is 'light'; it is a section with keys: train, eval",
     "--model.optimizer_config=adamw": "'model.optimizer_config' is 'adamw'; it is a section with keys: name, lr, weight_decay",
-    "--model=tiny": "--model: 'model' is 'tiny'; it is a section with keys: model_name, pretrained",
     "--experiment=foo": "'experiment' is 'foo'; it is a section with keys: custom_folder_name, output_dir",
     "--data.dataset_classes.train=list.csv": "data.dataset_classes.train: 'list.csv' is no folder; of a table, type --data.dataset_classes.train.class_path imgcls.CsvImageDataset --data.dataset_classes.train.init_args.csv list.csv",
     "--data.dataset_classes.train={class_path: scans.Scan, init_args: {root: x}}": "data.init_args.dataset_classes.train: no dataset class takes these arguments: {'class_path': 'scans.Scan'",

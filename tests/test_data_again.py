@@ -1,6 +1,7 @@
 """One datamodule that is used again and again, as in a notebook: nothing is refused only once."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -150,5 +151,9 @@ def test_many_groups_of_many_classes_are_held_out_without_a_table_of_both() -> N
     groups, classes = 20_000, 20_000
     labels = np.repeat(np.arange(classes), 2)
     units = np.random.default_rng(0).permutation(labels.size) % groups
+    tracemalloc.start()
     held = _share_of_units(labels, units, 0.2, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e8
     assert held[units].mean() == pytest.approx(0.2, abs=0.05)

@@ -194,6 +194,15 @@ def test_mode_that_keeps_the_worst_is_refused(
     assert "give mode: max" in message
 
 
+def test_max_time_beside_a_timer_is_refused(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timer = "[{class_path: lightning.pytorch.callbacks.Timer, init_args: {duration: {seconds: 1}}}]"
+    more = ["--trainer.max_time.seconds=1", f"--trainer.callbacks={timer}"]
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
+    assert (code, "trainer.max_time does nothing beside a Timer" in message) == (2, True), message
+
+
 @pytest.mark.parametrize("key", ["trainer.max_time", "the duration of Timer"])
 def test_time_that_is_over_is_said(
     key: str, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -121,6 +121,16 @@ def test_what_a_user_asks_lightning_to_print_is_printed(photos: Path, tiny_model
     assert "GPU available" not in said
 
 
+def test_a_section_may_stand_in_a_file_of_its_own(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg/main.yaml").write_text("trainer: trainer.yaml\n")
+    (tmp_path / "cfg/trainer.yaml").write_text("log_every_n_steps: 7\n")
+    more = ["--config", str(tmp_path / "cfg/main.yaml"), "--model", "ImageClassifier"]
+    main(["fit", *more, *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    config = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert config["trainer"]["log_every_n_steps"] == 7
+
+
 def test_long_names_of_our_classes_are_known_by_the_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     classes = ["--model.class_path=imgcls.model.classifier.ImageClassifier"]
     classes += ["--data.class_path=imgcls.data.datamodule.ImageDataModule"]

@@ -164,6 +164,12 @@ def test_metrics_of_many_classes_are_described_once(monkeypatch: pytest.MonkeyPa
     assert built == ["f1"]
 
 
+def test_a_metric_is_tried_without_warnings_of_classes_that_are_not_there(recwarn: pytest.WarningsRecorder) -> None:
+    build("ap", spec("AveragePrecision"), 40)
+    build("ap", spec("AveragePrecision"), 40, multilabel=True)
+    assert list(recwarn) == []
+
+
 def test_an_error_rate_is_better_when_it_is_low() -> None:
     logger = MetricsLogger({"eer": spec("torchmetrics.classification.EER")})  # whose class does not say so
     assert logger.mode("validation_eer", ["a", "b"]) == "min"

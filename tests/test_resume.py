@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from imgcls.entry import main
+from imgcls.model.classifier import ImageClassifier
 from tests.runs import arguments, assert_same_weights, fails, load, program
 
 KILLER = "{class_path: tests.killer.Killer, init_args: {epoch: 2, batch: 3}}"
@@ -254,6 +255,26 @@ def test_weights_of_the_head_go_by_the_names_of_classes(
         assert torch.allclose(before[2], after[names.index("red")], atol=1e-6)
     said = capsys.readouterr().err
     assert "weights; new: the head's rows of 'yellow'" in said
+
+
+def test_a_head_that_lacks_a_part_is_new(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = ImageClassifier(str(tiny_model), pretrained=False)
+    model.build(["a", "b"])
+    state = dict(model.state_dict())
+    del state["backbone.heads.0.bias"]
+    with caplog.at_level("INFO", logger="imgcls"):
+        model.load_weights(state, ["a", "b"])
+    assert "56 of 57 weights; new: backbone.heads.0.bias" in caplog.text
+
+
+def test_the_last_fit_on_all_images_goes_on_whatever_its_fold_was(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["--data.train_on_validation=true", "--trainer.limit_val_batches=0"]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, *whole)]
+    main([*line, "--trainer.max_epochs=1", "--data.validation_split=0.3"])
+    main([*line, "--ckpt_path=last"])
+    assert "validation_split: 0.2 (before: 0.3)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--data.group_regex=.", "--data.group_column=label"])

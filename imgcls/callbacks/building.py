@@ -1,6 +1,7 @@
 """From specs to metrics of torchmetrics, each tried on made-up values before it is used."""
 
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
@@ -125,11 +126,12 @@ def _is_per_class(metric: Metric, num_classes: int, multilabel: bool) -> bool:
     labels = torch.arange(_TRIED) % num_classes
     one_hot = torch.nn.functional.one_hot(labels, num_classes)
     probs = torch.softmax(one_hot.float(), dim=1)
-    if multilabel:
-        metric.update(one_hot if has_threshold(metric) else probs, one_hot)
-    else:
-        metric.update(probs[:, 1] if is_binary(metric) else probs, labels)
-    value = metric.compute()
+    with warnings.catch_warnings(action="ignore"):  # of classes that have none of these values
+        if multilabel:
+            metric.update(one_hot if has_threshold(metric) else probs, one_hot)
+        else:
+            metric.update(probs[:, 1] if is_binary(metric) else probs, labels)
+        value = metric.compute()
     metric.reset()
     counts = type(metric).__name__.endswith("StatScores")  # five, which may be as many as there are classes
     if not isinstance(value, Tensor) or counts or value.shape not in {(), (num_classes,)}:

@@ -6,6 +6,7 @@ import inspect
 import json
 from typing import Any
 
+import imgcls
 from imgcls.errors import ConfigError, join_keys, known_names
 
 Config = dict[str, Any]
@@ -16,6 +17,12 @@ def full_key(key: str) -> str:
     section, _, rest = key.partition(".")
     short = section in {"model", "data"} and rest.partition(".")[0] not in {"", "init_args", "class_path"}
     return f"{section}.init_args.{rest}" if short else key
+
+
+def public_class(class_path: str) -> str:
+    """Return the short name of a class of ours, by which a configuration and a checkpoint know it."""
+    name = class_path.rpartition(".")[2]
+    return f"imgcls.{name}" if class_path == f"imgcls.{imgcls.HOMES.get(name)}.{name}" else class_path
 
 
 def value_at(config: Any, key: str) -> Any:

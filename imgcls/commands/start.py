@@ -170,6 +170,8 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
             "the key null to go on, or type --experiment.only_weights_load=true for a new run"
         )
     ours, theirs = _course(config), _course(before)
+    if all(value_at(one, _JOINED) for one in (config, before)):  # nothing is divided
+        ours = {key: value for key, value in ours.items() if key.rpartition(".")[2] not in DIVIDING}
     for key in ours.keys() & theirs.keys():
         if ours[key] != theirs[key]:
             former = _shown(theirs[key])
@@ -179,11 +181,13 @@ def check_same_course(start: Start, config: Mapping[str, Any], averages: bool) -
             )
 
 
+_JOINED = "data.init_args.train_on_validation"
 _OF_THE_COURSE = (
     "seed_everything",
     "model.init_args.optimizer_config",
     "model.init_args.scheduler_config",
-    *(f"data.init_args.{key}" for key in (*DIVIDING, "train_on_validation")),
+    *(f"data.init_args.{key}" for key in DIVIDING),
+    _JOINED,
 )
 
 

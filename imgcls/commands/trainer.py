@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     ModelPruning,
     ProgressBar,
+    Timer,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO, Precision
@@ -146,6 +147,8 @@ def check_options(options: dict[str, Any], command: str) -> None:
     for callback in as_list(options["callbacks"]):
         if why := next((why for kind, why in _INSTEAD.items() if isinstance(callback, kind)), None):
             raise ConfigError(f"trainer.callbacks: {type(callback).__name__} {why}")
+    if options["max_time"] is not None and any(isinstance(item, Timer) for item in as_list(options["callbacks"])):
+        raise ConfigError("trainer.max_time does nothing beside a Timer in trainer.callbacks; leave out one of them")
     _refuse_kinds(options)
     with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
         _check_devices(options)

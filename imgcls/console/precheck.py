@@ -117,7 +117,7 @@ def _classes_of(options: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
 def _class_path(section: yaml.Node | None) -> str | None:
     if isinstance(section, yaml.MappingNode):
         section = next((value for key, value in _pairs(section) if key.value == "class_path"), None)
-    return str(section.value) if isinstance(section, yaml.ScalarNode) and "." in section.value else None
+    return str(section.value) if isinstance(section, yaml.ScalarNode) else None
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -224,10 +224,9 @@ def _refuse_no_section(node: yaml.Node | None, schema: Schema, what: str) -> Non
         return
     if node.tag == _NULL:
         raise ConfigError(f"{what} is empty; leave it out, or give it a key")
-    is_class, is_file = "class_path" in schema and "." in node.value, os.path.isfile(node.value)
-    if not is_class and not is_file:
-        keys = (schema.get("init_args") or schema) if "class_path" in schema else schema
-        raise ConfigError(f"{what} is {node.value!r}; it is a section with keys: {', '.join(list(keys)[:_SHOWN])}")
+    is_file = node.value.endswith((".yaml", ".yml", ".json")) or os.sep in node.value  # the parser reads sections there
+    if "class_path" not in schema and not is_file:  # which may be a class's name
+        raise ConfigError(f"{what} is {node.value!r}; it is a section with keys: {', '.join(list(schema)[:_SHOWN])}")
 
 
 def _no_command(arguments: list[str]) -> str:

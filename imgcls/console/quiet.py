@@ -26,11 +26,11 @@ _WARNINGS = (
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
 )
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
-_ASKED_FOR = (  # what prints only what a user asked for: profiler, and verbose: true
+_ASKED_FOR = (  # these print only what a user asked for: a profiler, or verbose: true
     "lightning.pytorch.profilers.profiler",
     "lightning.pytorch.callbacks.early_stopping",
 )
-_RANK_ZERO = "lightning.pytorch.utilities.rank_zero"  # where tips and devices come from, and verbose checkpoint savers
+_RANK_ZERO = "lightning.pytorch.utilities.rank_zero"  # of tips, devices, and ModelCheckpoint with verbose: true
 
 
 def quieten() -> None:

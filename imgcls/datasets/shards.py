@@ -38,14 +38,15 @@ class ShardImageDataset(ImageDataset):
 
     def __init__(
         self,
-        shards: str | os.PathLike[str] | list[str],
+        shards: str | list[str] | os.PathLike[str],  # in this order: the parser would make a text of a list
         label_key: str | None = "cls",
         label_field: str | None = None,
         image_keys: list[str] | None = None,
         class_names: list[str] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.shards = [os.fspath(shard) for shard in (shards if isinstance(shards, list) else [shards])]
+        given = [shards] if isinstance(shards, (str, os.PathLike)) else shards
+        self.shards = [os.fspath(shard) for shard in given]
         self.parts = Parts(tuple(image_keys or IMAGE_KEYS), label_key, label_field)
         self.class_names = class_names
         self.max_pixels = max_pixels

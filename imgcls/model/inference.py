@@ -171,7 +171,7 @@ class InferenceModule(pl.LightningModule):
         ours, theirs = ([names.index(name) for name in shared] for names in (self.class_names, class_names))
         for key in [key for key in own if key.startswith(_HEADS)]:
             fitting.pop(key, None)  # it may fit by its shape alone
-            if shared:
+            if shared and key in state and state[key].shape == (len(class_names), *own[key].shape[1:]):
                 rows = own[key].clone()
                 rows[ours] = state[key][theirs].to(rows)
                 fitting[key] = rows

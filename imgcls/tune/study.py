@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imgcls.commands.config import Direction, OptunaConfig
-from imgcls.commands.dotted import leaves
+from imgcls.commands.dotted import leaves, public_class
 from imgcls.errors import ConfigError
 from imgcls.files import replacing
 from imgcls.run_folder import LOCK, hold
@@ -296,6 +296,8 @@ class SharedStudy:
             self.study.set_user_attr(_CONFIGURATION, ours)
             return
         theirs = _kept(recorded)
+        for key in {"model.class_path", "data.class_path"} & theirs.keys():  # of a study that an older version began
+            theirs[key] = public_class(theirs[key])
         changed = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         if changed:
             key = changed[0]
