@@ -170,7 +170,7 @@ def test_option_changes_what_is_learnt(
 
 
 WRONG = {
-    "--model.loss_config.class_weights=[1.0, 2.0]": "class_weights: 2 weights for 3 classes: blue, green, red",
+    "--model.loss_config.class_weights=[1.0, 2.0]": "class_weights: 2 weights for 3 classes: 'blue', 'green', 'red'",
     "--model.loss_config.label_smoothing=1": "label_smoothing: 1.0; it must be at least 0 and below 1",
     "--model.mix_config.probability=2": "probability: 2.0; it must be at least 0, and at most 1",
 }
