@@ -9,45 +9,45 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 HOMES = {  # public name -> the module that it lies in
-    "Augmentations": "data.data_config",
-    "CsvImageDataset": "datasets.table",
-    "DatasetClasses": "data.data_config",
+    "Augmentations": "data.config",
+    "CsvImageDataset": "datasets.csv_dataset",
+    "DatasetClasses": "data.config",
     "DigitsDataset": "datasets.digits",
     "EMA": "callbacks.ema",
     "FolderImageDataset": "datasets.folder",
-    "HubImageDataset": "datasets.hub",
-    "ImageClassifier": "model.classifier",
+    "HubImageDataset": "datasets.huggingface",
+    "ImageClassifier": "models.classifier",
     "ImageDataModule": "data.datamodule",
     "ImageDataset": "datasets.dataset",
-    "LossConfig": "model.losses",
-    "MetricsLogger": "callbacks.metrics",
-    "MixConfig": "model.losses",
-    "OptimizerConfig": "model.optim",
-    "SchedulerConfig": "model.schedules",
-    "ShardImageDataset": "datasets.shards",
-    "StreamImageDataset": "datasets.stream",
+    "LossConfig": "models.training.losses",
+    "MetricsLogger": "callbacks.metrics_logger",
+    "MixConfig": "models.training.losses",
+    "OptimizerConfig": "models.training.optimizer",
+    "SchedulerConfig": "models.training.scheduler",
+    "ShardImageDataset": "datasets.webdataset_local",
+    "StreamImageDataset": "datasets.webdataset_stream",
 }
 
 __all__ = [*HOMES, "__version__"]
 
 if TYPE_CHECKING:
     from imgcls.callbacks.ema import EMA as EMA
-    from imgcls.callbacks.metrics import MetricsLogger as MetricsLogger
-    from imgcls.data.data_config import Augmentations as Augmentations
-    from imgcls.data.data_config import DatasetClasses as DatasetClasses
+    from imgcls.callbacks.metrics_logger import MetricsLogger as MetricsLogger
+    from imgcls.data.config import Augmentations as Augmentations
+    from imgcls.data.config import DatasetClasses as DatasetClasses
     from imgcls.data.datamodule import ImageDataModule as ImageDataModule
+    from imgcls.datasets.csv_dataset import CsvImageDataset as CsvImageDataset
     from imgcls.datasets.dataset import ImageDataset as ImageDataset
     from imgcls.datasets.digits import DigitsDataset as DigitsDataset
     from imgcls.datasets.folder import FolderImageDataset as FolderImageDataset
-    from imgcls.datasets.hub import HubImageDataset as HubImageDataset
-    from imgcls.datasets.shards import ShardImageDataset as ShardImageDataset
-    from imgcls.datasets.stream import StreamImageDataset as StreamImageDataset
-    from imgcls.datasets.table import CsvImageDataset as CsvImageDataset
-    from imgcls.model.classifier import ImageClassifier as ImageClassifier
-    from imgcls.model.losses import LossConfig as LossConfig
-    from imgcls.model.losses import MixConfig as MixConfig
-    from imgcls.model.optim import OptimizerConfig as OptimizerConfig
-    from imgcls.model.schedules import SchedulerConfig as SchedulerConfig
+    from imgcls.datasets.huggingface import HubImageDataset as HubImageDataset
+    from imgcls.datasets.webdataset_local import ShardImageDataset as ShardImageDataset
+    from imgcls.datasets.webdataset_stream import StreamImageDataset as StreamImageDataset
+    from imgcls.models.classifier import ImageClassifier as ImageClassifier
+    from imgcls.models.training.losses import LossConfig as LossConfig
+    from imgcls.models.training.losses import MixConfig as MixConfig
+    from imgcls.models.training.optimizer import OptimizerConfig as OptimizerConfig
+    from imgcls.models.training.scheduler import SchedulerConfig as SchedulerConfig
 
 
 def __getattr__(name: str) -> object:

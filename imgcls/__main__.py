@@ -1,5 +1,5 @@
 """``python -m imgcls`` is the same program as ``imgcls``."""
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 main()

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from imgcls.data.cache import store
-from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.splits import Split
+from imgcls.data.pixel_cache import store
+from imgcls.data.splitting.split import Split
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.images import Pixels
 

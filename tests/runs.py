@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 
 def arguments(photos: Path, model: Path, out: Path, *more: str) -> list[str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import imgcls
-from imgcls import answers
-from imgcls.console import precheck
-from imgcls.console.arguments import join_list
-from imgcls.console.explain import explain
-from imgcls.entry import main
+from imgcls.cli import make_schema as answers
+from imgcls.cli import precheck
+from imgcls.cli.argv import join_list
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError, ImageError
+from imgcls.runtime.error_messages import explain
 from tests.runs import fails, program
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
@@ -21,9 +21,11 @@ QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 
 def test_answers_are_those_of_the_parser() -> None:
     # in a process of its own: the help lists the dataset classes that are imported, also those of other tests
-    code = "import json; from imgcls import answers; print(json.dumps(answers.collect()))"
+    code = "import json; from imgcls.cli import make_schema; print(json.dumps(make_schema.collect()))"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(answers.FILE.read_text(encoding="utf-8")) == json.loads(fresh.stdout), "python -m imgcls.answers"
+    assert json.loads(answers.FILE.read_text(encoding="utf-8")) == json.loads(fresh.stdout), (
+        "python -m imgcls.cli.make_schema"
+    )
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
@@ -58,7 +60,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_instant_answers_load_nothing_heavy(line: list[str]) -> None:
     code = (
-        "import sys\nfrom imgcls.entry import main\n"
+        "import sys\nfrom imgcls.cli.main import main\n"
         f"try:\n    main({line!r})\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'lightning', 'transformers', 'numpy', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
@@ -380,7 +382,7 @@ def test_explanation_follows_causes() -> None:
 
 
 def test_garbage_collector_is_out_of_the_way_of_imports_alone() -> None:
-    code = "import gc; from imgcls.entry import _import_program as p; p(); p(); print(gc.isenabled(), gc.get_freeze_count())"
+    code = "import gc; from imgcls.cli.main import _import_program as p; p(); p(); print(gc.isenabled(), gc.get_freeze_count())"
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     enabled, frozen = fresh.stdout.split()
     assert enabled == "True"

@@ -15,13 +15,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from torch import Tensor, nn
 from transformers import ConvNextImageProcessor, PreTrainedModel
 
-from imgcls.batch import Batch
 from imgcls.errors import ConfigError, RunError
-from imgcls.model.anatomy import call, interpolation_origin
-from imgcls.model.backbone import Backbone
-from imgcls.model.classifier import ImageClassifier
-from imgcls.model.hub import check_reachable, load_config, load_error
-from imgcls.model.network import build, build_recorded, check_weights, load_network, record_of, set_classes
+from imgcls.models.architecture import call, interpolation_origin
+from imgcls.models.backbone import Backbone
+from imgcls.models.classifier import ImageClassifier
+from imgcls.models.huggingface.build import build, build_recorded, check_weights, load_network, record_of, set_classes
+from imgcls.models.huggingface.hub import check_reachable, load_config, load_error
+from imgcls.types import Batch
 from tests.architectures import TINY, tiny_config
 
 CLASS_NAMES = ["a", "b", "c"]
@@ -262,7 +262,7 @@ def test_only_architectures_of_timm_are_built(architecture: str, tmp_path: Path)
 def test_timm_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny_config("timm_wrapper").save_pretrained(tmp_path)
     record = record_of(make_network("timm_wrapper"))
-    monkeypatch.setattr("imgcls.model.hub.is_timm_available", lambda: False)
+    monkeypatch.setattr("imgcls.models.huggingface.hub.is_timm_available", lambda: False)
     missing = "is a network of timm, which is not installed; type: pip install timm"
     with pytest.raises(ConfigError, match=rf"model_name: '{tmp_path}' {missing}"):
         load_config(str(tmp_path))
@@ -324,7 +324,7 @@ def test_proxy_that_refuses_is_an_unreachable_hub(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise _of_transport("ProxyError")
 
-    monkeypatch.setattr("imgcls.model.hub.cached_file", refuse)
+    monkeypatch.setattr("imgcls.models.huggingface.hub.cached_file", refuse)
     with pytest.raises(RunError, match="the Hub cannot be reached"):
         check_reachable("own/network", "preprocessor_config.json")
 

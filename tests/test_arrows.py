@@ -10,46 +10,58 @@ PACKAGE = Path(__file__).parent.parent / "imgcls"
 
 # room, a folder or a file -> rooms that it may import
 ARROWS: dict[str, set[str]] = {
-    "batch": set(),
     "cache_folder": set(),
-    "chance": set(),
     "cores": set(),
     "errors": set(),
-    "files": set(),
-    "plain": set(),
-    "processes": set(),
-    "progress": set(),
-    "specs": {"errors"},
+    "types": set(),
+    "config": {"errors"},
     "images": {"errors"},
-    "datasets": {"cache_folder", "errors", "files", "images", "progress"},
-    "data": {
-        "batch",
-        "cache_folder",
-        "chance",
+    "runtime": {"errors"},
+    "metrics": {"config", "errors"},
+    "datasets": {"cache_folder", "errors", "images", "runtime"},
+    "data": {"cache_folder", "config", "cores", "datasets", "errors", "images", "runtime", "types"},
+    "models": {"errors", "runtime", "types"},
+    "checkpoints": {"errors", "runtime"},
+    "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime"},
+    "check": {"data", "datasets", "errors", "images", "runtime"},
+    "tune": {"callbacks", "checkpoints", "config", "errors", "runtime"},
+    "commands": {
+        "callbacks",
+        "check",
+        "checkpoints",
+        "config",
         "cores",
+        "data",
         "datasets",
         "errors",
-        "images",
-        "plain",
-        "progress",
-        "specs",
+        "models",
+        "runtime",
+        "tune",
     },
-    "model": {"batch", "chance", "errors", "plain"},
-    "checkpoint": {"errors", "files"},
-    "run_folder": {"checkpoint", "errors"},
-    "callbacks": {"data", "datasets", "errors", "files", "processes", "run_folder", "specs"},
-    "commands": {"callbacks", "checkpoint", "data", "datasets", "errors", "files", "model", "run_folder"},
-    "tune": {"callbacks", "chance", "checkpoint", "commands", "console", "cores", "errors", "files", "run_folder"},
-    "check": {"callbacks", "commands", "data", "datasets", "errors", "files", "images", "progress"},
-    "console": {"errors"},
-    "cli": {"check", "commands", "console", "data", "errors", "model", "processes", "run_folder", "tune"},
-    "program": {"cli", "commands", "console", "errors"},
-    "answers": {"callbacks", "cli", "console", "datasets"},
-    "entry": {"console", "errors", "program"},
-    "__main__": {"entry"},
+    "cli": {
+        "callbacks",
+        "checkpoints",
+        "commands",
+        "config",
+        "data",
+        "datasets",
+        "errors",
+        "models",
+        "runtime",
+    },
+    "__main__": {"cli"},
     "__init__": set(),
 }
-INSTANT = ["__init__", "console/__init__", "console/arguments", "console/precheck", "entry", "errors"]
+INSTANT = [
+    "__init__",
+    "cli/__init__",
+    "cli/argv",
+    "cli/main",
+    "cli/precheck",
+    "errors",
+    "runtime/__init__",
+    "runtime/signals",
+]
 HEAVY = {"torch", "lightning", "transformers", "albumentations", "torchmetrics", "numpy", "pandas", "sklearn", "cv2"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -96,8 +108,8 @@ def test_every_room_is_in_the_table() -> None:
 
 
 def test_halves_do_not_meet() -> None:
-    assert "model" not in ARROWS["data"]
-    assert "data" not in ARROWS["model"]
+    assert "models" not in ARROWS["data"]
+    assert "data" not in ARROWS["models"]
 
 
 def test_rooms_and_files_make_no_circle() -> None:

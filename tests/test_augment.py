@@ -11,14 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from imgcls.batch import Normalization, Preprocessing
-from imgcls.data.augment import build_item, build_pipeline, eval_specs, find_normalization, resize_spec
-from imgcls.data.data_config import Augmentations
-from imgcls.data.pipelines import Pipelines
-from imgcls.data.presets import less_cropped, preset_specs
+from imgcls.config.class_path import Spec
+from imgcls.data.config import Augmentations
+from imgcls.data.transforms.pipeline import build_item, build_pipeline, eval_specs, find_normalization, resize_spec
+from imgcls.data.transforms.presets import less_cropped, preset_specs
+from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.specs import Spec
+from imgcls.types import Normalization, Preprocessing
 
 WHERE = "data.init_args.augmentations.train"
 IMAGE: Pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, program
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from imgcls import Augmentations, DatasetClasses, ImageDataModule
-from imgcls.batch import Batch
-from imgcls.data import batches
-from imgcls.data.sampling import SLOTS
+from imgcls.data.loading import batches
+from imgcls.data.loading.samplers import SLOTS
+from imgcls.types import Batch
 
 
 def loader(photos: Path, workers: int) -> "torch.utils.data.DataLoader[Batch]":

@@ -26,20 +26,20 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 from imgcls.cache_folder import cache_folder
-from imgcls.data.augment import build_pipeline
-from imgcls.data.cache import split as cache_split
-from imgcls.data.cache.build import fill
-from imgcls.data.cache.steps import eval_steps, train_steps
-from imgcls.data.cache.store import INDEX, PIXELS, Reader, Writer
-from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.cli.main import main
+from imgcls.config.class_path import Spec
+from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.splits import Split
+from imgcls.data.pixel_cache import cached_split as cache_split
+from imgcls.data.pixel_cache.build import fill
+from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
+from imgcls.data.pixel_cache.store import INDEX, PIXELS, Reader, Writer
+from imgcls.data.splitting.split import Split
+from imgcls.data.transforms.pipeline import build_pipeline
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import FolderImageDataset
-from imgcls.entry import main
 from imgcls.errors import ConfigError, ImageError, RunError
 from imgcls.images import Pixels, load_image
-from imgcls.specs import Spec
 from tests.cache_builder import GO
 from tests.conftest import write_class_folders
 from tests.runs import arguments
@@ -358,7 +358,7 @@ def test_settings_may_hold_each_other_and_bytes_count() -> None:
 
 
 def test_key_does_not_depend_on_the_order_of_a_set() -> None:
-    code = "from imgcls.data.cache.split import _text; print(_text({'x': {'a', 'b', 'c', 'd'}}))"
+    code = "from imgcls.data.pixel_cache.cached_split import _text; print(_text({'x': {'a', 'b', 'c', 'd'}}))"
     lines = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -531,7 +531,7 @@ def test_cache_that_is_removed_while_it_is_filled_is_an_error(
         shutil.rmtree(folder)
         return result
 
-    monkeypatch.setattr("imgcls.data.cache.split.fill", emptied)
+    monkeypatch.setattr("imgcls.data.pixel_cache.cached_split.fill", emptied)
     with pytest.raises(RunError, match=rf"cache: {tmp_path}/pixels/\w+ was emptied while it was filled; run the"):
         module(str(photos), tmp_path).train_dataloader()
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from imgcls.images import Pixels
 from tests.own import Squares
 from tests.real_data import write_elpv

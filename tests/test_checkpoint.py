@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from imgcls.checkpoint import AtomicCheckpointIO, is_intact, read_checkpoint
-from imgcls.entry import main
+from imgcls.checkpoints.io import AtomicCheckpointIO, is_intact, read_checkpoint
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from tests.runs import arguments, fails, table_of
 
@@ -165,7 +165,9 @@ def test_checkpoint_may_not_name_foreign_classes(
     assert "--config" in message
 
 
-@pytest.mark.parametrize("class_path", ["imgcls.cli.ImgclsCLI", "torchmetrics.text.bert.BERTScore", "subprocess.run"])
+@pytest.mark.parametrize(
+    "class_path", ["imgcls.cli.parser.ImgclsCLI", "torchmetrics.text.bert.BERTScore", "subprocess.run"]
+)
 def test_checkpoint_may_not_name_any_callable_as_a_metric(
     class_path: str, good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,7 +184,9 @@ def test_checkpoint_may_not_name_any_callable_as_a_metric(
     assert "evil" not in output.out
 
 
-@pytest.mark.parametrize("class_path", ["imgcls.cli.ImgclsCLI", "albumentations.from_dict", "albumentations.load"])
+@pytest.mark.parametrize(
+    "class_path", ["imgcls.cli.parser.ImgclsCLI", "albumentations.from_dict", "albumentations.load"]
+)
 def test_checkpoint_may_not_name_any_callable_as_an_augmentation(
     class_path: str, good: bytes, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from imgcls.cli.main import main
 from imgcls.datasets.dataset import PathListDataset
-from imgcls.entry import main
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, fails, load, table_of
 
@@ -307,7 +307,7 @@ def test_one_batch_is_not_all_whatever_was_imported_before(photos: Path, tiny_mo
     """typing remembers a union in the order in which any module wrote it first, here those of the progress bar."""
     limits = ["--trainer.limit_val_batches=1", "--trainer.limit_train_batches=1.0", "--trainer.val_check_interval=3"]
     line = ["fit", *arguments(photos, tiny_model, tmp_path, *limits, "--trainer.max_epochs=1")]
-    run = [sys.executable, "-c", f"import imgcls.progress; from imgcls.entry import main; main({line})"]
+    run = [sys.executable, "-c", f"import imgcls.runtime.progress; from imgcls.cli.main import main; main({line})"]
     subprocess.run(run, check=True, capture_output=True)
     trainer = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text(encoding="utf-8"))["trainer"]
     read = [trainer[key] for key in ("limit_val_batches", "limit_train_batches", "val_check_interval")]

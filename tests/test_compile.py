@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from imgcls.entry import main
-from imgcls.model import compilation
+from imgcls.cli.main import main
+from imgcls.models.training import torch_compile
 from tests.runs import arguments, fails, weights
 
 
@@ -22,7 +22,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return graph.forward
 
     torch.compiler.reset()
-    monkeypatch.setattr(compilation, "BACKEND", backend)
+    monkeypatch.setattr(torch_compile, "BACKEND", backend)
     return found
 
 
@@ -58,7 +58,7 @@ def test_a_machine_that_cannot_compile_is_told_so(
         raise RuntimeError("No working C++ compiler found")
 
     torch.compiler.reset()
-    monkeypatch.setattr(compilation, "BACKEND", backend)
+    monkeypatch.setattr(torch_compile, "BACKEND", backend)
     code, said = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--model.compile=true")], capsys)
     assert code == 2
     assert "model.init_args.compile: true, but nothing compiles on this machine: " in said

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 SEARCH = ROOT / "configs/search.yaml"  # a second one, beside another

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
-from imgcls.model.backbone import Backbone
+from imgcls.models.backbone import Backbone
 from tests.architectures import TINY
 from tests.test_architectures import every_architecture, make_network
 from tests.test_frozen import FIXED, assert_same_run, fit

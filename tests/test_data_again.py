@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imgcls.console.quiet import quieten
-from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.cli.warning_filters import quieten
+from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.hold_out import _share_of_units
+from imgcls.data.splitting.train_val_split import _share_of_units
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.model.classifier import ImageClassifier
+from imgcls.models.classifier import ImageClassifier
 from tests.test_datamodule import module
 
 

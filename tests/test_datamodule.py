@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from imgcls.batch import Batch, Normalization, Preprocessing
+from imgcls.cli.main import main
+from imgcls.config.class_path import Spec
 from imgcls.cores import CORES, available_cores
-from imgcls.data.data_config import Augmentations, DatasetClasses
+from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.sampling import KeyedSampler
+from imgcls.data.loading.samplers import KeyedSampler
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset
-from imgcls.entry import main
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
-from imgcls.specs import Spec
+from imgcls.types import Batch, Normalization, Preprocessing
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from imgcls import cli
-from imgcls.cli import ImgclsCLI
+from imgcls.cli import parser as cli
+from imgcls.cli.main import main
+from imgcls.cli.parser import ImgclsCLI
+from imgcls.cli.warning_filters import quieten
 from imgcls.commands.command import Evaluation
-from imgcls.console.quiet import quieten
-from imgcls.data.bad_images import BadImages
-from imgcls.entry import main
+from imgcls.data.scan.bad_images import BadImages
 from imgcls.errors import ConfigError
-from imgcls.processes import code_of_others, gather
+from imgcls.runtime.distributed import code_of_others, gather
 from tests.architectures import tiny_config
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, program, table_of
@@ -200,7 +200,7 @@ def test_code_of_others() -> None:
 
 WAITS = """
 import subprocess, time
-from imgcls.processes import watch
+from imgcls.runtime.distributed import watch
 watch([subprocess.Popen(["sh", "-c", "{}"]), subprocess.Popen(["sleep", "600"])])
 time.sleep(600)
 """

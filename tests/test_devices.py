@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from imgcls import ImageClassifier, ImageDataModule, processes
+from imgcls import ImageClassifier, ImageDataModule
 from imgcls.commands.trainer import choose_precision
-from imgcls.console.explain import explain
 from imgcls.cores import CORES
 from imgcls.data.datamodule import MOST_WORKERS
-from imgcls.model import compilation
-from imgcls.model.optim import OptimizerConfig, Rates, make_optimizer
+from imgcls.models.training import torch_compile
+from imgcls.models.training.optimizer import OptimizerConfig, Rates, make_optimizer
+from imgcls.runtime import distributed
+from imgcls.runtime.error_messages import explain
 from tests.test_datamodule import PLAIN, Numbers, module
 
 AUTO: dict[str, Any] = {"accelerator": "auto", "precision": None}
@@ -69,11 +70,11 @@ def test_every_size_of_batch_of_every_trial_is_compiled(monkeypatch: pytest.Monk
         return graph.forward
 
     torch.compiler.reset()
-    monkeypatch.setattr(compilation, "BACKEND", backend)
+    monkeypatch.setattr(torch_compile, "BACKEND", backend)
     expected = list(range(10, 22))
     for size in expected:
         network = nn.Sequential(nn.Linear(4, 3))
-        compilation.compile_in_place(network, torch.device("cpu"))
+        torch_compile.compile_in_place(network, torch.device("cpu"))
         network(torch.ones(size, 4))
     assert [size for size in sizes if size >= expected[0]] == expected  # the smaller ones are the compiler's test
 
@@ -123,9 +124,9 @@ def test_memory_that_is_not_enough_has_a_remedy() -> None:
 
 
 def test_processes_that_wait_for_the_first_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_SECONDS", 0.2)
+    monkeypatch.setattr(distributed, "_SECONDS", 0.2)
     waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait(60)
-    processes.end_others([ended, waiting])
+    distributed.end_others([ended, waiting])
     assert (waiting.wait(60), ended.wait(60)) == (-9, 0)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.real_data import write_efficientnet_lite0, write_elpv
 from tests.runs import table_of
 

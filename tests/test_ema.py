@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from imgcls import EMA
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.runs import arguments, assert_same_weights, fails, load, program, table_of, weights
 
 AVERAGED = "{class_path: imgcls.EMA, init_args: {decay: 0.9}}"

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from imgcls.callbacks.finite import check_finite
-from imgcls.entry import main
+from imgcls.callbacks.terminate_on_nan import check_finite
+from imgcls.cli.main import main
 from tests.runs import arguments, assert_same_weights, fails, load, table_of
 
 STEPS = 6  # of an epoch: 48 images in batches of 8

@@ -14,7 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 import imgcls
-from imgcls.entry import main
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from tests.runs import arguments, fails, load, table_of
 

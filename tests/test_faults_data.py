@@ -283,7 +283,7 @@ def test_f25_a_hundred_thousand_files(tmp_path: Path) -> None:
     script = (
         "import os, resource, sys, time\n"
         "from imgcls.datasets.folder import FolderImageDataset\n"
-        "from imgcls.data.survey import unreadable\n"
+        "from imgcls.data.scan.files import unreadable\n"
         "rss = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6\n"
         "FolderImageDataset(sys.argv[1]).samples\n"  # warm
         "before, start = rss(), time.perf_counter()\n"

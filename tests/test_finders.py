@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from imgcls.checkpoint import CONFIG_KEY
-from imgcls.entry import main
-from imgcls.model.losses import TrainingLoss
+from imgcls.checkpoints.io import CONFIG_KEY
+from imgcls.cli.main import main
+from imgcls.models.training.losses import TrainingLoss
 from tests.runs import arguments, assert_same_weights, fails, load
 
 CALLBACKS = "lightning.pytorch.callbacks"

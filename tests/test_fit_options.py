@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock
 from transformers import TimmWrapperConfig
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.runs import arguments, assert_same_weights, fails, load, program, table_of
 
 PER_CLASS = (
@@ -132,7 +132,7 @@ def test_a_section_may_stand_in_a_file_of_its_own(photos: Path, tiny_model: Path
 
 
 def test_long_names_of_our_classes_are_known_by_the_checkpoint(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
-    classes = ["--model.class_path=imgcls.model.classifier.ImageClassifier"]
+    classes = ["--model.class_path=imgcls.models.classifier.ImageClassifier"]
     classes += ["--data.class_path=imgcls.data.datamodule.ImageDataModule"]
     main(["fit", *classes, *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
     config = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
@@ -317,7 +317,7 @@ def test_two_fits_do_not_share_a_folder(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("imgcls.run_folder._PATIENCE", 0.1)
+    monkeypatch.setattr("imgcls.checkpoints.run_folder._PATIENCE", 0.1)
     line = ["fit", *arguments(photos, tiny_model, tmp_path)]
     main(line)
     with FileLock(tmp_path / "run/version_0/.lock"):
@@ -701,7 +701,7 @@ def test_class_of_ours_by_its_long_name_is_the_same(photos: Path, tiny_model: Pa
     rows = [f"{path},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
     table = os.path.relpath(tmp_path / "t.csv")
-    spec = json.dumps({"class_path": "imgcls.datasets.table.CsvImageDataset", "init_args": {"csv": table}})
+    spec = json.dumps({"class_path": "imgcls.datasets.csv_dataset.CsvImageDataset", "init_args": {"csv": table}})
     line = arguments(photos, tiny_model, tmp_path, f"--data.dataset_classes.train={spec}", "--trainer.max_epochs=1")
     main(["fit", *line])
     saved = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imgcls.data.splits import class_names_of
+from imgcls.data.splitting.split import class_names_of
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset, look_alikes, natural_order, scan_folder
-from imgcls.datasets.given import find_images
+from imgcls.datasets.image_paths import find_images
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-import imgcls.data.feature_store
-from imgcls.data.feature_store import FeatureStore
-from imgcls.entry import main
+import imgcls.data.feature_cache.store
+from imgcls.cli.main import main
+from imgcls.data.feature_cache.store import FeatureStore
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, fails, load, program, weights
 
@@ -132,7 +132,7 @@ def test_features_lie_in_a_file_where_memory_is_small(
 ) -> None:
     cache = f"--data.cache_dir={tmp_path / 'cache'}"
     in_memory = fit(photos, tiny_model, tmp_path / "memory", *FROZEN, cache)
-    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: 0)
     on_disk = fit(photos, tiny_model, tmp_path / "disk", *FROZEN, cache)
     said = capsys.readouterr().err
     assert "in memory" in said
@@ -148,8 +148,8 @@ def test_features_that_fit_nowhere_are_computed_anew(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: 0)
-    monkeypatch.setattr(imgcls.data.feature_store, "_MARGIN", 1e15)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "_MARGIN", 1e15)
     folder = fit(photos, tiny_model, tmp_path, *FROZEN)
     said = capsys.readouterr().err
     assert re.search(r"features: .* MB for 1 view of 48 images do not fit \(.* GB are free in .*\): .* anew", said)
@@ -192,7 +192,7 @@ def test_free_memory_is_what_the_groups_of_the_process_leave(
         for name, value in zip((limit, use), values, strict=True):
             (folder / name).write_text(f"{value}\n")
     (tmp_path / "groups").write_text(f"9:cpu:/other\n0:{kinds}:/slurm/job_7/step_0\n")
-    feature_store = imgcls.data.feature_store
+    feature_store = imgcls.data.feature_cache.store
     monkeypatch.setattr(feature_store, "_GROUPS", tmp_path / "groups")
     monkeypatch.setattr(feature_store, "_LIMITS", {kinds: (tmp_path / "tree", limit, use)})
     assert feature_store.free_memory() == 2000
@@ -201,7 +201,7 @@ def test_free_memory_is_what_the_groups_of_the_process_leave(
 def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: 0)
     monkeypatch.delattr("os.posix_fallocate")
     with pytest.raises(OSError, match="this system reserves no room for a file"):
         FeatureStore(2, 8, torch.zeros(5, 7), tmp_path)
@@ -213,7 +213,7 @@ def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
 def test_store_gives_back_what_it_took(
     shape: tuple[int, ...], dtype: torch.dtype, free: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgcls.data.feature_store, "free_memory", lambda: free)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: free)
     features = torch.randn(shape).to(dtype)
     if len(shape) == 4:
         features = features.contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.real_data import write_efficientnet_lite0
 from tests.runs import arguments, fails, load, table_of
 

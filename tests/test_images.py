@@ -16,8 +16,8 @@ from PIL import Image, ImageCms
 from sklearn.datasets import load_sample_image
 
 from imgcls.errors import ImageError
-from imgcls.images import Pixels, check_header, load, load_image
-from imgcls.images.fast import decode_fast
+from imgcls.images import Pixels, check_header, load_image, reader
+from imgcls.images.fast_decoders import decode_fast
 from tests.encoders import STORED, encoded, exif, png, quarters, stored
 
 
@@ -134,18 +134,18 @@ EVERYDAY: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", EVERYDAY)
 def test_the_fast_way_gives_pillows_very_pixels(kind: str) -> None:
     content = EVERYDAY[kind]()
-    stored = decode_fast(content, load.MAX_PIXELS)
+    stored = decode_fast(content, reader.MAX_PIXELS)
     assert stored is not None
-    fast = load._turned(*stored)
+    fast = reader._turned(*stored)
     assert (fast.dtype.name, fast.flags.c_contiguous, fast.flags.writeable) == ("uint8", True, True)
-    np.testing.assert_array_equal(fast, load._decode(BytesIO(content), load.MAX_PIXELS))
+    np.testing.assert_array_equal(fast, reader._decode(BytesIO(content), reader.MAX_PIXELS))
 
 
 def test_the_fast_way_leaves_to_pillow_what_it_finds_fault_with() -> None:
     content = encoded(PHOTO, "JPEG")
-    assert decode_fast(content[:-2] + b"12345678" + content[-2:], load.MAX_PIXELS) is None
-    assert decode_fast(content[:-2], load.MAX_PIXELS) is None
-    assert decode_fast(encoded(PHOTO, "WEBP")[:-1], load.MAX_PIXELS) is None
+    assert decode_fast(content[:-2] + b"12345678" + content[-2:], reader.MAX_PIXELS) is None
+    assert decode_fast(content[:-2], reader.MAX_PIXELS) is None
+    assert decode_fast(encoded(PHOTO, "WEBP")[:-1], reader.MAX_PIXELS) is None
 
 
 def test_warnings_are_back_when_the_last_thread_has_read(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_load_image_reads_large_files_piece_by_piece(
 ) -> None:
     content = encoded(PHOTO, kind, exif=exif(6)) if kind != "GIF" else encoded(PHOTO, kind)
     expected = read(tmp_path, content)
-    monkeypatch.setattr(load, "_WHOLE", 0)
+    monkeypatch.setattr(reader, "_WHOLE", 0)
     np.testing.assert_array_equal(read(tmp_path, content), expected)
 
 

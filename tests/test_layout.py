@@ -6,7 +6,7 @@ import pytest
 from transformers import RegNetConfig, RegNetForImageClassification
 
 from imgcls import ImageClassifier
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 
 @pytest.mark.parametrize(("width", "lies"), [(8, False), (16, True)])

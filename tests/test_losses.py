@@ -9,10 +9,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torchvision.ops import sigmoid_focal_loss
 
 import imgcls
-from imgcls.batch import Batch
-from imgcls.entry import main
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.model.losses import LossConfig, MixConfig, MultilabelLoss, TrainingLoss, balanced_weights, make_mixer
+from imgcls.models.training.losses import (
+    LossConfig,
+    MixConfig,
+    MultilabelLoss,
+    TrainingLoss,
+    balanced_weights,
+    make_mixer,
+)
+from imgcls.types import Batch
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, weights
 

@@ -11,7 +11,7 @@ import pytest
 _PROGRAM = """
 import os, resource, sys
 import numpy as np
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,12 +10,12 @@ from sklearn.metrics import f1_score, roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torchmetrics import Metric
 
-from imgcls.callbacks import building
-from imgcls.callbacks import metrics as module
-from imgcls.callbacks.building import build
-from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
-from imgcls.entry import main
+from imgcls.callbacks import metrics_logger as module
+from imgcls.callbacks.metrics_logger import MetricsLogger, _StageMetrics
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
+from imgcls.metrics import build as building
+from imgcls.metrics.build import build
 from tests.runs import arguments
 
 NAMES = ["a", "b", "c"]

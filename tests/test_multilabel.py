@@ -16,20 +16,20 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
 from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
-from imgcls.callbacks.metrics import MetricsLogger, _StageMetrics
-from imgcls.checkpoint import read_checkpoint
-from imgcls.data.data_config import Augmentations, DatasetClasses
-from imgcls.data.hold_out import Fold, hold_out
-from imgcls.data.recorded import check_unchanged
-from imgcls.data.splits import Split, class_names_of, is_multilabel, labels_of
+from imgcls.callbacks.metrics_logger import MetricsLogger, _StageMetrics
+from imgcls.checkpoints.io import read_checkpoint
+from imgcls.cli.main import main
+from imgcls.data.config import Augmentations, DatasetClasses
+from imgcls.data.splitting.checkpoint_split import check_unchanged
+from imgcls.data.splitting.split import Split, class_names_of, is_multilabel, labels_of
+from imgcls.data.splitting.train_val_split import Fold, hold_out
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.labels import read_names, to_text
-from imgcls.entry import main
 from imgcls.errors import ConfigError
-from imgcls.model.losses import LossConfig, MultilabelLoss
-from imgcls.model.thresholds import thresholds_of
-from imgcls.model.views import averaged
+from imgcls.models.thresholds import thresholds_of
+from imgcls.models.training.losses import LossConfig, MultilabelLoss
+from imgcls.models.tta import averaged
 from tests.conftest import COLOURS
 from tests.runs import arguments, assert_same_weights, fails, load, table_of, weights
 

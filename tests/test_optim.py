@@ -9,12 +9,12 @@ from torch import nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
 from imgcls import ImageClassifier
-from imgcls.entry import main
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.model.anatomy import blocks
-from imgcls.model.backbone import Backbone
-from imgcls.model.optim import OptimizerConfig, Rates, choose_rates, make_optimizer
-from imgcls.model.schedules import SchedulerConfig, make_plateau, make_scheduler
+from imgcls.models.architecture import blocks
+from imgcls.models.backbone import Backbone
+from imgcls.models.training.optimizer import OptimizerConfig, Rates, choose_rates, make_optimizer
+from imgcls.models.training.scheduler import SchedulerConfig, make_plateau, make_scheduler
 from tests.architectures import tiny_config
 from tests.runs import arguments, assert_same_weights, fails, load
 from tests.test_architectures import make_network
@@ -228,7 +228,7 @@ def test_warm_up_is_an_epoch_however_the_end_is_given(
         return make_scheduler(config, optimizer, total, per_epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imgcls.model.classifier.make_scheduler", make)
+        patch.setattr("imgcls.models.classifier.make_scheduler", make)
         main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     assert made == [(steps, 6)]
 

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from imgcls.batch import Preprocessing
-from imgcls.data.augment import build_pipeline, eval_specs
+from imgcls.data.transforms.pipeline import build_pipeline, eval_specs
 from imgcls.errors import ConfigError
-from imgcls.model.anatomy import call
-from imgcls.model.hub import load_config
-from imgcls.model.network import build, load_network, set_classes
-from imgcls.model.preprocessing import read_preprocessing
+from imgcls.models.architecture import call
+from imgcls.models.huggingface.build import build, load_network, set_classes
+from imgcls.models.huggingface.hub import load_config
+from imgcls.models.huggingface.image_processor import read_preprocessing
+from imgcls.types import Preprocessing
 from tests.architectures import tiny_config
 
 RESNET = {  # as microsoft/resnet-18 has it: an old name, and a size that is not explained

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from imgcls.progress import tracked
+from imgcls.runtime.progress import tracked
 
 
 def test_progress_is_told_in_lines_where_there_is_no_terminal(
@@ -16,7 +16,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
     caplog.set_level(logging.INFO, "imgcls")
     assert list(tracked(range(3), 12_000, "reading headers")) == [0, 1, 2]
     assert caplog.messages == []
-    monkeypatch.setattr("imgcls.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("imgcls.runtime.progress.LINE_SECONDS", 0.0)
     assert list(tracked("ab", 12_000, "reading headers")) == ["a", "b"]
     assert [line.split(", about")[0] for line in caplog.messages] == [
         "reading headers: 1 of 12,000",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import imgcls
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.conftest import COLOURS
 from tests.runs import load
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from imgcls.entry import main
-from imgcls.model.classifier import ImageClassifier
+from imgcls.cli.main import main
+from imgcls.models.classifier import ImageClassifier
 from tests.runs import arguments, assert_same_weights, fails, load, program
 
 KILLER = "{class_path: tests.killer.Killer, init_args: {epoch: 2, batch: 3}}"

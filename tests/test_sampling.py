@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
-from imgcls.batch import Batch
-from imgcls.chance import mix, run_seed
-from imgcls.data.sampling import BalancedSampler, Key, KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.data.loading.samplers import BalancedSampler, Key, KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.runtime.seeding import mix, run_seed
+from imgcls.types import Batch
 
 
 class Keys(Dataset[Batch]):

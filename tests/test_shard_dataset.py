@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from imgcls import ShardImageDataset
-from imgcls.datasets.shards import counted
-from imgcls.datasets.tar import Parts, index_shard
+from imgcls.datasets.tar_index import Parts, index_shard
+from imgcls.datasets.webdataset_local import counted
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import load_image
 from tests.ways_in import Trainer, assert_learned_and_found_again
@@ -184,7 +184,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
         indexed.append(Path(path).name)
         return real(path, parts)
 
-    monkeypatch.setattr("imgcls.datasets.tar.index_shard", index)
+    monkeypatch.setattr("imgcls.datasets.tar_index.index_shard", index)
     shard = pack(tmp_path / "0.tar", {"1.png": png("red"), "1.cls": b"a", "x": b""})
     made, found = ShardImageDataset(shard), ShardImageDataset(shard)
     assert made.samples.equals(found.samples)

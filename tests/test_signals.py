@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from imgcls.console.interrupts import lasting_interrupts, postponed_interrupts
-from imgcls.entry import main
+from imgcls.cli.main import main
+from imgcls.runtime.signals import lasting_interrupts, postponed_interrupts
 from tests.runs import arguments, fails
 
 

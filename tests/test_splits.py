@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imgcls.data.hold_out import Fold, hold_out
-from imgcls.data.leaks import find_leaks
-from imgcls.data.recorded import check_unchanged, recorded_hold_out, trained_on
-from imgcls.data.splits import Split, class_names_of, labels_of
+from imgcls.data.splitting.checkpoint_split import check_unchanged, recorded_hold_out, trained_on
+from imgcls.data.splitting.leakage import find_leaks
+from imgcls.data.splitting.split import Split, class_names_of, labels_of
+from imgcls.data.splitting.train_val_split import Fold, hold_out
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import imgcls
-from imgcls.batch import Batch
-from imgcls.entry import main
-from imgcls.model.classifier import _seed
+from imgcls.cli.main import main
+from imgcls.models.classifier import _seed
+from imgcls.types import Batch
 from tests.benchmarks import step_cost
 from tests.meta import CountWaits, Waits
 from tests.runs import arguments

@@ -211,7 +211,7 @@ def test_stream_is_refused_where_it_cannot_be_used(
 
 
 def test_stream_of_an_epoch_holds_each_image_about_once(trainer: Trainer, shards: Path, test_photos: Path) -> None:
-    from imgcls.data.data_config import Augmentations, DatasetClasses
+    from imgcls.data.config import Augmentations, DatasetClasses
     from imgcls.data.datamodule import ImageDataModule
 
     crop = [{"class_path": "albumentations.CenterCrop", "init_args": {"height": 32, "width": 32}}]

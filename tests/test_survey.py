@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 import imgcls.datasets.dataset
-from imgcls.data import survey
-from imgcls.data.ledger import Facts, Ledger, Stamp
+from imgcls.data.scan import files as survey
+from imgcls.data.scan.file_cache import Facts, Ledger, Stamp
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of, read_sample
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError, ImageError

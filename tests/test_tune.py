@@ -16,11 +16,11 @@ import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from imgcls.commands.config import OptunaConfig, SearchSpace
-from imgcls.console.quiet import quieten
-from imgcls.entry import main
+from imgcls.cli.main import main
+from imgcls.cli.warning_filters import quieten
+from imgcls.config.sections import OptunaConfig, SearchSpace
 from imgcls.tune.results import Results
-from imgcls.tune.space import Space, short_names, shown
+from imgcls.tune.search_space import Space, short_names, shown
 from imgcls.tune.study import INTERRUPTED, SharedStudy
 from tests.conftest import write_class_folders
 from tests.runs import arguments, fails, load, program, weights

@@ -21,8 +21,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy import text
 
-from imgcls.entry import main
-from imgcls.tune.database import open_storage
+from imgcls.cli.main import main
+from imgcls.tune.storage import open_storage
 from tests.runs import program
 from tests.test_tune import LR, STOPPING, trials_in, trials_of, tune_line, uniform, write_config
 

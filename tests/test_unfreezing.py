@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.model.unfreezing import FrozenShare
+from imgcls.models.training.freezing import FrozenShare
 from tests.runs import arguments, assert_same_weights, fails, load, program, weights
 from tests.test_frozen import metrics
 from tests.test_resume import assert_equal

@@ -14,12 +14,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.batch import Batch
-from imgcls.callbacks.predictions import PredictionsWriter, check_output
-from imgcls.entry import main
+from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output
+from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.model.optim import OptimizerConfig
-from imgcls.model.schedules import SchedulerConfig
+from imgcls.models.training.optimizer import OptimizerConfig
+from imgcls.models.training.scheduler import SchedulerConfig
+from imgcls.types import Batch
 from tests.runs import arguments, assert_same_weights, fails, program
 
 OPTIMIZER, SCHEDULER = "model.init_args.optimizer_config", "model.init_args.scheduler_config"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcls.entry import main
-from imgcls.model.views import averaged
+from imgcls.cli.main import main
+from imgcls.models.tta import averaged
 from tests.runs import arguments, fails, table_of
 
 

@@ -10,8 +10,8 @@ import time
 import pytest
 from torch.utils.data import Dataset
 
-from imgcls.data.workers import WatchedLoader, outlive_sigterm, worker_error
-from imgcls.entry import main
+from imgcls.cli.main import main
+from imgcls.data.loading.workers import WatchedLoader, outlive_sigterm, worker_error
 from tests.runs import arguments
 
 

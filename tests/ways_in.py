@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 from tests.runs import arguments, table_of
 
 Spec = dict[str, Any]

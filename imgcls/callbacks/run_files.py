@@ -7,9 +7,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.processes import gather
-from imgcls.run_folder import RESULTS
+from imgcls.runtime.distributed import gather
 
 log = logging.getLogger(__name__)
 

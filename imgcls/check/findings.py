@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from imgcls.check import near
-from imgcls.check.look import Crew, Look, apply, read_square
-from imgcls.check.sources import LABELLED, SPLITS, Item, Source
+from imgcls.check import near_duplicates as near
+from imgcls.check.inputs import LABELLED, SPLITS, Item, Source
+from imgcls.check.scan import Crew, Look, apply, read_square
 from imgcls.datasets.folder import natural_order
 from imgcls.datasets.labels import names_in
 

@@ -14,21 +14,21 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from imgcls.callbacks.predictions import PredictionsWriter, check_output
-from imgcls.checkpoint import AtomicCheckpointIO
-from imgcls.commands.config import ExperimentConfig
-from imgcls.commands.defaults import shown_callbacks
-from imgcls.commands.finders import take_finders
-from imgcls.commands.recover import recorded_metrics
-from imgcls.commands.report import print_results
-from imgcls.commands.start import Start
+from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output
+from imgcls.checkpoints.io import AtomicCheckpointIO
+from imgcls.checkpoints.run_folder import run_folder_of, runs_folder
+from imgcls.commands.checkpoint_config import recorded_metrics
+from imgcls.commands.default_callbacks import shown_callbacks
+from imgcls.commands.lr_and_batch_size_finders import take_finders
+from imgcls.commands.resume import Start
 from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision
+from imgcls.config.sections import ExperimentConfig
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.datasets.dataset import PathListDataset
-from imgcls.datasets.given import find_images
+from imgcls.datasets.image_paths import find_images
 from imgcls.errors import ConfigError, RunError
-from imgcls.model.classifier import ImageClassifier
-from imgcls.run_folder import run_folder_of, runs_folder
+from imgcls.models.classifier import ImageClassifier
+from imgcls.runtime.tables import print_results
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO, Precision
 from lightning.pytorch.utilities import rank_zero_only
 
-from imgcls.callbacks.step_limit import StepLimit
-from imgcls.checkpoint import AtomicCheckpointIO
+from imgcls.callbacks.max_steps import StepLimit
+from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)

@@ -8,16 +8,9 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.batch import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
 from imgcls.cache_folder import cache_folder
-from imgcls.chance import run_seed
 from imgcls.cores import available_cores
-from imgcls.data.augment import Pipeline
-from imgcls.data.bad_images import BadImages, Policy
-from imgcls.data.batches import OnError, SplitBatches, as_it_is, example, start_worker
-from imgcls.data.cache.split import use_cache
-from imgcls.data.cache.steps import eval_steps, train_steps
-from imgcls.data.data_config import (
+from imgcls.data.config import (
     KEY,
     Augmentations,
     DatasetClasses,
@@ -27,19 +20,33 @@ from imgcls.data.data_config import (
     check_regex,
     require,
 )
-from imgcls.data.features import ANEW, FeatureBatches, FeatureLoader, Pass, ViewSampler, wanted_views
-from imgcls.data.hold_out import Fold
-from imgcls.data.partition import Partition
-from imgcls.data.pipelines import Pipelines
-from imgcls.data.rules import OnLeak, Rules
-from imgcls.data.sampling import PREFETCHED, BalancedSampler, BatchLoader, KeyedSampler, RepeatingSampler, TrainLoader
-from imgcls.data.splits import Split
-from imgcls.data.streaming import PROMISES, Share, StreamBatches, StreamLoader
-from imgcls.data.workers import FORK, worker_error
+from imgcls.data.feature_cache.features import ANEW, FeatureBatches, FeatureLoader, Pass, ViewSampler, wanted_views
+from imgcls.data.loading.batches import OnError, SplitBatches, as_it_is, example, start_worker
+from imgcls.data.loading.samplers import (
+    PREFETCHED,
+    BalancedSampler,
+    BatchLoader,
+    KeyedSampler,
+    RepeatingSampler,
+    TrainLoader,
+)
+from imgcls.data.loading.stream_batches import PROMISES, Share, StreamBatches, StreamLoader
+from imgcls.data.loading.workers import FORK, worker_error
+from imgcls.data.pixel_cache.cached_split import use_cache
+from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
+from imgcls.data.scan.bad_images import BadImages, Policy
+from imgcls.data.splitting.config import OnLeak, Rules
+from imgcls.data.splitting.split import Split
+from imgcls.data.splitting.splitter import Partition
+from imgcls.data.splitting.train_val_split import Fold
+from imgcls.data.transforms.pipeline import Pipeline
+from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.stream import StreamImageDataset
+from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
-from imgcls.plain import plain
+from imgcls.runtime.seeding import run_seed
+from imgcls.runtime.serialize import plain
+from imgcls.types import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
 
 log = logging.getLogger(__name__)
 

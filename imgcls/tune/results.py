@@ -13,9 +13,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
-from imgcls.files import link, replacing
-from imgcls.run_folder import BEST, CHECKPOINTS, folder_name
-from imgcls.tune.space import short_names, shown
+from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, folder_name
+from imgcls.runtime.atomic_files import link, replacing
+from imgcls.tune.search_space import short_names, shown
 from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy
 
 log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from imgcls.chance import mix
-from imgcls.commands.config import OptunaConfig
+from imgcls.config.sections import OptunaConfig
 from imgcls.errors import ConfigError
-from imgcls.tune.space import Space, identity
+from imgcls.runtime.seeding import mix
+from imgcls.tune.search_space import Space, identity
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from imgcls.commands.config import Direction, OptunaConfig
-from imgcls.commands.dotted import leaves, public_class
+from imgcls.checkpoints.run_folder import LOCK, hold
+from imgcls.config.overrides import leaves, public_class
+from imgcls.config.sections import Direction, OptunaConfig
 from imgcls.errors import ConfigError
-from imgcls.files import replacing
-from imgcls.run_folder import LOCK, hold
-from imgcls.tune.database import HEARTBEAT, open_storage, patiently, turn_of
+from imgcls.runtime.atomic_files import replacing
 from imgcls.tune.samplers import DistinctSampler, make_pruner, make_sampler
-from imgcls.tune.space import Space, identity
+from imgcls.tune.search_space import Space, identity
+from imgcls.tune.storage import HEARTBEAT, open_storage, patiently, turn_of
 
 log = logging.getLogger(__name__)
 

@@ -31,8 +31,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import imgcls
+from imgcls.config.class_path import Spec
 from imgcls.images import Pixels, load_image
-from imgcls.specs import Spec
 
 BATCH, FILES, ROUNDS = 64, 1024, 5  # as many batches for each of two workers
 CACHE_EPOCHS = 5  # in one measurement from the cache, to take about as long as one that decodes

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 EPOCHS = 10
 SPACES = {

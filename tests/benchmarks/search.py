@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from imgcls.entry import main
+from imgcls.cli.main import main
 
 LR = "model.init_args.optimizer_config.lr"
 SHORT = ["--config", "configs/quickstart.yaml", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]

@@ -18,15 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoConfig
 
 import imgcls
-from imgcls.batch import Batch
-from imgcls.callbacks.waiting import WaitingTime
-from imgcls.checkpoint import AtomicCheckpointIO
-from imgcls.commands.defaults import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
+from imgcls.callbacks.data_wait_monitor import WaitingTime
+from imgcls.checkpoints.io import AtomicCheckpointIO
+from imgcls.cli.warning_filters import quieten
+from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
 from imgcls.commands.trainer import build_trainer
-from imgcls.console.quiet import quieten
-from imgcls.data.batches import as_it_is
-from imgcls.model.optim import make_optimizer
-from imgcls.model.schedules import make_scheduler
+from imgcls.data.loading.batches import as_it_is
+from imgcls.models.training.optimizer import make_optimizer
+from imgcls.models.training.scheduler import make_scheduler
+from imgcls.types import Batch
 
 STEPS, ROUNDS, WARM = 180, 4, 10
 CLASSES = list("abcd")

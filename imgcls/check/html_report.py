@@ -1,0 +1,128 @@
+"""The findings as one HTML page that holds everything it shows."""
+
+import base64
+import html
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from imgcls.check.findings import Copies, Findings
+from imgcls.check.inputs import Item
+from imgcls.check.scan import Crew, apply
+from imgcls.check.text_report import counted, described, remarks, shown
+from imgcls.datasets.labels import to_text
+from imgcls.errors import ImageError
+
+_SIDE = 192  # of a picture, in pixels
+_MOST = 200  # groups of either kind
+_MOST_IN_GROUP = 12
+_STYLE = """
+:root { color-scheme: light dark; --line: #8883; --soft: #8881; --bad: #c0392b; --odd: #b7791f; --bar: #3b82b6 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line) }
+table { border-collapse: collapse; width: 100% } td, th { padding: .15rem .6rem; text-align: left; font-weight: normal }
+th { color: #888 } td.bar { width: 26% } tr:hover { background: var(--soft) }
+.bar i { display: inline-block; height: .7rem; background: var(--bar); border-radius: 2px; vertical-align: middle }
+.bar b { font-weight: normal; margin-left: .4rem; font-variant-numeric: tabular-nums }
+.groups { display: grid; grid-template-columns: repeat(auto-fill, minmax(27rem, 1fr)); gap: .8rem; margin: .8rem 0 }
+.group { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; margin-top: .4rem }
+figure { margin: 0; width: 12rem } figcaption { font-size: .8rem; overflow-wrap: anywhere; color: #888 }
+img { width: 12rem; height: 12rem; object-fit: contain; background: var(--soft); border-radius: 4px }
+.mark { color: #fff; background: var(--bad); border-radius: 4px; padding: .05rem .45rem; font-size: .8rem }
+.mark.odd { background: var(--odd) } .kind { color: #888; font-size: .85rem }
+li { overflow-wrap: anywhere }
+"""
+
+
+def write_page(found: Findings, crew: Crew) -> str:
+    """Return the page.
+
+    Args:
+        found: The findings.
+        crew: Processes that read images.
+    """
+    faults = [f'<span class="mark">{fault}: {count:,}</span>' for fault, count in found.faults.items()]
+    parts = [f"<h1>{counted(len(found.source.items), 'image')}</h1>", " ".join(faults), _classes(found)]
+    parts.append(_list("Remarks", remarks(found)))
+    unreadable = [f"{shown(item.path)}: {shown(reason)}" for item, reason in found.unreadable]
+    parts.append(_list(f"Unreadable: {len(unreadable)}", unreadable))
+    groups = [*found.exact[:_MOST], *found.near[:_MOST]]
+    items = {(id(item.data), item.row): item for group in groups for item in group.items[:_MOST_IN_GROUP]}
+    pictures = dict(zip(items, apply(picture, list(items.values()), crew, "drawing the gallery"), strict=True))
+    parts.append(_groups("Exact duplicates", found.exact, pictures))
+    parts.append(_groups("Near duplicates", found.near, pictures))
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>imgcls check</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def picture(item: Item) -> str:
+    """Return an image as a small JPEG in the form that a page can hold; empty where it cannot be read any more."""
+    try:
+        pixels = item.read()
+    except ImageError:
+        return ""  # it was readable a moment ago; the page shows its name
+    scale = min(_SIDE / max(pixels.shape[:2]), 1)
+    size = [max(round(side * scale), 1) for side in pixels.shape[1::-1]]
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return "data:image/jpeg;base64," + base64.b64encode(np.asarray(encoded).tobytes()).decode()
+
+
+def _classes(found: Findings) -> str:
+    classes, splits = found.classes, found.splits
+    if not classes:
+        return ""
+    names = dict.fromkeys(name for counts in classes.values() for name in counts)
+    largest = {split: max(counts.values()) for split, counts in classes.items()}
+    heads = "".join(f"<th>{split} ({count:,})</th>" for split, count in splits.items())
+    rows = []
+    for name in names:
+        cells = [
+            _bar(classes[split].get(name, 0), largest[split]) if split in classes else "<td></td>" for split in splits
+        ]
+        rows.append(f"<tr><td>{_text(name)}</td>{''.join(cells)}</tr>")
+    return f"<h2>Classes</h2>\n<table><tr><th></th>{heads}</tr>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _bar(count: int, largest: int) -> str:
+    return f'<td class="bar"><i style="width: {75 * count / largest:.1f}%"></i><b>{count:,}</b></td>'
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    items = "\n".join(f"<li>{_text(line)}</li>" for line in lines)
+    return f"<h2>{title}</h2>\n<ul>\n{items}\n</ul>" if lines else ""
+
+
+def _groups(title: str, groups: Sequence[Copies], pictures: dict[tuple[int, int], str]) -> str:
+    if not groups:
+        return ""
+    boxes = "\n".join(_group(group, pictures) for group in groups[:_MOST])
+    parts = [f"<h2>{title}: {counted(len(groups), 'group')}</h2>", f'<div class="groups">{boxes}</div>']
+    if len(groups) > _MOST:
+        parts.append(f"<p>and {len(groups) - _MOST:,} more; --json FILE lists all</p>")
+    return "\n".join(parts)
+
+
+def _group(group: Copies, pictures: dict[tuple[int, int], str]) -> str:
+    marks = '<span class="mark">across splits</span> ' * group.leak
+    marks += '<span class="mark odd">two labels</span> ' * group.two_labels
+    figures = [_figure(item, pictures[id(item.data), item.row]) for item in group.items[:_MOST_IN_GROUP]]
+    more = len(group.items) - len(figures)
+    rest = f"<p>and {more:,} more</p>" if more else ""
+    head = f'{marks}<span class="kind">{described(group)}</span>'
+    return f'<div class="group">{head}<div class="row">{"".join(figures)}</div>{rest}</div>'
+
+
+def _figure(item: Item, source: str) -> str:
+    label = f" · {_text(to_text(item.label))}" if item.label is not None else ""
+    caption = f"<figcaption>{item.split}{label}<br>{_text(item.path)}</figcaption>"
+    return f'<figure><img src="{source}" alt="">{caption}</figure>'
+
+
+def _text(text: str) -> str:
+    return html.escape(shown(text))

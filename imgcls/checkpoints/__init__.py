@@ -1,0 +1,1 @@
+"""Checkpoint files, and the run folders that hold them."""

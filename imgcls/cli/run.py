@@ -1,0 +1,62 @@
+"""Runs a command, and turns what goes wrong into a line and an exit code."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from imgcls.cli.parser import ImgclsCLI
+from imgcls.cli.warning_filters import quieten
+from imgcls.commands.trainer import is_first_process
+from imgcls.errors import INTERRUPTED, TERMINATED
+from imgcls.runtime.error_messages import explain
+
+
+def run(arguments: list[str], debug: bool = False) -> None:
+    """Run a command.
+
+    Args:
+        arguments: The command line after the program's name.
+        debug: Show the traceback of an error.
+
+    Raises:
+        SystemExit: With the exit code, if the command did not end well.
+    """
+    quieten()
+    try:
+        with _talking():
+            ImgclsCLI(arguments)
+    except SystemExit as stop:
+        raise SystemExit(_exit_code(stop)) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text, code = explain(error)
+        print(f"imgcls: {text}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+def _exit_code(stop: SystemExit) -> str | int | None:
+    """Return the code of a stop; Lightning ends with 1 after Ctrl-C, and with 0 after SIGTERM."""
+    if isinstance(stop, SIGTERMException):
+        return TERMINATED
+    if isinstance(stop.__context__, KeyboardInterrupt):
+        return INTERRUPTED
+    return stop.code
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """Print what imgcls itself says, on stderr: standard output is for results."""
+    logger = logging.getLogger("imgcls")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,193 @@
+"""Values that Lightning's finders choose before a fit: the learning rate and the batch size.
+
+A finder searches in a fit of its own, before the run's, and puts the weights back. So the run is the one that it would
+be with the found value in its configuration, and what the search writes lies outside its folder.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from imgcls.callbacks.ema import EMA
+from imgcls.callbacks.stand_still import StandStill
+from imgcls.checkpoints.io import AtomicCheckpointIO
+from imgcls.commands.trainer import build_trainer
+from imgcls.config.overrides import value_at, with_values
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.errors import ConfigError
+from imgcls.models.classifier import ImageClassifier
+from imgcls.models.training.optimizer import LR_SCALE
+
+log = logging.getLogger(__name__)
+
+Finder = LearningRateFinder | BatchSizeFinder
+Values = dict[str, Any]  # dotted key of the configuration -> value
+
+LR = "model.init_args.optimizer_config.lr"
+BATCH_SIZE = "data.init_args.batch_size"
+
+_KEYS: dict[type, str] = {LearningRateFinder: LR, BatchSizeFinder: BATCH_SIZE}
+_SEARCH: dict[str, Any] = {
+    "logger": False,
+    "max_epochs": 10_000,  # as many as the finder's steps take
+    "max_steps": -1,
+    "max_time": None,
+    "min_epochs": None,
+    "min_steps": None,
+    "check_val_every_n_epoch": 10_000,
+    "val_check_interval": None,
+}
+
+
+def take_finders(callbacks: Sequence[Callback]) -> tuple[list[Callback], list[Finder]]:
+    """Part the finders from the other callbacks; a class of one's own, which searches when it likes, is another one."""
+    finders = [item for item in callbacks if type(item) in _KEYS]
+    return [item for item in callbacks if item not in finders], finders  # type: ignore[return-value]
+
+
+def refuse_several_devices(finders: Sequence[Finder], options: Mapping[str, Any]) -> None:
+    """Refuse finders in a run of several processes.
+
+    Lightning has none for the batch size, and a rate found by one process is not that of all their batches together.
+
+    Raises:
+        ConfigError: Names the first finder, and the key that takes what it finds.
+    """
+    if finders and build_trainer({**options, "logger": False}, [], AtomicCheckpointIO()).world_size > 1:
+        kind = type(finders[0])
+        raise ConfigError(
+            f"trainer.callbacks: {kind.__name__} searches on one device; leave it out, and give "
+            f"{_KEYS[kind]} what it finds with --trainer.devices 1"
+        )
+
+
+def refuse_in_trials(callbacks: Sequence[Callback]) -> None:
+    """Refuse finders in the trials of a search, whose values they would replace.
+
+    Raises:
+        ConfigError: Names the first finder, and its key.
+    """
+    _, finders = take_finders(callbacks)
+    if finders:
+        kind = type(finders[0])
+        raise ConfigError(
+            f"trainer.callbacks: {kind.__name__} would choose {_KEYS[kind]} in each trial anew; leave it "
+            "out, and give that key a value, or a place in optuna.search_spaces"
+        )
+
+
+def search(
+    finders: Sequence[Finder],
+    model: ImageClassifier,
+    data: ImageDataModule,
+    options: Mapping[str, Any],
+    averaged: bool = False,
+) -> Values:
+    """Let finders search, in their order; each uses what those before it have found.
+
+    Args:
+        finders: The finders; each gives its value to ``model.lr`` or ``data.batch_size``.
+        model: The model, its network built; its weights stay as they are.
+        data: The data.
+        options: The Trainer's arguments of the run.
+        averaged: Whether the run averages the weights.
+
+    Returns:
+        The values that the run is to have.
+
+    Raises:
+        ConfigError: If no value is found.
+    """
+    for finder in finders:
+        with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
+            choices = {**options, **_SEARCH, "default_root_dir": folder}
+            averages = [EMA()] if averaged and isinstance(finder, BatchSizeFinder) else []  # it takes memory, too
+            trainer = build_trainer(choices, [*averages, finder, StandStill()], AtomicCheckpointIO())
+            with _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model):
+                trainer.fit(model, datamodule=data)
+        _say(finder, model, data)
+    return {_KEYS[type(finder)]: _value(finder, model, data) for finder in finders}
+
+
+@contextmanager
+def _scaled_rates() -> Iterator[None]:
+    """Keep the scale of each group's rate, which the scheduler of LearningRateFinder makes the same for all."""
+
+    def scale(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] *= group[LR_SCALE]
+
+    hook = register_optimizer_step_pre_hook(scale)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _without_features(model: ImageClassifier) -> Iterator[None]:
+    """Let batches be images: the size must do for the pass that computes the features, too."""
+    views, model.feature_views = model.feature_views, None
+    try:
+        yield
+    finally:
+        model.feature_views = views
+
+
+def _value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> float | int:
+    return model.lr if isinstance(finder, LearningRateFinder) else data.batch_size
+
+
+def _say(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
+    key = _KEYS[type(finder)]
+    if isinstance(finder, BatchSizeFinder):
+        log.info("%s: %d, found by BatchSizeFinder", key, data.batch_size)
+        return
+    found = finder.optimal_lr.suggestion() if finder.optimal_lr else None
+    if found is None:
+        raise ConfigError(
+            "trainer.callbacks: LearningRateFinder: the losses of its steps show no learning rate; give it more "
+            "num_training_steps, or a lower max_lr"
+        )
+    unused = "" if model.lr == found else f"; update_attr: false, so {model.lr:.3g} is used"
+    log.info("%s: %.3g, found by LearningRateFinder%s", key, found, unused)
+
+
+def recorded(finders: Sequence[Finder], config: dict[str, Any]) -> Values:
+    """Return the values with which a run began.
+
+    Args:
+        finders: Those that found them.
+        config: The configuration that its checkpoint holds.
+    """
+    values = {key: value_at(config, key) for key in (_KEYS[type(finder)] for finder in finders)}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def take_values(values: Values, model: ImageClassifier, data: ImageDataModule) -> None:
+    """Give model and data the values, where they do not have them."""
+    if LR in values:
+        model.lr = values[LR]
+    if BATCH_SIZE in values:
+        data.batch_size = data.hparams["batch_size"] = values[BATCH_SIZE]
+
+
+def without_finders(config: dict[str, Any], values: Values) -> dict[str, Any]:
+    """Return a configuration that has the values, and no finders, so that it gives the same run without a search."""
+    config = with_values(config, values, "trainer.callbacks")
+    names = {kind.__name__ for kind in _KEYS}
+    callbacks = config["trainer"]["callbacks"]
+    listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    config["trainer"]["callbacks"] = [item for item in listed if _name(item["class_path"]) not in names] or None
+    return config
+
+
+def _name(class_path: str) -> str:
+    """Return the name of a class of Lightning's, from whichever of its modules it is given."""
+    return class_path.rpartition(".")[2] if class_path.startswith("lightning.") else class_path

@@ -1,0 +1,1 @@
+"""The sections of the YAML, dotted overrides, and class paths."""

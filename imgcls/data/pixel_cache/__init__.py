@@ -1,0 +1,1 @@
+"""Decoded and resized images on disk (``create_dataset``)."""

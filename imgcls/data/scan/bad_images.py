@@ -1,0 +1,91 @@
+"""What happens to images that cannot be read: an error that lists them, or a run without them that says which."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from imgcls.data.config import KEY
+from imgcls.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Policy = Literal["error", "skip"]
+
+_LISTED = 10  # faults that a message names
+_REMEDY = "cannot be read; remove or replace them, or leave them out: --data.on_bad_image skip"
+
+
+@dataclass
+class BadImages:
+    """The images of a run that cannot be read.
+
+    Args:
+        policy: ``error`` ends the run with a list; ``skip`` leaves them out and says so.
+        limit: The share of a dataset that may be left out, 0 to 1.
+    """
+
+    policy: Policy
+    limit: float
+    found: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> path -> reason
+    totals: dict[str, int] = field(default_factory=dict)  # split -> its images before any was left out
+
+    def add(self, faults: Mapping[str, Mapping[str, str]], totals: Mapping[str, int]) -> None:
+        """Take in what was found; each image is said once.
+
+        Args:
+            faults: Split -> path -> reason.
+            totals: Split -> number of its images.
+
+        Raises:
+            ConfigError: If the policy is ``error``, or too many images of a split cannot be read.
+        """
+        new = [
+            (split, path, reason)
+            for split, reasons in faults.items()
+            for path, reason in reasons.items()
+            if path not in self.found.get(split, {})
+        ]
+        self.totals |= {split: max(total, self.totals.get(split, 0)) for split, total in totals.items()}
+        if not new:
+            return
+        found = {split: self.found.get(split, {}) | dict(reasons) for split, reasons in faults.items() if reasons}
+        counts = {split: (len(reasons), self.totals[split]) for split, reasons in found.items()}
+        if self.policy == "error":
+            raise ConfigError("\n".join(["images that cannot be read:", *_lines(new), f"{_counted(counts)} {_REMEDY}"]))
+        for split, path, reason in new:
+            log.warning("left out of %s: %s: %s", split, path, reason)
+        self._refuse_many(counts)
+        self.found |= found  # not before: what was refused is refused again
+
+    def join(self, others: Iterable[Self]) -> None:
+        """Take in what the processes of the run have found, and said.
+
+        Args:
+            others: The images of each process.
+
+        Raises:
+            ConfigError: If too many images of a split cannot be read; all processes raise it.
+        """
+        for other in others:
+            self.totals = other.totals | self.totals
+            for split, reasons in other.found.items():
+                self.found.setdefault(split, {}).update(reasons)
+        self._refuse_many({split: (len(reasons), self.totals[split]) for split, reasons in self.found.items()})
+
+    def _refuse_many(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        many = {split: (bad, total) for split, (bad, total) in counts.items() if bad > self.limit * total}
+        if many:
+            raise ConfigError(
+                f"{_counted(many)} cannot be read (limit {self.limit:.3g}: {KEY}.max_bad_fraction); "
+                "remove or replace them, or raise the limit"
+            )
+
+
+def _counted(counts: Mapping[str, tuple[int, int]]) -> str:
+    return ", ".join(f"{bad} of {total} images in {split}" for split, (bad, total) in counts.items() if bad)
+
+
+def _lines(faults: list[tuple[str, str, str]]) -> list[str]:
+    lines = [f"  {split}: {path}: {reason}" for split, path, reason in faults[:_LISTED]]
+    return lines + ([f"  and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else [])

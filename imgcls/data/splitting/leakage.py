@@ -1,0 +1,29 @@
+"""Images and groups that stand in more than one split."""
+
+from collections.abc import Mapping
+
+from imgcls.data.splitting.split import Split
+
+
+def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Find images and groups that stand in more than one split.
+
+    Args:
+        splits: The splits by name.
+        made_of: A split that was held out of another -> the other; the two were divided with care, and are one here.
+
+    Returns:
+        For each such sample the first one like it, and itself: texts ``<path> (<split>)``.
+    """
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    leaks = []
+    for name, split in splits.items():
+        groups = [""] * len(split) if split.groups is None else split.groups
+        for place, (content, group) in enumerate(zip(split.fingerprints, groups, strict=True)):
+            for key in [("content", content), *([("group", group)] if group else [])]:
+                owner, path = seen.setdefault(key, (name, split.path(place)))
+                if made_of.get(owner, owner) != made_of.get(name, name):
+                    what = f", group {group}" if key[0] == "group" else ""
+                    leaks.append((f"{path} ({owner}{what})", f"{split.path(place)} ({name}{what})"))
+                    break
+    return leaks

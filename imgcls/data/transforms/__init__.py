@@ -1,0 +1,1 @@
+"""Augmentation lists, and the presets behind them."""

@@ -1,0 +1,1 @@
+"""From metric specs to torchmetrics."""

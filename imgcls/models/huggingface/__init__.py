@@ -1,0 +1,1 @@
+"""Networks and image processors from Hugging Face's Hub or a local folder."""

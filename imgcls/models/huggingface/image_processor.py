@@ -1,0 +1,172 @@
+"""How a pretrained model expects its images, measured on its own image processor."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import try_to_load_from_cache
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import IMAGE_PROCESSOR_NAME
+from transformers.utils import logging as transformers_logging
+
+from imgcls.errors import ConfigError
+from imgcls.models.architecture import Size, own_size
+from imgcls.models.huggingface.hub import KEY, check_reachable, load_error, local_or_hub
+from imgcls.types import Preprocessing
+
+log = logging.getLogger(__name__)
+
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "bilinear", 5: "bilinear"}  # of Pillow
+
+
+def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessing:
+    """Read how a pretrained model expects its images; where it is not stated, say so and take ImageNet's values.
+
+    Raises:
+        ConfigError: If its image processor cannot be followed.
+        RunError: If the Hub cannot be reached.
+    """
+    processor = _image_processor(model_name, config)
+    if processor is None:
+        usual = _imagenet(config)
+        log.info("%s states no preprocessing; ImageNet's mean and std at %s x %s are used", model_name, *usual.size)
+        return usual
+    colours = _colours(processor)
+    size, shortest_edge = _geometry(processor, colours)
+    mean, std = (tuple(float(f"{value:.6g}") for value in values) for values in (colours.mean, colours.std))
+    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std)
+
+
+def takes_bgr(model_name: str, config: PreTrainedConfig) -> bool:
+    """Whether a pretrained model expects its channels in the order blue, green, red."""
+    processor = _image_processor(model_name, config)
+    return processor is not None and _colours(processor).is_bgr
+
+
+def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProcessor | None:
+    transformers_logging.set_verbosity_error()  # what runs without torchvision is no news
+    path = local_or_hub(model_name)
+    known = config if config.model_type == "timm_wrapper" else None  # an unknown processor is an error without it
+    try:
+        return AutoImageProcessor.from_pretrained(path, config=known, backend="pil", trust_remote_code=False)
+    except OSError:
+        check_reachable(model_name, IMAGE_PROCESSOR_NAME)
+        _check_json(path)
+    except (ValueError, TypeError, ImportError) as error:
+        raise load_error(model_name, error) from error
+    if config.model_type != "timm_wrapper":
+        return None
+    import timm  # an extra
+    from transformers import TimmWrapperImageProcessor
+
+    record = timm.get_pretrained_cfg(config.architecture)
+    return TimmWrapperImageProcessor(record.to_dict()) if record else None
+
+
+def _check_json(path: str) -> None:
+    """Tell a damaged file from one that is not there, for which the error is the same."""
+    name = IMAGE_PROCESSOR_NAME
+    file = os.path.join(path, name) if os.path.isdir(path) else try_to_load_from_cache(path, name)
+    if not isinstance(file, str) or not os.path.isfile(file):
+        return
+    try:
+        json.loads(Path(file).read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{KEY}: {file} is no JSON, but damaged or a pointer of Git LFS; fetch it again") from error
+
+
+def _interpolation(processor: BaseImageProcessor) -> str:
+    named: str = getattr(processor, "data_config", {}).get("interpolation", "")  # of timm
+    return named if named in _RESAMPLE.values() else _RESAMPLE.get(getattr(processor, "resample", 2), "bilinear")
+
+
+def _imagenet(config: PreTrainedConfig) -> Preprocessing:
+    height, width = own_size(config) or (224, 224)
+    return Preprocessing(size=(height, width), shortest_edge=round(min(height, width) / 0.875))
+
+
+class _Colours(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    is_bgr: bool
+
+
+def _colours(processor: BaseImageProcessor) -> _Colours:
+    """Mean and std in RGB order for pixels scaled to 0..1, whatever way they come about, and whether the result is BGR.
+
+    Each processor class has ways of its own (crop shares, offsets, normalising twice, defaults that its file does not
+    repeat), so what it does is measured on images that show it, here and in ``_geometry``, rather than read.
+    """
+    black, white, red = (_centre(processor, colour) for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0)))
+    is_bgr = int((red - black).argmax()) == 2
+    if is_bgr:
+        black, white = black.flip(0), white.flip(0)
+    std = 1 / (white - black)
+    return _Colours(0.0 - black * std, std, is_bgr)
+
+
+def _centre(processor: BaseImageProcessor, colour: tuple[int, int, int]) -> Tensor:
+    result = _run(processor, np.full((64, 64, 3), colour, np.uint8))
+    return result[:, result.shape[1] // 2, result.shape[2] // 2]  # its borders may be padding
+
+
+def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, int | None]:
+    """Size of the result, and the shorter side before the crop; None where both sides are resized for themselves."""
+    views = [_view(processor, colours, height, width) for height, width in ((240, 320), (360, 270))]
+    (size, _, _), (other, _, _) = views
+    lengths = [length for _, sides, _ in views for length in sides]
+    shares = [share for _, _, seen in views for share in seen]
+    if size == other and _alike(lengths):
+        return size, round(sum(lengths) / 4)
+    if size == other and _alike([*shares, 1.0]):
+        return size, None
+    size = size if size == other else (min(size), min(size))
+    shortest = round(min(size) / shares[0]) if _alike(shares) else None
+    instead = "a resize" if shortest is None else f"shorter side {shortest} pixels, then a crop"
+    name = type(processor).__name__.removesuffix("Pil")
+    log.info("%s stretches, pads or varies in size; here: %s to %s x %s", name, instead, *size)
+    return size, shortest
+
+
+def _view(
+    processor: BaseImageProcessor, colours: _Colours, height: int, width: int
+) -> tuple[Size, list[float], list[float]]:
+    """Show an image; return the result's size, how long the shorter side became, and the share that is seen.
+
+    Length and share are judged vertically and horizontally.
+    """
+    y, x = (np.mgrid[:height, :width] + 0.5) * (255 / np.array([height, width]))[:, None, None]
+    dither = np.random.default_rng(0).random((height, width, 1))  # ramps that rounding to 8 bits does not bend
+    result = _run(processor, (np.stack([x, y, x], -1) + dither).astype(np.uint8))
+    ramps = result.flip(0) if colours.is_bgr else result
+    horizontal, vertical, _ = ramps * colours.std[:, None, None] + colours.mean[:, None, None]
+    slopes = _slope(vertical), _slope(horizontal.T)
+    lengths = [min(height, width) / side / slope for side, slope in zip((height, width), slopes, strict=True)]
+    shares = [length * slope for length, slope in zip(result.shape[1:], slopes, strict=True)]
+    return (result.shape[1], result.shape[2]), lengths, shares
+
+
+def _run(processor: BaseImageProcessor, pixels: NDArray[np.uint8]) -> Tensor:
+    result: Tensor = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0].float()
+    if result.ndim != 3 or len(result) != 3:
+        raise ConfigError(f"{KEY}: its {type(processor).__name__} gives {tuple(result.shape)}, not (3, height, width)")
+    return result
+
+
+def _slope(ramp: Tensor) -> float:
+    top, left = (length // 5 for length in ramp.shape)
+    inner = ramp[top:-top, left:-left].mean(1)  # clear of padding
+    steps = torch.arange(len(inner)) - (len(inner) - 1) / 2
+    return float((steps * inner).sum() / (steps * steps).sum())
+
+
+def _alike(values: list[float]) -> bool:
+    return max(values) < 1.01 * min(values)

@@ -1,0 +1,1 @@
+"""Split a network where its frozen part ends."""

@@ -1,0 +1,59 @@
+"""What a command says at its end."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imgcls.runtime.atomic_files import replacing
+
+
+def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a table: one row a metric, one column a split.
+
+    Args:
+        results: Split -> logged name -> value.
+    """
+    names = dict.fromkeys(name.removeprefix(f"{split}_") for split, values in results.items() for name in values)
+    rows = [[name, *(_cell(values.get(f"{split}_{name}")) for split, values in results.items())] for name in names]
+    print_table([["metric", *results], *rows])
+
+
+def write_results(path: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]]) -> None:
+    """Write a JSON file of the logged values.
+
+    Args:
+        path: The file; one that exists is replaced.
+        epoch: The epoch, counted from 0, whose weights were evaluated; None where no value tells which is best.
+        results: Split -> logged name -> value; one that is not finite becomes null.
+    """
+    values = {name: value for found in results.values() for name, value in found.items()}
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    with replacing(path) as partial:
+        partial.write_text(json.dumps({"epoch": epoch} | finite, indent=2) + "\n", encoding="utf-8")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; plain text where standard output is no terminal.
+
+    Args:
+        rows: The rows, a heading first, all of the same length.
+    """
+    console = Console()
+    if console.is_terminal:
+        table = Table(*rows[0])
+        for row in rows[1:]:
+            table.add_row(*map(escape, row))
+        console.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
