@@ -1,5 +1,6 @@
 """CheckpointSaver: the two checkpoints that every run keeps, best.ckpt and last.ckpt."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from imgcls.runtime.atomic_files import PARTIAL, link
 class CheckpointSaver(Checkpoint):
     """Writes last.ckpt at the end of each epoch, and keeps it as best.ckpt where the monitored value improved.
 
-    Where an epoch has several validations, or fewer than one, best.ckpt is written after the best of them.
+    Among equal values the lower ``validation_loss`` is the better one. Where an epoch has several validations, or fewer
+    than one, best.ckpt is written after the best of them.
 
     Args:
         folder: Where the two files lie.
@@ -97,14 +99,17 @@ class CheckpointSaver(Checkpoint):
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:  # of an epoch that was trained before the run went on
             return False
-        score = float(value)
-        # written so that NaN is never better
+        if not self._is_better(float(value), float(trainer.callback_metrics.get("validation_loss", math.nan))):
+            return False
+        self.best_score, self.best_epoch = float(value), trainer.current_epoch
+        logged = trainer.callback_metrics.items()
+        self.best_values = {name: float(value) for name, value in logged if name.startswith("validation_")}
+        return True
+
+    def _is_better(self, score: float, loss: float) -> bool:
+        """Compare with the best so far; NaN is never better."""
         if self.best_score is None:
-            better = score == score
-        else:
-            better = score > self.best_score if self.mode == "max" else score < self.best_score
-        if better:
-            self.best_score, self.best_epoch = score, trainer.current_epoch
-            logged = trainer.callback_metrics.items()
-            self.best_values = {name: float(value) for name, value in logged if name.startswith("validation_")}
-        return better
+            return not math.isnan(score)
+        if score == self.best_score:
+            return loss < self.best_values.get("validation_loss", math.nan)
+        return score > self.best_score if self.mode == "max" else score < self.best_score

@@ -23,7 +23,8 @@ class ExperimentConfig:
         only_weights_load: With ``ckpt_path``: load the weights alone, those of the head by the names of the classes;
             optimizer, schedule and epoch start fresh.
         monitor: The logged value that decides which epoch is best; null: that of the first checkpoint saver among the
-            callbacks, else validation_f1_score, else the first metric.
+            callbacks, else validation_f1_score, else the first metric. Among equal values the lower validation_loss
+            wins.
         default_callbacks: Append a checkpoint saver, metrics logger, progress bar, early stopping and a moving average
             of the weights where the configuration names none of the kind.
     """

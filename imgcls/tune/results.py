@@ -16,7 +16,7 @@ from optuna.visualization import matplotlib as plots
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, folder_name
 from imgcls.runtime.atomic_files import link, replacing
 from imgcls.tune.search_space import short_names, shown
-from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy
+from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy, loss_of
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Results:
         """The best five as texts, a heading in front."""
         space = self.study.space
         heading = ["trial", *self.metrics, *short_names([item.key for item in space.dimensions])]
-        ranked = self.study.complete
+        ranked = sorted(self.study.complete, key=loss_of)  # which decides among equal values
         for place in reversed(range(len(self.metrics))):
             down = self._higher_is_better(place)
             ranked = sorted(ranked, key=lambda trial, place=place: trial.values[place], reverse=down)  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import secrets
 import socket
 import threading
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 REASON = "reason"  # why a trial failed; a failed trial without one was killed
 INTERRUPTED = "interrupted"  # a reason that is no failure
 BEST_EPOCH = "best_epoch"  # number of epochs until the best one
+LOSS = "validation_loss"  # of the best epoch, which decides among equal values
 _ID = "id"  # of the study; its folder bears it too
 _ID_FILE = ".study"
 _KILLS = "kills"  # how often a trial was killed before
@@ -141,12 +143,15 @@ class SharedStudy:
 
     @property
     def best(self) -> FrozenTrial | None:
-        """The best trial: of several metrics, that of the Pareto front with the best first one; None without any."""
+        """The best trial: of several metrics, that of the Pareto front with the best first one; None without any.
+
+        Among equal values the lower ``validation_loss`` wins, then the earlier trial.
+        """
         if not self.complete:
             return None
         front = self.study.best_trials
         sign = 1 if self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
-        return max(front, key=lambda trial: (sign * trial.values[0], -trial.number))
+        return max(front, key=lambda trial: (sign * trial.values[0], -loss_of(trial), -trial.number))
 
     @property
     def counted(self) -> list[FrozenTrial]:
@@ -189,7 +194,7 @@ class SharedStudy:
         return Claim(trial, folder, lock)
 
     def finish(
-        self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, **attributes: str | int
+        self, claim: Claim, state: TrialState, values: Sequence[float] | None = None, **attributes: str | float
     ) -> None:
         """Record how a trial ended, and attributes of it; one that was interrupted is put back into the queue."""
         number = claim.trial.number
@@ -325,6 +330,11 @@ def _requeue(study: optuna.Study, trial: FrozenTrial) -> None:
             intermediate_values=trial.intermediate_values,
         )
     )
+
+
+def loss_of(trial: FrozenTrial) -> float:
+    """Return the validation loss of a trial's best epoch; infinite where an older version did not record it."""
+    return float(trial.user_attrs.get(LOSS, math.inf))
 
 
 def _counts(trial: FrozenTrial) -> bool:

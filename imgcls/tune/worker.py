@@ -24,7 +24,7 @@ from imgcls.runtime.error_messages import reason
 from imgcls.tune.pruning_callback import Reporter
 from imgcls.tune.results import Results
 from imgcls.tune.search_space import Space, short_names, shown
-from imgcls.tune.study import INTERRUPTED, Claim, SharedStudy
+from imgcls.tune.study import BEST_EPOCH, INTERRUPTED, LOSS, Claim, SharedStudy
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,8 @@ class Worker:
             self._record(claim, TrialState.FAIL, f"failed: {text}", reason=text)
         else:
             texts = [f"{name} {value:.4f}" for name, value in zip(self.task.metrics, values, strict=True)]
-            self._record(claim, TrialState.COMPLETE, ", ".join(texts), values, best_epoch=row["epoch"] + 1)
+            kept = {BEST_EPOCH: row["epoch"] + 1} | ({LOSS: row[LOSS]} if LOSS in row else {})
+            self._record(claim, TrialState.COMPLETE, ", ".join(texts), values, **kept)
         log.info("%s", self._progress())
 
     def _fit(self, claim: Claim) -> dict[str, Any]:
@@ -214,7 +215,7 @@ class Worker:
         state: TrialState,
         text: str,
         values: Sequence[float] | None = None,
-        **attributes: str | int,
+        **attributes: str | float,
     ) -> None:
         self.study.finish(claim, state, values, **attributes)
         self.results.write()
