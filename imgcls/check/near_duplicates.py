@@ -116,7 +116,8 @@ def _join(differences: dict[Pair, float], count: int) -> list[Group]:
 def shrink(pixels: Pixels, side: int) -> Square:
     """Return an image as a square, no larger than its shorter side."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    bright = np.where(pixels.max(axis=2) >= _HIGHEST, 255, 0).astype(np.uint8)
+    red, green, blue = cv2.split(pixels)
+    bright = cv2.inRange(cv2.max(cv2.max(red, green), blue), _HIGHEST, 255)
     side = min(side, *grey.shape)
     return _resize(np.dstack([grey, bright]), side)
 

@@ -1,22 +1,28 @@
 """A look at all samples before the first step: which cannot be read, and what each one's content is."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 from imgcls.cache_folder import cache_folder
 from imgcls.cores import available_cores
+from imgcls.data.loading.workers import FORK
 from imgcls.data.scan.file_cache import Facts, Ledger, Stamp
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of_id
-from imgcls.errors import ImageError
+from imgcls.errors import ImageError, RunError
 from imgcls.images import check_header
 from imgcls.runtime.progress import tracked
 
 _MANY = 20_000  # files, from which on processes pay their start
-_CHUNK = 500
+_CHUNK = 64  # files that a thread or process takes at a time
 _THREADS = 16  # reading waits for the disk more than for the processor
 
 _Header = tuple[int, int] | str  # width and height in pixels, or why there are none
@@ -94,8 +100,15 @@ def _is_well(facts: Facts | None, stamp: Stamp | None, max_pixels: int) -> bool:
 def _headers(paths: list[str], max_pixels: int) -> Iterator[_Header]:
     look = partial(_header, max_pixels=max_pixels)
     if len(paths) < _MANY:
-        return _threaded(look, paths, "reading headers")
-    return _mapped(ProcessPoolExecutor(available_cores()), look, paths, "reading headers")
+        return _mapped(ThreadPoolExecutor(_THREADS), look, paths, "reading headers")
+    # fork, as loaders do: a script of the user's needs no guard of __main__
+    pool = ProcessPoolExecutor(available_cores(), get_context(FORK), initializer=_leave_signals)
+    return _mapped(pool, look, paths, "reading headers")
+
+
+def _leave_signals() -> None:
+    """Leave Ctrl-C to the process that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _header(path: str, max_pixels: int) -> _Header:
@@ -107,7 +120,7 @@ def _header(path: str, max_pixels: int) -> _Header:
 
 def _hashed(data: ImageDataset, places: Iterable[int]) -> Iterator[str]:
     if _takes_threads(data):
-        return _threaded(data.fingerprint, places, "reading contents")
+        return _mapped(ThreadPoolExecutor(_THREADS), data.fingerprint, places, "reading contents")
     given = list(places)
     return tracked(map(data.fingerprint, given), len(given), "reading contents")
 
@@ -120,13 +133,24 @@ def _takes_threads(data: ImageDataset) -> bool:
     return hashes and (reads or all(map(os.path.isfile, data.sample_paths)))
 
 
-def _threaded(function: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> Iterator[_Result]:
-    return _mapped(ThreadPoolExecutor(_THREADS), function, items, what)
-
-
 def _mapped(
     pool: Executor, function: Callable[[_Item], _Result], items: Iterable[_Item], what: str
 ) -> Iterator[_Result]:
+    """Return the function of each item, in order; where that is broken off, threads leave what they have not begun."""
     given = list(items)
-    with pool:
-        yield from tracked(pool.map(function, given, chunksize=_CHUNK), len(given), what)
+    chunks = [given[start : start + _CHUNK] for start in range(0, len(given), _CHUNK)]
+    ended = Event() if isinstance(pool, ThreadPoolExecutor) else None  # which cannot be sent to a process
+    try:
+        results = pool.map(partial(_each, function, ended), chunks)
+        yield from tracked(chain.from_iterable(results), len(given), what)
+    except BrokenProcessPool as error:
+        raise RunError(f"{what}: a process was killed (probably out of memory); run the command again") from error
+    finally:
+        if ended is not None:
+            ended.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _each(function: Callable[[_Item], _Result], ended: Event | None, items: list[_Item]) -> list[_Result]:
+    """A future for every item would cost more than a small file does."""
+    return [function(item) for item in items if ended is None or not ended.is_set()]

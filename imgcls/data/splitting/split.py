@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from copy import copy
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -104,8 +105,8 @@ class Split:
     def part(self, chosen: NDArray[np.bool_]) -> "Split":
         """Return the chosen samples as a split of their own."""
         part = copy(self)
-        for name in ("fingerprints", "label_names"):
-            vars(part).pop(name, None)
+        for name in {"fingerprints", "label_names"} & vars(self).keys():  # images are not read again
+            vars(part)[name] = list(compress(vars(self)[name], chosen))
         part.rows, part.label_array = self.rows[chosen], self.label_array[chosen]
         part.groups = None if self.groups is None else self.groups[chosen]
         return part
