@@ -9,7 +9,8 @@ import torch
 
 import imgcls
 from imgcls.cli.main import main
-from tests.conftest import COLOURS
+from imgcls.errors import ConfigError
+from tests.conftest import COLOURS, write_class_folders
 from tests.runs import load
 
 # of Lightning; the commands hide them
@@ -80,6 +81,44 @@ def test_inference_mode_builds_a_model_that_works_within_and_without(
         assert torch.equal(model(images), loaded(images))
     loaded(images).sum().backward()
     assert all(parameter.grad is not None for parameter in loaded.parameters())
+
+
+def test_a_file_that_cannot_be_read_has_no_probabilities(
+    photos: Path, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, _ = fit(photos, tiny_model, tmp_path)
+    new = write_class_folders(tmp_path / "new", 1)
+    (new / "blue/000.png").write_bytes(b"")
+    (new / "page.jpg").write_text("<html>")
+    data = imgcls.ImageDataModule(imgcls.DatasetClasses(predict=str(new)), batch_size=3, num_workers=0)
+    caplog.clear()
+    first, second = trainer.predict(trainer.lightning_module, datamodule=data)  # type: ignore[misc]
+    rows = torch.cat([first, second])  # type: ignore[list-item]
+    assert rows.isnan().all(dim=1).tolist() == [True, False, True, False]  # blue, green, page, red
+    assert rows[[1, 3]].sum(dim=1).tolist() == pytest.approx([1, 1])
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("images that cannot be read, whose rows are NaN:\n")
+    assert f"{new}/blue/000.png: is empty" in said
+    assert f"{new}/page.jpg: " in said
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_an_evaluation_in_python_accounts_for_what_it_cannot_read(
+    command: str, photos: Path, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, _ = fit(photos, tiny_model, tmp_path)
+    root = write_class_folders(tmp_path / "new", 4, seed=5)
+    (root / "blue/000.png").write_bytes(b"")
+    datasets = imgcls.DatasetClasses(train=str(photos), validation=str(root), test=str(root))
+    strict = imgcls.ImageDataModule(datasets, num_workers=0)
+    run = getattr(trainer, command)
+    with pytest.raises(ConfigError, match=r"blue/000.png: is empty\n1 of 12 images in \w+ cannot"):
+        run(trainer.lightning_module, datamodule=strict, verbose=False)
+    lenient = imgcls.ImageDataModule(datasets, num_workers=0, on_bad_image="skip", max_bad_fraction=0.1)
+    run(trainer.lightning_module, datamodule=lenient, verbose=False)
+    split = {"validate": "validation"}.get(command, command)
+    assert f"left out of {split}: {root}/blue/000.png: is empty" in caplog.messages
+    assert lenient.bad_images.found == {split: {f"{root}/blue/000.png": "is empty"}}
 
 
 def test_frozen_part_stays(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

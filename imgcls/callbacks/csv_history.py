@@ -70,6 +70,11 @@ class History(Callback):
 
     def _print(self, row: dict[str, Any], max_epochs: int | None) -> None:
         shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]
-        values = "  ".join(f"{name} {row[name]:.4f}" for name in dict.fromkeys(shown))
+        # without its prefix, the monitored value leaves the line within 80 columns
+        values = "  ".join(f"{_label(name)} {row[name]:.4f}" for name in dict.fromkeys(shown))
         total = max_epochs if max_epochs is not None and max_epochs > 0 else "?"
         log.info("epoch %d/%s  %s  %.1f s", row["epoch"] + 1, total, values, time.monotonic() - self._start)
+
+
+def _label(name: str) -> str:
+    return name if name.endswith("_loss") else name.removeprefix("validation_")

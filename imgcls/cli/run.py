@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -48,15 +49,26 @@ def _exit_code(stop: SystemExit) -> str | int | None:
     return stop.code
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to the ``sys.stderr`` of the moment: a progress bar replaces it, and moves down for what is written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 @contextmanager
 def _talking() -> Iterator[None]:
     """Print what imgcls itself says, on stderr: standard output is for results."""
-    logger = logging.getLogger("imgcls")
-    handler = logging.StreamHandler(sys.stderr)
+    logger, others = logging.getLogger("imgcls"), logging.getLogger("lightning.pytorch")
+    handler, former = _StderrHandler(), others.handlers
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     logger.addHandler(handler)
+    others.handlers = [handler]
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        others.handlers = former

@@ -287,7 +287,5 @@ def _logger(given: Any, folder: Path | None) -> Any:
         return given
     if folder is None:
         return False
-    number = re.fullmatch(r"version_(\d+)", folder.name)  # of a text, the progress bar would show the last four letters
-    version = int(number[1]) if number else folder.name
-    # without hp_metric, which would stand at -1
-    return TensorBoardLogger(folder.parent.parent, folder.parent.name, version, default_hp_metric=False)
+    # a version would be shown as v_num in the progress bar, and hp_metric at -1
+    return TensorBoardLogger(folder, name="", version="", default_hp_metric=False)

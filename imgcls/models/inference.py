@@ -23,6 +23,7 @@ from imgcls.types import Batch, ClassifiedData, Preprocessing
 
 log = logging.getLogger(__name__)
 
+_LISTED = 20  # images that a warning names
 _HEADS = "backbone.heads."  # of the keys of weights whose rows are the classes
 
 
@@ -54,6 +55,7 @@ class InferenceModule(pl.LightningModule):
         self.class_names: list[str] = []
         self.preprocessing = Preprocessing()
         self.backbone: Backbone | None = None
+        self._unread: list[str] = []  # images of a prediction, with the reasons
         with torch.inference_mode(False):  # tensors that are made within it could not train
             self.register_buffer("temperature", torch.tensor(1.0))
             self._set_normalization()
@@ -249,9 +251,28 @@ class InferenceModule(pl.LightningModule):
         return self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the probabilities ``(B, classes)``, float32; they add up to 1 where an image has one label."""
+        """Return the probabilities ``(B, classes)``, float32; they add up to 1 where an image has one label.
+
+        The row of an image that could not be read is NaN.
+        """
         logits = averaged(self, batch["image"], self.views, self.multilabel)
-        return torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)
+        probs = torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)
+        for row, reason in enumerate(batch.get("error", [])):
+            if reason:
+                probs[row] = torch.nan
+                self._unread.append(f"{batch['path'][row]}: {reason}")
+        return probs
+
+    def on_predict_epoch_start(self) -> None:
+        """Forget the images of an earlier prediction."""
+        self._unread.clear()
+
+    def on_predict_epoch_end(self) -> None:
+        """Warn of the images that could not be read, where the rows are returned; the command writes the reasons."""
+        if self._unread and self.trainer.predict_loop.return_predictions:
+            more = len(self._unread) - _LISTED
+            lines = self._unread[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
+            log.warning("images that cannot be read, whose rows are NaN:\n  %s", "\n  ".join(lines))
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
         if not len(batch["label"]):
