@@ -25,6 +25,10 @@ class RunError(ImgclsError, RuntimeError):
     """A run that started and could not be finished (exit code 1)."""
 
 
+class WriteError(RunError, OSError):
+    """A file that could not be written; its text names the file (exit code 1)."""
+
+
 class ImageError(ValueError):
     """An image that cannot be used; its text is ``<path>: <reason>``."""
 

@@ -1,8 +1,11 @@
 """Small real files, and no network."""
 
 import os
+import resource
 import shutil
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -56,3 +59,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text.replace("[32, 64, 128]", "[8, 16, 16]").replace('"embedding_size": 32', '"embedding_size": 8')
     )
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB; where none may be mounted, a process may write no more to a file."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount, umount = shutil.which("mount") or "false", shutil.which("umount") or "false"
+    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], check=False).returncode:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+        yield folder
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    else:
+        yield folder
+        subprocess.run([umount, "-l", folder], check=True)

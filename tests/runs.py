@@ -1,7 +1,10 @@
 """Runs of the real entry point, on small data."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +72,19 @@ def table_of(output: str) -> dict[str, list[str]]:
     rows = [line.split() for line in output.splitlines()]
     start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
     return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Break off what waits for ever."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)

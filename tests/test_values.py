@@ -203,7 +203,7 @@ def test_check_output_says_that_a_folder_is_read_only(monkeypatch: pytest.Monkey
 
 
 def test_predictions_writer_refuses_a_name_that_is_too_long(tmp_path: Path) -> None:
-    writer = PredictionsWriter(tmp_path / f"{'x' * 250}.csv", ["a", "b"])
+    writer = PredictionsWriter(tmp_path / f"{'x' * 300}.csv", ["a", "b"])
     trainer, model = pl.Trainer(logger=False), pl.LightningModule()
     with pytest.raises(ConfigError, match=r"--output .*x\.csv: cannot be written: File name too long") as refused:
         writer.on_predict_start(trainer, model)

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from imgcls.checkpoints.run_folder import BEST, LAST
-from imgcls.runtime.atomic_files import PARTIAL, link
+from imgcls.runtime.atomic_files import link
 
 
 class CheckpointSaver(Checkpoint):
@@ -48,8 +48,6 @@ class CheckpointSaver(Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Mend what a killed run left half-written; forget a best epoch whose file lies in another run's folder."""
         if trainer.is_global_zero:
-            for partial in self.folder.glob(f".*{PARTIAL}"):
-                partial.unlink()
             goes_on_from_last = trainer.ckpt_path and Path(trainer.ckpt_path) == self.last
             if self._last_is_best and goes_on_from_last:  # perhaps killed between the two
                 link(self.last, self.best)

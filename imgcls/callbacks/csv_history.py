@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.tables import write_table
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,7 @@ class History(Callback):
             return
         self._print(row, trainer.max_epochs)
         if self.path is not None:
-            with replacing(self.path) as partial:
-                pd.DataFrame(self.rows).to_csv(partial, index=False)
+            write_table(self.path, pd.DataFrame(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """All rows so far."""

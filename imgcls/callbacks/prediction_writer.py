@@ -1,20 +1,25 @@
 """PredictionsWriter: one CSV row for each input image, written while predicting."""
 
 import csv
+import glob
+import io
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import lightning.pytorch as pl
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from imgcls.datasets.labels import SEPARATOR, to_text
 from imgcls.errors import ConfigError
+from imgcls.runtime.atomic_files import PARTIAL, PartialFile, hidden, replacing, sweep
 from imgcls.runtime.distributed import gather
 
 _NO_NUMBERS = "the model's outputs are not finite"
@@ -32,6 +37,7 @@ class PredictionsWriter(Callback):
     else. The file gets its name when it is complete. A text that a spreadsheet would run as a formula (it begins with
     = + - @ tab or return) gets an apostrophe in front; a path gets ``./``, which leaves it the same path.
 
+    Whole batches are written at once, so that a process that is killed leaves whole rows in a hidden file beside it.
     Of several processes each writes a part, for its share of the images; the first lays the parts together.
 
     Args:
@@ -46,20 +52,17 @@ class PredictionsWriter(Callback):
         self.thresholds = thresholds
         self.rows = 0
         self.errors = 0
-        self._partial = self._part(0)
-        self._file: TextIO | None = None
+        self._files = ExitStack()
+        self._file: PartialFile | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the head of the table."""
         check_output(self.path)
-        self._partial = self._part(trainer.global_rank)
-        try:
-            self._file = _open(self._partial, "w")
-        except OSError as error:
-            raise ConfigError(f"--output {self.path}: cannot be written: {error.strerror}") from error
+        path = self.path if trainer.world_size == 1 else self._part(trainer.global_rank)
+        self._file = self._files.enter_context(replacing(path))
         if trainer.is_global_zero:
             columns = [f"prob_{name}" for name in self.class_names]
-            csv.writer(self._file).writerow(["path", "prediction", "probability", *columns, "error"])
+            self._write([["path", "prediction", "probability", *columns, "error"]])
 
     def on_predict_batch_end(
         self,
@@ -75,15 +78,20 @@ class PredictionsWriter(Callback):
         places = self._predicted(probs)
         # float32 in its shortest form that reads back as itself
         texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
-        writer = csv.writer(self._file)  # type: ignore[arg-type]
         finite = probs.isfinite().all(dim=1).tolist()
         reasons = [error or ("" if fine else _NO_NUMBERS) for error, fine in zip(batch["error"], finite, strict=True)]
+        rows = []
         for path, row, found, error in zip(batch["path"], texts, places, reasons, strict=True):
             result = ["", ""] + [""] * len(row) if error else [*self._answer(found, row), *row]
-            writer.writerow([_harmless_path(path), *result, error])
+            rows.append([_harmless_path(path), *result, error])
             self.errors += bool(error)
-        self.rows += len(texts)
-        self._file.flush()  # type: ignore[union-attr]
+        self._write(rows)
+        self.rows += len(rows)
+
+    def _write(self, rows: Iterable[Sequence[str]]) -> None:
+        assert self._file is not None  # noqa: S101 - opened where predicting starts
+        self._file.write(_as_csv(rows))
+        self._file.check()
 
     def _predicted(self, probs: Tensor) -> list[list[int]]:
         """Return the places of the predicted classes of each image."""
@@ -101,48 +109,39 @@ class PredictionsWriter(Callback):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the complete file its name."""
-        self._close()
+        self._files.close()
         counts = gather((self.rows, self.errors))  # from here on all parts are complete
         self.rows, self.errors = (sum(column) for column in zip(*counts, strict=True))
-        if not trainer.is_global_zero:
-            return
-        self._lay_together([self._part(rank) for rank in range(1, len(counts))])
-        os.replace(self._partial, self.path)
+        if trainer.is_global_zero and len(counts) > 1:
+            self._lay_together([self._part(rank) for rank in range(len(counts))])
 
     def _part(self, rank: int) -> Path:
-        number = f".{rank}" if rank else ""
-        return self.path.with_name(f".{self.path.name}{number}.partial")
+        return hidden(self.path, f".part{rank}")
 
-    def _lay_together(self, others: list[Path]) -> None:
+    def _lay_together(self, paths: list[Path]) -> None:
         """Put the parts' rows in turns, as the sampler shared out the images."""
-        if not others:
-            return
-        whole = self._part(len(others) + 1)
-        with ExitStack() as files:
-            parts = [csv.reader(files.enter_context(_open(path, "r"))) for path in (self._partial, *others)]
-            writer = csv.writer(files.enter_context(_open(whole, "w")))
-            writer.writerow(next(parts[0]))
+        with replacing(self.path) as whole, ExitStack() as files:
+            parts = [csv.reader(files.enter_context(_reading(path))) for path in paths]
+            whole.write(_as_csv([next(parts[0])]))
             for rows in zip_longest(*parts):
-                writer.writerows(row for row in rows if row is not None)
-        os.replace(whole, self._partial)
-        for path in others:
+                whole.write(_as_csv(row for row in rows if row is not None))
+        for path in paths:
             path.unlink()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no half file behind."""
-        if self._file is not None:
-            self._close()
-            self._partial.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._files.__exit__(type(exception), exception, exception.__traceback__)
 
 
-def _open(path: Path, mode: Literal["r", "w"]) -> TextIO:
+def _as_csv(rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
     # file names may hold bytes that are no text; they are written as they are
-    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+    return text.getvalue().encode(errors="surrogateescape")
+
+
+def _reading(path: Path) -> TextIO:
+    return path.open(newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def check_output(path: str | os.PathLike[str], option: str = "--output", example: str = "predictions.csv") -> None:
@@ -154,9 +153,15 @@ def check_output(path: str | os.PathLike[str], option: str = "--output", example
         example: The name of such a file.
 
     Raises:
-        ConfigError: If it is a folder or a device, or its folder cannot be made or written to.
+        ConfigError: If it is a folder or a device, its name is too long, or its folder cannot be made or written to.
     """
     file = Path(path).expanduser()
+    try:
+        os.lstat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # to be made, or said below
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: cannot be written: {error.strerror}") from error
     if os.path.isdir(file) or os.fspath(path).endswith(os.sep):
         raise ConfigError(f"{option} {path}: is a folder; name a file in it, such as {file / example}")
     if os.path.exists(file) and not os.path.isfile(file):
@@ -170,6 +175,31 @@ def check_output(path: str | os.PathLike[str], option: str = "--output", example
             f"{option} {path}: {file.parent} is no folder that can be written to ({error.strerror}); name a file "
             "elsewhere"
         ) from error
+
+
+def hold_output(path: Path) -> FileLock:
+    """Claim a file for this process; remove what killed ones left half-written of it.
+
+    Raises:
+        ConfigError: If another process writes it.
+    """
+    lock = FileLock(hidden(path, ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"--output {path}: another process is writing this file; wait for it, or give --output FILE for another"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{lock.lock_file}: cannot be locked: {error.strerror}; remove it") from error
+    sweep(path.parent, hidden(Path(glob.escape(path.name)), f".*{PARTIAL}").name)
+    return lock
+
+
+def give_back(lock: FileLock) -> None:
+    """Let others write the file that ``hold_output`` claimed."""
+    Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: who waits for it notices, and makes a new one
+    lock.release()
 
 
 def _harmless(text: str) -> str:

@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import Callback
 
 from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.data.datamodule import ImageDataModule
+from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.distributed import gather
+from imgcls.runtime.tables import write_table
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +34,13 @@ class RunFiles(Callback):
             return
         (self.folder / RESULTS).unlink(missing_ok=True)
         if self.config is not None:
-            (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
+            write_text(self.folder / "config.yaml", self.config)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
             log.info("%s", data.partition.summary())
             for name in ("train", "validation", "test"):
                 data.partition.say_missing(name)
-            data.partition.table().to_csv(self.folder / "splits.csv", index=False, errors="surrogateescape")
+            write_table(self.folder / "splits.csv", data.partition.table())
             self._write_account(data)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -65,5 +67,4 @@ class RunFiles(Callback):
                 self._write_account(data)
 
     def _write_account(self, data: ImageDataModule) -> None:
-        text = json.dumps(data.partition.account(), indent=2)
-        (self.folder / "data.json").write_text(text, encoding="utf-8")
+        write_text(self.folder / "data.json", json.dumps(data.partition.account(), indent=2))

@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 
 from imgcls.checkpoints.io import is_intact
 from imgcls.errors import ConfigError
+from imgcls.runtime.atomic_files import write_text
 
 CHECKPOINTS = "checkpoints"
 BEST = "best.ckpt"
@@ -78,7 +79,7 @@ def run_folder_of(checkpoint: Path) -> Path | None:
 
 def sign(folder: Path, job: str) -> None:
     """Write into a run folder which job trains there."""
-    (folder / _JOB).write_text(job, encoding="utf-8")
+    write_text(folder / _JOB, job)
 
 
 def is_signed(folder: Path, job: str) -> bool:

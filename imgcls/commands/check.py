@@ -14,7 +14,7 @@ from imgcls.check.scan import Crew, apply, look_at
 from imgcls.check.text_report import Listing, counted, remarks
 from imgcls.commands.command import Parts
 from imgcls.errors import ConfigError
-from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.atomic_files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,7 @@ class Check:
         return Findings(source, looks, find_copies(source.items, looks, self.crew))
 
     def _write(self, kind: str, text: str) -> None:
-        file = Path(str(self.files[kind])).expanduser()
-        with replacing(file) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(Path(str(self.files[kind])).expanduser(), text)
 
     def _judge(self, found: Findings) -> None:
         faults = {fault: counted(count, _SAID[fault][0]) for fault, count in found.faults.items()}

@@ -5,8 +5,8 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +14,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output
+from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output, give_back, hold_output
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.checkpoints.run_folder import run_folder_of, runs_folder
 from imgcls.commands.checkpoint_config import recorded_metrics
 from imgcls.commands.default_callbacks import shown_callbacks
 from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.resume import Start
-from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision
+from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
 from imgcls.config.sections import ExperimentConfig
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.datasets.dataset import PathListDataset
@@ -180,6 +180,14 @@ class Evaluation(Command):
 class Prediction(Evaluation):
     """Write a prediction for each image."""
 
+    def __init__(self, parts: Parts, start: Start) -> None:
+        self._file = _output_of(parts.section, start)
+        with ExitStack() as held:
+            if is_first_process():
+                held.callback(give_back, hold_output(self._file))
+            super().__init__(parts, start)
+            self._held = held.pop_all()
+
     def _take_images(self) -> None:
         if self.parts.section["images"]:
             images = PathListDataset(find_images(self.parts.section["images"]))
@@ -189,6 +197,10 @@ class Prediction(Evaluation):
 
     def run(self) -> None:
         """Write the CSV, and print its path."""
+        with self._held:
+            self._run()
+
+    def _run(self) -> None:
         if self.trainer.num_nodes > 1:
             raise ConfigError("predict writes one file, and runs on one machine: --trainer.num_nodes 1")
         writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
@@ -205,16 +217,16 @@ class Prediction(Evaluation):
         self.stop_if_terminated()
         print_once(writer.path)
 
-    @cached_property
-    def _file(self) -> Path:
-        section = self.parts.section
-        folder = run_folder_of(self.start.path)
-        given = section["output"] or (folder or Path()) / "predictions.csv"
-        check_output(given)
-        path = Path(given).expanduser()
-        if path.exists() and not section["overwrite"]:
-            raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
-        return path
+
+def _output_of(section: Any, start: Start) -> Path:
+    """Return the file that the predictions are written to."""
+    folder = run_folder_of(start.path)
+    given = section["output"] or (folder or Path()) / "predictions.csv"
+    check_output(given)
+    path = Path(given).expanduser()
+    if path.exists() and not section["overwrite"]:
+        raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
+    return path
 
 
 @rank_zero_only

@@ -54,6 +54,7 @@ from imgcls.commands.resume import (
 from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
 from imgcls.config.overrides import leaves, value_at
 from imgcls.errors import ConfigError
+from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.tables import write_results
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,8 @@ class Fit(Command):
             self.lock = hold(self.folder)
             if job is not None:
                 sign(self.folder, job)
+        if self.folder is not None and is_first_process():
+            sweep(parts.runs_folder if trial is None else self.folder)
         self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
 
     def _keep_seed(self, start: Start) -> None:

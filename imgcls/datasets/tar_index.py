@@ -13,7 +13,7 @@ from typing import NamedTuple
 from imgcls.cache_folder import cache_folder
 from imgcls.datasets.dataset import fingerprint_of
 from imgcls.errors import ConfigError
-from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.atomic_files import naming, write_text
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ def remembered_index(path: str, parts: Parts) -> Index:
     except (OSError, ValueError, TypeError):  # not there, or not ours
         index = index_shard(path, parts)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
-            partial.write_text(json.dumps(index._asdict()), encoding="utf-8")
+        with naming(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(index._asdict()))
     except OSError as error:
-        log.info("%s cannot be written (%s): the shard is indexed anew in each run", file, error.strerror)
+        log.info("%s: the shard is indexed anew in each run", error)
     return index
 
 

@@ -1,15 +1,18 @@
-"""What a command says at its end."""
+"""Tables and values that a command prints or writes."""
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.atomic_files import replacing_text, write_text
 
 
 def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
@@ -33,8 +36,21 @@ def write_results(path: Path, epoch: int | None, results: Mapping[str, Mapping[s
     """
     values = {name: value for found in results.values() for name, value in found.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    with replacing(path) as partial:
-        partial.write_text(json.dumps({"epoch": epoch} | finite, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps({"epoch": epoch} | finite, indent=2) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV file.
+
+    Args:
+        path: The file; one that exists is replaced.
+        table: The table; its index is left out.
+    """
+    texts = (value for name in table for value in table[name] if isinstance(value, str))
+    # Python before 3.13 does not quote a return, though every reader ends the row there
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
+    with replacing_text(path) as file:
+        table.to_csv(file, index=False, quoting=quoting)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

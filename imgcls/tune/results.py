@@ -15,6 +15,7 @@ from optuna.visualization import matplotlib as plots
 
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, folder_name
 from imgcls.runtime.atomic_files import link, replacing
+from imgcls.runtime.tables import write_table
 from imgcls.tune.search_space import short_names, shown
 from imgcls.tune.study import BEST_EPOCH, REASON, SharedStudy, loss_of
 
@@ -46,8 +47,7 @@ class Results:
             Whether the files of the best trial are there.
         """
         with self.study.turn():
-            with replacing(self.folder / "trials.csv") as partial:
-                self.table().to_csv(partial, index=False, errors="surrogateescape")
+            write_table(self.folder / "trials.csv", self.table())
             best = self.study.best
             if best is None:
                 return False
@@ -169,6 +169,7 @@ class Results:
         if name.startswith("parallel"):  # else the bar of colours covers the numbers of the last axis
             figure.set_figwidth(_WIDE)
         path = self.folder / f"{name}.png"
-        figure.savefig(path, dpi=120, bbox_inches="tight")
+        with replacing(path) as file:
+            figure.savefig(file, dpi=120, bbox_inches="tight", format="png")
         mpl.pyplot.close(figure)
         return path

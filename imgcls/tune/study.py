@@ -22,7 +22,7 @@ from imgcls.checkpoints.run_folder import LOCK, hold
 from imgcls.config.overrides import leaves, public_class
 from imgcls.config.sections import Direction, OptunaConfig
 from imgcls.errors import ConfigError
-from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.atomic_files import sweep, write_text
 from imgcls.tune.samplers import DistinctSampler, make_pruner, make_sampler
 from imgcls.tune.search_space import Space, identity
 from imgcls.tune.storage import HEARTBEAT, open_storage, patiently, turn_of
@@ -116,6 +116,7 @@ class SharedStudy:
         with self.turn():
             self.seed = self._recorded_seed(base.get(_SEED)) if drawn_seed else base.get(_SEED)
             self._take_folder()
+            sweep(folder)
             base = base | {_SEED: self.seed}
             self._keep_to(base | {"optuna": vars(config) | {"search_spaces": space.given, "direction": directions}})
 
@@ -251,8 +252,7 @@ class SharedStudy:
         self._mark: str = self.study.user_attrs[_ID]
         file = self.folder / _ID_FILE
         if not file.exists():
-            with replacing(file) as partial:
-                partial.write_text(self._mark, encoding="utf-8")
+            write_text(file, self._mark)
         elif not self._bears(self.folder):
             raise ConfigError(
                 f"{self.folder}: holds the results of another study, of another database; go on with that one "
