@@ -4,7 +4,10 @@ import io
 import json
 import logging
 import os
+import random
 import tarfile
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +140,135 @@ def test_shard_dataset_names_shard_and_key(
 
 
 def test_shard_dataset_refuses_what_is_no_plain_tar(tmp_path: Path) -> None:
-    whole = pack(tmp_path / "0.tar", {"1.png": png("red") * 9, "1.cls": b"a"})
-    (tmp_path / "torn.tar").write_bytes(Path(whole).read_bytes()[:600])
     (tmp_path / "text.tar").write_text("no tar" * 999)
     pack(tmp_path / "packed.tar", {"1.png": png("red"), "1.cls": b"a"}, "w:gz")
-    for name in ("torn.tar", "text.tar", "packed.tar"):
+    for name in ("text.tar", "packed.tar"):
         said = refusal(ShardImageDataset(str(tmp_path / name)))
         assert said.startswith(f"{tmp_path / name}: cannot be read as a tar file that is not compressed: ")
+
+
+def harmed(content: bytes, how: str) -> bytes:
+    """Cut or damage a shard of 31 samples; its members take 1,024 bytes each, and start with image 0."""
+    start = 16 * 2 * 1024  # of the header of image 16
+    if how == "cut between members":
+        return content[:start]
+    if how == "cut within a header":
+        return content[: start + 200]
+    if how == "cut within an image":
+        return content[: start + 512 + 20]
+    if how == "cut within the end mark":
+        return content[: 62 * 1024 + 512]
+    if how == "without an end mark":
+        return content[: 62 * 1024]
+    damaged = bytearray(content)
+    if how == "a byte of a header":
+        damaged[start + 3] ^= 1
+    elif how == "a block of zeros":
+        damaged[start : start + 512] = bytes(512)
+    elif how == "several blocks of zeros":
+        damaged[start : start + 4096] = bytes(4096)
+    elif how == "another shard behind it":
+        damaged += content
+    return bytes(damaged)
+
+
+HARMS = {
+    "cut between members": 32_768,
+    "cut within a header": 32_768,
+    "cut within an image": 33_792,
+    "cut within the end mark": 63_488,
+    "without an end mark": 63_488,
+    "a byte of a header": 32_768,
+    "a block of zeros": 32_768,
+    "several blocks of zeros": 32_768,
+    "another shard behind it": 63_488,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A shard of 31 samples."""
+    names = [f"{number:02}.{extension}" for number in range(31) for extension in ("png", "cls")]
+    contents = {name: png("red") if name.endswith("png") else b"ab"[int(name[:2]) % 2 :][:1] for name in names}
+    return Path(pack(tmp_path_factory.mktemp("shard") / "0.tar", contents)).read_bytes()
+
+
+@pytest.mark.parametrize(("how", "position"), HARMS.items())
+def test_shard_dataset_names_a_shard_that_is_cut_or_damaged(
+    whole: bytes, tmp_path: Path, how: str, position: int
+) -> None:
+    path = tmp_path / "0.tar"
+    path.write_bytes(whole)
+    assert len(ShardImageDataset(str(path)).samples) == 31
+    path.write_bytes(harmed(whole, how))
+    assert refusal(ShardImageDataset(str(path))).startswith(f"{path}: damaged or cut near byte {position:,}: ")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shard_dataset_never_loses_a_sample_without_a_word(whole: bytes, tmp_path: Path, seed: int) -> None:
+    """Cut a shard anywhere, or flip a bit of a header: it is refused, or all samples are there."""
+    chance = random.Random(seed)
+    path = tmp_path / "0.tar"
+    for _ in range(40):
+        content = bytearray(whole)
+        if chance.random() < 0.5:
+            del content[chance.randrange(62 * 1024 + 1024) :]
+        else:
+            content[chance.randrange(62) * 1024 + chance.randrange(512)] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        with suppress(ConfigError):
+            assert len(ShardImageDataset(str(path)).samples) == 31
+
+
+def sparse(name: str, size: int) -> bytes:
+    """A GNU header of a file of any size that holds nothing but a hole."""
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[483:495] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    return checked(header)
+
+
+def beside(size: int) -> bytes:
+    """A header that says that a pax header of so many bytes follows."""
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, size
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
+def larger(name: str, size: int) -> bytes:
+    """A member of one block that says in a pax header that it has so many bytes."""
+    header = tarfile.TarInfo(name)
+    header.pax_headers = {"size": str(size)}
+    return header.tobuf(tarfile.PAX_FORMAT) + bytes(512)
+
+
+def checked(header: bytearray) -> bytes:
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header)
+
+
+BOMBS = {
+    "sparse label": (sparse("1.cls", 200 * 10**9), "1: 1.cls is stored as a sparse file"),
+    "sparse image": (sparse("1.png", 200 * 10**9), "1: 1.png is stored as a sparse file"),
+    "pax label": (larger("1.cls", 99 * 10**9), "1: the label 1.cls has 99,000,000,000 bytes; it may have 1,048,576"),
+    "pax image": (larger("1.png", 99 * 10**9), "damaged or cut near byte"),
+    "negative size": (larger("1.cls", -1024), "damaged or cut near byte"),
+    "pax header": (beside(8 * 10**9), "cannot be read as a tar file that is not compressed: a name or header of 8,000"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_shard_dataset_refuses_what_would_fill_the_memory(tmp_path: Path, bomb: str) -> None:
+    content, message = BOMBS[bomb]
+    path = tmp_path / "0.tar"
+    path.write_bytes(content + bytes(2 * 512))
+    tracemalloc.start()
+    try:
+        assert refusal(ShardImageDataset(str(path))).startswith(f"{path}: {message}")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_shard_dataset_counts_shards(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ import json
 import re
 import sys
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from imgcls import StreamImageDataset
 from imgcls.errors import ConfigError, RunError
 from tests.conftest import COLOURS
 from tests.runs import fails, load
-from tests.test_shard_dataset import pack, pack_photos, png
+from tests.test_shard_dataset import BOMBS, HARMS, harmed, pack, pack_photos, png
+from tests.test_shard_dataset import whole as whole
 from tests.ways_in import Spec, Trainer
 from tests.ways_in import trainer as trainer
 
@@ -103,6 +106,29 @@ def test_stream_names_a_shard_that_cannot_be_read(tmp_path: Path, server: str) -
     for url in (str(tmp_path / "0.tar"), str(tmp_path / "1.tar"), f"{server}/9.tar", "nowhere://x"):
         with pytest.raises(RunError, match=f"^{url}: cannot be read: "):
             next(StreamImageDataset(url, ["a", "b"], 2).images(0, 0, 1))
+
+
+@pytest.mark.parametrize(("how", "position"), HARMS.items())
+def test_stream_names_a_shard_that_is_cut_or_damaged(whole: bytes, tmp_path: Path, how: str, position: int) -> None:
+    (tmp_path / "0.tar").write_bytes(harmed(whole, how))
+    images = StreamImageDataset(f"file:{tmp_path}/0.tar", ["a", "b"], 31, shuffle=1).images(0, 0, 1)
+    with pytest.raises(RunError, match=rf"0\.tar: cannot be read: damaged or cut near byte {position:,}: "):
+        list(islice(images, 32))
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_stream_refuses_what_would_fill_the_memory(tmp_path: Path, bomb: str) -> None:
+    content, message = BOMBS[bomb]
+    (tmp_path / "0.tar").write_bytes(content + bytes(2 * 512))
+    images = StreamImageDataset(f"file:{tmp_path}/0.tar", ["a", "b"], 31).images(0, 0, 1)
+    said = re.escape(message.removeprefix("1: ").replace(" that is not compressed", ""))
+    tracemalloc.start()
+    try:
+        with pytest.raises((ConfigError, RunError), match=said):
+            next(images)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_stream_says_how_to_install_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import tarfile
 import zlib
 from functools import cached_property, partial
 from hashlib import blake2b, file_digest
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ class ImageDataset:
         try:
             if os.path.isfile(path):
                 with open(path, "rb") as file:  # not as a whole: several of some GB would not fit
-                    return file_digest(file, _hasher).hexdigest()
+                    return fingerprint_of_file(file)
             pixels = read_sample(self, index)
             return fingerprint_of(repr(pixels.shape).encode() + pixels.tobytes())
         except (ImageError, OSError):
@@ -180,6 +181,11 @@ class PathListDataset(ImageDataset):
 def fingerprint_of(content: bytes) -> str:
     """Return a short hash of a sample's bytes."""
     return _hasher(content).hexdigest()
+
+
+def fingerprint_of_file(file: IO[bytes]) -> str:
+    """Return the same of an open file, without reading it as a whole."""
+    return file_digest(file, _hasher).hexdigest()  # type: ignore[arg-type]
 
 
 def fingerprint_of_id(path: str) -> str:

@@ -1,24 +1,36 @@
 """What lies where in a tar shard of images, found once and remembered."""
 
+import io
 import json
 import logging
 import os
 import re
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, Self
 
 from imgcls.cache_folder import cache_folder
-from imgcls.datasets.dataset import fingerprint_of
+from imgcls.datasets.dataset import fingerprint_of_file
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import naming, write_text
 
 log = logging.getLogger(__name__)
 
-_LAYOUT = 2  # of the remembered files
+_LAYOUT = 3  # of the remembered files
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # WebDataset's: up to the first dot of the name
+
+_MOST = 2**20  # bytes of a label, or of a header beside a member
+_BESIDE = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
 
 
 class Parts(NamedTuple):
@@ -86,13 +98,13 @@ def index_shard(path: str, parts: Parts) -> Index:
 
     Raises:
         ConfigError: Names the shard and the key: no uncompressed tar file, a member that is there twice, a sample
-            without image or label or with two images, a label that cannot be read.
+            without image or label or with two images, a label that cannot be read; or the position where it is damaged.
     """
     samples: dict[str, _Sample] = {}
     index = Index([], [], [], [], [], [])
     try:
-        with tarfile.open(path, "r:") as shard:
-            for member in shard:
+        with open_shard(path) as shard, located(shard):
+            for member in members(shard):
                 match = _NAME.fullmatch(member.name)
                 if match is None or not member.isreg():
                     index.ignored.extend([] if member.isdir() else [member.name])
@@ -100,7 +112,7 @@ def index_shard(path: str, parts: Parts) -> Index:
                 sample = samples.setdefault(match[1], _Sample(f"{path}: {match[1]}"))
                 sample.add(match[2].lower(), member, shard, parts)
     except tarfile.TarError as error:
-        raise ConfigError(f"{path}: cannot be read as a tar file that is not compressed: {error}") from error
+        raise ConfigError(f"{path}: {error}; make or copy it again") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     for key, sample in samples.items():
@@ -109,6 +121,81 @@ def index_shard(path: str, parts: Parts) -> Index:
         else:
             _append(index, key, sample, parts)
     return index
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is whole and small; tarfile takes a damaged one for the end, and reads any number of bytes."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the member that a block describes."""
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # of the end
+            raise tarfile.ReadError("a whole header or the end mark should be there") from error
+        if member.type in _BESIDE and member.size > _MOST:
+            raise tarfile.ReadError(f"a name or header of {member.size:,} bytes; at most {_MOST:,} are read")
+        return member
+
+
+def open_shard(path: str, stream: IO[bytes] | None = None) -> tarfile.TarFile:
+    """Open a tar file, or a stream of one that may be compressed.
+
+    Raises:
+        ReadError: If it is none.
+    """
+    try:
+        if stream is not None:
+            return tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header)
+        return tarfile.open(path, "r:", tarinfo=_Header)
+    except tarfile.TarError as error:
+        kind = "tar file" if stream is not None else "tar file that is not compressed"
+        raise tarfile.ReadError(f"cannot be read as a {kind}: {error}") from error
+
+
+def members(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a shard, which must be whole up to its end mark.
+
+    Raises:
+        ReadError: If it is not.
+    """
+    try:
+        for member in shard:
+            if member.size < 0:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+            yield member
+    except ValueError as error:
+        raise tarfile.ReadError(f"a header that cannot be read ({error})") from error
+    _check_end(shard)
+
+
+@contextmanager
+def located(shard: tarfile.TarFile) -> Iterator[None]:
+    """Say where a shard is damaged.
+
+    Raises:
+        ReadError: Names the position.
+    """
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise tarfile.ReadError(f"damaged or cut near byte {shard.offset:,}: {error}") from error
+
+
+def _check_end(shard: tarfile.TarFile) -> None:
+    """Demand two blocks of zeros, and nothing but zeros behind them."""
+    file = shard.fileobj
+    if file is None or file.tell() != shard.offset + tarfile.BLOCKSIZE:  # else it was a block of zeros
+        raise tarfile.ReadError("a header that cannot be read")
+    size = 0
+    while chunk := file.read(_MOST):
+        if chunk.count(0) < len(chunk):
+            raise tarfile.ReadError("an end mark, but data behind it")
+        size += len(chunk)
+    if size < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the second half of the end mark is missing")
 
 
 class _Sample:
@@ -134,11 +221,10 @@ class _Sample:
             if self.image is not None:
                 names = f"{self.image.name!r} and {member.name!r}"
                 raise ConfigError(f"{self.where}: a sample has one image, not {names}; 'image_keys' says which it is")
-            if member.issparse():
-                raise ConfigError(f"{self.where}: is stored as a sparse file; pack the shard without")
-            self.image, self.content = member, fingerprint_of(_bytes(shard, member))
+            refuse_sparse(member, self.where)
+            self.image, self.content = member, fingerprint_of_file(_opened(shard, member))
         elif extension == parts.label_key:
-            self.label = label_of(_bytes(shard, member), parts, self.where)
+            self.label = label_of(label_bytes(shard, member, self.where), parts, self.where)
 
 
 def _append(index: Index, key: str, sample: _Sample, parts: Parts) -> None:
@@ -153,9 +239,40 @@ def _append(index: Index, key: str, sample: _Sample, parts: Parts) -> None:
     index.label.append(sample.label)
 
 
-def _bytes(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = shard.extractfile(member)
-    return file.read() if file else b""
+def _opened(shard: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    return shard.extractfile(member) or io.BytesIO()
+
+
+def refuse_sparse(member: tarfile.TarInfo, where: str) -> None:
+    """Refuse a member that a few bytes could blow up to any size.
+
+    Raises:
+        ConfigError: If it is one; ``where`` names the sample.
+    """
+    if member.issparse():
+        raise ConfigError(f"{where}: {member.name} is stored as a sparse file; pack the shard without")
+
+
+def image_bytes(shard: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> bytes:
+    """Return the content of an image.
+
+    Raises:
+        ConfigError: If it is a sparse file; ``where`` names the sample.
+    """
+    refuse_sparse(member, where)
+    return _opened(shard, member).read()
+
+
+def label_bytes(shard: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> bytes:
+    """Return the content of a label.
+
+    Raises:
+        ConfigError: If it is too large for one; ``where`` names the sample.
+    """
+    refuse_sparse(member, where)
+    if member.size > _MOST:
+        raise ConfigError(f"{where}: the label {member.name} has {member.size:,} bytes; it may have {_MOST:,}")
+    return _opened(shard, member).read()
 
 
 def label_of(content: bytes, parts: Parts, where: str) -> str:

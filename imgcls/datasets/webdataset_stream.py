@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
@@ -10,10 +11,21 @@ import numpy as np
 import pandas as pd
 
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.tar_index import Parts, label_of, named_label
+from imgcls.datasets.tar_index import (
+    Parts,
+    image_bytes,
+    label_bytes,
+    label_of,
+    located,
+    members,
+    named_label,
+    open_shard,
+)
 from imgcls.datasets.webdataset_local import IMAGE_KEYS, counted
 from imgcls.errors import ConfigError, RunError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
+
+_OF_THE_LIBRARY = re.compile(r"__[^/]*__($|/)")  # what it keeps for itself
 
 
 class Streamed(NamedTuple):
@@ -119,14 +131,27 @@ class StreamImageDataset(ImageDataset):
     def _shard(self, url: str) -> Iterator[Streamed]:
         library = _library()
         try:
-            with library.gopen(url) as stream:
-                members = library.tariterators.tar_file_expander([{"url": url, "stream": stream}])
-                for sample in library.tariterators.group_by_keys(members):
+            with library.gopen(url) as stream, open_shard(url, stream) as shard, located(shard):
+                for sample in library.tariterators.group_by_keys(self._files(url, shard)):
                     yield from self._image(f"{url}/{sample['__key__']}", sample)
         except ConfigError:
             raise
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
             raise RunError(f"{url}: cannot be read: {first_line(error)}") from error
+
+    def _files(self, url: str, shard: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+        """Yield the members as the library groups them; only images and labels are read."""
+        for member in members(shard):
+            if not member.isreg() or _OF_THE_LIBRARY.match(member.name):
+                continue
+            where = f"{url}/{member.name}"
+            extension = member.name.rpartition("/")[2].partition(".")[2].lower()
+            content = b""
+            if extension == self.parts.label_key:
+                content = label_bytes(shard, member, where)
+            elif extension in self.parts.image_keys:
+                content = image_bytes(shard, member, where)
+            yield {"fname": member.name, "data": content, "__url__": url}
 
     def _image(self, path: str, sample: Mapping[str, Any]) -> Iterator[Streamed]:
         """Yield the image of a sample; none where there is neither an image nor a label."""
