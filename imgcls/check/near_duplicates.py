@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from imgcls.check.hash_search import near_pairs
 from imgcls.images import Pixels
 
 Square = NDArray[
@@ -37,9 +38,7 @@ VIEWS: tuple[Box, ...] = (
     (0, 0, 1 - _CUT, 1 - _CUT),
 )
 _HASH_SIDE = 32  # pixels that imagehash.phash looks at
-_BITS = 8  # of 64, by which the hashes of candidates may differ
 _NEIGHBOURS = 10  # candidates for each image, at most
-_BLOCK = 1 << 19  # pairs of hashes compared at once: they fit into a core's cache
 _AT_ONCE = 2000  # pairs whose images are in memory together
 
 _STEPS = {COARSE: 6, FINE: 3}  # of the alignment
@@ -148,31 +147,11 @@ def find_candidates(views: NDArray[np.uint64]) -> dict[Pair, Box]:
     Args:
         views: The hashes of each image, shape ``(images, views)``.
     """
-    count = len(views)
-    rows = max(_BLOCK // max(count, 1), 1)
-    blocks = [range(start, min(start + rows, count)) for start in range(0, count, rows)]
     nearest: dict[Pair, tuple[int, Pair]] = {}
-    with ThreadPoolExecutor() as pool:
-        for found in pool.map(lambda block: _near_in(block, views), blocks):
-            for bits, pair in found:
-                key = (min(pair), max(pair))
-                nearest[key] = min(nearest.get(key, (bits, pair)), (bits, pair))
+    for image, bits, other in near_pairs(views, _NEIGHBOURS):
+        key, found = (min(image, other), max(image, other)), (bits, (image, other))
+        nearest[key] = min(nearest.get(key, found), found)
     return {pair: _view_of(views, pair) for _, pair in nearest.values()}
-
-
-def _near_in(block: range, views: NDArray[np.uint64]) -> list[tuple[int, Pair]]:
-    """Return the nearest candidates of some images: bits that differ, and the pair."""
-    whole = views[block.start : block.stop, :1]
-    bits = np.bitwise_count(whole ^ views[None, :, 0])
-    for view in range(1, views.shape[1]):
-        np.minimum(bits, np.bitwise_count(whole ^ views[None, :, view]), out=bits)
-    bits[np.arange(len(block)), block] = _BITS + 1  # itself
-    found = []
-    for row in np.flatnonzero(bits.min(axis=1) <= _BITS):
-        others = np.flatnonzero(bits[row] <= _BITS)
-        others = others[np.argsort(bits[row, others], kind="stable")[:_NEIGHBOURS]]
-        found += [(int(bits[row, other]), (block[row], int(other))) for other in others]
-    return found
 
 
 def _view_of(views: NDArray[np.uint64], pair: Pair) -> Box:
