@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,62 @@ def test_damaged_checkpoint_is_refused(
     assert message.startswith(f"imgcls: {path}: ")
     assert reason in message
     assert not (tmp_path / "run").exists()
+
+
+def _metadata(content: bytes) -> list[int]:
+    """The positions of the bytes of a ZIP file that no checksum covers: headers and the directory."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        starts = [info.header_offset for info in archive.infolist()]
+        local = [start + place for start in starts for place in range(30)]
+        return local + list(range(archive.start_dir, len(content)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_in_the_archive_is_named_as_damage(good: bytes, tmp_path: Path, seed: int) -> None:
+    path, chance = tmp_path / "x.ckpt", random.Random(seed)
+    path.write_bytes(good)
+    state = {name: tensor.clone() for name, tensor in read_checkpoint(path)["state_dict"].items()}
+    places = _metadata(good)
+    refused = 0
+    for _ in range(120):
+        flipped = bytearray(good)
+        flipped[chance.choice(places)] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            found = read_checkpoint(path)["state_dict"]
+        except ConfigError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert "damaged" in str(error) or "truncated" in str(error)
+            refused += 1
+        else:
+            assert found.keys() == state.keys()
+            assert all(torch.equal(found[name], state[name]) for name in state)
+    assert refused > 30
+
+
+def test_last_names_the_damaged_checkpoints_that_it_passes_over(
+    good: bytes, photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run/version_0/checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("best.ckpt", "last.ckpt"):
+        (folder / name).write_bytes(good)
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--ckpt_path=last")]
+    (folder / "last.ckpt").write_bytes(good[: len(good) // 2])
+    main(line)
+    said = capsys.readouterr().err
+    assert f"--ckpt_path last: passed over: {folder}/last.ckpt: truncated" in said
+    assert (
+        f"goes on after epoch 1 of {folder}/best.ckpt" in said or f"{folder}/best.ckpt" in said.split("passed over")[1]
+    )
+
+    for name in ("best.ckpt", "last.ckpt"):
+        (folder / name).write_bytes(good[: len(good) // 2])
+    code, message = fails(line, capsys)
+    assert code == 2
+    assert f"all checkpoints below {tmp_path}/run are damaged, or hold weights alone: " in message
+    assert f"'{folder}/last.ckpt', '{folder}/best.ckpt'" in message
+    assert "there is no checkpoint" not in message
 
 
 class _Payload:

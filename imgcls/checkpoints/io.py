@@ -1,9 +1,12 @@
 """Checkpoint files: written so that a crash leaves the old or the new one, read without running anything in them."""
 
+import lzma
 import os
 import pickle
 import shlex
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,15 +14,32 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from pydantic import BaseModel, Field, FiniteFloat, Json, PositiveInt, ValidationError
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, first_line
 from imgcls.runtime.atomic_files import replacing
 
 Content = dict[str, Any]
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    RuntimeError,  # of encryption, which a flipped bit says, and of torch
+    ValueError,
+    LookupError,
+    EOFError,
+    OSError,
+)
+"""What Python and torch raise of archives whose bytes are wrong."""
 
 CONFIG_KEY = "imgcls_config"
 
 _ABSENT: Any = None  # a default is not checked, a null in the file is
 _CHANNELS = Field(min_length=3, max_length=3)
+
+
+class DamagedError(ConfigError):
+    """A checkpoint file whose bytes are not those that were written."""
 
 
 class _Shape(BaseModel, strict=True, arbitrary_types_allowed=True, protected_namespaces=()):
@@ -123,7 +143,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
     """Read a checkpoint; tensors stay on disk until they are used.
 
     Raises:
-        ConfigError: If the file is missing, truncated, damaged, no checkpoint of imgcls, or carries code.
+        DamagedError: If the file is truncated or damaged.
+        ConfigError: If it is missing, no checkpoint of imgcls, or carries code.
     """
     _check_file(path)
     try:
@@ -133,8 +154,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
             f"{os.fspath(path)}: refused: it holds Python objects, which could run code; a checkpoint of imgcls holds "
             "tensors and plain values alone"
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
-        raise ConfigError(f"{os.fspath(path)}: damaged: {str(error).splitlines()[0]}") from error
+    except _DAMAGED as error:
+        raise DamagedError(f"{os.fspath(path)}: damaged: {first_line(error)}") from error
     _check_content(path, content)
     return content
 
@@ -171,14 +192,16 @@ def _check_file(path: str | os.PathLike[str]) -> None:
     if not file.is_file():
         raise ConfigError(f"{path}: no such checkpoint file")
     if file.stat().st_size == 0:
-        raise ConfigError(f"{path}: the file is empty")
+        raise DamagedError(f"{path}: the file is empty")
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()  # torch itself checks no checksum
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise ConfigError(f"{path}: truncated, or not a checkpoint: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise DamagedError(f"{path}: truncated, or not a checkpoint: {error}") from error
+    except _DAMAGED as error:
+        raise DamagedError(f"{path}: damaged: {first_line(error)}") from error
     if broken:
-        raise ConfigError(f"{path}: damaged: wrong checksum in {broken}")
+        raise DamagedError(f"{path}: damaged: wrong checksum in {broken}")
 
 
 def _checkpoints_in(folder: Path) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from imgcls.checkpoints.io import is_intact
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import write_text
 
@@ -88,7 +87,7 @@ def is_signed(folder: Path, job: str) -> bool:
 
 
 def newest_checkpoints(parent: Path, job: str | None = None) -> Iterator[Path]:
-    """Return the whole checkpoints below ``<output_dir>/<name>``: of the newest run first, in it the newest first.
+    """Return the checkpoints below ``<output_dir>/<name>``: of the newest run first, in it the newest first.
 
     Args:
         parent: ``<output_dir>/<name>``.
@@ -99,7 +98,7 @@ def newest_checkpoints(parent: Path, job: str | None = None) -> Iterator[Path]:
     newest = sorted(
         (sorted(map(_age, found), reverse=True) for found in files if found), key=_newest_time, reverse=True
     )
-    return (path for found in newest for *_, path in found if is_intact(path))
+    return (path for found in newest for *_, path in found)
 
 
 def newest_best(output_dir: Path) -> Path | None:

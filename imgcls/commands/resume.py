@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,14 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
-from imgcls.checkpoints.io import CONFIG_KEY, Content, read_checkpoint
+from imgcls.checkpoints.io import CONFIG_KEY, Content, DamagedError, read_checkpoint
 from imgcls.checkpoints.run_folder import folder_name, newest_checkpoints, run_folder_of
 from imgcls.config.overrides import leaves, value_at
 from imgcls.config.sections import DIVIDING
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, listed
 from imgcls.models.huggingface.hub import load_config
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,21 +109,28 @@ def find_requeued(parent: Path, job: str | None) -> Start | None:
     return _newest_of(parent, job) if was_started and job is not None else None
 
 
-def _newest_of(parent: Path, job: str | None = None) -> Start | None:
+def _newest_of(parent: Path, job: str | None = None, weights_only: bool = False) -> Start | None:
+    """Return the newest checkpoint that is whole; the damaged ones that are passed over are logged."""
     for path in newest_checkpoints(parent, job):
-        content = read_checkpoint(path)
-        if _can_go_on(content):
-            return Start(path, content, run_folder_of(path))
+        try:
+            content = read_checkpoint(path)
+        except DamagedError as error:
+            log.warning("--ckpt_path last: passed over: %s", error)
+            continue
+        if weights_only or _can_go_on(content):
+            return Start(path, content, None if weights_only else run_folder_of(path))
     return None
 
 
 def _newest(parent: Path, weights_only: bool) -> Start:
-    if not weights_only:
-        start = _newest_of(parent)
-    else:
-        start = next((Start(path, read_checkpoint(path)) for path in newest_checkpoints(parent)), None)
+    start = _newest_of(parent, weights_only=weights_only)
     if start is not None:
         return start
+    if found := [str(path) for path in newest_checkpoints(parent)]:
+        kinds = "damaged" if weights_only else "damaged, or hold weights alone"
+        raise ConfigError(
+            f"--ckpt_path last: all checkpoints below {parent} are {kinds}: {listed(found)}; leave it out to start anew"
+        )
     raise ConfigError(f"--ckpt_path last: there is no checkpoint below {parent}; leave it out to start anew")
 
 
