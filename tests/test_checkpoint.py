@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_a_flipped_bit_in_the_archive_is_named_as_damage(good: bytes, tmp_path: 
     path.write_bytes(good)
     state = {name: tensor.clone() for name, tensor in read_checkpoint(path)["state_dict"].items()}
     places = _metadata(good)
-    refused = 0
+    refused = []
     for _ in range(120):
         flipped = bytearray(good)
         flipped[chance.choice(places)] ^= 1 << chance.randrange(8)
@@ -94,13 +95,12 @@ def test_a_flipped_bit_in_the_archive_is_named_as_damage(good: bytes, tmp_path: 
         try:
             found = read_checkpoint(path)["state_dict"]
         except ConfigError as error:
-            assert str(error).startswith(f"{path}: ")
-            assert "damaged" in str(error) or "truncated" in str(error)
-            refused += 1
+            refused.append(str(error))
         else:
             assert found.keys() == state.keys()
             assert all(torch.equal(found[name], state[name]) for name in state)
-    assert refused > 30
+    assert len(refused) > 30
+    assert [said for said in refused if not re.match(rf"{path}: (damaged|truncated)", said)] == []
 
 
 def test_last_names_the_damaged_checkpoints_that_it_passes_over(
@@ -115,9 +115,7 @@ def test_last_names_the_damaged_checkpoints_that_it_passes_over(
     main(line)
     said = capsys.readouterr().err
     assert f"--ckpt_path last: passed over: {folder}/last.ckpt: truncated" in said
-    assert (
-        f"goes on after epoch 1 of {folder}/best.ckpt" in said or f"{folder}/best.ckpt" in said.split("passed over")[1]
-    )
+    assert f"epoch 1 of {folder}/best.ckpt" in said
 
     for name in ("best.ckpt", "last.ckpt"):
         (folder / name).write_bytes(good[: len(good) // 2])
