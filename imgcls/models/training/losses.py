@@ -28,8 +28,8 @@ class LossConfig:
             2016); of several labels, over yes and no. Null: 0.1 where an image has one label and the loss is not the
             focal one, else 0.
         class_weights: Weight of each class, in the order of the classes; ``auto`` weights them by the inverse of their
-            number of training images, so that all classes count alike; null: none. Of several labels, it is the weight
-            of the images that are of the class.
+            number of training images, so that all classes count alike; null: none. It multiplies the loss of the
+            images of the class; of several labels, that of saying that an image is of the class.
         focal_gamma: Exponent of the focal loss (Lin et al. 2017), which turns the training to images that are still
             taken for another class; 0 is the cross-entropy.
     """
@@ -90,6 +90,15 @@ class MixConfig:
 class TrainingLoss:
     """The mean over a batch of each image's loss, times the weight of its class.
 
+    A mixture of images has the mean of their losses and of their weights, by its shares. Smoothing changes an image's
+    target, never its weight.
+
+    The optimum: let an image be of class c with probability q_c, let r_c be in proportion to w_c q_c (w: the weights of
+    the classes), and t_c = (1 - smoothing) r_c + smoothing / classes. The cross-entropy is least at the probabilities
+    t. The focal loss is least at probabilities in the same order: at t for an image of one sure class without
+    smoothing, else flatter ones. With two classes, gamma 2 and smoothing 0.1 a sure image ends at 0.75. For a mixture,
+    r are its shares, whatever the weights are.
+
     No module, whose buffer would come too late for what copies the model at the start of a fit.
 
     Args:
@@ -115,23 +124,25 @@ class TrainingLoss:
         smoothing, gamma = self.smoothing, self.config.focal_gamma
         if self.class_weights is None and not gamma:
             return functional.cross_entropy(logits, target, label_smoothing=smoothing)
-        # as shares of classes: with places torch would divide by the batch's weights, a different number in each batch
         shares = target if target.ndim == 2 else functional.one_hot(target, logits.shape[1]).to(logits.dtype)
-        if not gamma:
-            return functional.cross_entropy(logits, shares, self.class_weights, label_smoothing=smoothing)
-        return self._focal(logits, shares * (1 - smoothing) + smoothing / logits.shape[1])
-
-    def _focal(self, logits: Tensor, shares: Tensor) -> Tensor:
-        log_probs = torch.log_softmax(logits, dim=1)
-        modulating = _modulating_factor(1 - log_probs.exp(), self.config.focal_gamma)
-        weights = 1.0 if self.class_weights is None else self.class_weights
-        return -(shares * weights * modulating * log_probs).sum(1).mean()
+        if gamma:
+            log_probs = torch.log_softmax(logits, dim=1)
+            terms = _modulating_factor(1 - log_probs.exp(), gamma) * log_probs
+            losses = -(terms * (shares * (1 - smoothing) + smoothing / logits.shape[1])).sum(1)
+        else:
+            losses = functional.cross_entropy(logits, shares, label_smoothing=smoothing, reduction="none")
+        if self.class_weights is not None:  # torch's own are those of the terms, and divide by the batch's weights
+            losses = losses * (shares * self.class_weights).sum(1)
+        return losses.mean()
 
 
 class MultilabelLoss(TrainingLoss):
     """The mean over a batch and all classes of the loss of saying that an image is of a class or is not.
 
-    The weight of a class is that of the images which are of it.
+    A class is a choice of two, "yes" with the weight of the class and "no" with the weight 1. The optimum: let an image
+    be of the class with probability q, let r = w q / (w q + 1 - q), and t = (1 - smoothing) r + smoothing / 2. The
+    cross-entropy is least at the probability t. The focal loss is least on the same side of one half. For a mixture, r
+    is its share of the class, whatever the weight is.
     """
 
     def _default_smoothing(self) -> float:
@@ -145,15 +156,15 @@ class MultilabelLoss(TrainingLoss):
             target: ``(B, classes)`` floats, 0 to 1.
         """
         smoothing, gamma = self.smoothing, self.config.focal_gamma
-        target = target.float() * (1 - smoothing) + smoothing / 2  # bf16-true casts the batch, and would round the loss
-        if not gamma:
-            return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=self.class_weights)
-        # torchvision's sigmoid_focal_loss is the same, but for the NaN that _modulating_factor avoids
-        probs = torch.sigmoid(logits)
-        losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        losses = losses * _modulating_factor(probs + target - 2 * probs * target, gamma)
-        weights = 1.0 if self.class_weights is None else 1 + (self.class_weights - 1) * target
-        return (losses * weights).mean()
+        shares = target.float()  # bf16-true casts the batch, and would round the loss
+        smoothed = shares * (1 - smoothing) + smoothing / 2
+        losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+        if gamma:  # torchvision's sigmoid_focal_loss is the same, but for the NaN that _modulating_factor avoids
+            probs = torch.sigmoid(logits)
+            losses = losses * _modulating_factor(probs + smoothed - 2 * probs * smoothed, gamma)
+        if self.class_weights is not None:
+            losses = losses * (1 + (self.class_weights - 1) * shares)
+        return losses.mean()
 
 
 def _modulating_factor(doubt: Tensor, gamma: float) -> Tensor:
