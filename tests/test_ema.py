@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from transformers import TimmWrapperConfig
 
 from imgcls import EMA
 from imgcls.cli.main import main
@@ -201,3 +202,25 @@ def test_average_that_no_checkpoint_holds_is_refused(
 def test_decay_has_a_range(decay: float) -> None:
     with pytest.raises(ValueError, match=r"imgcls\.EMA: decay: .*; it must be at least 0 and below 1"):
         EMA(decay)
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--trainer.precision=bf16-true",), ("--model.freeze_encoder=true", "--model.feature_views=2")]
+)
+def test_buffers_that_a_forward_pass_replaces_are_left_alone(
+    more: tuple[str, ...], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ConViT makes ``rel_indices``, which no checkpoint keeps, in the size of its first images."""
+    pytest.importorskip("timm")
+    small = {"img_size": 32, "embed_dim": 12, "depth": 2, "num_heads": 2, "local_up_to_layer": 1}
+    config = TimmWrapperConfig(architecture="convit_tiny", num_labels=3, model_args=small)
+    config.pretrained_cfg = {"input_size": [3, 32, 32]}
+    config.save_pretrained(tmp_path / "model")
+    main(["fit", *arguments(photos, tmp_path / "model", tmp_path, f"--trainer.callbacks=[{AVERAGED}]", *more)])
+    output = capsys.readouterr().out
+    content = load(tmp_path / "run/version_0/checkpoints/last.ckpt")
+    assert not [name for name in content["state_dict"] if name.endswith("rel_indices")]
+    current = content["current_model_state"]
+    assert any(not torch.equal(current[name].to(value.dtype), value) for name, value in content["state_dict"].items())
+    main(["validate", f"--ckpt_path={tmp_path}/run/version_0/checkpoints/best.ckpt", "--data.num_workers=0"])
+    assert table_of(capsys.readouterr().out)["f1_score"][0] == table_of(output)["f1_score"][0]

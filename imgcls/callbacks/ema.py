@@ -18,8 +18,8 @@ class EMA(WeightAveraging):
     """Keeps an exponential moving average of the weights, which is what is validated, saved and evaluated.
 
     Lightning's WeightAveraging with one fused update a step; its own EMA starts over a thousand kernels a step, and
-    waits for the device twice. Buffers, such as the statistics of BatchNorm, are averaged too. A fit has it by default,
-    unless a ModelCheckpoint saves weights alone, or the run goes on that had none.
+    waits for the device twice. What a checkpoint keeps is averaged: parameters, and buffers such as the statistics of
+    BatchNorm. A fit has it by default, unless a ModelCheckpoint saves weights alone, or the run goes on that had none.
 
     Args:
         decay: Share of the average that a step keeps, 0 to below 1. The first steps keep less, at most
@@ -100,13 +100,20 @@ class EMA(WeightAveraging):
         """Exchange the weights and their average; a model in 16 bits would round it, so it stays where it is."""
         self._swapped = not self._swapped
         if not self._casts:
-            super()._swap_models(pl_module)
+            for average, current in self._pairs(pl_module):
+                weights = current.data.clone()
+                current.data.copy_(average.data)
+                average.data.copy_(weights)
             return
         kept, self._kept = self._kept, []
         if not kept:
             self._kept = [current.data.clone() for _, current in self._pairs(pl_module)]
         for number, (average, current) in enumerate(self._pairs(pl_module)):
             current.data.copy_(kept[number] if kept else average.data)
+
+    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
+        for average, current in self._pairs(pl_module):
+            current.data.copy_(average.data)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -136,7 +143,9 @@ class EMA(WeightAveraging):
 
 
 def _tensors(module: torch.nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
+    """Return each tensor that a checkpoint keeps, once; a forward pass may replace other buffers."""
+    state = module.state_dict(keep_vars=True).values()
+    return list({id(value): value for value in state if isinstance(value, Tensor)}.values())
 
 
 def check_averaging(callbacks: Sequence[Callback]) -> None:
