@@ -36,6 +36,7 @@ def near_pairs(views: NDArray[np.uint64], neighbours: int) -> Iterator[tuple[int
         Image, bits that differ, other image; sorted.
     """
     tables = [_Table(views, *part) for part in _PARTS]
+    views = np.asfortranarray(views)  # a view of all images at a time is compared fastest
     step = min(max(_BLOCK // max(views.size, 1), 1), _MOST_ROWS)
     blocks = [np.arange(start, min(start + step, len(views))) for start in range(0, len(views), step)]
     with ThreadPoolExecutor() as pool:
@@ -88,9 +89,8 @@ def _near_by(rows: Rows, views: NDArray[np.uint64], order: Rows, starts: Rows, c
     own = np.repeat(rows, counts.sum(axis=1))
     counts = counts.ravel()
     places = np.arange(len(own)) + np.repeat(starts.ravel() - np.cumsum(counts) + counts, counts)
-    view = order[places]
-    bits = np.bitwise_count(views[own, 0] ^ views.ravel()[view])
-    other = view // views.shape[1]
+    other, column = np.divmod(order[places], views.shape[1])
+    bits = np.bitwise_count(views[own, 0] ^ views[other, column])
     near = (bits <= BITS) & (other != own)
     return np.stack([own[near], bits[near], other[near]])
 
