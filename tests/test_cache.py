@@ -30,6 +30,7 @@ from imgcls.cli.main import main
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.pixel_cache import build
 from imgcls.data.pixel_cache import cached_split as cache_split
 from imgcls.data.pixel_cache.build import fill
 from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
@@ -399,6 +400,36 @@ def test_cached_split_goes_to_a_process_that_is_no_fork(photos: Path, tmp_path: 
     text = pickle.dumps(split)
     assert len(text) < 20_000
     np.testing.assert_array_equal(pickle.loads(text).read(3), split.read(3))  # noqa: S301 - our own
+
+
+# -- messages of the processes that decode
+
+
+@pytest.mark.parametrize(("side", "many"), [(16, True), (600, False)])
+def test_small_images_come_many_a_message(
+    side: int, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter one by one, by which the size of all is judged; images of a megabyte all come alone."""
+    for number in range(40):
+        Image.new("RGB", (side, side), (number, 0, 0)).save(tmp_path / f"{number:03d}.png")
+    messages: list[int] = []
+    decoded = build._decoded
+
+    def counting(*arguments: Any) -> Iterator[Any]:
+        for message in decoded(*arguments):
+            messages.append(len(message))
+            assert all(type(pixels) is np.ndarray for _, pixels in message)  # a tensor takes a file of /dev/shm
+            yield message
+
+    monkeypatch.setattr(build, "_decoded", counting)
+    split = Split(FolderImageDataset(str(tmp_path)), None)
+    steps = eval_steps(build_pipeline([], "eval"))
+    names = [f"{number:024d}" for number in range(40)]
+    assert fill(tmp_path / "cache", split, names, steps, workers=1, timeout=60) == (40, {})
+    assert sum(messages) == 40
+    assert messages[:10] == [1] * 10
+    assert (len(messages) < 20) == many, messages
+    assert {int(Reader(tmp_path / "cache", names).read(place)[0, 0, 0]) for place in range(40)} == set(range(40))
 
 
 # -- killed, shared

@@ -1,14 +1,16 @@
 """Fill a folder of the cache: what is missing is decoded in parallel, and written by one process at a time."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from imgcls.data.loading.batches import as_it_is, augment, start_worker
 from imgcls.data.loading.workers import FORK, WatchedLoader, naming_files, note
@@ -17,6 +19,7 @@ from imgcls.data.pixel_cache.fixed_steps import Steps
 from imgcls.data.pixel_cache.store import Reader, Writer
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ImageError
+from imgcls.images import Pixels
 from imgcls.runtime.progress import tracked
 
 log = logging.getLogger(__name__)
@@ -24,7 +27,10 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 _SAMPLE = 64  # images at most by which the size of all is judged
 
-Decoded = tuple[int, torch.Tensor | str]  # place; pixels (H, W, 3), or the reason why there are none
+_MESSAGE = 2**20  # bytes that a process sends at once, unless a single image has more
+MOST = 64  # images in a message
+
+Decoded = tuple[int, Pixels | str]  # place; pixels (H, W, 3), or the reason why there are none
 
 
 class _Decoding(Dataset[Decoded]):
@@ -41,7 +47,7 @@ class _Decoding(Dataset[Decoded]):
             pixels = self.split.read(place)
         except ImageError as error:
             return place, str(error).removeprefix(f"{path}: ")
-        return place, torch.from_numpy(augment(self.steps.keep, pixels, path, self.steps.once.where))
+        return place, augment(self.steps.keep, pixels, path, self.steps.once.where)
 
 
 def fill(
@@ -70,9 +76,10 @@ def fill(
         folder.mkdir(parents=True, exist_ok=True)
     with _held(folder):
         missing = _missing(folder, names)
-        decoded = _decoded(_Decoding(split, steps), missing, workers, timeout)
+        messages = _Messages(_spread_first(missing))
+        decoded = _decoded(_Decoding(split, steps), messages, workers, timeout)
         with naming_files():
-            return _write(folder, names, decoded, len(missing))
+            return _write(folder, names, decoded, messages)
 
 
 def _missing(folder: Path, names: list[str]) -> list[int]:
@@ -97,18 +104,38 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _decoded(data: _Decoding, places: list[int], workers: int, timeout: float) -> WatchedLoader[Decoded]:
-    return WatchedLoader(
+class _Messages(Sampler[list[int]]):
+    """The places to decode, by message: one by one until it is known how large images are, then about a megabyte.
+
+    A message costs the process that writes about as much as 40 small images; one of large photos would fill its memory.
+    """
+
+    def __init__(self, places: list[int]) -> None:
+        self.places = places
+        self.images = 1  # in the next message
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start = 0
+        while start < len(self.places):
+            yield self.places[start : (start := start + self.images)]
+
+    def fit(self, image_bytes: float) -> None:
+        """Fit the messages to come to the size of images."""
+        self.images = min(max(int(_MESSAGE / image_bytes), 1), MOST)
+
+
+def _decoded(data: _Decoding, messages: _Messages, workers: int, timeout: float) -> Iterable[list[Decoded]]:
+    loader: WatchedLoader[Any] = WatchedLoader(
         data,
-        batch_size=None,  # one by one: a batch of large photos would fill the shared memory
-        sampler=_spread_first(places),
+        batch_sampler=messages,
         num_workers=workers,
         multiprocessing_context=FORK if workers else None,
         timeout=timeout if workers else 0,
-        collate_fn=as_it_is,
+        collate_fn=as_it_is,  # arrays, which go through a pipe: tensors would take a file of the shared memory each
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # making an iterator must not draw from the global generator
     )
+    return loader
 
 
 def _spread_first(places: list[int]) -> list[int]:
@@ -122,14 +149,18 @@ def _sample_size(total: int) -> int:
     return min(_SAMPLE, -(-total // 4))
 
 
-def _write(folder: Path, names: list[str], decoded: WatchedLoader[Decoded], total: int) -> tuple[int, dict[str, str]]:
+def _write(
+    folder: Path, names: list[str], decoded: Iterable[list[Decoded]], messages: _Messages
+) -> tuple[int, dict[str, str]]:
     faults: dict[str, str] = {}
+    total = len(messages.places)
     with Writer(folder) as writer:
-        for done, (place, result) in enumerate(tracked(decoded, total, "decoding images"), 1):
+        for done, (place, result) in enumerate(tracked(chain.from_iterable(decoded), total, "decoding images"), 1):
             if isinstance(result, str):
                 faults[names[place]] = result
             else:
-                writer.add(names[place], result.numpy())
+                writer.add(names[place], result)
             if done == _sample_size(total) and writer.count:
+                messages.fit(writer.nbytes / writer.count)
                 refuse_small_disk(folder, writer.nbytes / writer.count * (total - done), total - done)
     return writer.count, faults
