@@ -2,9 +2,12 @@
 
 import logging
 from pathlib import Path
+from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
@@ -186,7 +189,8 @@ def rates(config: SchedulerConfig, steps: int = 10, per_epoch: float = 2) -> lis
 
 
 def test_schedules() -> None:
-    assert rates(SchedulerConfig("constant")) == [0, 0.5] + [1] * 8
+    assert rates(SchedulerConfig("constant")) == [0.333, 0.667] + [1] * 8
+    assert rates(SchedulerConfig("cosine"), 6) == [0.333, 0.667, 1, 0.854, 0.5, 0.146]
     assert rates(SchedulerConfig("linear", warmup_epochs=0), 4) == [1, 0.75, 0.5, 0.25]
     assert (
         rates(SchedulerConfig("step", warmup_epochs=0, step_epochs=2, factor=0.5)) == [1] * 4 + [0.5] * 4 + [0.25] * 2
@@ -194,6 +198,32 @@ def test_schedules() -> None:
     assert rates(SchedulerConfig("step", warmup_epochs=1))[:3] == [0.333, 0.667, 1]
     one_cycle = rates(SchedulerConfig("onecycle", warmup_epochs=2))
     assert (one_cycle[0], one_cycle[3], one_cycle[-1]) == (0.04, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "onecycle", "step"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_step_learns_also_where_an_epoch_has_one(name: Any, steps: int) -> None:
+    found = rates(SchedulerConfig(name), steps, per_epoch=1)
+    assert found[0] >= 0.04
+    assert min(found[:-1], default=1) > 0  # one-cycle ends at 4e-6
+
+
+class RatesOfSteps(Callback):
+    """Writes down the rate of each step."""
+
+    found: ClassVar[list[float]] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.found.append(max(group["lr"] for group in trainer.optimizers[0].param_groups))
+
+
+def test_first_epoch_of_one_step_learns(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    RatesOfSteps.found.clear()
+    more = ["--data.batch_size=64", "--trainer.callbacks={class_path: tests.test_optim.RatesOfSteps}"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
+    assert RatesOfSteps.found == pytest.approx([0.005, 0.01])
 
 
 def test_one_cycle_leaves_momentum_alone_and_may_begin_at_its_top() -> None:

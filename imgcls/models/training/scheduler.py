@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
-from transformers import get_scheduler
 
 from imgcls.errors import ConfigError
 from imgcls.models.training.values import check_numbers
@@ -30,9 +29,9 @@ class SchedulerConfig:
             from 1/25 of the rate and falls to almost 0, with momentum as it is configured (Smith and Topin 2018);
             ``step`` is multiplied by ``factor`` after every ``step_epochs``; ``plateau`` is multiplied by ``factor``
             when ``validation_loss`` has not improved for more than ``patience`` validations.
-        warmup_epochs: Epochs, fractions included, in which the rate rises from 0 (``onecycle``: from 1/25, ``step``:
-            from 1 / (steps of the warm-up + 1)); null: 1, for ``onecycle`` 30 % of the run, for ``plateau`` none. At
-            most half of the run.
+        warmup_epochs: Epochs, fractions included, in which the rate rises, from 1 / (steps of the warm-up + 1)
+            (``onecycle``: from 1/25); null: 1, for ``onecycle`` 30 % of the run, for ``plateau`` none. At most half of
+            the run.
         step_epochs: Epochs between two steps, ``step`` alone; null: 10.
         factor: What the rate is multiplied by, above 0 and below 1, ``step`` and ``plateau`` alone; null: 0.1.
         patience: Validations without improvement that are waited for, ``plateau`` alone; null: 3.
@@ -77,13 +76,9 @@ def make_scheduler(
         )
     warmup = _warmup(config, total_steps, steps_per_epoch)
     if config.name == "onecycle":
-        return _OneCycle(optimizer, int(total_steps), _ONE_CYCLE_RISE if warmup is None else warmup / total_steps)
-    warmup = warmup or 0
-    if config.name == "step":
-        return LambdaLR(optimizer, _steps(config, warmup, steps_per_epoch))
-    name = "constant_with_warmup" if config.name == "constant" else config.name
-    steps = None if math.isinf(total_steps) else int(total_steps)
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)  # type: ignore[no-any-return]
+        steps = max(2, int(total_steps))  # of a single one torch takes the end's rate
+        return _OneCycle(optimizer, steps, _ONE_CYCLE_RISE if warmup is None else warmup / total_steps)
+    return LambdaLR(optimizer, _multiplier(config, warmup or 0, total_steps, steps_per_epoch))
 
 
 def _warmup(config: SchedulerConfig, total_steps: float, steps_per_epoch: float) -> int | None:
@@ -111,13 +106,17 @@ class _OneCycle(OneCycleLR):
         super().load_state_dict({key: value for key, value in state_dict.items() if key not in self._OF_THE_RUN})
 
 
-def _steps(config: SchedulerConfig, warmup: int, steps_per_epoch: float) -> Callable[[int], float]:
-    every = (config.step_epochs or 10) * steps_per_epoch
-    factor = config.factor or 0.1
-
+def _multiplier(
+    config: SchedulerConfig, warmup: int, total_steps: float, steps_per_epoch: float
+) -> Callable[[int], float]:
     def multiplier(step: int) -> float:
-        rise = (step + 1) / (warmup + 1) if step < warmup else 1.0
-        return float(rise * factor ** int(step // every))
+        rise = min(1.0, (step + 1) / (warmup + 1))  # above 0 from the first step on
+        done = min(1.0, max(0, step - warmup) / max(1, total_steps - warmup))  # share of the way from there to the end
+        if config.name == "step":
+            drops = int(step // ((config.step_epochs or 10) * steps_per_epoch))
+            return float(rise * (config.factor or 0.1) ** drops)
+        fall = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        return rise * fall[config.name]
 
     return multiplier
 
