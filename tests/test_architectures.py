@@ -111,6 +111,30 @@ def test_cut_keeps_heads_of_unequal_width_and_heads_of_convolution(architecture:
     assert_cut_leaves_logits("timm_wrapper", size, architecture=architecture)
 
 
+def assert_head_is_float32(model_type: str, size: int, **values: object) -> None:
+    backbone = Backbone(make_network(model_type, **values), (size, size)).eval()
+    for parameter in backbone.heads.parameters():  # some start at zero
+        nn.init.normal_(parameter)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = backbone.encode(images)
+        logits = backbone.classify(features)
+    assert logits.dtype == torch.float32
+    assert (logits != logits.bfloat16()).any()
+    with torch.no_grad():
+        torch.testing.assert_close(logits, backbone.classify(features.float()))
+
+
+@every_architecture
+def test_logits_are_float32_under_mixed_precision(model_type: str) -> None:
+    assert_head_is_float32(model_type, TINY[model_type].size)
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("crossvit_tiny_240", 240), ("resnetv2_18", 64)])
+def test_logits_of_timms_heads_are_float32_under_mixed_precision(architecture: str, size: int) -> None:
+    assert_head_is_float32("timm_wrapper", size, architecture=architecture)
+
+
 def test_heads_that_are_not_averaged_are_refused() -> None:
     network = make_network("swiftformer")
     network.register_forward_hook(lambda *passed: (2 * passed[-1].logits,))

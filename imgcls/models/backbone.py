@@ -217,8 +217,16 @@ def _averages(network: PreTrainedModel, image: Tensor, origin: Size | None) -> b
 
 
 def _apply(head: nn.Module, features: Tensor) -> Tensor:
-    """Return logits; some of timm's heads are convolutions, behind which the network flattens."""
-    if isinstance(head, nn.Conv2d) and features.ndim == 2:
+    """Return logits, in float32 under mixed precision: those of bfloat16 are 1/16 apart from 8 on, and often equal."""
+    device = features.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return _logits(head, features)
+    with torch.autocast(device, enabled=False):
+        return _logits(head, features.float())
+
+
+def _logits(head: nn.Module, features: Tensor) -> Tensor:
+    if isinstance(head, nn.Conv2d) and features.ndim == 2:  # of timm, behind which the network flattens
         return head(features[..., None, None]).flatten(1)  # type: ignore[no-any-return]
     return head(features)  # type: ignore[no-any-return]
 
