@@ -101,3 +101,10 @@ class Faulty(Callback):
         screening = Path(trainer.default_root_dir).name == "screen"
         if self.kind == "interrupt" and not screening:
             raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if self.kind == "weights" and batch_idx == 1:
+            for parameter in pl_module.parameters():
+                parameter.data.fill_(float("nan"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from imgcls.callbacks.terminate_on_nan import check_finite
+from imgcls.callbacks.terminate_on_nan import is_finite
 from imgcls.cli.main import main
 from tests.runs import arguments, assert_same_weights, fails, load, table_of
 
@@ -45,34 +45,10 @@ def test_steps_end_within_an_epoch_that_is_validated(photos: Path, tiny_model: P
     assert schedule["_last_lr"] == pytest.approx([0] * len(schedule["_last_lr"]), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [([], ""), (["--trainer.limit_val_batches=0"], "train_loss is nan, and ")],  # which is known at the epoch's end
-    ids=["before the validation", "without validation"],
-)
-def test_weights_that_are_no_numbers_end_the_run(
-    more: list[str],
-    said: str,
-    photos: Path,
-    tiny_model: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, *more)]
-    main([*line, "--trainer.max_epochs=1"])
-    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
-    code, message = fails([*line, "--trainer.max_epochs=3", "--ckpt_path=last", broken], capsys)
-    assert code == 1
-    assert f"epoch 2, step 12: {said}the weights are not finite" in message
-    assert "begin anew with a lower model.init_args.optimizer_config.lr (0.01)" in message
-    state = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["state_dict"]
-    assert all(value.isfinite().all() for value in state.values())
-
-
 def test_broken_weights_are_seen_before_a_validation_within_the_epoch(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
+    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: weights}}"
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=2", broken)]
     code, message = fails(line, capsys)
     assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
@@ -82,21 +58,12 @@ def test_broken_weights_are_seen_before_a_validation_within_the_epoch(
 def test_broken_weights_are_not_saved_within_an_epoch(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = {"class_path": "tests.killer.Faulty", "init_args": {"kind": "not a number"}}
+    broken = {"class_path": "tests.killer.Faulty", "init_args": {"kind": "weights"}}
     saver = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 2, "save_top_k": -1}}
     line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={json.dumps([broken, saver])}")]
     code, message = fails(line, capsys)
     assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
     assert list((tmp_path / "run/version_0/checkpoints").glob("*.ckpt")) == []
-
-
-def test_broken_weights_are_seen_where_the_loss_is_logged(
-    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = "--trainer.callbacks={class_path: tests.killer.Faulty, init_args: {kind: not a number}}"
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.log_every_n_steps=2", broken)]
-    code, message = fails(line, capsys)
-    assert (code, "epoch 1, step 2: the weights are not finite" in message) == (1, True), message
 
 
 def test_last_epoch_is_the_best_where_none_is_validated(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -281,7 +248,6 @@ def test_weights_in_16_bits_are_finite_however_long() -> None:
     model = torch.nn.Linear(300, 300).half()
     model.weight.data.fill_(1e3)
     assert torch.nn.utils.get_total_norm(model.parameters()).isinf()  # which alone must not end a run
-    check_finite(None, model)  # type: ignore[arg-type]
+    assert is_finite(model)
     model.weight.data[0, 0] = torch.inf
-    with pytest.raises(AttributeError, match="callback_metrics"):  # the message asks the Trainer, which is not there
-        check_finite(None, model)  # type: ignore[arg-type]
+    assert not is_finite(model)

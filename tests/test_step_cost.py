@@ -72,7 +72,7 @@ def test_logging_each_step_waits_once_a_step(photos: Path, tiny_model: Path, tmp
     """The count sees what is there."""
     found = count(photos, tiny_model, tmp_path, "--trainer.log_every_n_steps=1").found
     assert len(found) == 3
-    assert all("a value is read: " in wait and "metrics.py" in wait for wait in found)
+    assert all("a value is read: " in wait and "metrics_logger.py" in wait for wait in found)
 
 
 def test_batches_come_in_pinned_memory(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

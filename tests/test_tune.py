@@ -199,7 +199,7 @@ def test_bad_trials_are_marked_and_the_search_goes_on(
     assert table["state"].to_dict() == {"none": "complete", "raise": "fail", "not a number": "fail", "memory": "fail"}
     reasons = table["reason"].to_dict()
     assert "a bad combination" in reasons["raise"]
-    assert "the weights are not finite" in reasons["not a number"]
+    assert "the loss is not finite (nan)" in reasons["not a number"]
     assert "MemoryError" in reasons["memory"]
     assert "failed: ValueError: a bad combination" in capsys.readouterr().err
 

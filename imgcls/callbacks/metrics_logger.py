@@ -1,6 +1,5 @@
 """MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,7 +10,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
-from imgcls.callbacks.terminate_on_nan import check_finite
 from imgcls.config.class_path import Spec
 from imgcls.errors import RunError
 from imgcls.metrics.build import Described, build, check_distinct, check_spec, describe, has_threshold, is_binary
@@ -113,11 +111,9 @@ class MetricsLogger(Callback):
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         stepped, self._step = trainer.global_step != self._step, trainer.global_step  # no: gradients are accumulated
         if stepped and outputs and "batch_loss" in outputs and every and trainer.global_step % every == 0:
-            values = {"train_loss_step": outputs["batch_loss"].item(), "lr": _rate(trainer)}
+            values = {"train_loss_step": outputs["batch_loss"].item(), "lr": rate_of(trainer)}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
-            if not math.isfinite(values["train_loss_step"]):
-                check_finite(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -250,7 +246,7 @@ class _StageMetrics:
         return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
 
 
-def _rate(trainer: pl.Trainer) -> float:
+def rate_of(trainer: pl.Trainer) -> float:
     """Return where ``optimizer_config.lr`` stands, of which each group of parameters has its multiple."""
     rates: list[float] = [group["lr"] / group.get(_SCALE, 1) for group in trainer.optimizers[0].param_groups]
     return max(rates)  # but for rounding, they are alike

@@ -1,49 +1,163 @@
-"""FiniteWeights: a run whose weights are no numbers any more ends, before they replace a good checkpoint."""
+"""FiniteWeights: a run whose loss or weights are not finite ends at that step, and keeps its good checkpoints."""
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
-from imgcls.errors import RunError
+from imgcls.callbacks.checkpoint_saver import CheckpointSaver
+from imgcls.callbacks.metrics_logger import rate_of
+from imgcls.errors import ConfigError, RunError, listed
+
+_MOST_SKIPPED = 10  # steps in a row without an update, by a gradient scaler
+_MOST_FILES = 8
 
 
 class FiniteWeights(Callback):
-    """Looks at weights before they are validated or saved: Lightning trains on, and NaN logits have an accuracy."""
+    """Looks at the loss of each step, and at the weights before they are validated or saved.
+
+    Lightning trains on, and NaN logits have an accuracy. A GPU's loss is copied without a wait, and looked at when the
+    next step is under way. A gradient scaler (``16-mixed``) skips some steps whose loss is not finite.
+    """
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._step: _Step | None = None
+        self._skipped = 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the rate of the step; afterwards it is that of the next."""
+        self._rate = rate_of(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss of this step on a CPU, at that of the one before on a GPU."""
+        self._check_step(trainer)
+        given: Tensor | None = outputs.get("batch_loss", outputs.get("loss")) if outputs else None
+        if given is None or given.device.type not in {"cpu", "cuda"}:
+            return
+        loss, copied = _without_waiting(given.detach())
+        place = trainer.current_epoch + 1, trainer.global_step, self._rate
+        self._step = _Step(*place, loss, copied, outputs.get("logits"), batch.get("path", []))
+        if copied is None:
+            self._check_step(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse weights that are not finite: within an epoch, too, the best validation is saved."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            check_finite(trainer, pl_module)
+            self._check(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse weights that are not finite."""
-        check_finite(trainer, pl_module)
+        self._check(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Refuse weights that are not finite, also where a ModelCheckpoint saves within an epoch."""
-        check_finite(trainer, pl_module)
+        self._check(trainer, pl_module)
+
+    def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._check_step(trainer)
+        if not is_finite(pl_module):
+            place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+            rate = f"(learning rate {rate_of(trainer):g})"
+            raise RunError(f"{place}: the weights are not finite {rate}; {_remedy(trainer)}")
+
+    def _check_step(self, trainer: pl.Trainer) -> None:
+        step, self._step = self._step, None
+        if step is None:
+            return
+        loss = step.loss_value()
+        self._skipped = 0 if math.isfinite(loss) else self._skipped + 1
+        if not self._skipped:
+            return
+        if getattr(trainer.precision_plugin, "scaler", None) is None or self._skipped > _MOST_SKIPPED:
+            raise RunError(
+                f"epoch {step.epoch}, step {step.number}: the loss is not finite ({loss}) at the learning rate "
+                f"{step.rate:g}, in the batch of {listed(step.suspects(), _MOST_FILES)}; {_remedy(trainer)}"
+            )
 
 
-def check_finite(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """Refuse weights that are not finite; a loss may be, where a gradient scaler skips the step.
+@dataclass(frozen=True)
+class _Step:
+    """What there is to say of a step if its loss is not finite.
+
+    Args:
+        epoch: Its epoch, counted from 1.
+        number: Optimizer steps of the run until its end.
+        rate: Its learning rate.
+        loss: On the host, once ``copied`` is over.
+        copied: The copy of the loss from a GPU; None where it is there.
+        logits: ``(B, classes)``; None of a step of one's own that gives none.
+        paths: Of the batch's images.
+    """
+
+    epoch: int
+    number: int
+    rate: float
+    loss: Tensor
+    copied: torch.cuda.Event | None
+    logits: Tensor | None
+    paths: Sequence[str]
+
+    def loss_value(self) -> float:
+        if self.copied is not None:
+            self.copied.synchronize()
+        return float(self.loss)
+
+    def suspects(self) -> list[str]:
+        """Return the images whose logits are not finite, all where they do not tell."""
+        finite = [] if self.logits is None else self.logits.isfinite().all(1).tolist()
+        return [path for path, good in zip(self.paths, finite, strict=False) if not good] or list(self.paths)
+
+
+def _without_waiting(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Return a loss as it will be on the host, and what is to be waited for; None where it is there."""
+    if loss.device.type == "cpu":
+        return loss, None
+    value, copied = loss.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+    return value, copied
+
+
+def is_finite(module: torch.nn.Module) -> bool:
+    """Whether all weights are finite, for which the device is waited for once."""
+    tensors = [item.detach() for item in (*module.parameters(), *module.buffers()) if item.is_floating_point()]
+    # in 16 bits the norm may be infinite by itself
+    norm = torch.nn.utils.get_total_norm(tensors)
+    return bool(norm.isfinite()) or all(bool(item.isfinite().all()) for item in tensors)
+
+
+def refuse_not_finite(source: str, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights with which a training would begin.
+
+    Args:
+        source: Where they come from, as the message says it.
+        weights: By name.
 
     Raises:
-        RunError: Names epoch, step and learning rate.
+        ConfigError: Counts the tensors that are not finite, and names some.
     """
-    tensors = [item.detach() for item in (*pl_module.parameters(), *pl_module.buffers()) if item.is_floating_point()]
-    # the norm costs one wait for the device; in 16 bits it may be infinite by itself
-    if torch.nn.utils.get_total_norm(tensors).isfinite() or all(item.isfinite().all() for item in tensors):
-        return
-    loss = trainer.callback_metrics.get("train_loss")
-    before = "" if loss is None else f"train_loss is {float(loss)}, and "
-    rate: float = pl_module.lr  # type: ignore[assignment]
-    raise RunError(
-        f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {before}the weights are not finite; the "
-        f"checkpoints hold what was before. Set trainer.gradient_clip_val: 1.0, or begin anew with a lower "
-        f"model.init_args.optimizer_config.lr ({rate:g})"
+    broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        count = f"{len(broken)} of {len(weights)} tensors"
+        raise ConfigError(f"{source}: weights that are not finite, in {count}: {listed(broken, 3)}; take others")
+
+
+def _remedy(trainer: pl.Trainer) -> str:
+    savers = [item for item in trainer.checkpoint_callbacks if isinstance(item, CheckpointSaver)]
+    kept = [str(saver.last) for saver in savers if saver.last.exists()]
+    return (
+        f"{f'{kept[0]} holds what was before' if kept else 'no checkpoint is written yet'}. Set "
+        "trainer.gradient_clip_val: 1.0, or begin anew with a lower model.init_args.optimizer_config.lr"
     )

@@ -20,7 +20,7 @@ from imgcls.callbacks.ema import EMA, check_averaging
 from imgcls.callbacks.patience import Patience
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.stand_still import StandStill
-from imgcls.callbacks.terminate_on_nan import FiniteWeights
+from imgcls.callbacks.terminate_on_nan import FiniteWeights, refuse_not_finite
 from imgcls.checkpoints.io import data_state
 from imgcls.checkpoints.run_folder import RESULTS, hold, new_run_folder, sign
 from imgcls.commands.command import Command, Parts, print_once
@@ -161,6 +161,10 @@ class Fit(Command):
         elif start is not None:
             self.model.check_weights(start.content["state_dict"])
             self.model.check_optimizers(start.content["optimizer_states"])
+        if start is None:
+            refuse_not_finite(f"model.init_args.model_name: {self.model.model_name}", self.model.state_dict())
+        else:
+            refuse_not_finite(str(start.path), start.content["state_dict"])
 
     def _keep_classes(self, path: Path, names: list[str]) -> None:
         if self.data.class_names not in ([], names):
@@ -207,10 +211,11 @@ class Fit(Command):
         found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
         found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
         found.append(StandStill() if self.done else Patience(callbacks))
+        found.append(FiniteWeights())
         if self.folder is None:
             return found
         written = None if self.done else _as_yaml(self.parts.saved)  # with which nothing is trained
-        return [RunFiles(self.folder, written), *found, FiniteWeights()]
+        return [RunFiles(self.folder, written), *found]
 
     def _is_done(self, callbacks: Sequence[Callback]) -> bool:
         """Whether the run is at its end already, which is said; a new one that would begin there is refused."""

@@ -19,6 +19,7 @@ from transformers import AutoConfig
 
 import imgcls
 from imgcls.callbacks.data_wait_monitor import WaitingTime
+from imgcls.callbacks.terminate_on_nan import FiniteWeights
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.cli.warning_filters import quieten
 from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
@@ -117,7 +118,7 @@ def our_gap(folder: Path) -> float:
     (run / "version_0").mkdir(parents=True, exist_ok=True)
     callbacks += early_stopping(callbacks, watched, options)
     callbacks += run_callbacks(callbacks, watched, run / "version_0", keep_checkpoints=False)
-    callbacks.append(WaitingTime(cached=True))
+    callbacks += [WaitingTime(cached=True), FiniteWeights()]
     trainer = build_trainer(options, callbacks, AtomicCheckpointIO(), run / "version_0")
     trainer.fit(model, datamodule=Data(batches))
     return batches.gap()
