@@ -120,7 +120,7 @@ def test_links_and_pipes_are_not_opened(tmp_path: Path, mode: str) -> None:
     (tmp_path / "link").symlink_to("victim")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with within(5), pytest.raises(OSError, match=r"link or a pipe|no regular"):
+        with within(5), pytest.raises(OSError, match="a link or a pipe lies in its place"):
             open(tmp_path / name, mode, opener=regular)  # noqa: SIM115
     with open(tmp_path / "victim", mode, opener=regular):
         pass

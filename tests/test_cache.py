@@ -1,7 +1,6 @@
 """The cache of decoded images: what is kept, that nothing is lost or stale, and that it changes no result."""
 
 import copy
-import errno
 import logging
 import os
 import pickle
@@ -34,7 +33,7 @@ from imgcls.data.pixel_cache import build
 from imgcls.data.pixel_cache import cached_split as cache_split
 from imgcls.data.pixel_cache.build import fill
 from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
-from imgcls.data.pixel_cache.store import INDEX, PIXELS, Reader, Writer
+from imgcls.data.pixel_cache.store import INDEX, PIXELS, Reader, Writer, read_index
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import build_pipeline
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
@@ -43,7 +42,7 @@ from imgcls.errors import ConfigError, ImageError, RunError
 from imgcls.images import Pixels, load_image
 from tests.cache_builder import GO
 from tests.conftest import write_class_folders
-from tests.runs import arguments
+from tests.runs import arguments, within
 from tests.test_datamodule import Numbers
 
 NAMES = [f"{number:024d}" for number in range(9)]
@@ -125,7 +124,7 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 def folders(cache: Path) -> dict[str, int]:
     """The folders of the cache: name -> images."""
-    return {path.name: len((path / INDEX).read_bytes()) // 40 for path in (cache / "pixels").iterdir()}
+    return {path.name: len((path / INDEX).read_bytes()) // 48 for path in (cache / "pixels").iterdir()}
 
 
 # -- what is kept
@@ -506,13 +505,63 @@ def test_disk_that_is_too_small_is_refused(photos: Path, tmp_path: Path, monkeyp
     assert list(folders(tmp_path).values()) == [12]  # by which the size was judged; they are good
 
 
-def test_disk_that_runs_full_is_the_same_error(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+class Uneven(ImageDataset):
+    """Forty images of 30 kB, but those by which the size of all is judged: they are small."""
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ConfigError, match=r"the disk of .*/pixels/\w+ is full; remove older ones, or give --data"):
-        module(str(photos), tmp_path).train_dataloader()
+    def __init__(self) -> None:
+        self.small = set(np.linspace(0, 39, 10, dtype=int).tolist())
+        names = [str(place) for place in range(40)]
+        self.samples = pd.DataFrame({"path": names, "label": ["red", "blue"] * 20}, dtype=object)
+
+    def read(self, index: int) -> Pixels:
+        return np.full((3, 3, 3) if index in self.small else (100, 100, 3), index, np.uint8)
+
+
+def test_disk_that_runs_full_is_named(small_disk: Path) -> None:
+    message = r"the disk of .*/pixels/\w+ is full, 0\.\d MB are free; remove older ones, or give --data"
+    with pytest.raises(RunError, match=message):
+        module(Uneven(), small_disk, train=[FLIP, RESIZE], validation=One("red")).train_dataloader()
+    [(folder, kept)] = folders(small_disk).items()
+    folder_path = small_disk / "pixels" / folder
+    assert len(read_index(folder_path)) == kept
+    assert (folder_path / PIXELS).stat().st_size == kept_bytes(folder_path)  # the rest is given back
+
+
+def kept_bytes(folder: Path) -> int:
+    records = read_index(folder)
+    return int((3 * records["height"] * records["width"]).sum())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pixels_that_are_not_those_that_were_written_are_named(photos: Path, tmp_path: Path, workers: int) -> None:
+    loader = module(str(photos), tmp_path, num_workers=workers).train_dataloader()
+    expected = pixels(loader)
+    [folder] = (tmp_path / "pixels").iterdir()
+    good = (folder / PIXELS).read_bytes()
+    for bad in (bytes(len(good)), good[:20_000] + bytes([good[20_000] ^ 1]) + good[20_001:]):
+        with (folder / PIXELS).open("r+b") as file:
+            file.write(bad)
+        loader = module(str(photos), tmp_path, num_workers=workers).train_dataloader()
+        message = rf"cache: {folder}/{PIXELS} is damaged: from byte [\d,]+ on .*remove the folder {folder}, and"
+        with pytest.raises(RunError, match=message):
+            pixels(loader)
+    shutil.rmtree(folder)
+    assert torch.equal(pixels(module(str(photos), tmp_path, num_workers=workers).train_dataloader()), expected)
+
+
+@pytest.mark.parametrize("name", [PIXELS, INDEX])
+def test_links_and_pipes_in_the_cache_are_refused(photos: Path, tmp_path: Path, name: str) -> None:
+    module(str(photos), tmp_path).train_dataloader()
+    [folder] = (tmp_path / "pixels").iterdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    message = rf"data.init_args.cache_dir: {folder} cannot be used: a link or a pipe lies in its place; give another"
+    for plant in (lambda path: path.symlink_to(victim), os.mkfifo):
+        (folder / name).unlink()
+        plant(folder / name)
+        with within(20), pytest.raises(ConfigError, match=message):
+            module(str(photos), tmp_path).train_dataloader()
+    assert victim.read_bytes() == b"mine"
 
 
 def test_folder_that_cannot_be_used_is_named(photos: Path, tmp_path: Path) -> None:
@@ -598,8 +647,8 @@ def write(folder: Path, images: int, start: int = 0) -> list[Pixels]:
     ("file", "harm", "left"),
     [
         (INDEX, lambda content: content[:-1], 2),
-        (INDEX, lambda content: content + bytes(40), 3),
-        (INDEX, lambda content: content[:40] + bytes(40) + content[80:], 1),
+        (INDEX, lambda content: content + bytes(48), 3),
+        (INDEX, lambda content: content[:48] + bytes(48) + content[96:], 1),
         (INDEX, lambda content: b"", 0),
         (PIXELS, lambda content: content[:-1], 2),
         (PIXELS, lambda content: content + b"torn", 3),

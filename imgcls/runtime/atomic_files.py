@@ -17,7 +17,8 @@ from imgcls.errors import WriteError, size_in_words
 
 PARTIAL = ".partial"
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says where there is no room for more."""
 _NAME = 200  # bytes of a target's name that go into a hidden one; file systems take 255
 
 
@@ -62,7 +63,7 @@ class _Sink(io.FileIO):
             try:
                 size = super().write(data) or 0
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in FULL:
                     raise
                 self.error = error
         self.needed += size
@@ -120,7 +121,7 @@ def naming(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise full_disk(path, error) from error
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -183,7 +184,7 @@ def regular(path: str, flags: int) -> int:
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "is no regular file", path)
+        raise OSError(errno.EINVAL, "a link or a pipe lies in its place", path)
     return handle
 
 

@@ -1,14 +1,13 @@
 """What can go wrong with the folder of the cache, in words that say what to type."""
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgcls.errors import ConfigError, size_in_words
+from imgcls.errors import ConfigError, RunError, size_in_words
+from imgcls.runtime.atomic_files import FULL
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _MARGIN = 1.1  # of an estimate
 _WAYS_OUT = (
     "remove older ones, or give --data.cache_dir FOLDER on another disk, --data.cache_size N for a shorter side of N "
@@ -21,13 +20,17 @@ def using(folder: Path) -> Iterator[None]:
     """Name the folder and the keys in errors of the system.
 
     Raises:
-        ConfigError: If the folder cannot be read or written, or the disk is full.
+        ConfigError: If the folder cannot be read or written.
+        RunError: If the disk is full.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise ConfigError(f"data.init_args.create_dataset: the disk of {folder} is full; {_WAYS_OUT}") from error
+        if error.errno in FULL:
+            free = size_in_words(shutil.disk_usage(folder).free)
+            raise RunError(
+                f"data.init_args.create_dataset: the disk of {folder} is full, {free} are free; {_WAYS_OUT}"
+            ) from error
         raise ConfigError(
             f"data.init_args.cache_dir: {folder} cannot be used: {error.strerror or error}; give another folder, or "
             "--data.create_dataset false"

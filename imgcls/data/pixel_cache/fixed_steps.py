@@ -13,7 +13,7 @@ import numpy as np
 from imgcls.data.transforms.pipeline import Item, Pipeline
 from imgcls.images import Pixels
 
-_FORMAT = 1  # raise it when load_image gives other pixels of a file, or the files of the cache are written otherwise
+_FORMAT = 2  # raise it when load_image gives other pixels of a file, or the files of the cache are written otherwise
 _DECODERS = ("imgcls", "pillow", "opencv-python-headless", "simplejpeg")
 
 # do the same to an image whenever they are applied; not their subclasses, which may do something else
