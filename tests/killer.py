@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -108,3 +110,40 @@ class Faulty(Callback):
         if self.kind == "weights" and batch_idx == 1:
             for parameter in pl_module.parameters():
                 parameter.data.fill_(float("nan"))
+
+
+class FillDisk(Callback):
+    """Leaves no room on the disk of the run folder, from an epoch on.
+
+    Args:
+        epoch: The epoch, from 0.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            fill(Path(trainer.default_root_dir))
+
+
+def fill(folder: Path) -> None:
+    """Write until there is no room."""
+    with suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+class RemoveRun(Callback):
+    """Removes the run folder within an epoch.
+
+    Args:
+        epoch: The epoch, from 0.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            shutil.rmtree(trainer.default_root_dir)

@@ -47,7 +47,7 @@ class PartialFile(io.BufferedWriter):
         """
         self.flush()
         if self._sink.error is not None:
-            raise full_disk(self.target, self._sink.error, self._sink.needed)
+            raise full_disk(self.target, self._sink.error, self._sink.needed, os.fstat(self.fileno()).st_size)
 
 
 class _Sink(io.FileIO):
@@ -126,17 +126,18 @@ def naming(path: Path) -> Iterator[None]:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def full_disk(path: Path, error: OSError, needed: int | None = None) -> WriteError:
+def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int = 0) -> WriteError:
     """Return the error of a file that a disk has no room for.
 
     Args:
         path: The file.
         error: What the system said.
         needed: Bytes that it takes; None where nobody knows.
+        taken: Bytes that are written of it, and free when it is removed.
     """
     free = "an unknown number of bytes"
     with suppress(OSError):
-        free = size_in_words(shutil.disk_usage(path.parent).free)
+        free = size_in_words(shutil.disk_usage(path.parent).free + taken)
     needs = "" if needed is None else f"it needs {size_in_words(needed)}, "
     return WriteError(f"{path}: the disk is full ({error.strerror}): {needs}{free} are free; make room there")
 
