@@ -29,6 +29,10 @@ class WriteError(RunError, OSError):
     """A file that could not be written; its text names the file (exit code 1)."""
 
 
+class FullDiskError(WriteError):
+    """A file that the disk had no room for; its text names the file, and the bytes."""
+
+
 class ImageError(ValueError):
     """An image that cannot be used; its text is ``<path>: <reason>``."""
 

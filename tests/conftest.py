@@ -61,15 +61,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 kB; where none may be mounted, a process may write no more to a file."""
+@pytest.fixture(params=[300_000])
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 300 kB, or of another size; where none may be mounted, a process may write no more to a file."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount, umount = shutil.which("mount") or "false", shutil.which("umount") or "false"
-    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], check=False).returncode:
+    if subprocess.run([mount, "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", folder], check=False).returncode:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request.param, before[1]))
         yield folder
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     else:

@@ -17,6 +17,7 @@ from imgcls.datasets.folder import FolderImageDataset, look_alikes, natural_orde
 from imgcls.datasets.image_paths import find_images
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
+from tests.conftest import write_class_folders
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -196,6 +197,15 @@ def test_scan_folder_ends_on_link_loops(tmp_path: Path) -> None:
     files, left_out = scan_folder(str(tmp_path))
     assert below(tmp_path, files) == ["a/1.jpg", "b/2.jpg", "b/self"]  # the last one is refused when it is read
     assert left_out == {str(tmp_path / "a/up"): "a link to a folder that is used already"}
+
+
+def test_a_link_to_a_folder_above_brings_no_images_of_other_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_class_folders(tmp_path / split, 2, seed=len(split))
+    (tmp_path / "train/red/up").symlink_to(tmp_path)
+    data = FolderImageDataset(str(tmp_path / "train"))
+    assert len(data.samples) == 6
+    assert data.ignored == {str(tmp_path / "train/red/up"): "a link to a folder above"}
 
 
 def test_scan_folder_counts_a_linked_folder_under_its_own_name(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from imgcls.datasets.tar_index import Parts, index_shard
 from imgcls.datasets.webdataset_local import counted
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import load_image
+from tests.runs import within
 from tests.ways_in import Trainer, assert_learned_and_found_again
 from tests.ways_in import trainer as trainer
 
@@ -145,6 +146,22 @@ def test_shard_dataset_refuses_what_is_no_plain_tar(tmp_path: Path) -> None:
     for name in ("text.tar", "packed.tar"):
         said = refusal(ShardImageDataset(str(tmp_path / name)))
         assert said.startswith(f"{tmp_path / name}: cannot be read as a tar file that is not compressed: ")
+
+
+@pytest.mark.parametrize("content", [b'{"key": [1]}', b'{"key": ["1"], "offset": ["x"]}', None])
+def test_an_index_of_other_types_or_a_pipe_is_passed_over(tmp_path: Path, cache: Path, content: bytes | None) -> None:
+    shard = pack(tmp_path / "0.tar", {"1.png": png("red"), "1.cls": b"a"})
+    read = list(ShardImageDataset(shard).samples["label"])
+    [file] = cache.iterdir()
+    if content is None:
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        values = json.loads(file.read_bytes()) | json.loads(content)
+        file.write_text(json.dumps(values))
+    with within(10):
+        assert list(ShardImageDataset(shard).samples["label"]) == read
+        assert ShardImageDataset(shard).read(0).shape == (2, 3, 3)
 
 
 def harmed(content: bytes, how: str) -> bytes:

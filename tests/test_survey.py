@@ -3,10 +3,12 @@
 import errno
 import logging
 import os
+import sqlite3
 import tarfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +25,7 @@ from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of,
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels, check_header
+from tests.runs import within
 
 
 @pytest.fixture
@@ -159,6 +162,30 @@ def test_ledger_that_cannot_be_used_says_so_once(tmp_path: Path, caplog: pytest.
         assert ledger.recall(["/a"]) == {}
     lines = [record.message for record in caplog.records if "images are looked at anew in each run" in record.message]
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("column", ["width", "mtime_ns"])
+def test_rows_of_other_types_are_passed_over(folder: Path, column: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGCLS_CACHE", str(folder.parent / "cache"))
+    data = FolderImageDataset(str(folder))
+    assert survey.unreadable(data) == {}
+    [file] = (folder.parent / "cache").glob("files-*.db")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute(f"UPDATE files SET {column} = 'x'")  # noqa: S608
+    assert survey.unreadable(data) == {}
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, lambda path: path.symlink_to(path.with_name("victim"))])
+def test_a_link_or_pipe_in_place_of_the_file_cache_is_not_opened(
+    tmp_path: Path, plant: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(tmp_path)
+    plant(ledger.path)
+    with within(10), caplog.at_level(logging.INFO, "imgcls"):
+        ledger.remember({"/x": Facts(Stamp(1, 2, 3))})
+        assert ledger.recall(["/x"]) == {}
+    assert "a link or a pipe lies in its place" in caplog.text
+    assert not (tmp_path / "victim").exists()
 
 
 def test_a_file_that_vanishes_is_no_copy_of_another(folder: Path, looked_at: list[str]) -> None:

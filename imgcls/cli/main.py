@@ -27,6 +27,7 @@ def main(args: list[str] | None = None) -> None:
         _print(text)
         return
     try:
+        _refuse_ascii(arguments)
         precheck.check(arguments)
     except ConfigError as error:
         print(f"imgcls: {error}", file=sys.stderr)
@@ -39,6 +40,17 @@ def main(args: list[str] | None = None) -> None:
             run(arguments, debug="--debug" in given)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def _refuse_ascii(arguments: list[str]) -> None:
+    """Refuse names that this locale cannot read; by default Python takes UTF-8 in its place.
+
+    Raises:
+        ConfigError: Says how to switch UTF-8 on.
+    """
+    if sys.getfilesystemencoding() == "ascii" and not all(map(str.isascii, arguments)):
+        name = next(argument for argument in arguments if not argument.isascii())
+        raise ConfigError(f"{name!a}: cannot be read, for this locale knows ASCII alone; set PYTHONUTF8=1")
 
 
 def _import_program() -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def run(arguments: list[str], debug: bool = False) -> None:
     """
     quieten()
     try:
-        with _talking():
+        with _talking(), _errors_once():
             ImgclsCLI(arguments)
     except SystemExit as stop:
         raise SystemExit(_exit_code(stop)) from None
@@ -38,6 +39,22 @@ def run(arguments: list[str], debug: bool = False) -> None:
         text, code = explain(error)
         print(f"imgcls: {text}", file=sys.stderr)
         raise SystemExit(code) from None
+
+
+@contextmanager
+def _errors_once() -> Iterator[None]:
+    """Leave out the traceback of TensorBoard's thread, whose error the main thread raises again."""
+    usual = threading.excepthook
+
+    def show(error: threading.ExceptHookArgs) -> None:
+        if not type(error.thread).__module__.startswith("tensorboard."):
+            usual(error)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def _exit_code(stop: SystemExit) -> str | int | None:

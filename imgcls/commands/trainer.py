@@ -20,12 +20,12 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
     Timer,
 )
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO, Precision
 from lightning.pytorch.utilities import rank_zero_only
 
 from imgcls.callbacks.max_steps import StepLimit
 from imgcls.checkpoints.io import AtomicCheckpointIO
+from imgcls.commands.run_logger import RunLogger
 from imgcls.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
@@ -288,4 +288,4 @@ def _logger(given: Any, folder: Path | None) -> Any:
     if folder is None:
         return False
     # a version would be shown as v_num in the progress bar, and hp_metric at -1
-    return TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    return RunLogger(folder, name="", version="", default_hp_metric=False)

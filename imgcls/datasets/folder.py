@@ -8,6 +8,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
@@ -31,8 +32,8 @@ class FolderImageDataset(ImageDataset):
     so. Folders within a class folder belong to it. Hidden files and folders, ``Thumbs.db``, ``desktop.ini`` and text
     companions (.txt, .csv, .tsv, .json, .xml, .yaml, .yml, .md, .html) are left out, and so are loose files beside
     class folders, and class folders without an image, which are no class. Links to files count as files; a link to a
-    folder is followed once, and not where the folder is used already. Every other file is taken for an image,
-    whatever its extension.
+    folder is followed once, and not where the folder is used already, or holds ``root``. Every other file is
+    taken for an image, whatever its extension.
 
     Args:
         root: The folder that holds one folder a class.
@@ -122,21 +123,27 @@ def scan_folder(root: str) -> tuple[list[str], dict[str, str]]:
     files: list[str] = []
     ignored: dict[str, str] = {}
     seen: set[tuple[int, int]] = set()
+    above = {_identity(parent) for parent in Path(os.path.realpath(root)).parents}
     folders, links = deque([root]), deque[str]()
     while folders or links:
         folder = (folders or links).popleft()
         try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                ignored[folder] = "a link to a folder that is used already"
+            identity = _identity(folder)
+            if identity in seen or identity in above:
+                ignored[folder] = f"a link to a folder {'that is used already' if identity in seen else 'above'}"
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(identity)
             below, linked = _sort_out(folder, files, ignored)
         except OSError as error:
             raise ConfigError(f"{folder}: cannot be listed: {error.strerror}") from error
         folders.extend(below)
         links.extend(linked)
     return sorted(files), ignored
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _sort_out(folder: str, files: list[str], ignored: dict[str, str]) -> tuple[list[str], list[str]]:

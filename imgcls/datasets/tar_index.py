@@ -13,10 +13,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
+from pydantic import TypeAdapter
+
 from imgcls.cache_folder import cache_folder
 from imgcls.datasets.dataset import fingerprint_of_file
 from imgcls.errors import ConfigError
-from imgcls.runtime.atomic_files import naming, write_text
+from imgcls.runtime.atomic_files import naming, regular, write_text
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,9 @@ class Index(NamedTuple):
     ignored: list[str]
 
 
+_INDEX = TypeAdapter(Index)
+
+
 def remembered_index(path: str, parts: Parts) -> Index:
     """Return the index of a shard: from the cache folder, if it was indexed before and has not changed since.
 
@@ -75,8 +80,9 @@ def remembered_index(path: str, parts: Parts) -> Index:
     """
     file = _remembered_file(path, parts)
     try:
-        return Index(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):  # not there, or not ours
+        with open(file, "rb", opener=regular) as remembered:
+            return _index_of(remembered.read())
+    except (OSError, ValueError):  # not there, or not ours
         index = index_shard(path, parts)
     try:
         with naming(file):
@@ -84,6 +90,13 @@ def remembered_index(path: str, parts: Parts) -> Index:
         write_text(file, json.dumps(index._asdict()))
     except OSError as error:
         log.info("%s: the shard is indexed anew in each run", error)
+    return index
+
+
+def _index_of(content: bytes) -> Index:
+    index = _INDEX.validate_json(content, strict=True)
+    if len({len(values) for values in (index.key, index.offset, index.size, index.content, index.label)}) > 1:
+        raise ValueError("lists of several lengths")
     return index
 
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from filelock import lock_descriptor
 
-from imgcls.errors import WriteError, size_in_words
+from imgcls.errors import FullDiskError, WriteError, size_in_words
 
 PARTIAL = ".partial"
 
@@ -43,7 +43,7 @@ class PartialFile(io.BufferedWriter):
         """Hand all over to the system.
 
         Raises:
-            WriteError: If the disk is full.
+            FullDiskError: If the disk is full.
         """
         self.flush()
         if self._sink.error is not None:
@@ -126,7 +126,7 @@ def naming(path: Path) -> Iterator[None]:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int = 0) -> WriteError:
+def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int = 0) -> FullDiskError:
     """Return the error of a file that a disk has no room for.
 
     Args:
@@ -139,7 +139,7 @@ def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int 
     with suppress(OSError):
         free = size_in_words(shutil.disk_usage(path.parent).free + taken)
     needs = "" if needed is None else f"it needs {size_in_words(needed)}, "
-    return WriteError(f"{path}: the disk is full ({error.strerror}): {needs}{free} are free; make room there")
+    return FullDiskError(f"{path}: the disk is full ({error.strerror}): {needs}{free} are free; make room there")
 
 
 def link(source: Path, target: Path) -> None:

@@ -2,10 +2,11 @@
 
 import logging
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from imgcls.checkpoints.io import is_intact
 from imgcls.checkpoints.run_folder import CHECKPOINTS, LAST
 from imgcls.config.overrides import Config, with_values
 from imgcls.config.sections import Direction, Fidelity, OptunaConfig
-from imgcls.errors import ConfigError, RunError
+from imgcls.errors import ConfigError, FullDiskError, RunError, first_line, size_in_words
 from imgcls.runtime.error_messages import reason
 from imgcls.tune.pruning_callback import Reporter
 from imgcls.tune.results import Results
@@ -140,9 +141,10 @@ class Worker:
                 else:
                     break
         except StorageInternalError as error:
+            free = size_in_words(shutil.disk_usage(self.task.folder).free)
             raise RunError(
-                f"the database of the study cannot be used: {reason(error.__cause__ or error)}; what is done is "
-                "kept, and the same command goes on"
+                f"{self.task.folder}: the database of the study cannot be used: {first_line(error.__cause__ or error)} "
+                f"({free} are free there); what is done is kept, and the same command goes on"
             ) from error
 
     def _run_trial(self, claim: Claim) -> None:
@@ -157,6 +159,10 @@ class Worker:
         except (KeyboardInterrupt, SystemExit):
             self.study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
             log.info("trial %d is interrupted; the same command goes on with it", number)
+            raise
+        except FullDiskError:
+            with suppress(StorageInternalError):  # whose database may be on that disk; then the trial counts as killed
+                self.study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
             raise
         except Exception as error:
             text = reason(error)
@@ -271,6 +277,18 @@ def _numbers(row: dict[str, Any], metrics: list[str]) -> list[float]:
     return [float(row[metric]) for metric in metrics]
 
 
+class _TrialLog(logging.FileHandler):
+    """A log that says nothing of a full disk or a removed folder: the trial's own files say it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the record out."""
+
+    def flush(self) -> None:
+        """Write what there is room for."""
+        with suppress(OSError):
+            super().flush()
+
+
 @contextmanager
 def diverted(path: Path) -> Iterator[None]:
     """Send what a fit says into a file, and only warnings to the terminal."""
@@ -280,7 +298,7 @@ def diverted(path: Path) -> Iterator[None]:
 
     logger = logging.getLogger("imgcls")
     shown = list(logger.handlers)
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _TrialLog(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(file)
     for handler in shown:

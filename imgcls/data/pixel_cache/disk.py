@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgcls.errors import ConfigError, RunError, size_in_words
+from imgcls.errors import ConfigError, FullDiskError, size_in_words
 from imgcls.runtime.atomic_files import FULL
 
 _MARGIN = 1.1  # of an estimate
@@ -21,14 +21,14 @@ def using(folder: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: If the folder cannot be read or written.
-        RunError: If the disk is full.
+        FullDiskError: If there is no room.
     """
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             free = size_in_words(shutil.disk_usage(folder).free)
-            raise RunError(
+            raise FullDiskError(
                 f"data.init_args.create_dataset: the disk of {folder} is full, {free} are free; {_WAYS_OUT}"
             ) from error
         raise ConfigError(

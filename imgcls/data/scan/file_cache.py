@@ -4,9 +4,11 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from imgcls.runtime.atomic_files import regular
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +18,11 @@ CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, width INTEGER, height INTEGER, content TEXT
 ) WITHOUT ROWID
 """
+_KNOWN = """
+SELECT * FROM files WHERE path BETWEEN ? AND ? AND typeof(content) IN ('text', 'null')
+AND 'text' NOT IN (typeof(size), typeof(mtime_ns), typeof(ctime_ns), typeof(width), typeof(height))
+AND 'blob' NOT IN (typeof(size), typeof(mtime_ns), typeof(ctime_ns), typeof(width), typeof(height))
+"""  # SQLite keeps a text in a column of numbers, too; and what belongs to other data lies elsewhere
 _BUSY = 60.0  # seconds that one program waits for another
 
 
@@ -63,11 +70,10 @@ class Ledger:
     def recall(self, paths: Iterable[str]) -> dict[str, Facts]:
         """Return what is known of files, whether they have changed since or not."""
         wanted = {_key(path): path for path in paths}
-        query = "SELECT * FROM files WHERE path BETWEEN ? AND ?"  # those of other data lie elsewhere
         found: dict[str, Facts] = {}
         if wanted:
             with self._open() as database:
-                for key, size, mtime_ns, ctime_ns, *rest in database.execute(query, (min(wanted), max(wanted))):
+                for key, size, mtime_ns, ctime_ns, *rest in database.execute(_KNOWN, (min(wanted), max(wanted))):
                     if key in wanted:
                         found[wanted[key]] = Facts(Stamp(size, mtime_ns, ctime_ns), *rest)
         return found
@@ -92,6 +98,8 @@ class Ledger:
         if self._usable:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError), open(self.path, "rb", opener=regular):
+                    pass  # no link, and no pipe that would never end
                 return _made(str(self.path))
             except (sqlite3.Error, OSError) as error:
                 self._give_up(error)
