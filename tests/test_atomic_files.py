@@ -136,6 +136,17 @@ def test_a_return_in_a_name_does_not_break_the_row(tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text().startswith("path,label,split\n")
 
 
+def test_a_fit_sweeps_what_killed_runs_of_its_name_left(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "run/version_0"
+    left = [killed / ".metrics.csv.7.partial", killed / "checkpoints/.last.ckpt.7.partial"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    assert [path for path in left if path.exists()] == []
+    assert (tmp_path / "run/version_1/checkpoints/last.ckpt").is_file()
+
+
 # -- predictions
 
 
