@@ -16,7 +16,7 @@ from imgcls.callbacks.terminate_on_nan import FiniteWeights
 from imgcls.cli.main import main
 from imgcls.errors import RunError
 from tests.architectures import tiny_config
-from tests.runs import arguments, fails, load
+from tests.runs import arguments, fails, load, program
 
 STEPS = 6  # of an epoch: 48 images in batches of 8
 
@@ -27,24 +27,25 @@ class InfinitePixel(Callback):
     Args:
         epoch: The epoch, from 0.
         batch: The batch, from 0.
+        rank: The process.
     """
 
     path = ""
 
-    def __init__(self, epoch: int, batch: int) -> None:
-        self.place = (epoch, batch)
+    def __init__(self, epoch: int, batch: int, rank: int = 0) -> None:
+        self.place = (epoch, batch, rank)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if (trainer.current_epoch, batch_idx) == self.place:
+        if (trainer.current_epoch, batch_idx, trainer.global_rank) == self.place:
             batch["image"] = batch["image"] / 255
             batch["image"][3, 0, 5, 5] = torch.inf
             InfinitePixel.path = batch["path"][3]
 
 
-def infinite_pixel(epoch: int, batch: int) -> str:
-    arguments = {"epoch": epoch, "batch": batch}
+def infinite_pixel(epoch: int, batch: int, rank: int = 0) -> str:
+    arguments = {"epoch": epoch, "batch": batch, "rank": rank}
     return json.dumps({"class_path": "tests.test_not_finite.InfinitePixel", "init_args": arguments})
 
 
@@ -183,3 +184,15 @@ def test_checkpoint_that_is_not_finite_is_no_start(
     torch.save(content, tmp_path / "broken.ckpt")
     code, message = fails([*line, f"--ckpt_path={tmp_path}/broken.ckpt", *more], capsys)
     assert (code, f"{tmp_path}/broken.ckpt: weights that are not finite, in 1 of " in message) == (2, True), message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_of_two_processes_ends_both(rank: int, photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    more = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_epochs=1"]
+    more += [f"--trainer.callbacks={infinite_pixel(0, 1, rank)}"]
+    found = program("fit", *arguments(photos, tiny_model, tmp_path, *more), timeout=300)
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    assert "the loss is not finite (nan)" in found.stderr
+    assert list((tmp_path / "run/version_0/checkpoints").glob("*.ckpt")) == []

@@ -27,27 +27,26 @@ class FiniteWeights(Callback):
     """
 
     def __init__(self) -> None:
-        self._rate = 0.0
+        self._rate = 0.0  # of the step that comes
         self._step: _Step | None = None
         self._skipped = 0
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the rate of the step; afterwards it is that of the next."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the rate of the first step."""
         self._rate = rate_of(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the loss of this step on a CPU, at that of the one before on a GPU."""
+        rate, self._rate = self._rate, rate_of(trainer)
         self._check_step(trainer)
-        given: Tensor | None = outputs.get("batch_loss", outputs.get("loss")) if outputs else None
-        if given is None or given.device.type not in {"cpu", "cuda"}:
+        loss: Tensor | None = outputs.get("batch_loss", outputs.get("loss")) if outputs else None
+        if loss is None or loss.device.type not in {"cpu", "cuda"}:
             return
-        loss, copied = _without_waiting(given.detach())
-        place = trainer.current_epoch + 1, trainer.global_step, self._rate
-        self._step = _Step(*place, loss, copied, outputs.get("logits"), batch.get("path", []))
+        value, copied = _without_waiting(loss.detach())
+        place = trainer.current_epoch + 1, trainer.global_step, rate
+        self._step = _Step(*place, value, copied, outputs.get("logits"), batch.get("path", []))
         if copied is None:
             self._check_step(trainer)
 
@@ -88,7 +87,7 @@ class FiniteWeights(Callback):
             )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Step:
     """What there is to say of a step if its loss is not finite.
 
