@@ -154,6 +154,10 @@ WRONG = {
     "floats by chance": (item("ToFloat", p=0.01), "makes float32 pixels; pixels stay uint8"),
     "own floats": (item(f"{__name__}.MyNormalize"), "makes float32 pixels; pixels stay uint8"),
     "nested floats": (item("OneOf", transforms=[item("Normalize")], p=0.5), "makes float32 pixels; pixels stay uint8"),
+    "nested normalisation": (item("Compose", transforms=[item("Normalize")]), "Normalize itself, at the top"),
+    "boxes": (item("BBoxSafeRandomCrop"), "needs more than an image ('bboxes'), and cannot be used here"),
+    "volume": (item("CoarseDropout3D"), "needs more than an image ('volume')"),
+    "metadata": (item("OneOf", transforms=[item("FDA")], p=1), "needs more than an image (FDA requires ['fda"),
 }
 
 
@@ -164,6 +168,21 @@ def test_pipeline_names_the_item_that_is_wrong(mistake: str) -> None:
     assert text.startswith((f"{WHERE}[1] {spec['class_path']}: ", f"{WHERE}[1]: "))
     assert message in text
     assert "\n" not in text
+
+
+def test_a_tensor_comes_last() -> None:
+    text = refusal(item("Resize", height=8, width=9), item("ToTensorV2"), item("HorizontalFlip"))
+    assert text == f"{WHERE}[1] ToTensorV2: makes a tensor, which the items behind it cannot take; put it last"
+
+
+def test_an_item_that_clips_normalised_pixels_is_refused() -> None:
+    text = refusal(item("Normalize"), item("ColorJitter"))
+    assert text == (
+        f"{WHERE}[1] ColorJitter: clips pixels to 0..1, and normalised ones lie beyond; put it in front of "
+        "albumentations.Normalize"
+    )
+    rest = [item("CoarseDropout"), item("Blur"), item("Rotate"), item("RandomCrop", height=8, width=8)]
+    assert build_pipeline([item("Normalize"), *rest], WHERE).check(IMAGE) == (8, 8)
 
 
 def test_pipeline_names_the_place_of_a_nested_item() -> None:
@@ -197,6 +216,7 @@ def test_pipeline_refuses_floats_that_only_some_images_get() -> None:
         ([item("Resize", height=8, width=9)], (8, 9)),
         ([item("RandomResizedCrop", size=[8, 9]), item("HorizontalFlip")], (8, 9)),
         ([item("HorizontalFlip")], None),
+        ([item("OneOf", transforms=[item("Resize", height=n, width=n, p=1) for n in (8, 9)], p=1)], None),
         ([item("SmallestMaxSize", max_size=8)], None),
         ([item("PadIfNeeded", min_height=60, min_width=60)], None),
         ([item("Resize", height=8, width=9), item("Resize", height=7, width=7, p=0.1)], None),
@@ -205,6 +225,40 @@ def test_pipeline_refuses_floats_that_only_some_images_get() -> None:
 )
 def test_pipeline_check_tells_the_size_that_every_image_gets(specs: list[Spec], size: tuple[int, int] | None) -> None:
     assert build_pipeline(specs, WHERE).check(IMAGE) == size
+
+
+SPREADING = [
+    item("RandomScale", p=0.02),
+    item("CropAndPad", percent=[-0.2, 0.2], keep_size=False),
+    item("RandomCropFromBorders"),
+    item("Affine", rotate=[-45, 45], fit_output=True),
+    item("Rotate", crop_border=True),
+]
+
+
+@pytest.mark.parametrize("spec", SPREADING, ids=lambda spec: spec["class_path"])
+def test_a_list_that_no_resize_in_front_brings_to_one_size_is_refused(spec: Spec) -> None:
+    lists = Augmentations(train=[spec])
+    with pytest.raises(ConfigError, match=r"of several sizes, also with .* in front; end the list with a"):
+        Pipelines(lists, lambda: Preprocessing(size=(32, 32))).make("train", IMAGE)
+    lists = Augmentations(train=[spec, item("Resize", height=8, width=9)])
+    made = Pipelines(lists, lambda: Preprocessing(size=(32, 32))).make("train", IMAGE)
+    assert {made(IMAGE, seed).shape for seed in range(20)} == {(8, 9, 3)}
+
+
+class OwnGenerator:
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, image: Pixels) -> dict[str, Any]:
+        return {"image": image ^ self.rng.integers(0, 2, image.shape, dtype=np.uint8)}
+
+
+@pytest.mark.parametrize(("name", "lines"), [("OwnGenerator", 1), ("noisy", 0)])
+def test_a_generator_of_ones_own_is_said(name: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    lists = Augmentations(train=[item("Resize", height=8, width=9), item(f"{__name__}.{name}")])
+    Pipelines(lists, Preprocessing).make("train", IMAGE)
+    assert len([text for text in caplog.messages if "differs from run to run" in text]) == lines
 
 
 ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
@@ -298,6 +352,7 @@ def test_find_normalization_is_what_the_list_does() -> None:
         ),
         ([item("Normalize", p=0.5)], "[0] Normalize: normalization 'standard' with p 0.5 differs from image to image"),
         ([item("Normalize", mean=[0, 0], std=[1, 1])], "[0] Normalize: mean and std need one value, or three"),
+        ([item("Normalize", std=[0, 0, 0])], "[0] Normalize: std (0.0, 0.0, 0.0); it must be above 0"),
         ([item("Normalize"), item("Normalize")], "[1] Normalize: the list normalises already, by"),
         ([item("Normalize", men=3)], "[0] Normalize: has no argument 'men'; did you mean 'mean'?"),
     ],

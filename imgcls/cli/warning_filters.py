@@ -7,6 +7,7 @@ _WARNINGS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # torch, of Lightning's own code
     ".*Dump of a value that does not round-trip",  # jsonargparse, of tuples; read back as lists and taken as such
     ".*does not have many workers which may be a bottleneck",  # imgcls chooses the workers, or the user did
+    "This DataLoader will create \\d+ worker processes",  # more than there are cores: the user said how many
     ".*The number of training batches .* is smaller than the logging interval",  # of small data sets
     ".*Found \\d+ module\\(s\\) in eval mode at the start of training",  # frozen layers, which we report ourselves
     ".*dirpath has changed from",  # a checkpoint used in another run folder

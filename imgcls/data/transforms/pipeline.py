@@ -26,8 +26,10 @@ Item: TypeAlias = A.BasicTransform | A.BaseCompose
 NORMALIZE = "Normalize"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FLOATS = (
-    "pixels stay uint8 and the model normalises them; remove the item, or put albumentations.Normalize in its place"
+    "pixels stay uint8 and the model normalises them; remove the item, or put albumentations.Normalize itself, at the "
+    "top level of the list, in its place"
 )
+_TARGETS = {"bboxes", "keypoints", "mask", "volume"}  # of Albumentations, beside the image
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
@@ -49,7 +51,8 @@ class Pipeline:
         self.where = where
         self._compose = A.Compose(self.items, is_check_shapes=False)  # there is one array, of a shape that is known
         self._dtype = np.float32 if any(map(_is_normalize, self.items)) else np.uint8
-        self._seeds_globals = any(map(_is_foreign, self.items))
+        self.is_foreign = any(map(_is_foreign, self.items))
+        """Whether an item is not of Albumentations; it may draw from the global generators, which are then seeded."""
 
     @property
     def items(self) -> list[Item]:
@@ -66,11 +69,11 @@ class Pipeline:
         Returns:
             ``(H', W', 3)``, uint8, or float32 where the list holds ``albumentations.Normalize``.
         """
-        if self._seeds_globals:
+        if self.is_foreign:
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.default_generator.manual_seed(seed)
-        _set_state(self._compose, seed, late=not self._seeds_globals)  # a user's code may insist on numpy's class
+        _set_state(self._compose, seed, late=not self.is_foreign)  # a user's code may insist on numpy's class
         array = _as_array(self._compose(image=image)["image"])
         if array.dtype != self._dtype:
             raise ConfigError(f"{self.where}: makes {array.dtype} pixels of some images; {_FLOATS}")
@@ -81,42 +84,63 @@ class Pipeline:
         named = list(self.named.items())
         return Pipeline(dict(named[:count]), self.where), Pipeline(dict(named[count:]), self.where)
 
-    def check(self, image: Pixels) -> tuple[int, int] | None:
+    def check(self, image: Pixels, draws: int = 8) -> tuple[int, int] | None:
         """Try every item on a real image, with and without those that are applied by chance.
+
+        Args:
+            image: The image.
+            draws: How many draws must give one size; 1 for a list that is known to.
 
         Returns:
             The height and width that every image gets, or None if they differ from image to image.
 
         Raises:
-            ConfigError: If an item fails, makes floats (``Normalize`` apart) or does not leave three channels.
+            ConfigError: If an item fails, makes floats (``Normalize`` apart), clips those that ``Normalize`` made, or
+                does not leave three channels.
         """
         height, width = image.shape[:2]
         other = cv2.resize(image, (width + width // 3 + 7, height))
         pictures = image, np.asarray(other, dtype=np.uint8)
         sizes = {self._try(picture, by_chance) for picture in pictures for by_chance in (True, False)}
+        if len(sizes) == 1:
+            sizes |= {self._try(image, True, seed) for seed in range(1, draws)}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def _try(self, image: Pixels, by_chance: bool) -> tuple[int, int]:
+    def _try(self, image: Pixels, by_chance: bool, seed: int = 0) -> tuple[int, int]:
         array: NDArray[Any] = image
         normalised = False
-        for name, item in self.named.items():
-            if item.p == 0 or (item.p < 1 and not by_chance):
-                continue
+        named = {name: item for name, item in self.named.items() if item.p == 1 or (item.p > 0 and by_chance)}
+        for number, (name, item) in enumerate(named.items(), start=1):
+            if normalised and by_chance and not seed and not _is_foreign(item):
+                self._refuse_clipping(item, name, array.shape)
             normalised = normalised or _is_normalize(item)
-            array = self._try_item(item, name, array)
+            result = self._try_item(item, name, array, seed)
+            if isinstance(result, torch.Tensor) and number < len(named):
+                raise ConfigError(f"{name}: makes a tensor, which the items behind it cannot take; put it last")
+            array = _as_array(result)
             if array.dtype != np.uint8 and not normalised:
                 raise ConfigError(f"{name}: makes {array.dtype} pixels; {_FLOATS}")
         if array.ndim != 3 or array.shape[2] != 3:
             raise ConfigError(f"{self.where}: gives an image of shape {array.shape}; (H, W, 3) is needed")
         return array.shape[0], array.shape[1]
 
-    def _try_item(self, item: Item, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    def _refuse_clipping(self, item: Item, name: str, shape: tuple[int, ...]) -> None:
+        noise = np.random.default_rng(0).normal(0, 2, shape).astype(np.float32)
+        if _as_array(self._try_item(item, name, noise)).min() >= 0:
+            raise ConfigError(
+                f"{name}: clips pixels to 0..1, and normalised ones lie beyond; put it in front of "
+                "albumentations.Normalize"
+            )
+
+    def _try_item(self, item: Item, name: str, array: NDArray[Any], seed: int = 0) -> Any:
         try:
-            _set_state(item, seed=0)
-            return _as_array(item(image=array, force_apply=True)["image"])
+            _set_state(item, seed)
+            return item(image=array, force_apply=True)["image"]
         except ConfigError:
             raise
         except Exception as error:
+            if (isinstance(error, KeyError) and error.args[0] in _TARGETS) or "missing keys" in str(error):
+                raise ConfigError(f"{name}: needs more than an image ({error}), and cannot be used here") from error
             raise ConfigError(f"{name}: fails on an image of shape {array.shape}: {reason_of(error)}") from error
 
 
@@ -151,7 +175,8 @@ def build_item(spec: Spec, where: str) -> Item:
     if inspect.isfunction(target):
         return _custom(partial(target, **arguments), name)
     try:
-        item = target(**arguments)
+        with np.errstate(divide="ignore"):  # of a Normalize by 0, which is refused by name
+            item = target(**arguments)
     except Exception as error:
         raise ConfigError(f"{name}: {reason_of(error)}") from error
     if isinstance(item, (A.BasicTransform, A.BaseCompose)):
@@ -184,6 +209,8 @@ def find_normalization(specs: list[Spec] | None, where: str) -> Normalization | 
         )
     if {np.size(item.mean), np.size(item.std)} - {1, 3}:
         raise ConfigError(f"{name}: mean and std need one value, or three")
+    if np.min(item.std) <= 0:
+        raise ConfigError(f"{name}: std {item.std}; it must be above 0")
     scale = item.max_pixel_value / 255
     mean = np.broadcast_to(np.asarray(item.mean) * scale, 3)
     std = np.broadcast_to(np.asarray(item.std) * scale, 3)

@@ -23,6 +23,10 @@ from imgcls.types import Normalization, Preprocessing
 
 log = logging.getLogger(__name__)
 
+_UNSEEDED = (
+    "draws from a random generator of its own, and differs from run to run; draw from random, numpy.random or torch, "
+    "which are seeded for each image"
+)
 _SEEDS = 8  # by which a list is tried: half of the flips with p 0.5 do nothing
 
 
@@ -89,20 +93,30 @@ class Pipelines:
         Args:
             stage: ``train`` or ``eval``.
             image: One of the images, to try it on.
+
+        Raises:
+            ConfigError: If an item fails, or images differ in size with the resize, too.
         """
         specs = self._train_specs() if stage == "train" else self.eval_specs()
         pipeline = build_pipeline(specs, _where(stage))
-        size = pipeline.check(image)
+        size = pipeline.check(image) if stage in self._given else pipeline.check(image, draws=1)
         if stage == "eval":
             self._doubt(pipeline, image)
+        elif pipeline.is_foreign and not np.array_equal(pipeline(image, 0), pipeline(image, 0)):
+            log.warning("%s: %s", _where(stage), _UNSEEDED)
         if size is not None:
             return pipeline
         resize = resize_spec(self._expected())
+        resized = Pipeline({_shown(resize): build_item(resize, _where(stage)), **pipeline.named}, _where(stage))
+        if resized.check(image) is None:
+            raise ConfigError(
+                f"{_where(stage)}: gives images of several sizes, also with {_shown(resize)} in front; end the list "
+                "with albumentations.Resize"
+            )
         if stage not in self._resized:
             self._resized.add(stage)
             log.info("%s: does not fix the image size; %s is put in front", _where(stage), _shown(resize))
-        first = build_item(resize, _where(stage))
-        return Pipeline({_shown(resize): first, **pipeline.named}, _where(stage))
+        return resized
 
     def _doubt(self, pipeline: Pipeline, image: Pixels) -> None:
         """Say that evaluation draws at random, so that a prediction follows from an image's place in the data, too."""
