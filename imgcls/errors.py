@@ -2,11 +2,14 @@
 
 import difflib
 from collections.abc import Iterable
+from reprlib import Repr
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 TERMINATED = 143  # exit code after SIGTERM
 
 _FEW = 20  # names that a message may list
+_quoted = Repr()
+_quoted.maxstring = 200  # of a longer name, a message shows both ends
 
 
 class ImgclsError(Exception):
@@ -65,9 +68,9 @@ def known_names(name: str, known: Iterable[str], before: str = "") -> str:
 
 
 def listed(names: list[str], most: int = 10) -> str:
-    """Return the first names, quoted, and how many more there are."""
+    """Return the first names, quoted, and how many more there are; of a very long one its ends."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    return ", ".join(map(_quoted.repr, names[:most])) + more
 
 
 def size_in_words(nbytes: float) -> str:

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import Tensor, nn
 from transformers import ConvNextImageProcessor, PreTrainedModel
+from transformers.utils.import_utils import BACKENDS_MAPPING
 
 from imgcls.errors import ConfigError, RunError
 from imgcls.models.architecture import call, interpolation_origin
@@ -292,6 +293,18 @@ def test_timm_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
         load_config(str(tmp_path))
     with pytest.raises(ConfigError, match=f"the checkpoint {missing}"):
         build_recorded(record, CLASS_NAMES)
+
+
+def test_timm_that_transformers_misses_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder as timm saves it, without label names: transformers itself stops at the config."""
+    tiny_config("timm_wrapper").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved = {key: value for key, value in saved.items() if key not in {"id2label", "label2id", "label_names"}}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    monkeypatch.setitem(BACKENDS_MAPPING, "timm", (lambda: False, BACKENDS_MAPPING["timm"][1]))
+    monkeypatch.setattr("imgcls.models.huggingface.hub.is_timm_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"is a network of timm, which is not installed; type: pip install timm$"):
+        load_config(str(tmp_path))
 
 
 def test_unknown_argument_of_timm_is_named(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_share_of_bad_images_is_of_the_whole_dataset(
     assert "left out of train: " in capsys.readouterr().err
     code, message = fails(line("--data.on_bad_image=skip", "--data.max_bad_fraction=0.01"), capsys)
     assert (code, "1 of 60 images in train cannot be read (limit 0.01" in message) == (2, True), message
+    assert message.endswith("remove or replace them, or raise the limit: --data.max_bad_fraction 0.02")
 
 
 @pytest.fixture
@@ -186,6 +187,20 @@ def test_a_duplicate_across_splits_stops_fit_with_both_paths(
     assert f"and {test}/red/copy.png (test); remove them from one side, or accept it: --data.on_leak warn" in said
     main(line(f"--data.dataset_classes.test={test}", "--data.on_leak=warn"))
     assert f"{test}/red/copy.png (test)" in capsys.readouterr().err
+
+
+def test_an_image_with_two_labels_is_said(
+    folder: Path, line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(folder / "blue/007.png", folder / "red/copy.png")
+    main(line("--trainer.max_epochs=1"))
+    assert (
+        capsys.readouterr().err.count(
+            f"the same image has two labels: {folder}/blue/007.png (blue) and {folder}/red/copy.png (red); "
+            "`imgcls check` lists all"
+        )
+        == 1
+    )
 
 
 def test_copies_within_train_stay_on_one_side(folder: Path, line: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -142,7 +142,8 @@ def test_check_finds_every_planted_fault_and_nothing_else(
     assert found["faults"] == {"unreadable": 2, "leakage": 2}
     assert (
         capsys.readouterr().out.splitlines()[-1]
-        == "27 images: unreadable allowed (2 images), leakage allowed (2 groups), 8 remarks above"
+        == "27 images: unreadable allowed (2 images), leakage allowed (2 groups), 1 image with two labels, 8 remarks "
+        "above"
     )
 
 
@@ -233,6 +234,34 @@ def test_check_shows_few_examples_and_says_how_many_more(
     assert "  and 2 more (--json FILE lists all)" in lines
     assert "exact duplicates: 1 group" in lines
     assert lines[-1] == "24 images: unreadable allowed (12 images), 1 remark above"
+
+
+def test_check_shows_some_of_many_classes_and_cuts_their_names(
+    tmp_path: Path, tiles: list[Pixels], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"c{number}" for number in range(59)] + ["x" * 250]
+    for number, name in enumerate(names):
+        save(tiles[number % len(tiles)], tmp_path / "train" / name / "1.png")
+        if number < 55:
+            save(tiles[number % len(tiles)], tmp_path / "test" / name / "1.png")
+    main(["check", f"--images={tmp_path}", "--allow=leakage"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:4]] == [["c0", "1", "1"], ["c1", "1", "1"], ["c2", "1", "1"]]
+    end = next(number for number, line in enumerate(lines) if line.startswith("all images"))
+    assert end == 1 + 50 + 1
+    assert re.fullmatch(r"and 10 more \(--json FILE lists all\) +10 +5", lines[end - 1])
+    assert max(len(line) for line in lines[: end + 1]) < 150
+
+
+def test_check_says_in_its_last_line_that_an_image_has_two_labels(
+    tmp_path: Path, tiles: list[Pixels], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("cat/0", "cat/1", "dog/2", "dog/3")):
+        save(tiles[number], tmp_path / f"{name}.png")
+    shutil.copy(tmp_path / "cat/1.png", tmp_path / "dog/again.png")
+    main(["check", f"--images={tmp_path}"])
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "5 images: no fault found, 1 image with two labels, 1 remark above"
 
 
 # -- faults and what allows them

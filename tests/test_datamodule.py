@@ -462,6 +462,19 @@ def test_predict_batches_have_the_models_size_where_nothing_can_be_read(tmp_path
     assert batch["image"].sum() == 0
 
 
+def test_paths_of_a_class_of_ones_own_are_counted_as_texts(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path, 10)
+    (root / "red/003.png").write_bytes(b"")
+    own = ImageDataset()
+    own.samples = pd.DataFrame({"path": sorted(root.glob("*/*.png"))})
+    own.samples["label"] = [path.parent.name for path in own.samples["path"]]
+    data = ImageDataModule(DatasetClasses(train=own), num_workers=0, on_bad_image="skip", max_bad_fraction=0.5)
+    data.setup("fit")
+    data.bad_images.add({"train": {f"{root}/red/004.png": "is cut"}}, {"train": 30})  # as its batch would say
+    account = data.partition.account()
+    assert (account["used"], len(account["unused"])) == (28, 2)
+
+
 def test_predict_on_replaces_the_images() -> None:
     data = module(stage="predict", predict=Numbers(3), class_names=["a", "b"])
     assert [batch["path"] for batch in batches(data.predict_dataloader())] == [["number/0", "number/1", "number/2"]]

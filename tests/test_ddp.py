@@ -96,7 +96,7 @@ def test_predictions_of_two_processes_are_those_of_one(checkpoint: Path, held_ou
     run = program(*line, *TWO, f"--output={tmp_path}/two.csv")
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"{tmp_path}/two.csv"]
-    assert run.stderr.count("1 of 18 images have no prediction") == 1
+    assert run.stderr.count("no prediction for 1 of 18 images") == 1
     one, two = pd.read_csv(tmp_path / "one.csv"), pd.read_csv(tmp_path / "two.csv")
     assert len(two) == 18
     pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-6)

@@ -207,7 +207,7 @@ def test_outputs_that_are_no_numbers_are_no_predictions(
     table = pd.read_csv(output)
     assert set(table["error"]) == {"the model's outputs are not finite"}
     assert table["prediction"].isna().all()
-    assert "have no prediction; the column 'error' says why" in capsys.readouterr().err
+    assert "images; the column 'error' says why" in capsys.readouterr().err
 
 
 def test_class_without_an_image_is_named(

@@ -85,6 +85,19 @@ def test_folder_dataset_names_folders_without_an_image(tmp_path: Path, caplog: p
     assert caplog.messages == [said]
 
 
+def test_folders_of_systems_are_no_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg", "dog/@eaDir/2.jpg", ".ipynb_checkpoints/1.jpg", "new/3.jpg")
+    junk = ["$RECYCLE.BIN", "@eaDir", "__MACOSX", "lost+found", "System Volume Information", "#recycle", "__pycache__"]
+    touch(tmp_path, *(f"{name}/1.jpg" for name in junk))
+    with caplog.at_level(logging.INFO, "imgcls"):
+        data = FolderImageDataset(str(tmp_path))
+        assert set(data.samples["label"]) == {"cat", "dog", "new"}
+    left_out = [name for name, rule in ignored(data, tmp_path).items() if rule == "a folder that a system makes"]
+    assert sorted(left_out) == sorted([*junk, "dog/@eaDir"])
+    [said] = caplog.messages
+    assert said.startswith(f"{tmp_path}: folders that a system makes are left out: '#recycle', '$RECYCLE.BIN', ")
+
+
 def test_folder_dataset_lists_a_pipe_and_opens_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg")
     os.mkfifo(tmp_path / "a/2.jpg")

@@ -144,6 +144,16 @@ def test_hub_dataset_names_columns(tmp_path: Path, photos: Path, caplog: pytest.
     assert caplog.messages == [f"{tmp_path}/bare: no column of labels, so the images have none; it has 'image', 'file'"]
 
 
+def test_hub_dataset_says_that_it_does_not_read_lists_of_labels(
+    tmp_path: Path, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = rows_of(photos).select(range(2))
+    rows.remove_columns("label").add_column("label", [["a", "b"], []]).save_to_disk(tmp_path / "rows")
+    with caplog.at_level(logging.INFO, "imgcls"):
+        assert HubImageDataset(str(tmp_path / "rows")).samples["label"].isna().all()
+    assert caplog.messages[0].endswith("; of several labels an image, imgcls.CsvImageDataset alone reads lists")
+
+
 def test_hub_dataset_names_a_row_without_an_image(tmp_path: Path) -> None:
     features = Features({"image": ImageColumn(), "label": Value("string")})
     rows = Dataset.from_dict({"image": [None, {"bytes": b"", "path": None}], "label": ["a", "b"]}, features=features)

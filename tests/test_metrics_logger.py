@@ -60,6 +60,16 @@ def test_values_are_those_of_all_batches() -> None:
     assert values["validation_loss"] == pytest.approx(np.average(losses, weights=weights))
 
 
+@pytest.mark.parametrize("classes", [3, 7, 10, 41])
+def test_a_perfect_score_is_one(classes: int) -> None:
+    names = [f"c{number}" for number in range(classes)]
+    specs = {name: spec(f"torchmetrics.{name}", average="macro") for name in ("F1Score", "Recall", "Precision")}
+    stage = _StageMetrics("test", specs, names)
+    labels = torch.arange(classes)
+    stage.add({"logits": 9 * torch.eye(classes), "label": labels, "batch_loss": torch.tensor(0.0)})
+    assert {float(value) for name, value in stage.compute().items() if name != "test_loss"} == {1.0}
+
+
 def test_second_epoch_starts_anew() -> None:
     stage = _StageMetrics("train", {"accuracy": spec("torchmetrics.Accuracy")}, NAMES)
     stage.add(outputs(1, seed=1)[0])

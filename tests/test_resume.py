@@ -181,6 +181,18 @@ def test_run_that_goes_on_says_from_where_and_what_is_new(
     assert f"train.init_args.root: null (before: {photos})" in capsys.readouterr().err
 
 
+def test_run_that_goes_on_in_another_precision_says_so(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", *arguments(photos, tiny_model, tmp_path)]
+    main([*line, "--trainer.precision=bf16", "--trainer.max_epochs=1"])
+    capsys.readouterr()
+    main([*line, "--trainer.precision=32", "--ckpt_path=last"])
+    assert "trainer.precision: 32-true (before: bf16-mixed)" in capsys.readouterr().err
+    main([*line, "--trainer.precision=32", "--trainer.max_epochs=3", "--ckpt_path=last"])
+    assert "(before: " not in capsys.readouterr().err
+
+
 def test_damaged_last_checkpoint_does_not_take_the_place_of_the_best(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

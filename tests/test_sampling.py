@@ -82,6 +82,16 @@ def test_balanced_sampler_draws_each_class_alike() -> None:
     assert len({seed for _, seed in drawn}) == 1000  # one that is drawn twice is augmented in two ways
 
 
+def test_balanced_sampler_ranks_augment_an_image_in_different_ways() -> None:
+    seeds = []
+    for rank in range(2):
+        sampler = BalancedSampler(Keys(10), np.repeat([0, 1], 5), seed=0, num_replicas=2, rank=rank)
+        for epoch in range(50):
+            sampler.set_epoch(epoch)
+            seeds += [seed for _, seed in sampler]
+    assert len(set(seeds)) == len(seeds) == 500
+
+
 def test_balanced_sampler_goes_on_where_it_stood() -> None:
     sampler = BalancedSampler(Keys(20), np.repeat([0, 1], [15, 5]), seed=0)
     whole = list(sampler)

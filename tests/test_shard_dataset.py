@@ -78,6 +78,12 @@ def test_shard_dataset_finds_images_and_labels(tmp_path: Path) -> None:
     assert not data.holds_files
 
 
+def test_a_shard_in_two_spellings_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(tmp_path / "a.tar", {"1.png": png("red"), "1.cls": b"cat"})
+    monkeypatch.chdir(tmp_path)
+    assert list(ShardImageDataset(["a.tar", "./a.tar", str(tmp_path / "*.tar")]).samples["path"]) == ["a.tar/1"]
+
+
 def test_shard_dataset_fingerprints_are_those_of_files(tmp_path: Path, photos: Path) -> None:
     from imgcls import FolderImageDataset
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from imgcls.data.splitting.checkpoint_split import check_unchanged, recorded_hold_out, trained_on
+from imgcls.data.splitting.config import Rules
 from imgcls.data.splitting.leakage import find_leaks
 from imgcls.data.splitting.split import Split, class_names_of, labels_of
 from imgcls.data.splitting.train_val_split import Fold, hold_out
@@ -98,6 +99,24 @@ def test_labels_of_shortens_a_long_list() -> None:
     names = [str(number) for number in range(30)]
     with pytest.raises(ConfigError, match=r"'9' and 20 more"):
         labels_of(Table(["x"]), names, "test")
+
+
+def test_labels_of_names_classes_that_look_like_known_ones() -> None:
+    """Folders of Linux in train, unzipped on a Mac for validation."""
+    with pytest.raises(ConfigError) as caught:
+        labels_of(Table(["cafe\u0301", "bar"]), ["caf\u00e9", "bar"], "validation")
+    assert str(caught.value).endswith(r"; 'cafe\u0301' and 'caf\xe9' differ only in case, blanks or Unicode form")
+
+
+def test_a_class_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match=r"^train: a class of Table is called ' '; every class needs a name$"):
+        class_names_of(Table(["a", " ", "b"]))
+
+
+def test_a_very_long_name_is_cut_in_messages() -> None:
+    with pytest.raises(ConfigError) as caught:
+        labels_of(Table(["x" * 5000]), ["a" * 5000, "b"], "test")
+    assert 400 < len(str(caught.value)) < 600
 
 
 def test_labels_of_refuses_a_path_twice() -> None:
@@ -262,6 +281,19 @@ def test_find_leaks_names_both_paths_and_splits(tmp_path: Path) -> None:
     assert leaks == [("2 (train, group q)", "3 (validation, group q)")]
 
 
+def test_groups_are_the_same_as_whole_numbers_and_as_floats() -> None:
+    """As pandas reads a column of numbers in which one is missing."""
+    rules = Rules(0.2, 0, None, "patient", None, "error", False)
+    data = Table(["a", "b", "a"])
+    found = []
+    for patients in ([1, 2, 3], [1.0, 2.0, None], ["1", "2", "3"]):
+        data.samples["patient"] = pd.Series(patients)
+        groups = rules.groups(data)
+        assert groups is not None
+        found.append(list(groups))
+    assert found == [["1", "2", "3"], ["1", "2", "path 2.png"], ["1", "2", "3"]]
+
+
 def test_trained_on_lists_the_paths(tmp_path: Path) -> None:
     data = write(tmp_path, CONTENTS)
     trained = paths(hold_out(whole(data), 0.2, seed=3)["train"])
@@ -281,6 +313,11 @@ def test_hold_out_says_that_a_share_cannot_be_held_out(share: float, labels: lis
     message = f"_split: {share} of {len(labels)} images in 2 classes cannot be held out .*give dataset_classes.valid"
     with pytest.raises(ConfigError, match=message):
         hold_out(whole(Table(labels)), share, seed=0)
+
+
+def test_hold_out_of_single_images_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be held out \(each class has a single image\)"):
+        hold_out(whole(Table(["a", "b"])), 0.2, seed=0)
 
 
 def test_hold_out_says_which_share_holds_each_class() -> None:

@@ -1,13 +1,16 @@
 """The processes that read images."""
 
+import multiprocessing
 import multiprocessing.synchronize
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
 from imgcls.cli.main import main
@@ -34,6 +37,28 @@ def test_the_end_of_a_worker_shows_at_once_after_a_fit(
         list(WatchedLoader(Deadly(), num_workers=1, timeout=40))
     # what torch's handler says; without it the loader waits for the time-out, and the cause is an empty queue
     assert "exit code 9" in str(stop.value.__cause__)
+
+
+class Children(Callback):
+    """Notes how many processes a run has started."""
+
+    most = 0
+
+    def on_train_batch_end(self, *_: object) -> None:
+        Children.most = max(Children.most, len(multiprocessing.active_children()))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux ties a process to a core")
+@pytest.mark.filterwarnings("error:This DataLoader will create")
+def test_more_workers_than_cores_are_what_the_user_wants(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        callback = f"--trainer.callbacks={__name__}.Children"
+        main(["fit", *arguments(photos, tiny_model, tmp_path, "--data.num_workers=2", callback)])
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert Children.most >= 2
 
 
 def wait_as_worker(ready: multiprocessing.synchronize.Event) -> None:

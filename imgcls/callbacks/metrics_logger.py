@@ -23,6 +23,7 @@ DEFAULT_METRICS: dict[str, Spec] = {
 }
 _Kind = Literal["classes", "second class", "decisions"]
 _SCALE = "lr_scale"  # of a group of parameters, as the model's optimizer has it; the name is timm's
+_ROUNDING = 1e-6
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
@@ -214,7 +215,7 @@ class _StageMetrics:
         if not count:
             raise RunError(f"{self.stage}: none of the images could be read, see data.json")
         loss = self.loss_sum.compute() / count
-        found = {"loss": loss} | {name: metric.compute() for name, metric in self.metrics.items()}
+        found = {"loss": loss} | {name: _value(metric) for name, metric in self.metrics.items()}
         self.images = 0
         for metric in self._all():
             metric.reset()
@@ -244,6 +245,13 @@ class _StageMetrics:
         if value.ndim == 0:
             return {name: value}
         return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
+
+
+def _value(metric: Metric) -> Tensor:
+    """Return what a metric gives, without the rounding of a mean of ones in float32: 1.0000001."""
+    value: Tensor = metric.compute()
+    most = metric.plot_upper_bound
+    return value if most is None else torch.where((value > most) & (value < most + _ROUNDING), most, value)
 
 
 def rate_of(trainer: pl.Trainer) -> float:

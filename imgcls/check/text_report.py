@@ -9,6 +9,8 @@ from imgcls.datasets.labels import to_text
 from imgcls.runtime.tables import print_table
 
 _FEW = 10  # examples of each kind
+_CLASSES = 50  # lines of the table
+_LONGEST = 60  # letters of a class's name there
 _UNEVEN = 10  # largest : smallest class, from which a remark is made
 _MARKS = {"leak": "across splits", "two_labels": "with two labels"}
 
@@ -43,7 +45,10 @@ class Listing:
     def _print_classes(self) -> None:
         classes, splits = self.findings.classes, self.findings.splits
         names = list(dict.fromkeys(name for counts in classes.values() for name in counts))
-        rows = [[shown(name), *(_count(classes.get(split), name) for split in splits)] for name in names]
+        rows = [[_cut(name), *(_count(classes.get(split), [name]) for split in splits)] for name in names[:_CLASSES]]
+        if rest := names[_CLASSES:]:
+            more = f"and {len(rest):,} more ({self.more})"
+            rows.append([more, *(_count(classes.get(split), rest) for split in splits)])
         print_table([["class", *splits], *rows, ["all images", *map(str, splits.values())]])
         print()
 
@@ -116,8 +121,13 @@ def _group(group: Copies) -> str:
     return "\n".join([", ".join([*marks, described(group)]), *_few(lines, "")])
 
 
-def _count(counts: dict[str, int] | None, name: str) -> str:
-    return "" if counts is None else str(counts.get(name, 0))
+def _count(counts: dict[str, int] | None, names: Sequence[str]) -> str:
+    return "" if counts is None else str(sum(counts.get(name, 0) for name in names))
+
+
+def _cut(name: str) -> str:
+    text = shown(name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _few(texts: Sequence[str], where: str) -> Iterable[str]:

@@ -81,5 +81,7 @@ class Check:
             raise ConfigError(f"check: {'; '.join(refused)}")
         notes = len(remarks(found)) + len(found.long) + sum(not group.leak for group in found.copies)
         said = [f"{fault} allowed ({count})" for fault, count in faults.items()] or ["no fault found"]
+        conflicts = sum(group.two_labels for group in found.exact)
+        said += [counted(conflicts, "image") + " with two labels"] * bool(conflicts)
         said += [counted(notes, "remark") + " above"] * bool(notes)
         print(f"{counted(len(found.source.items), 'image')}: {', '.join(said)}")

@@ -213,7 +213,7 @@ class Prediction(Evaluation):
             weights_only=True,
         )
         if writer.errors:
-            log.info("%d of %d images have no prediction; the column 'error' says why", writer.errors, writer.rows)
+            log.info("no prediction for %d of %d images; the column 'error' says why", writer.errors, writer.rows)
         self.stop_if_terminated()
         print_once(writer.path)
 

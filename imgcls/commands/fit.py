@@ -300,6 +300,9 @@ class Fit(Command):
         goes_on: dict[str, Any] = {}
         if self.start is not None and not self.weights_only:
             goes_on = {"ckpt_path": self.start.path, "weights_only": True}
+            before = self.start.record.get("precision")
+            if before not in (None, self.trainer.precision):
+                log.info("trainer.precision: %s (before: %s)", self.trainer.precision, before)
         self.trainer.fit(self.model, datamodule=self.data, **goes_on)
         self.stop_if_terminated()
         if not self.done:

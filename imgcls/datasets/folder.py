@@ -19,10 +19,20 @@ from imgcls.images import MAX_PIXELS
 log = logging.getLogger(__name__)
 
 JUNK_FILES = {"thumbs.db", "desktop.ini"}
+JUNK_FOLDERS = {
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "__pycache__",
+}
 COMPANION_SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html"}
 
 EMPTY = "a folder without an image"
 _LOOSE = "not inside a class folder"
+_JUNK = "a folder that a system makes"
 
 
 class FolderImageDataset(ImageDataset):
@@ -30,10 +40,11 @@ class FolderImageDataset(ImageDataset):
 
     A class is named as its folder is, to the letter; ``Cat``, ``cat`` and ``cat `` are three classes, and a line says
     so. Folders within a class folder belong to it. Hidden files and folders, ``Thumbs.db``, ``desktop.ini`` and text
-    companions (.txt, .csv, .tsv, .json, .xml, .yaml, .yml, .md, .html) are left out, and so are loose files beside
-    class folders, and class folders without an image, which are no class. Links to files count as files; a link to a
-    folder is followed once, and not where the folder is used already, or holds ``root``. Every other file is
-    taken for an image, whatever its extension.
+    companions (.txt, .csv, .tsv, .json, .xml, .yaml, .yml, .md, .html) are left out, and so are folders that systems
+    make (``$RECYCLE.BIN``, ``System Volume Information``, ``lost+found``, ``__MACOSX``, ``@eaDir``, ``#recycle``,
+    ``__pycache__``), loose files beside class folders, and class folders without an image, which are no class. Links
+    to files count as files; a link to a folder is followed once, and not where the folder is used already, or holds
+    ``root``. Every other file is taken for an image, whatever its extension.
 
     Args:
         root: The folder that holds one folder a class.
@@ -83,6 +94,8 @@ class FolderImageDataset(ImageDataset):
         ignored = dict(scanned)  # the scan's own stays as it is: loose files are predicted
         labels = _class_folders(files, self.root)
         used = {os.path.join(self.root, label) for label in set(labels) if label}
+        if junk := sorted(os.path.basename(path) for path, rule in scanned.items() if rule == _JUNK):
+            log.info("%s: folders that a system makes are left out: %s", self.root, listed(junk))
         empty = sorted(_folders_below(self.root) - used - ignored.keys())
         if empty:
             names = listed([os.path.basename(folder) for folder in empty])
@@ -167,7 +180,7 @@ def _ignore_rule(name: str, is_folder: bool) -> str:
     if name.startswith("."):
         return "hidden"
     if is_folder:
-        return ""
+        return _JUNK if name.lower() in JUNK_FOLDERS else ""
     if name.lower() in JUNK_FILES:
         return "written by a file browser"
     if os.path.splitext(name)[1].lower() in COMPANION_SUFFIXES:

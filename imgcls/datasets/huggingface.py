@@ -157,7 +157,9 @@ class HubImageDataset(ImageDataset):
             return column if column in self._plain else self._refuse("label_column", found)
         if found:
             self._refuse("label_column", found)
-        log.info("%s: no column of labels, so the images have none; it has %s", self.name, listed(self._columns))
+        there = listed(self._columns)
+        hint = "; of several labels an image, imgcls.CsvImageDataset alone reads lists" * (_LABEL in self._columns)
+        log.info("%s: no column of labels, so the images have none; it has %s%s", self.name, there, hint)
         return None
 
     def _choose(self, key: str, given: str | None, found: list[str]) -> str | None:

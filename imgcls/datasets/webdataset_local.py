@@ -95,7 +95,10 @@ class ShardImageDataset(ImageDataset):
 
     @cached_property
     def _indices(self) -> dict[str, Index]:
-        shards = [shard for pattern in self.shards for shard in find_shards(pattern)]
+        files: dict[str, str] = {}
+        for shard in (shard for pattern in self.shards for shard in find_shards(pattern)):
+            files.setdefault(os.path.realpath(shard), shard)  # each once, however often it is named
+        shards = list(files.values())
         return {shard: remembered_index(shard, self.parts) for shard in tracked(shards, len(shards), "indexing shards")}
 
     @cached_property

@@ -91,7 +91,7 @@ class BalancedSampler(KeyedSampler):
         return generator.choice(self.size, size=self.size, p=self._shares)
 
     def _sample_seed(self, place: int, draw: int) -> int:
-        return mix(self.seed, self.epoch, place, draw)
+        return mix(self.seed, self.epoch, place, draw * self.num_replicas + self.rank)
 
 
 class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  # a base of it yields places alone

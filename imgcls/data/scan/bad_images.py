@@ -1,6 +1,7 @@
 """What happens to images that cannot be read: an error that lists them, or a run without them that says which."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
@@ -76,9 +77,10 @@ class BadImages:
     def _refuse_many(self, counts: Mapping[str, tuple[int, int]]) -> None:
         many = {split: (bad, total) for split, (bad, total) in counts.items() if bad > self.limit * total}
         if many:
+            share = math.ceil(100 * max(bad / total for bad, total in many.values())) / 100
             raise ConfigError(
                 f"{_counted(many)} cannot be read (limit {self.limit:.3g}: {KEY}.max_bad_fraction); "
-                "remove or replace them, or raise the limit"
+                f"remove or replace them, or raise the limit: --data.max_bad_fraction {share:g}"
             )
 
 

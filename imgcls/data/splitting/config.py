@@ -64,9 +64,8 @@ class Rules:
         column = self.group_column or "group"
         if column not in columns:
             return None
-        # what has no group is one by itself
         named = zip(data.samples[column], data.samples["path"], strict=True)
-        return np.array([f"path {path}" if pd.isna(name) or name == "" else str(name) for name, path in named], object)
+        return np.array([_group(name, path) for name, path in named], object)
 
     def _found(self, path: str, root: str | None, needed: bool) -> str:
         match = re.search(str(self.group_regex), os.path.relpath(path, root) if root else path)
@@ -74,3 +73,11 @@ class Rules:
             raise ConfigError(f"{KEY}.group_regex: {self.group_regex!r} finds nothing in {path!r}")
         name = match and (match[1] if match.re.groups else match[0])
         return f"path {path}" if name is None else str(name)  # None, too, of a bracket that took no part
+
+
+def _group(name: Any, path: object) -> str:
+    """Return a group as a text; what has none is one by itself."""
+    if pd.isna(name) or name == "":
+        return f"path {path}"
+    # pandas makes floats of a column of whole numbers where one is missing
+    return str(int(name) if isinstance(name, (float, np.floating)) and name.is_integer() else name)

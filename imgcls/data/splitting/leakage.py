@@ -1,6 +1,6 @@
-"""Images and groups that stand in more than one split."""
+"""Images and groups that are in more than one split, or have more than one label."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from imgcls.data.splitting.split import Split
 
@@ -27,3 +27,22 @@ def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[
                     leaks.append((f"{path} ({owner}{what})", f"{split.path(place)} ({name}{what})"))
                     break
     return leaks
+
+
+def find_conflicts(splits: Iterable[Split]) -> list[tuple[str, str]]:
+    """Find images that are in the data with another label, too.
+
+    Args:
+        splits: The splits.
+
+    Returns:
+        For each such image the first one like it, and itself: texts ``<path> (<label>)``.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    conflicts = []
+    for split in splits:
+        for place, (content, label) in enumerate(zip(split.fingerprints, split.label_names, strict=True)):
+            known, path = first.setdefault(content, (label, split.path(place)))
+            if known != label:
+                conflicts.append((f"{path} ({known})", f"{split.path(place)} ({label})"))
+    return conflicts

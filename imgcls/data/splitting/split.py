@@ -144,7 +144,7 @@ def class_names_of(data: ImageDataset) -> list[str]:
     """Return the classes of a training set in natural order; those of a stream as it names them.
 
     Raises:
-        ConfigError: If there are fewer than two, a sample has none, or they are splits and no classes.
+        ConfigError: If there are fewer than two, one is blank, a sample has none, or they are splits and no classes.
     """
     if isinstance(data, StreamImageDataset):
         return list(data.class_names)
@@ -156,6 +156,8 @@ def class_names_of(data: ImageDataset) -> list[str]:
             f"train: {data} holds splits and no classes: {listed(names)}; give each by itself: "
             f"--data.dataset_classes.train {data}/{splits['train']}"
         )
+    if blank := [name for name in names if not name.strip()]:
+        raise ConfigError(f"train: a class of {data} is called {blank[0]!r}; every class needs a name")
     for group in look_alikes(names):
         log.warning("train: classes that differ only in case, blanks or Unicode form: %s", listed(group))
     if len(names) < 2:
@@ -208,7 +210,11 @@ def refuse_unknown(names: Iterable[str], class_names: list[str], split: str) -> 
         ConfigError: Names them.
     """
     if unknown := sorted(set(names) - set(class_names), key=natural_order):
-        raise ConfigError(f"{split}: classes {listed(unknown)} are not among those of the model, {listed(class_names)}")
+        alike = [" and ".join(map(ascii, group)) for group in look_alikes([*unknown, *class_names])]
+        hint = f"; {alike[0]} differ only in case, blanks or Unicode form" if alike else ""
+        raise ConfigError(
+            f"{split}: classes {listed(unknown)} are not among those of the model, {listed(class_names)}{hint}"
+        )
 
 
 def _are_texts(labels: pd.Series) -> bool:

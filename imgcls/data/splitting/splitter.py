@@ -14,7 +14,7 @@ from imgcls.data.scan.bad_images import BadImages
 from imgcls.data.scan.files import unreadable
 from imgcls.data.splitting.checkpoint_split import KNOWN, check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.splitting.config import Rules
-from imgcls.data.splitting.leakage import find_leaks
+from imgcls.data.splitting.leakage import find_conflicts, find_leaks
 from imgcls.data.splitting.split import Split, check_paths, class_names_of, is_multilabel, labels_of, refuse_empty
 from imgcls.data.splitting.train_val_split import hold_out
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOKED_AT = {"fit": ("train", "validation", "test"), "validate": ("train", "validation"), "test": ("test",)}
 _USES = {"train": "train", "validation": "validate", "test": "test"}
-_SHOWN = 3  # leaks that a message names
+_SHOWN = 3  # leaks, or images with two labels, that a message names
 
 
 class Partition:
@@ -191,7 +191,7 @@ class Partition:
     # -- leaks
 
     def refuse_leaks(self) -> None:
-        """Refuse, or say, that an image or a group of train stands in another split.
+        """Refuse, or say, that an image or a group of train stands in another split; say that one has two labels.
 
         Raises:
             ConfigError: Names some of them.
@@ -200,11 +200,11 @@ class Partition:
             return
         names = ("train", "validation", "test") if self.datasets["test"] is not None else ("train", "validation")
         made_of_train = {"validation": "train"} if self.datasets["validation"] is None else {}
-        leaks = find_leaks({name: self.split(name) for name in names}, made_of_train)
-        if leaks:
-            pairs = "; ".join(f"{one} and {other}" for one, other in leaks[:_SHOWN])
-            more = f"; and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
-            self._leak(f"the same image or group is in two splits: {pairs}{more}")
+        splits = {name: self.split(name) for name in names}
+        if leaks := find_leaks(splits, made_of_train):
+            self._leak(f"the same image or group is in two splits: {_pairs(leaks)}")
+        if conflicts := find_conflicts(splits.values()):
+            log.warning("the same image has two labels: %s; `imgcls check` lists all", _pairs(conflicts))
         for name in names[1:]:
             self._refuse_seen(name, self._seen)
         self._compared = True
@@ -270,7 +270,8 @@ class Partition:
         used = [data for name in _LOOKED_AT["fit"] if (data := self.datasets[name]) is not None]
         ignored = {path: rule for data in used for path, rule in data.ignored.items()}
         unused = [{"path": path, "reason": reason} for path, reason in (bad | ignored).items()]
-        return {"used": int((~self.table()["path"].isin(list(bad))).sum()), "unused": unused}
+        paths = self.table()["path"].map(str)  # a class of one's own may have Path objects
+        return {"used": int((~paths.isin(list(bad))).sum()), "unused": unused}
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps: content hash and class of each sample, by split."""
@@ -291,6 +292,11 @@ class Partition:
             self._splits.clear()  # and not where they are the same: some contents take long to be read
         self._recorded = record["split"]
         self._recorded_labels = record.get("labels")  # older checkpoints have none
+
+
+def _pairs(found: list[tuple[str, str]]) -> str:
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(f"{one} and {other}" for one, other in found[:_SHOWN]) + more
 
 
 def given(data: ImageDataset | None, name: str) -> ImageDataset:

@@ -140,6 +140,8 @@ def _choose_images(
     if fold is None:
         counts = np.bincount(content_labels)
         places = np.flatnonzero(counts[content_labels] > 1)
+        if not len(places):
+            raise ValueError("each class has a single image")
         _refuse_too_small(share, len(places), int((counts > 1).sum()))
         chosen[train_test_split(places, test_size=share, random_state=seed, stratify=content_labels[places])[1]] = True
     else:

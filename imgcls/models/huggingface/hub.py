@@ -37,6 +37,8 @@ def load_config(model_name: str) -> PreTrainedConfig:
     try:
         config = _read_config(path)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        if isinstance(error, ImportError) and "timm" in str(error):
+            require_timm("timm_wrapper", f"{KEY}: {model_name!r}")
         raise load_error(model_name, error) from error
     reason = _UNUSABLE.get(config.model_type)
     if reason is None and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
