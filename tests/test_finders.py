@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from imgcls.checkpoints.io import CONFIG_KEY
+from imgcls.checkpoints.content import CONFIG_KEY
 from imgcls.cli.main import main
 from imgcls.models.training.losses import TrainingLoss
 from tests.runs import arguments, assert_same_weights, fails, load

@@ -8,16 +8,14 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from pydantic import BaseModel, Field, FiniteFloat, Json, PositiveInt, ValidationError
 
+from imgcls.checkpoints.content import CONFIG_KEY, Content, check_content
 from imgcls.errors import ConfigError, first_line
 from imgcls.runtime.atomic_files import replacing
-
-Content = dict[str, Any]
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -32,111 +30,9 @@ _DAMAGED = (
 )
 """What Python and torch raise of archives whose bytes are wrong."""
 
-CONFIG_KEY = "imgcls_config"
-
-_ABSENT: Any = None  # a default is not checked, a null in the file is
-_CHANNELS = Field(min_length=3, max_length=3)
-
 
 class DamagedError(ConfigError):
     """A checkpoint file whose bytes are not those that were written."""
-
-
-class _Shape(BaseModel, strict=True, arbitrary_types_allowed=True, protected_namespaces=()):
-    """What a part of a checkpoint must look like; keys that are not named here may stand beside."""
-
-
-class _Network(_Shape):
-    model_type: str
-
-
-class _Preprocessing(_Shape, extra="forbid"):
-    size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
-    shortest_edge: PositiveInt | None
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    mean: Annotated[list[FiniteFloat], _CHANNELS]
-    std: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], _CHANNELS]
-
-
-class _Record(_Shape):
-    model_name: str
-    class_names: Annotated[list[str], Field(min_length=1)]
-    network: _Network
-    preprocessing: _Preprocessing
-    precision: str | None = None
-    multilabel: bool = False
-    thresholds: list[Annotated[float, Field(ge=0, le=1)]] | None = None
-
-
-class _Split(_Shape):
-    train: list[str]
-    validation: list[str]
-
-
-class _DataState(_Shape):
-    class_names: list[str]
-    eval: list[dict[str, Any]]
-    split: _Split
-
-
-class _Class(_Shape):
-    class_path: str = ""
-    init_args: dict[str, Any] | None = None
-
-
-class _DataArguments(_Shape):
-    dataset_classes: dict[str, Any] | None = None
-
-
-class _Data(_Shape):
-    class_path: str = ""
-    init_args: _DataArguments | None = None
-
-
-class _Trainer(_Shape):
-    callbacks: list[_Class] | _Class | None = None
-
-
-class _Config(_Shape):
-    model: _Class | None = None
-    data: _Data | None = None
-    trainer: _Trainer | None = None
-
-
-class _Pace(_Shape, extra="forbid"):
-    steps: int
-    images: int
-
-
-class _Count(_Shape):
-    processed: int
-    ready: int
-
-
-class _Progress(_Shape):
-    current: _Count
-
-
-class _FitLoop(_Shape):
-    epoch_progress: _Progress
-
-
-class _Loops(_Shape):
-    fit_loop: _FitLoop
-
-
-class _Content(_Shape):
-    imgcls: _Record
-    state_dict: dict[str, torch.Tensor]
-    imgcls_config: Json[_Config] = _ABSENT
-    pace: _Pace = _ABSENT
-    ImageDataModule: _DataState = _ABSENT
-    hyper_parameters: dict[str, Any] | None = None
-    datamodule_hyper_parameters: _DataArguments | None = None
-    version: str = Field(alias="pytorch-lightning_version")
-    epoch: int
-    global_step: int
-    loops: _Loops
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Content:
@@ -156,24 +52,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
         ) from error
     except _DAMAGED as error:
         raise DamagedError(f"{os.fspath(path)}: damaged: {first_line(error)}") from error
-    _check_content(path, content)
+    check_content(path, content)
     return content
-
-
-def _check_content(path: str | os.PathLike[str], content: object) -> None:
-    try:
-        _Content.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if not _is_of_pydantic(str(part)))
-        reason = first["msg"].partition(" or instance of ")[0].lower()
-        what = f"{place}: {reason}" if place else reason
-        raise ConfigError(f"{os.fspath(path)}: is not a checkpoint of imgcls: {what}") from error
-
-
-def _is_of_pydantic(part: str) -> bool:
-    """Whether a part of an error's place names a type of ours rather than a key."""
-    return part.startswith("_") or "[" in part
 
 
 def is_intact(path: str | os.PathLike[str]) -> bool:
@@ -210,14 +90,6 @@ def _checkpoints_in(folder: Path) -> str:
     if not files:
         return "type --ckpt_path FILE.ckpt"
     return "type " + ", ".join(f"--ckpt_path {shlex.quote(str(path))} {uses[path.name]}" for path in files)
-
-
-def data_state(content: Content) -> dict[str, Any]:
-    """Return what the datamodule put into a checkpoint, empty if it put nothing."""
-    for value in content.values():
-        if isinstance(value, dict) and {"class_names", "eval", "split"} <= value.keys():
-            return value
-    return {}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -90,8 +90,30 @@ class GivenKeys:
 
     def __contains__(self, key: object) -> bool:
         """Whether a key is among them, with its ``init_args`` or without."""
-        spellings = {str(key), str(key).replace(".init_args.", ".", 1)}
+        spellings = self._spellings(str(key))
         return any(_last(self._files, self._arguments, spelling) is not None for spelling in spellings)
+
+    def names(self, key: str) -> bool:
+        """Whether they name a key, be it to give it a null."""
+        return any(
+            _values_at(self._files, spelling) or option_values(self._arguments, f"--{spelling}")
+            for spelling in self._spellings(key)
+        )
+
+    def within(self, key: str) -> set[str]:
+        """Return the names that they give a value within a key that stands for a class, ``init_args`` left out."""
+        found: set[str] = set()
+        for spelling in self._spellings(key):
+            for content in filter(lambda item: isinstance(item, dict), _values_at(self._files, spelling)):
+                found |= content.keys() | (content.get("init_args") or {}).keys()
+            start = f"--{spelling}."
+            typed = [name.removeprefix(start) for name, _ in split_options(self._arguments) if name.startswith(start)]
+            found |= {name.removeprefix("init_args.").partition(".")[0] for name in typed}
+        return found - {"class_path", "init_args"}
+
+    @staticmethod
+    def _spellings(key: str) -> set[str]:
+        return {key, key.replace(".init_args.", ".", 1)}
 
 
 def _given(arguments: list[str], key: str) -> str | None:
@@ -116,11 +138,16 @@ def _typed_mappings(arguments: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _last(files: list[dict[str, Any]], arguments: list[str], key: str) -> str | None:
+    last = [*_values_at(files, key), *option_values(arguments, f"--{key}")][-1:]
+    return None if last in ([], [None], ["null"], ["None"]) else str(last[0])
+
+
+def _values_at(files: list[dict[str, Any]], key: str) -> list[Any]:
+    """Return the values at a dotted key of those mappings that have it."""
     named: list[Any] = list(files)
     for part in key.split("."):
         named = [content[part] for content in named if isinstance(content, dict) and part in content]
-    last = [*named, *option_values(arguments, f"--{key}")][-1:]
-    return None if last in ([], [None], ["null"], ["None"]) else str(last[0])
+    return named
 
 
 def files_first(arguments: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The command line: a LightningCLI whose parser makes model, data and callbacks, and hands them to a command."""
 
 import gc
+import json
 import logging
 import os
 import re
@@ -32,7 +33,7 @@ from imgcls.cli.argv import (
     split_items,
     take_list,
 )
-from imgcls.commands.checkpoint_config import evaluation_config
+from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Command, Evaluation, Parts, Prediction, Runnable
 from imgcls.commands.fit import Fit, Trial
 from imgcls.commands.lr_and_batch_size_finders import refuse_in_trials
@@ -102,6 +103,7 @@ class ImgclsCLI(LightningCLI):
 
     def __init__(self, arguments: list[str] | dict[str, Any], trial: Trial | None = None) -> None:
         self.start: Start | None = None
+        self.recorded: Recorded | None = None
         self.arguments = arguments
         self.trial = trial
         self.drawn_seed = False
@@ -172,7 +174,7 @@ class ImgclsCLI(LightningCLI):
         parser.set_defaults({"model": "imgcls.ImageClassifier", "data": "imgcls.ImageDataModule"})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; for an evaluation the checkpoint's configuration comes first, so that whatever is typed wins."""
+        """Parse; of an evaluation, what the user does not give is the checkpoint's, past the parser."""
         if isinstance(args, dict):
             self.config = parser.parse_object(args)
             return
@@ -183,8 +185,13 @@ class ImgclsCLI(LightningCLI):
         for option in LISTS:
             arguments = join_list(option, arguments)
         if arguments[0] in EVALUATIONS and not asks_for_help(arguments):
-            arguments = [arguments[0], *self._checkpoint_config(arguments), *arguments[1:]]
+            self.start = self._open_checkpoint(arguments)
+        given = GivenKeys(arguments)
         arguments, items = split_items(arguments)
+        if self.start is not None:
+            items, steps = _divide_steps(items, given)
+            self.recorded = Recorded(self.start.content, given, steps)
+            arguments = [arguments[0], *self._stand_ins(self.recorded), *arguments[1:]]
         if items and any(argument.startswith("--print_config") for argument in arguments):
             raise ConfigError(f"--print_config does not show --{next(iter(items))}; write that into a file of --config")
         self.config = parser.parse_args(arguments)
@@ -192,21 +199,32 @@ class ImgclsCLI(LightningCLI):
             self._set_items(parser, items)
         if images:
             self.config[f"{arguments[0]}.images"] = images
+        if self.recorded is not None:
+            self._set_numbers(self.recorded)
+
+    @staticmethod
+    def _stand_ins(recorded: Recorded) -> list[str]:
+        stand_ins = recorded.stand_ins()
+        return ["--config", json.dumps(stand_ins)] if stand_ins else []
+
+    def _set_numbers(self, recorded: Recorded) -> None:
+        section = self.config[self.config.subcommand]
+        for key, value in recorded.numbers.items():
+            if key in section:  # a data class of the user's own may have other arguments
+                section[key] = value
 
     def _set_items(self, parser: LightningArgumentParser, items: dict[str, str]) -> None:
         """Change items of lists, which the parser's own options do not reach."""
         command = str(self.config.subcommand)
         plain = yaml.safe_load(parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml"))
-        reader = ArgumentParser(exit_on_error=False)
-        reader.add_argument("--value", type=Any)
-        values = {full_key(key): reader.parse_args([f"--value={text}"]).value for key, text in items.items()}
-        changed = with_values(plain[command], values, "command line")
+        changed = with_values(plain[command], _read(items), "command line")
         self.config = parser.parse_object({"subcommand": command, command: changed})
 
     def _parse_ckpt_path(self) -> None:
         """Switched off: in Lightning a checkpoint's hyperparameters beat the command line."""
 
-    def _checkpoint_config(self, arguments: list[str]) -> list[str]:
+    def _open_checkpoint(self, arguments: list[str]) -> Start:
+        """Read the checkpoint that an evaluation is of; refuse options of what it decides itself."""
         path = checkpoint_argument(arguments)
         if path in {None, "last"}:
             runs = output_dir_argument(arguments) or ExperimentConfig().output_dir
@@ -221,11 +239,7 @@ class ImgclsCLI(LightningCLI):
             raise ConfigError(
                 f"{arguments[0]}: train and validation are divided as the checkpoint records it; leave out {typed[0]}"
             )
-        self.start = open_start(path)
-        config = evaluation_config(self.start.content, GivenKeys(arguments))
-        # the network is built from the checkpoint's record; a configuration that names another model shows by this
-        config["model"] = {"init_args": {"model_name": self.start.record["model_name"]}}
-        return ["--config", yaml.safe_dump(config)]
+        return open_start(path)
 
     def _set_seed(self) -> None:
         seed = self.section["seed_everything"]
@@ -288,9 +302,12 @@ class ImgclsCLI(LightningCLI):
         return command.trainer
 
     def _with_trainer(self, parts: Parts) -> Command:
-        if self.start is not None:
+        if self.start is not None and self.recorded is not None:
+            # the network is built from the checkpoint's record; a configuration that names another model shows by this
+            if not self.recorded.given.names("model.init_args.model_name"):
+                self.model.model_name = self.start.record["model_name"]
             check_same_model(self.start, self.model.model_name)
-            return (Prediction if parts.command == "predict" else Evaluation)(parts, self.start)
+            return (Prediction if parts.command == "predict" else Evaluation)(parts, self.start, self.recorded)
         if self.section["optuna.tune"] and self.trial is None:
             log.info("optuna.tune: true does nothing under fit; type imgcls tune for the search")
         return Fit(parts, self.trial)
@@ -339,6 +356,20 @@ def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback
         torch.cuda.empty_cache()
     command = ImgclsCLI({"subcommand": "fit", "fit": config}, Trial(folder, callbacks)).command
     return command.best_row if isinstance(command, Fit) else None
+
+
+def _divide_steps(items: dict[str, str], given: GivenKeys) -> tuple[dict[str, str], dict[str, Any]]:
+    """Divide items of lists into those of the configuration, and dotted key -> value of the checkpoint's own steps."""
+    key = "data.augmentations.eval"
+    of_steps = {} if given.names(key) else {name: text for name, text in items.items() if name.startswith(f"{key}.")}
+    return {name: text for name, text in items.items() if name not in of_steps}, _read(of_steps)
+
+
+def _read(items: dict[str, str]) -> dict[str, Any]:
+    """Read the texts of items as the parser reads values: full dotted key -> value."""
+    reader = ArgumentParser(exit_on_error=False)
+    reader.add_argument("--value", type=Any)
+    return {full_key(key): reader.parse_args([f"--value={text}"]).value for key, text in items.items()}
 
 
 def _drawn_seed(machines: int) -> int:

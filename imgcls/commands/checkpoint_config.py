@@ -1,70 +1,149 @@
-"""The configuration that a checkpoint implies for validate, test and predict.
+"""What validate, test and predict take from a checkpoint, where the user gives nothing else.
 
-A checkpoint is data, perhaps a stranger's: only what describes the model and where its data lie is taken from it, and
-no class outside imgcls, albumentations and torchmetrics is ever loaded because a checkpoint names it.
+A checkpoint is data, perhaps a stranger's. Nothing that it says reaches the parser or names a class to look up: its
+values are checked, and become objects by the fixed tables of data, metrics and models.
 """
 
 import json
 import logging
-import os
-from collections.abc import Container
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask a package index for news
-
-import albumentations
-import torchmetrics.classification
-
-from imgcls.checkpoints.io import CONFIG_KEY, Content, data_state
+from imgcls.checkpoints.content import CONFIG_KEY, Content, data_state
+from imgcls.config.class_path import Spec
+from imgcls.config.overrides import value_at, with_values
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.transforms.recorded import KEY as _EVAL
+from imgcls.data.transforms.recorded import recorded_steps
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.recorded import CLASSES, recorded_dataset, recorded_folder, stand_in
 from imgcls.errors import ConfigError
-from imgcls.runtime.atomic_files import is_utf8
+from imgcls.metrics.recorded import recorded_metrics
 
 log = logging.getLogger(__name__)
 
 _MODEL, _DATA = "imgcls.ImageClassifier", "imgcls.ImageDataModule"
-_OUR_DATASETS = (  # they read files of this machine, and run nothing that lies there
-    "imgcls.FolderImageDataset",
-    "imgcls.CsvImageDataset",
-    "imgcls.ShardImageDataset",
-    "imgcls.DigitsDataset",
-    "imgcls.HubImageDataset",
-)
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
-_EVAL = "data.init_args.augmentations.eval"
 _METRICS_LOGGER = "MetricsLogger"
 _DATASETS = ("train", "validation", "test", "predict")
 
 
-def evaluation_config(content: Content, given: Container[str]) -> dict[str, Any]:
-    """Return the part of a checkpoint's configuration that an evaluation takes over.
+class Given(Protocol):
+    """The keys that the user gives; ``imgcls.cli.argv.GivenKeys``."""
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a key has a value other than null."""
+
+    def names(self, key: str) -> bool:
+        """Whether a key is named, be it to give it a null."""
+
+    def within(self, key: str) -> set[str]:
+        """Names of the arguments that are given within the key of a class."""
+
+
+class Recorded:
+    """What a checkpoint says beside what the user gives.
 
     Args:
         content: The checkpoint.
-        given: The keys that the user gives a value, which then speaks where the checkpoint may not.
+        given: The keys that the user gives, which then count.
+        edits: Dotted key -> value: items of the evaluation steps that the user changes.
 
     Raises:
-        ConfigError: If the checkpoint needs a class that is not loaded from a checkpoint.
+        ConfigError: If the run had a model or data class of the user's own, which only --config may name.
     """
-    recorded = _recorded_config(content)
-    model, data = recorded.get("model") or {}, recorded.get("data") or {}
-    for name, section, ours in (("model", model, _MODEL), ("data", data, _DATA)):
-        class_path = section.get("class_path", ours)
-        _require(class_path == ours or f"{name}.class_path" in given, class_path, name)
-    config: dict[str, Any] = {"data": {"init_args": _data_arguments(content, _arguments(data), given)}}
-    # nothing of the model: it is built from the checkpoint's own record of the network
-    if isinstance(recorded.get("seed_everything"), int):
-        config["seed_everything"] = recorded["seed_everything"]
-    return config
+
+    def __init__(self, content: Content, given: Given, edits: Mapping[str, Any] | None = None) -> None:
+        self.given = given
+        self._config = _recorded_config(content)
+        self._steps = data_state(content).get("eval")
+        self._edits = dict(edits or {})
+        self._data = _arguments(self._config.get("data") or {})
+        for name, ours in (("model", _MODEL), ("data", _DATA)):
+            class_path = (self._config.get(name) or {}).get("class_path") or ours
+            if class_path != ours and f"{name}.class_path" not in given:
+                raise ConfigError(
+                    f"{name}: the checkpoint names {class_path}, and a class of your own is never loaded because a "
+                    "checkpoint names it; add --config with the YAML of the run"
+                )
+
+    @property
+    def numbers(self) -> dict[str, int | float | str]:
+        """Dotted key -> value of the data's numbers and choices, and the seed; their types are checked."""
+        values = {f"data.init_args.{key}": self._data[key] for key in _KEPT if key in self._data}
+        seed = self._config.get("seed_everything")
+        if isinstance(seed, int) and not isinstance(seed, bool):
+            values["seed_everything"] = seed
+        return {key: value for key, value in values.items() if not self.given.names(key)}
+
+    def stand_ins(self) -> dict[str, Any]:
+        """Return the configuration of datasets of which the user gives some arguments, with our words in the others."""
+        specs = {name: stand_in(spec["class_path"]) for name, spec in self._partly_given().items()}
+        return {"data": {"init_args": {"dataset_classes": specs}}} if specs else {}
+
+    def restore(self, data: ImageDataModule, parsed: Mapping[str, Any]) -> None:
+        """Give the data the datasets and evaluation steps that the user does not give.
+
+        Args:
+            data: The data, as made of what the user gives.
+            parsed: The configuration that it is made of.
+        """
+        for name, dataset in self._datasets(parsed).items():
+            data.partition.replace(name, dataset)
+        if self._steps is not None and not self.given.names(_EVAL):
+            data.evaluate_by(self._edited(recorded_steps(self._steps)))
+
+    @property
+    def metrics(self) -> dict[str, Spec] | None:
+        """The metrics, None for the default ones."""
+        callbacks = (self._config.get("trainer") or {}).get("callbacks") or []
+        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+            if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
+                metrics = _arguments(callback).get("metrics")
+                return None if metrics is None else recorded_metrics(metrics)
+        return None
+
+    def _edited(self, steps: list[Spec]) -> list[Spec]:
+        config = {"data": {"init_args": {"augmentations": {"eval": steps}}}}
+        edited: list[Spec] = value_at(with_values(config, self._edits, "command line"), _EVAL)
+        return edited
+
+    def _partly_given(self) -> dict[str, dict[str, Any]]:
+        """Return the recorded datasets of our classes of which the user gives arguments, and not the class."""
+        specs = (self._data.get("dataset_classes") or {}).items()
+        ours = {name: spec for name, spec in specs if isinstance(spec, dict) and spec.get("class_path") in CLASSES}
+        return {
+            name: spec
+            for name, spec in ours.items()
+            if self.given.within(_key(name)) and f"{_key(name)}.class_path" not in self.given
+        }
+
+    def _datasets(self, parsed: Mapping[str, Any]) -> dict[str, ImageDataset]:
+        recorded, partly = self._data.get("dataset_classes") or {}, self._partly_given()
+        found: dict[str, ImageDataset | None] = {}
+        for name in _DATASETS:
+            key = _key(name)
+            if name in partly:
+                typed = value_at(parsed, f"{key}.init_args")
+                given = {argument: typed[argument] for argument in self.given.within(key)}
+                found[name] = recorded_dataset(partly[name]["class_path"], _arguments(partly[name]) | given, key)
+            elif not self.given.names(key) and not self.given.within(key):
+                found[name] = _dataset(name, recorded.get(name))
+        return {name: dataset for name, dataset in found.items() if dataset is not None}
 
 
-def recorded_metrics(content: Content) -> dict[str, Any] | None:
-    """Return the metric specs of a checkpoint, None for the default metrics."""
-    callbacks = (_recorded_config(content).get("trainer") or {}).get("callbacks") or []
-    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
-            metrics = _arguments(callback).get("metrics")
-            return _trusted_metrics(metrics) if isinstance(metrics, dict) else None
-    return None
+def _dataset(name: str, spec: Any) -> ImageDataset | None:
+    if not isinstance(spec, dict):
+        return recorded_folder(spec) if isinstance(spec, str) else None
+    class_path = str(spec.get("class_path"))
+    dataset = recorded_dataset(class_path, _arguments(spec), _key(name)) if class_path in CLASSES else None
+    if dataset is None:
+        log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
+    return dataset
+
+
+def _key(name: str) -> str:
+    return f"data.init_args.dataset_classes.{name}"
 
 
 def _recorded_config(content: Content) -> dict[str, Any]:
@@ -78,87 +157,5 @@ def _recorded_config(content: Content) -> dict[str, Any]:
     }
 
 
-def _data_arguments(content: Content, recorded: dict[str, Any], given: Container[str]) -> dict[str, Any]:
-    # class names are not among them: as text of a configuration, some would be read as something else
-    arguments: dict[str, Any] = {key: recorded[key] for key in _KEPT if key in recorded}
-    datasets = recorded.get("dataset_classes") or {}
-    keys = {name: f"data.init_args.dataset_classes.{name}" for name in _DATASETS}
-    arguments["dataset_classes"] = {
-        name: _trusted_dataset(name, datasets.get(name), key in given)
-        for name, key in keys.items()
-        if f"{key}.class_path" not in given  # the parser would add the arguments of the checkpoint's
-    }
-    steps = data_state(content).get("eval")
-    if steps is not None and _EVAL not in given:
-        for class_path in _class_paths(steps):
-            _require(_is_transform(class_path), class_path, _EVAL)
-        arguments["augmentations"] = {"eval": steps}
-    return arguments
-
-
-def _trusted_dataset(name: str, spec: Any, given: bool) -> Any:
-    if isinstance(spec, dict):
-        class_path = str(spec.get("class_path"))
-        if class_path in _OUR_DATASETS and not _class_paths(spec.get("init_args")) and _is_local(spec):
-            return spec
-        if not given:
-            log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
-        return None
-    if not isinstance(spec, str) or not ("/" in spec or "\\" in spec):
-        return None
-    if not is_utf8(spec):
-        log.info("%s: the checkpoint names %r, which a configuration cannot hold; type it again to use it", name, spec)
-        return None
-    return spec
-
-
-def _is_local(spec: dict[str, Any]) -> bool:
-    """Whether a dataset lies on this machine: a checkpoint must not make anyone load one of the Hub."""
-    name = _arguments(spec).get("name")
-    return spec["class_path"] != "imgcls.HubImageDataset" or (os.path.isabs(str(name)) and os.path.exists(str(name)))
-
-
-def _trusted_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    trusted = {name: spec for name, spec in metrics.items() if all(map(_is_metric, _class_paths(spec)))}
-    for name in metrics.keys() - trusted.keys():
-        log.info("metric %s: the checkpoint names a class which only --config may load; it is left out", name)
-    return trusted
-
-
-def _require(trusted: bool, class_path: object, where: str) -> None:
-    if not trusted:
-        raise ConfigError(
-            f"{where}: the checkpoint names {class_path}, and a class of your own is never loaded because a checkpoint "
-            "names it; add --config with the YAML of the run"
-        )
-
-
-def _is_transform(class_path: str) -> bool:
-    """Whether a path names a transform of albumentations, by what it is: a prefix would let functions in."""
-    if class_path == "albumentations.pytorch.ToTensorV2":
-        return True
-    package, _, name = class_path.rpartition(".")
-    found = getattr(albumentations, name, None) if package in {"", "albumentations"} else None
-    return isinstance(found, type) and issubclass(found, (albumentations.BasicTransform, albumentations.BaseCompose))
-
-
-def _is_metric(class_path: str) -> bool:
-    """Whether a path names a classification metric of torchmetrics; those of text would fetch models."""
-    package, _, name = class_path.rpartition(".")
-    known = package in {"", "torchmetrics", "torchmetrics.classification"}
-    return known and name in torchmetrics.classification.__all__
-
-
-def _class_paths(value: Any) -> list[str]:
-    """All class paths within a value."""
-    if isinstance(value, dict):
-        own = value.get("class_path")
-        found = [str(own)] if own is not None else []
-        return found + [path for item in value.values() for path in _class_paths(item)]
-    if isinstance(value, list):
-        return [path for item in value for path in _class_paths(item)]
-    return []
-
-
-def _arguments(section: dict[str, Any]) -> dict[str, Any]:
+def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     return section.get("init_args") or {}

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output, give_back, hold_output
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.checkpoints.run_folder import run_folder_of, runs_folder
-from imgcls.commands.checkpoint_config import recorded_metrics
+from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.default_callbacks import shown_callbacks
 from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.resume import Start
@@ -140,11 +140,12 @@ class Evaluation(Command):
     Args:
         parts: The configuration and what is made of it.
         start: The checkpoint.
+        recorded: What it says beside what the user gives.
     """
 
     start: Start
 
-    def __init__(self, parts: Parts, start: Start) -> None:
+    def __init__(self, parts: Parts, start: Start, recorded: Recorded) -> None:
         super().__init__(parts, start)
         options = parts.options | {"precision": choose_precision(parts.options, start.record.get("precision"))}
         check_options(options, parts.command)
@@ -153,16 +154,17 @@ class Evaluation(Command):
         if self.data.class_names not in ([], start.record["class_names"]):
             raise ConfigError(f"data.init_args.class_names: {start.path} has its own; leave the key out")
         self.data.class_names = list(start.record["class_names"])
+        recorded.restore(self.data, parts.saved)
         self._take_images()
         self.data.setup(parts.command)
-        self.model.build(self.data.class_names, start.record)
+        self.model.build(self.data.class_names, start.record, weights=start.content["state_dict"])
         if parts.command != "predict":
             self.model.check_task("the data", self.data.multilabel)
         self.model.check_weights(start.content["state_dict"])
         self.model.views = parts.section["tta"]
         callbacks, _ = take_finders(as_list(options["callbacks"]))  # which only a fit has use for
         if parts.experiment.default_callbacks:
-            callbacks = shown_callbacks(callbacks, options, recorded_metrics(start.content))
+            callbacks = shown_callbacks(callbacks, options, recorded.metrics)
         self.trainer = build_trainer(options, callbacks, self.files)
 
     def _take_images(self) -> None:
@@ -180,12 +182,12 @@ class Evaluation(Command):
 class Prediction(Evaluation):
     """Write a prediction for each image."""
 
-    def __init__(self, parts: Parts, start: Start) -> None:
+    def __init__(self, parts: Parts, start: Start, recorded: Recorded) -> None:
         self._file = _output_of(parts.section, start)
         with ExitStack() as held:
             if is_first_process():
                 held.callback(give_back, hold_output(self._file))
-            super().__init__(parts, start)
+            super().__init__(parts, start, recorded)
             self._held = held.pop_all()
 
     def _take_images(self) -> None:

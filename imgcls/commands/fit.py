@@ -21,7 +21,7 @@ from imgcls.callbacks.patience import Patience
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.terminate_on_nan import FiniteWeights, refuse_not_finite
-from imgcls.checkpoints.io import data_state
+from imgcls.checkpoints.content import data_state
 from imgcls.checkpoints.run_folder import RESULTS, hold, new_run_folder, sign
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.default_callbacks import (
@@ -153,7 +153,8 @@ class Fit(Command):
         if start is None or self.weights_only:  # a run that goes on learns its split from the checkpoint, later
             self.data.partition.refuse_leaks()
         goes_on = start is not None and not self.weights_only
-        self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel)
+        weights = None if start is None else start.content["state_dict"]
+        self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel, weights)
         self.model.check_task("the data", self.data.multilabel)
         if start is not None and self.weights_only:
             self.model.load_weights(start.content["state_dict"], start.record["class_names"])

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 
-from imgcls.checkpoints.io import CONFIG_KEY, Content, DamagedError, read_checkpoint
+from imgcls.checkpoints.content import CONFIG_KEY, Content
+from imgcls.checkpoints.io import DamagedError, read_checkpoint
 from imgcls.checkpoints.run_folder import folder_name, newest_checkpoints, run_folder_of
 from imgcls.config.overrides import leaves, value_at
 from imgcls.config.sections import DIVIDING

@@ -13,6 +13,7 @@ from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError, known_names
 
 KEY = "data.init_args"
+_LARGEST_BATCH = 2**20
 _Section = TypeVar("_Section")
 
 
@@ -80,6 +81,16 @@ def require(fits: bool, key: str, value: object, rule: str) -> None:
     """
     if not fits:
         raise ConfigError(f"{KEY}.{key}: {value}; it must {rule}")
+
+
+def check_batch_size(size: int) -> None:
+    """Refuse a batch of no images, or of more than a machine can hold.
+
+    Raises:
+        ConfigError: Says the limit.
+    """
+    require(size >= 1, "batch_size", size, "be at least 1")
+    require(size <= _LARGEST_BATCH, "batch_size", size, f"be at most {_LARGEST_BATCH}")
 
 
 def check_class_names(names: list[str]) -> None:

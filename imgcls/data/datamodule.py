@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcls.cache_folder import cache_folder
+from imgcls.config.class_path import Spec
 from imgcls.cores import available_cores
 from imgcls.data.config import (
     KEY,
@@ -16,6 +18,7 @@ from imgcls.data.config import (
     DatasetClasses,
     as_augmentations,
     as_datasets,
+    check_batch_size,
     check_class_names,
     check_regex,
     require,
@@ -112,7 +115,7 @@ class ImageDataModule(pl.LightningDataModule):
         train_on_validation: bool = False,
     ) -> None:
         super().__init__()
-        require(batch_size >= 1, "batch_size", batch_size, "be at least 1")
+        check_batch_size(batch_size)
         require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
         hint = "; to hold nothing out: train_on_validation: true, with trainer.limit_val_batches: 0"
         require(0 < validation_split < 1, "validation_split", validation_split, f"lie between 0 and 1{hint}")
@@ -236,6 +239,11 @@ class ImageDataModule(pl.LightningDataModule):
     def predict_on(self, data: ImageDataset) -> None:
         """Set the images to predict."""
         self.partition.replace("predict", data)
+
+    def evaluate_by(self, steps: list[Spec]) -> None:
+        """Set the evaluation steps, in place of those that were configured."""
+        self.pipelines = Pipelines(replace(self.pipelines.lists, eval=steps), self._preprocessing)
+        self.normalization = self.pipelines.normalization()
 
     @property
     def class_names(self) -> list[str]:

@@ -142,11 +142,15 @@ class ImageClassifier(InferenceModule):
     # -- building
 
     def build(
-        self, class_names: list[str], record: Mapping[str, Any] | None = None, multilabel: bool | None = None
+        self,
+        class_names: list[str],
+        record: Mapping[str, Any] | None = None,
+        multilabel: bool | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Build the network, as ``InferenceModule`` does, for classes that the training's options fit."""
         self.loss_config.check_classes(class_names)
-        super().build(class_names, record, multilabel)
+        super().build(class_names, record, multilabel, weights)
 
     def configure_model(self) -> None:
         """Build the network, unless that is done; freeze what does not train."""

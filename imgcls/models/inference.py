@@ -1,20 +1,25 @@
 """What a trained classifier is: a Hugging Face network with its preprocessing and classes, applied to images."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from imgcls.checkpoints.callback_states import keep_own_paths
+from imgcls.checkpoints.io import read_checkpoint
 from imgcls.errors import ConfigError, listed
 from imgcls.models.backbone import Backbone
-from imgcls.models.huggingface.build import build_recorded, check_weights, load_network, record_of
+from imgcls.models.huggingface.build import check_weights, load_network, record_of
 from imgcls.models.huggingface.hub import load_config
 from imgcls.models.huggingface.image_processor import read_preprocessing
+from imgcls.models.huggingface.recorded import build_recorded
+from imgcls.models.recorded import recorded_arguments
 from imgcls.models.thresholds import Threshold, check_threshold, thresholds_of
 from imgcls.models.tta import Views, averaged
 from imgcls.runtime.malloc import keep_freed_memory
@@ -81,7 +86,11 @@ class InferenceModule(pl.LightningModule):
             self._set_normalization()
 
     def build(
-        self, class_names: list[str], record: Mapping[str, Any] | None = None, multilabel: bool | None = None
+        self,
+        class_names: list[str],
+        record: Mapping[str, Any] | None = None,
+        multilabel: bool | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Build the network.
 
@@ -90,6 +99,7 @@ class InferenceModule(pl.LightningModule):
             record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from
                 it, with random weights, and nothing is fetched.
             multilabel: Whether an image may have several labels; None for what the record says, with its thresholds.
+            weights: The tensors beside the record, which say how large its network may be.
 
         Raises:
             ConfigError: If ``num_classes`` or ``threshold`` does not fit the classes.
@@ -104,15 +114,15 @@ class InferenceModule(pl.LightningModule):
         # Lightning makes a GPU the place of all that is made, which transformers would refuse; the network's parts are
         # found by a gradient, which inference mode has none of
         with torch.device("cpu"), torch.inference_mode(False):
-            self._build(record)
+            self._build(record, weights)
 
-    def _build(self, record: Mapping[str, Any] | None) -> None:
+    def _build(self, record: Mapping[str, Any] | None, weights: Mapping[str, Tensor] | None) -> None:
         if record is None:
             self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
             network, new = load_network(self.model_name, self.pretrained, self.class_names)
         else:
             self.preprocessing = _recorded_preprocessing(record["preprocessing"])
-            network, new = build_recorded(record["network"], self.class_names), []
+            network, new = build_recorded(record["network"], self.class_names, weights), []
         network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
         _report_new(new, self.backbone.anatomy.heads)
@@ -292,6 +302,41 @@ class InferenceModule(pl.LightningModule):
 
     # -- checkpoints
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning reads other things than files, and pickles
+        cls,
+        checkpoint_path: str | os.PathLike[str],
+        map_location: str | torch.device | None = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Build the model of a checkpoint, with its weights, as the commands do: the file is checked part by part.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: The device of the model; None is the processor.
+            hparams_file: Must be None: a checkpoint has its own record.
+            strict: Whether all weights must fit; None is true.
+            weights_only: Without effect: only tensors and plain values are ever loaded.
+            arguments: Arguments of the constructor in place of those of the checkpoint.
+
+        Raises:
+            ConfigError: If the file is damaged or no checkpoint of imgcls, or holds Python objects.
+        """
+        if "://" in str(checkpoint_path):
+            raise ConfigError(f"{checkpoint_path}: only files are read; download it first")
+        if hparams_file is not None:
+            raise ConfigError("hparams_file: is not read; give the constructor's arguments by name")
+        content = read_checkpoint(checkpoint_path)
+        model = cls(**recorded_arguments(cls, content.get("hyper_parameters") or {}) | arguments)
+        model.on_load_checkpoint(content)
+        if strict is not False:
+            model.check_weights(content["state_dict"])
+        model.load_state_dict(content["state_dict"], strict=strict is not False)
+        return model.to(map_location or "cpu")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model without a hub, and keep every value plain."""
         for key in ("hyper_parameters", "datamodule_hyper_parameters"):
@@ -314,9 +359,11 @@ class InferenceModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network that the checkpoint records, where nothing is built yet."""
+        if self._trainer is not None and checkpoint.get("callbacks"):
+            keep_own_paths(checkpoint["callbacks"], self._trainer.callbacks)  # type: ignore[attr-defined]
         record = checkpoint["imgcls"]
         if self.backbone is None:
-            self.build(record["class_names"], record)
+            self.build(record["class_names"], record, weights=checkpoint["state_dict"])
         else:
             self.check_task("the checkpoint's data", bool(record.get("multilabel")))
             self._check_classes("the checkpoint", record["class_names"])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 
@@ -18,7 +18,8 @@ from imgcls.errors import ConfigError, first_line
 from imgcls.models.huggingface.hub import KEY, check_reachable, load_config, load_error, local_or_hub, require_timm
 from imgcls.models.huggingface.image_processor import takes_bgr
 
-_NOT_FROM_A_RECORD = {"auto_map", "transformers_version", "use_kernels"}
+# what torch says of Python objects in its own format, and of a plain pickle, whose frames are operand 149
+_PICKLED = re.compile(r"unsupported (global|operand 149)", re.IGNORECASE)
 # arguments of timm.create_model that read a file or fetch one; two names only look so
 _OF_FILES = re.compile(r"pretrained(?!_window_sizes)|checkpoint|cache|.*(?<!drop)_(path|dir|folder|file|url)$")
 
@@ -39,7 +40,7 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
         RunError: If the Hub cannot be reached.
     """
     config = load_config(model_name)
-    _check_timm(config.to_dict(), f"{KEY}: {model_name!r}")
+    check_timm(config.to_dict(), f"{KEY}: {model_name!r}")
     set_classes(config, class_names)
     if not pretrained:
         return build(config), []
@@ -54,7 +55,7 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
             output_loading_info=True,
         )
     except (SafetensorError, UnpicklingError, EOFError) as error:
-        if "Unsupported global" in str(error):
+        if _PICKLED.search(str(error)):
             raise ConfigError(
                 f"{KEY}: the weights of {model_name!r} hold Python objects beside the tensors, which could run code; "
                 "save the tensors alone, as model.safetensors"
@@ -85,31 +86,13 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
     """Build a classifier with random weights in float32."""
     try:
         network: PreTrainedModel = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    except ConfigError:
+        raise
     except ImportError as error:
         raise ConfigError(f"{KEY}: {first_line(error)}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{KEY}: {config.model_type} cannot be built: {first_line(error)}") from error
     return network.train()
-
-
-def build_recorded(record: dict[str, Any], class_names: list[str]) -> PreTrainedModel:
-    """Build the architecture that a checkpoint recorded; nothing is fetched.
-
-    Raises:
-        ConfigError: If the record, perhaps a stranger's, is of no network, or would read or fetch files.
-    """
-    try:
-        values = _without_code(record)
-        config = AutoConfig.for_model(values.pop("model_type"), **values)
-        config.architectures = record.get("architectures")
-        set_classes(config, class_names)
-        return build(config)
-    except ConfigError:
-        raise
-    except Exception as error:
-        reason, several, _ = first_line(error).partition(" Should contain one of")  # hundreds of names follow
-        hint = "; a newer version of transformers may know it" if several else ""
-        raise ConfigError(f"the checkpoint's network cannot be built: {reason}{hint}") from error
 
 
 def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> None:
@@ -135,21 +118,7 @@ def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> 
         )
 
 
-def _without_code(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a recorded config what would fetch code or choose how it runs.
-
-    Raises:
-        ConfigError: If it is of timm, and not safe to build.
-    """
-    _check_timm(record, "the checkpoint")
-    return {
-        key: _without_code(value) if isinstance(value, dict) and key.endswith("_config") else value
-        for key, value in record.items()
-        if key not in _NOT_FROM_A_RECORD and "implementation" not in key
-    }
-
-
-def _check_timm(config: Mapping[str, Any], source: str) -> None:
+def check_timm(config: Mapping[str, Any], source: str) -> None:
     """Refuse a config of timm's wrapper without timm, of no architecture of it, or with arguments that name files.
 
     Raises:

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -23,6 +26,7 @@ _UNUSABLE = {
     "siglip2": "takes patches in place of images; siglip takes images",
 }
 # transformers' default dropout of their classifier is TensorFlow's probability to keep: 0.999 would let nothing learn
+_OF_CODE = re.compile(r"implementation|^(use_kernels|kernel_config|auto_map|attribute_map|trust_remote_code)$")
 _KEEP_PROBABILITY = ("mobilenet_v1", "mobilenet_v2")
 
 
@@ -64,9 +68,18 @@ def require_timm(model_type: object, source: str) -> None:
 
 def _read_config(path: str) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except TypeError:  # timm's wrapper, where the file does not say how many classes; set_classes does later
-        return AutoConfig.from_pretrained(path, trust_remote_code=False, num_labels=2)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, num_labels=2)
+    given, _ = PreTrainedConfig.get_config_dict(path, local_files_only=True)  # which has just been fetched
+    plain = without_code(given)
+    return config if plain == given else type(config).from_dict(plain)
+
+
+def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a config what names code: how layers compute, which a repository of kernels may say."""
+    kept = {key: value for key, value in config.items() if not _OF_CODE.search(key)}
+    return {key: without_code(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def local_or_hub(model_name: str) -> str:

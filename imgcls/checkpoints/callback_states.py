@@ -1,0 +1,57 @@
+"""What callbacks take from a checkpoint: numbers; a path only where it is a file of the callback's own folder."""
+
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+_OF_FILES = ("path", "dir", "file")  # parts of the names of states that are paths
+
+
+def keep_own_paths(states: MutableMapping[str, Any], callbacks: Sequence[Callback]) -> None:
+    """Replace the paths in a checkpoint's states of callbacks, which a run would write to or delete.
+
+    A ModelCheckpoint that resumes in its own folder keeps the names of the files that are there; any other path
+    becomes what the callback itself has.
+
+    Args:
+        states: The states by the key of their callback; changed in place.
+        callbacks: The callbacks of the run, set up.
+    """
+    for callback in callbacks:
+        state = states.get(callback.state_key)
+        if isinstance(state, dict) and _is_ours(callback):
+            own = callback.state_dict()
+            in_place = isinstance(callback, ModelCheckpoint) and _same(state.get("dirpath"), callback.dirpath)
+            folder = str(callback.dirpath) if isinstance(callback, ModelCheckpoint) and in_place else None
+            states[callback.state_key] = _without_paths(state, own, folder)
+
+
+def _is_ours(callback: Callback) -> bool:
+    """Whether a class of Lightning or imgcls reads the state; one of the user's own knows what it wrote."""
+    known = type(callback).__module__.partition(".")[0] in {"lightning", "imgcls"}
+    return known or isinstance(callback, ModelCheckpoint)
+
+
+def _without_paths(state: Mapping[str, Any], own: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in state.items():
+        if key == "best_k_models":
+            kept[key] = {path: score for path, score in value.items() if _lies_in(folder, path)}
+        elif any(part in key for part in _OF_FILES):
+            kept[key] = value if _lies_in(folder, value) else own.get(key)
+        else:
+            kept[key] = value
+    return kept
+
+
+def _lies_in(folder: str | None, path: Any) -> bool:
+    """Whether a path is that of a file which lies in a folder itself, written as a ModelCheckpoint does."""
+    if folder is None or not isinstance(path, str):
+        return False
+    return path == os.path.join(folder, os.path.basename(path)) and os.path.isfile(path) and not os.path.islink(path)
+
+
+def _same(recorded: Any, own: Any) -> bool:
+    return isinstance(recorded, str) and own is not None and recorded == str(own)

@@ -1,0 +1,102 @@
+"""The evaluation steps that a checkpoint records, from a fixed table of transforms that compute with plain values."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from imgcls.config.class_path import Spec
+from imgcls.errors import ConfigError
+
+KEY = "data.init_args.augmentations.eval"
+
+# of Albumentations: none takes a function, a file or another image
+_NAMES = """
+    AdditiveNoise AdvancedBlur Affine AutoContrast Blur CLAHE CenterCrop ChannelDropout ChannelShuffle
+    ChromaticAberration CoarseDropout ColorJitter Crop CropAndPad D4 Defocus Downscale ElasticTransform Emboss Equalize
+    Erasing FancyPCA FromFloat GaussNoise GaussianBlur GlassBlur GridDistortion GridDropout GridElasticDeform HEStain
+    HorizontalFlip HueSaturationValue ISONoise Illumination ImageCompression InvertImg LongestMaxSize MedianBlur
+    Morphological MotionBlur MultiplicativeNoise NoOp Normalize OpticalDistortion Pad PadIfNeeded Perspective
+    PiecewiseAffine PixelDropout PlanckianJitter PlasmaBrightnessContrast PlasmaShadow Posterize RGBShift
+    RandomBrightnessContrast RandomCrop RandomCropFromBorders RandomFog RandomGamma RandomGravel RandomGridShuffle
+    RandomRain RandomResizedCrop RandomRotate90 RandomScale RandomShadow RandomSizedCrop RandomSnow RandomSunFlare
+    RandomToneCurve Resize RingingOvershoot Rotate SafeRotate SaltAndPepper Sharpen ShiftScaleRotate ShotNoise
+    SmallestMaxSize Solarize Spatter SquareSymmetry Superpixels ThinPlateSpline ToFloat ToGray ToRGB ToSepia ToTensorV2
+    Transpose UnsharpMask VerticalFlip XYMasking ZoomBlur
+"""
+TRANSFORMS = frozenset(_NAMES.split())
+COMPOSITIONS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "SelectiveChannelTransform", "Sequential", "SomeOf"})
+_PATHS = {
+    **{name: f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
+    **{f"albumentations.{name}": f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
+    "albumentations.pytorch.ToTensorV2": "albumentations.pytorch.ToTensorV2",
+    "ToTensorV2": "albumentations.pytorch.ToTensorV2",
+    "albumentations.ToTensorV2": "albumentations.pytorch.ToTensorV2",
+}
+_NESTED = {"transforms", "first", "second"}  # arguments of compositions that are transforms themselves
+_REFUSED = {"mask", "mask_params", "additional_targets"}  # arguments that may be a function, or belong to one
+_LARGEST = 2**16  # of a size in pixels, or a value of one
+_MOST_STEPS = 100
+_MOST_ITEMS = 1000
+_WORD = re.compile(r"[\w-]{0,40}")  # one of the choices of an argument
+
+
+def recorded_steps(steps: Any) -> list[Spec]:
+    """Return the steps with the class paths of the table, and values that are numbers and words.
+
+    Raises:
+        ConfigError: Names the step that is not of the table, or the value that is not plain.
+    """
+    if not isinstance(steps, list) or len(steps) > _MOST_STEPS:
+        raise ConfigError(f"{KEY}: the checkpoint's steps must be a list of at most {_MOST_STEPS}")
+    return [_step(step, f"{KEY}[{number}]") for number, step in enumerate(steps)]
+
+
+def _step(step: Any, where: str) -> Spec:
+    class_path = step.get("class_path") if isinstance(step, dict) else None
+    if not isinstance(class_path, str):
+        raise ConfigError(f"{where}: the checkpoint's step must be {{class_path, init_args}}, got {step!r:.80}")
+    if class_path not in _PATHS:
+        raise ConfigError(
+            f"{KEY}: the checkpoint names {class_path:.80}, and only Albumentations' transforms of plain values are "
+            "taken from a checkpoint; add --config with the YAML of the run"
+        )
+    arguments = step.get("init_args") or {}
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{where} {class_path}: init_args must be named values, got {arguments!r:.80}")
+    known = _PATHS[class_path]
+    nested = _NESTED if known.rpartition(".")[2] in COMPOSITIONS else set()
+    return {
+        "class_path": known,
+        "init_args": {
+            key: _nested(value, f"{where}.{key}") if key in nested else _plain(key, value, f"{where}.{key}")
+            for key, value in arguments.items()
+        },
+    }
+
+
+def _nested(value: Any, where: str) -> Any:
+    if isinstance(value, list):
+        return [_step(item, f"{where}[{number}]") for number, item in enumerate(value[:_MOST_STEPS])]
+    return None if value is None else _step(value, where)
+
+
+def _plain(key: str, value: Any, where: str) -> Any:
+    """Return a value that is a number, a word, or a list or mapping of these; a list of lists is a list of ranges."""
+    if key in _REFUSED and value is not None:
+        raise ConfigError(f"{where}: is not taken from a checkpoint; add --config with the YAML of the run")
+    if isinstance(value, list) and len(value) <= _MOST_ITEMS:
+        return [_plain(key, item, where) for item in value]
+    if isinstance(value, Mapping) and len(value) <= _MOST_ITEMS and "class_path" not in value:
+        return {name: _plain(key, item, where) for name, item in value.items() if _is_word(name)}
+    if value is None or _is_word(value) or (isinstance(value, (bool, int, float)) and _is_small(value)):
+        return value
+    raise ConfigError(f"{where}: the checkpoint's value must be a number up to {_LARGEST} or a word, got {value!r:.80}")
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def _is_small(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= _LARGEST

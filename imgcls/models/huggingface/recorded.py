@@ -1,0 +1,170 @@
+"""The network that a checkpoint records, rebuilt from plain values: nothing is fetched, and nothing is run by name."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+from imgcls.errors import ConfigError, first_line
+from imgcls.models.huggingface.build import build, check_timm, set_classes
+
+_NOT_OF_THE_LAYERS = {  # fields that all configs have, and that a classifier of images has no use for or that we set
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "transformers_version",
+}
+_LARGEST = 2**20  # of a size or a number of layers; the largest vocabularies have as many entries
+_MOST_ITEMS = 4096
+_LONGEST_TEXT = 200
+_NO_NAME = re.compile(r"[/\\:\0]|^\.")  # parts of paths and URLs, which no name of a layer type or activation has
+_WIDEST = 2**14  # features that a head takes
+_OF_BUFFERS = 2**24  # numbers that are computed anew, such as places within windows
+
+
+def build_recorded(
+    record: Mapping[str, Any], class_names: list[str], weights: Mapping[str, Tensor] | None = None
+) -> PreTrainedModel:
+    """Build the architecture that a checkpoint recorded.
+
+    Args:
+        record: The network's config as plain values.
+        class_names: Names of the outputs.
+        weights: The tensors of the checkpoint: the network is first built without memory, and refused where it has
+            far more of them. None: they are not known.
+
+    Raises:
+        ConfigError: If the record, perhaps a stranger's, is of no network, or would read or fetch files.
+    """
+    try:
+        config = _config(record)
+        config.architectures = record.get("architectures")
+        set_classes(config, class_names)
+        if weights is not None:
+            _try_size(config, _Limits.of(weights, len(class_names)))
+        return build(config)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason, several, _ = first_line(error).partition(" Should contain one of")  # hundreds of names follow
+        hint = "; a newer version of transformers may know it" if several else ""
+        raise ConfigError(f"the checkpoint's network cannot be built: {reason}{hint}") from error
+
+
+def _config(record: Mapping[str, Any]) -> PreTrainedConfig:
+    """Make the config of what its class declares; whatever else the record holds is left out."""
+    check_timm(record, "the checkpoint")
+    model_type = str(record["model_type"])
+    if model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        raise ConfigError(
+            f"the checkpoint's network cannot be built: {model_type!r:.80} is no image classifier of transformers; a "
+            "newer version may know it"
+        )
+    kind = CONFIG_MAPPING[model_type]
+    return kind(**_declared(kind, record, "network"))
+
+
+def _declared(kind: type[PreTrainedConfig], record: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the values of the fields that a config class declares, checked; those of its parts by their own class."""
+    values = {}
+    for name in kind.__dataclass_fields__.keys() & record.keys() - _NOT_OF_THE_LAYERS:
+        value, part = record[name], kind.sub_configs.get(name)
+        if isinstance(value, Mapping) and part is not None and hasattr(part, "__dataclass_fields__"):
+            values[name] = _declared(part, value, f"{where}.{name}")
+        else:
+            _check_value(value, f"{where}.{name}")
+            values[name] = value
+    return values
+
+
+def _check_value(value: Any, where: str) -> None:
+    """Refuse what is no number, name or list of these, of the sizes that networks have."""
+    if isinstance(value, (Mapping, list, tuple)):
+        if len(value) > _MOST_ITEMS:
+            raise _refusal(where, f"at most {_MOST_ITEMS} values are expected, got {len(value)}")
+        keys, items = (value.keys(), value.values()) if isinstance(value, Mapping) else ((), value)
+        for item in (*keys, *items):
+            _check_value(item, where)
+    elif isinstance(value, str):
+        if len(value) > _LONGEST_TEXT or _NO_NAME.search(value):
+            raise _refusal(where, f"a name is expected, got {value!r:.80}")
+    elif value is not None and not (isinstance(value, (bool, int, float)) and abs(value) <= _LARGEST):
+        raise _refusal(where, f"a number up to {_LARGEST} is expected, got {value!r:.80}")
+
+
+def _refusal(where: str, reason: str) -> ConfigError:
+    return ConfigError(f"the checkpoint's {where}: {reason}")
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How large a network may be for the tensors of its checkpoint; some replace layers while they are built.
+
+    Args:
+        parameters: Number of tensors that are registered as parameters.
+        modules: Number of layers, and of functions between them.
+        numbers: Elements of all tensors.
+    """
+
+    parameters: int
+    modules: int
+    numbers: int
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], classes: int) -> "_Limits":
+        tensors = 2 * len(weights) + 100
+        elements = 2 * sum(tensor.numel() for tensor in weights.values())
+        # a new run may have more classes than the checkpoint whose weights it takes; buffers need not be saved
+        return cls(tensors, 20 * tensors, elements + classes * _WIDEST + _OF_BUFFERS)
+
+
+def _try_size(config: PreTrainedConfig, limits: _Limits) -> None:
+    """Build a network on the meta device, where it takes no memory.
+
+    Raises:
+        ConfigError: As soon as it is larger than the limits.
+    """
+    made = Counter[str]()
+
+    def count(kind: str, number: int) -> None:
+        made[kind] += number
+        if made[kind] > getattr(limits, kind):
+            raise ConfigError(
+                f"the checkpoint's network has more than {getattr(limits, kind)} {kind}, too many for the tensors that "
+                "the checkpoint holds; take another checkpoint of the run"
+            )
+
+    def parameter(_: nn.Module, __: str, value: nn.Parameter | None) -> None:
+        count("parameters", 1)
+        count("numbers", _numel(value))
+
+    hooks = [
+        register_module_parameter_registration_hook(parameter),
+        register_module_module_registration_hook(lambda *_: count("modules", 1)),
+        register_module_buffer_registration_hook(lambda _, __, value: count("numbers", _numel(value))),
+    ]
+    try:
+        with torch.device("meta"):
+            build(config)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _numel(value: Tensor | None) -> int:
+    return 0 if value is None else value.numel()
