@@ -39,6 +39,15 @@ class Squares(ImageDataset):
         return np.full((32, 32, 3), (40 if index % 2 else 200) + index // 2, np.uint8)
 
 
+class Logged(Squares):
+    """Writes down each sample that it reads, in the file that READ_LOG names."""
+
+    def read(self, index: int) -> Pixels:
+        with open(os.environ["READ_LOG"], "a", encoding="utf-8") as file:
+            file.write(f"{os.environ.get('LOCAL_RANK', 0)} {index}\n")
+        return super().read(index)
+
+
 class Torn(Squares):
     """A class that lets through what its reader raises of a damaged image."""
 

@@ -312,4 +312,5 @@ def test_a_dataset_class_with_its_own_reader_may_skip(
     squares = "{class_path: tests.own.Squares, init_args: {count: 40, bad: 3}}"
     main(line(f"--data.dataset_classes.train={squares}", "--data.on_bad_image=skip", "--data.max_bad_fraction=0.2"))
     account = json.loads((tmp_path / "runs/run/version_0/data.json").read_text())
-    assert account == {"used": 39, "unused": [{"path": "square/003", "reason": "is broken"}]}
+    unused = [{"path": "square/003", "reason": "is broken"}]
+    assert account == {"used": 39, "content_hash": "full", "unused": unused}

@@ -61,7 +61,7 @@ def test_fit_records_the_split(run: Path, photos: Path) -> None:
     assert held_out["label"].value_counts().to_dict() == {"blue": 4, "green": 4, "red": 4}
     in_folder = {str(path) for path in photos.rglob("*.png")}
     assert set(table["path"][table["split"] != "test"]) == in_folder
-    assert json.loads((run / "data.json").read_text()) == {"used": 78, "unused": []}
+    assert json.loads((run / "data.json").read_text()) == {"used": 78, "content_hash": "full", "unused": []}
 
 
 def test_fit_ends_with_the_folder(

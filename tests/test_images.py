@@ -3,6 +3,7 @@
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from sklearn.datasets import load_sample_image
 
 from imgcls.errors import ImageError
 from imgcls.images import Pixels, check_header, load_image, reader
 from imgcls.images.fast_decoders import decode_fast
+from imgcls.images.pillow_formats import open_image
 from tests.encoders import STORED, encoded, exif, png, quarters, stored
 
 
@@ -187,6 +190,51 @@ def oriented(orientation: int, kind: str) -> bytes:
 @pytest.mark.parametrize("orientation", STORED)
 def test_load_image_applies_the_exif_orientation(orientation: int, kind: str, tmp_path: Path) -> None:
     assert_upright(read(tmp_path, oriented(orientation, kind)), tolerance=25)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "I;16"])
+def test_the_header_of_an_everyday_png_needs_no_pillow(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new(mode, (7, 5)).save(tmp_path / "a.png")
+    monkeypatch.setattr(reader, "open_image", lambda file: pytest.fail("Pillow was asked"))
+    assert check_header(tmp_path / "a.png") == (7, 5)
+    with pytest.raises(ImageError, match="has 7 x 5 pixels, more than max_pixels 34"):
+        check_header(tmp_path / "a.png", max_pixels=34)
+
+
+@pytest.mark.parametrize("kind", ["palette", "text", "turned", "width", "bits", "checksum"])
+def test_the_header_of_another_png_is_left_to_pillow(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.new("P" if kind == "palette" else "RGB", (7, 5))
+    more: dict[str, Any] = {"exif": exif(6)} if kind == "turned" else {}
+    image.save(tmp_path / "a.png", pnginfo=_text() if kind == "text" else None, **more)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    if kind in {"width", "bits", "checksum"}:
+        content[{"width": 19, "bits": 24, "checksum": 30}[kind]] = 0
+        if kind != "checksum":
+            content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(content)
+    asked: list[Any] = []
+
+    def asking(file: Any) -> Any:
+        asked.append(file)
+        return open_image(file)
+
+    monkeypatch.setattr(reader, "open_image", asking)
+    if kind in {"palette", "text", "turned"}:
+        assert check_header(tmp_path / "a.png") == ((5, 7) if kind == "turned" else (7, 5))
+    else:
+        with pytest.raises(ImageError):
+            check_header(tmp_path / "a.png")
+    assert asked
+
+
+def _text() -> PngInfo:
+    info = PngInfo()
+    info.add_text("a", "b")
+    return info
 
 
 def test_load_image_applies_the_orientation_beside_broken_tags(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ class _DataState(_Shape):
     eval: list[dict[str, Any]]
     split: _Hashes
     labels: _Hashes | None = None
+    content_hash: Literal["full", "sampled", "none"] = "full"
 
     @model_validator(mode="after")
     def _fits(self) -> "_DataState":

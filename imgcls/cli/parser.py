@@ -8,6 +8,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -290,7 +291,7 @@ class ImgclsCLI(LightningCLI):
         if name == "tune":
             from imgcls.commands.tune import Tune  # takes a second: Optuna, SQLAlchemy, matplotlib
 
-            self.command = Tune(parts, self._check, fit_trial, list(self.arguments))
+            self.command = Tune(parts, self._check, partial(fit_trial, base=parts), list(self.arguments))
             return self.trainer_class  # type: ignore[return-value]  # Lightning asks it for its method alone
         if name == "check":
             from imgcls.commands.check import Check  # takes a second: perceptual hashes
@@ -340,13 +341,16 @@ class ImgclsCLI(LightningCLI):
         load_config(made["model"].model_name)
 
 
-def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback]) -> dict[str, Any] | None:
+def fit_trial(
+    config: dict[str, Any], folder: Path, callbacks: Sequence[Callback], base: Parts | None = None
+) -> dict[str, Any] | None:
     """Fit a configuration as a trial of a search.
 
     Args:
         config: The resolved configuration of a fit.
         folder: Its run folder.
         callbacks: Callbacks of the search.
+        base: What all trials share.
 
     Returns:
         The logged values of the best epoch; None where the deciding value was never a number.
@@ -354,7 +358,7 @@ def fit_trial(config: dict[str, Any], folder: Path, callbacks: Sequence[Callback
     gc.collect()  # models hang in circles; the memory of the trial before is needed now
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    command = ImgclsCLI({"subcommand": "fit", "fit": config}, Trial(folder, callbacks)).command
+    command = ImgclsCLI({"subcommand": "fit", "fit": config}, Trial(folder, callbacks, base)).command
     return command.best_row if isinstance(command, Fit) else None
 
 

@@ -67,10 +67,12 @@ class Trial:
     Args:
         folder: The run folder, which nobody else uses; it may hold a checkpoint to go on from.
         callbacks: Callbacks of the search; they come last, and see what the others have logged.
+        base: What the trials share; None where that is not known.
     """
 
     folder: Path
     callbacks: Sequence[Callback] = field(default_factory=list)
+    base: Parts | None = None
 
 
 class Fit(Command):
@@ -91,6 +93,8 @@ class Fit(Command):
         start = find_requeued(runs, job)
         self.weights_only = parts.experiment.only_weights_load and start is None
         super().__init__(parts, start or find_start(given, runs, self.weights_only))
+        if trial is not None and trial.base is not None:
+            self._share_data(trial.base)
         if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
             self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
         if self.start is not None and not self.weights_only and parts.drawn_seed:
@@ -123,6 +127,12 @@ class Fit(Command):
             sweep(parts.runs_folder if trial is None else self.folder)
         self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
 
+    def _share_data(self, base: Parts) -> None:
+        """Take the datasets of the search where they are the same, so that no trial looks at its images again."""
+        key = "data.init_args.dataset_classes"
+        ours, theirs = (value_at(parts.saved, key) or {} for parts in (self.parts, base))
+        self.data.partition.share(base.data.partition, [name for name in ours if ours[name] == theirs.get(name)])
+
     def _keep_seed(self, start: Start) -> None:
         """Go on with the seed that was drawn when the run began."""
         before = start.config.get("seed_everything")
@@ -150,7 +160,8 @@ class Fit(Command):
         self.data.setup("fit")
         if start is not None and self.weights_only and (state := data_state(start.content)):
             self.data.partition.take_weights(state)
-        if start is None or self.weights_only:  # a run that goes on learns its split from the checkpoint, later
+        # a run that goes on learns its split from the checkpoint, later; of several processes, the first one looks
+        if (start is None or self.weights_only) and is_first_process():
             self.data.partition.refuse_leaks()
         goes_on = start is not None and not self.weights_only
         weights = None if start is None else start.content["state_dict"]

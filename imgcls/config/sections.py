@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from imgcls.errors import ConfigError
 
-DIVIDING = ("validation_split", "split_seed", "fold", "group_column", "group_regex")
+DIVIDING = ("validation_split", "split_seed", "fold", "group_column", "group_regex", "content_hash")
 """Keys of the data by which validation is held out of train."""
 
 Direction = Literal["maximize", "minimize"]

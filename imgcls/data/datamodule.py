@@ -3,9 +3,10 @@
 import logging
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -38,6 +39,7 @@ from imgcls.data.loading.workers import FORK, worker_error
 from imgcls.data.pixel_cache.cached_split import use_cache
 from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
 from imgcls.data.scan.bad_images import BadImages, Policy
+from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.config import OnLeak, Rules
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.splitter import Partition
@@ -80,6 +82,9 @@ class ImageDataModule(pl.LightningDataModule):
             the column ``group`` where there is one.
         group_regex: Regular expression that finds the group in the path below the dataset's root, in place of a column:
             its first bracket, or all that it matches.
+        content_hash: By what images are told apart: ``full`` reads all bytes of each file, once; ``sampled`` its size
+            and the first and last 64 kB: images that differ only in between pass for copies; ``none`` reads nothing,
+            finds no copies and no leaks, and makes and keeps the split by path.
         on_leak: What happens when the same image, or group, is in two splits: ``error`` or ``warn``.
         on_bad_image: What happens to images that cannot be read: ``error`` ends the run, with a list before the first
             step, or at damage that only decoding shows, when it is read; ``skip`` leaves them out, listed in data.json.
@@ -106,6 +111,7 @@ class ImageDataModule(pl.LightningDataModule):
         fold: str | None = None,
         group_column: str | None = None,
         group_regex: str | None = None,
+        content_hash: HashKind = "full",
         on_leak: OnLeak = "error",
         on_bad_image: Policy = "error",
         max_bad_fraction: float = 0.01,
@@ -123,9 +129,7 @@ class ImageDataModule(pl.LightningDataModule):
         require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "lie between 0 and 1")
         require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
         check_class_names(class_names or [])
-        require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
-        if cache_size is not None and not create_dataset:
-            log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
+        _check_cache(create_dataset, cache_size, content_hash)
         self.save_hyperparameters(logger=False)
         self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing)
         self.batch_size = batch_size
@@ -137,7 +141,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.cache_size = cache_size
         check_regex(group_regex)
         part = None if fold is None else Fold.read(fold)
-        rules = Rules(validation_split, split_seed, part, group_column, group_regex, on_leak, train_on_validation)
+        groups = group_column, group_regex
+        rules = Rules(validation_split, split_seed, part, *groups, on_leak, train_on_validation, content_hash)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
         self.partition = Partition(as_datasets(dataset_classes), rules, bad_images, class_names or [])
         self.normalization = self.pipelines.normalization()
@@ -151,12 +156,23 @@ class ImageDataModule(pl.LightningDataModule):
         if not self.class_names and isinstance(model, ClassifyingModel):
             self.class_names = list(model.class_names)
         self.partition.begin(stage)
+        self._share_hashes()
         if self.balanced_sampling and self.multilabel and stage == "fit":
             raise ConfigError(
                 f"{KEY}.balanced_sampling: true, but an image may have several labels, and none is its class; "
                 "model.init_args.loss_config.class_weights: auto weights them"
             )
         self._features.clear()  # of a fit that was broken off
+
+    def _share_hashes(self) -> None:
+        """Let the first process hash the samples that are no files, and give the hashes to the others."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return
+        scan, kind = self.partition.scan, self.partition.kind
+        for data in self.partition.unremembered():
+            rows = range(len(data.samples)) if self.trainer.is_global_zero else range(0)
+            hashes = self.trainer.strategy.broadcast(scan.hashes(data, rows, kind))
+            scan.take(data, kind, np.array(hashes, dtype=object))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
@@ -427,3 +443,15 @@ class ImageDataModule(pl.LightningDataModule):
             "timeout": self.timeout if workers else 0,
             "generator": torch.Generator(),  # making an iterator must not draw from the global generator
         }
+
+
+def _check_cache(create_dataset: bool, cache_size: int | None, content_hash: HashKind) -> None:
+    require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
+    require(content_hash in get_args(HashKind), "content_hash", content_hash, "be full, sampled or none")
+    if create_dataset and content_hash == "none":
+        raise ConfigError(
+            f"{KEY}.create_dataset: true names images by their contents, and content_hash: none knows none; give "
+            "content_hash: full, or sampled"
+        )
+    if cache_size is not None and not create_dataset:
+        log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)

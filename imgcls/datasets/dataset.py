@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from functools import cached_property, partial
 from hashlib import blake2b, file_digest
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from imgcls.errors import ConfigError, ImageError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, load_image
 
 _hasher = partial(blake2b, digest_size=8)
+_END = 64 * 1024  # bytes
 _DAMAGED = (
     OSError,
     ValueError,
@@ -84,6 +85,17 @@ class ImageDataset:
         except (ImageError, OSError):
             return fingerprint_of_id(path)
 
+    def sampled_fingerprint(self, index: int) -> str:
+        """Return a short hash of the size and both ends of the file of row ``index``; of no file, ``fingerprint``."""
+        path = self.sample_paths[index]
+        if type(self).fingerprint is not ImageDataset.fingerprint or not os.path.isfile(path):
+            return self.fingerprint(index)
+        try:
+            with open(path, "rb") as file:
+                return fingerprint_of_ends(file, os.fstat(file.fileno()).st_size)
+        except OSError:
+            return fingerprint_of_id(path)
+
     @cached_property
     def sample_paths(self) -> list[str]:
         """The column ``path`` as a list: a column takes a twentieth of a decoding to give one value."""
@@ -145,14 +157,20 @@ class JoinedDataset(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index``, uint8, ``(H, W, 3)``, RGB."""
-        return read_sample(*self._find(index))  # whose messages name the part
+        return read_sample(*self.find(index))  # whose messages name the part
 
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the content of row ``index``."""
-        part, place = self._find(index)
+        part, place = self.find(index)
         return part.fingerprint(place)
 
-    def _find(self, index: int) -> tuple[ImageDataset, int]:
+    def sampled_fingerprint(self, index: int) -> str:
+        """Return a short hash of the size and of both ends of row ``index``."""
+        part, place = self.find(index)
+        return part.sampled_fingerprint(place)
+
+    def find(self, index: int) -> tuple[ImageDataset, int]:
+        """Return the part that row ``index`` is of, and its row there."""
         for part in self.parts:
             if index < len(part.samples):
                 return part, index
@@ -186,6 +204,20 @@ def fingerprint_of(content: bytes) -> str:
 def fingerprint_of_file(file: IO[bytes]) -> str:
     """Return the same of an open file, without reading it as a whole."""
     return file_digest(file, _hasher).hexdigest()  # type: ignore[arg-type]
+
+
+def fingerprint_of_ends(file: BinaryIO, size: int, start: int = 0) -> str:
+    """Return a short hash of the size of a sample, and of its first and last 64 kB.
+
+    Args:
+        file: What the sample's bytes are read from.
+        size: How many there are.
+        start: Where they begin.
+    """
+    file.seek(start)
+    first = file.read(min(size, _END))
+    file.seek(start + max(size - _END, 0))
+    return fingerprint_of(size.to_bytes(8, "little") + first + file.read(min(size, _END)))
 
 
 def fingerprint_of_id(path: str) -> str:

@@ -4,12 +4,13 @@ import logging
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from imgcls.datasets.dataset import ImageDataset, fingerprint_of, fingerprint_of_id
+from imgcls.datasets.dataset import ImageDataset, fingerprint_of, fingerprint_of_ends, fingerprint_of_id
 from imgcls.errors import ConfigError, ImageError, first_line, known_names, listed
 from imgcls.images import MAX_PIXELS, Pixels, decode_image, load_image
 
@@ -81,6 +82,15 @@ class HubImageDataset(ImageDataset):
         try:
             content, file = self._stored(index)
             return fingerprint_of(Path(file).read_bytes() if content is None else content)
+        except (ImageError, OSError):
+            return fingerprint_of_id(self.sample_paths[index])
+
+    def sampled_fingerprint(self, index: int) -> str:
+        """Return a short hash of the size and of both ends of image ``index``."""
+        try:
+            content, file = self._stored(index)
+            with open(file, "rb") if content is None else BytesIO(content) as opened:
+                return fingerprint_of_ends(opened, os.path.getsize(file) if content is None else len(content))
         except (ImageError, OSError):
             return fingerprint_of_id(self.sample_paths[index])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.dataset import ImageDataset, fingerprint_of_ends, fingerprint_of_id
 from imgcls.datasets.tar_index import Index, Parts, named_label, remembered_index
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
@@ -79,6 +79,15 @@ class ShardImageDataset(ImageDataset):
     def fingerprint(self, index: int) -> str:
         """Return a short hash of the bytes of image ``index``, from the index."""
         return self._contents[index]
+
+    def sampled_fingerprint(self, index: int) -> str:
+        """Return a short hash of the size and of both ends of image ``index``."""
+        offset, size = map(int, self._spans[index])
+        try:
+            with open(self._shard_of[index], "rb") as file:
+                return fingerprint_of_ends(file, size, offset)
+        except OSError:
+            return fingerprint_of_id(self.sample_paths[index])
 
     def _content(self, index: int) -> bytes:
         """Return the bytes of an image; a handle of its own, for workers that share one share its position, too."""

@@ -54,6 +54,11 @@ _PIECE = 2**20  # bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXELS = {b"IDAT", b"fdAT"}
+_PNG_START = _PNG_SIGNATURE + b"\0\0\0\rIHDR"
+# width, height, bits and colour type, compression, filter, interlacing, checksum; kind of the next chunk
+_PNG_HEAD = struct.Struct(">16sII2s3sI4x4s")
+_PNG_KINDS = {bytes(kind) for kind in ((8, 0), (16, 0), (8, 2), (16, 2), (8, 4), (16, 4), (8, 6), (16, 6))}
+_PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 class JpegHeader(NamedTuple):
@@ -147,6 +152,26 @@ def webp_size(content: bytes) -> tuple[int, int] | None:
     if (riff, webp, start) != (b"RIFF", b"WEBPVP8 ", b"\x9d\x01\x2a") or not whole:
         return None
     return width & 0x3FFF, height & 0x3FFF  # the other two bits ask for a larger display
+
+
+def png_size(content: bytes) -> tuple[int, int] | None:
+    """Return width and height of an everyday PNG.
+
+    Args:
+        content: The whole file.
+
+    Returns:
+        None for what is left to Pillow: no PNG, a palette or other chunks before the pixels, texts or EXIF, which may
+        say how it is turned, a header that is damaged.
+    """
+    if len(content) < _PNG_HEAD.size:
+        return None
+    start, width, height, kind, rest, checksum, pixels = _PNG_HEAD.unpack_from(content)
+    if (start, rest[:2], pixels) != (_PNG_START, b"\0\0", b"IDAT") or kind not in _PNG_KINDS or rest[2] > 1:
+        return None
+    if not width or not height or zlib.crc32(content[12:29]) != checksum or any(map(content.__contains__, _PNG_TEXTS)):
+        return None
+    return width, height
 
 
 def refuse_bombs(width: int, height: int, max_pixels: int) -> None:

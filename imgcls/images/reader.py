@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from io import BufferedReader, BytesIO, FileIO
+from io import BytesIO
 from typing import BinaryIO
 
 import cv2
@@ -17,10 +17,10 @@ from imgcls.errors import ImageError
 from imgcls.images.fast_decoders import decode_fast
 from imgcls.images.headers import (
     DAMAGED,
-    JpegHeader,
     Unreadable,
     jpeg_header,
     orientation_of,
+    png_size,
     png_without_pixels,
     refuse_bombs,
     refuse_broken_png,
@@ -123,24 +123,29 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     try:
         size = _size_on_disk(path)
         with open(path, "rb", buffering=0) as file:
-            header = _jpeg_header_of(file, size)
-            if header is None:
-                return _size(BytesIO(file.read()) if size <= _STARTS[-1] else BufferedReader(file), max_pixels)
-        refuse_bombs(header.width, header.height, max_pixels)
-        return _upright_size(header.width, header.height, header.orientation)
+            start = file.read(_STARTS[0])
+            found = _everyday_size(start, size, max_pixels)
+            if found is None and (size <= _STARTS[1] or start.startswith(b"\xff\xd8")) and size > _STARTS[0]:
+                start += file.read(_STARTS[1] - _STARTS[0])
+                found = _everyday_size(start, size, max_pixels)
+        if found is not None:
+            return found
+        with BytesIO(start) if len(start) == size else open(path, "rb") as again:
+            return _size(again, max_pixels)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
 
 
-def _jpeg_header_of(file: FileIO, size: int) -> JpegHeader | None:
-    for length in _STARTS:
-        file.seek(0)
-        start = file.read(length)
-        header = jpeg_header(start)
-        if header is not None or size <= length or not start.startswith(b"\xff\xd8"):
-            break
-    file.seek(0)
-    return header
+def _everyday_size(start: bytes, size: int, max_pixels: int) -> tuple[int, int] | None:
+    """Return width and height by the first bytes of a file of that size; None for what is left to Pillow."""
+    header = jpeg_header(start)
+    if header is not None:
+        refuse_bombs(header.width, header.height, max_pixels)
+        return _upright_size(header.width, header.height, header.orientation)
+    found = png_size(start) if len(start) == size else None
+    if found is not None:
+        refuse_bombs(*found, max_pixels)
+    return found
 
 
 def _size_on_disk(path: str | os.PathLike[str]) -> int:

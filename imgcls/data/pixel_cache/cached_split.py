@@ -94,6 +94,8 @@ def use_cache(name: str, split: Split, steps: Steps, root: Path, workers: int, t
 def image_names(split: Split) -> list[str]:
     """Name each image by its content, and by what beside the content decides the pixels that ``read`` returns."""
     ways = _ways(split.data)
+    if split.kind != "full":  # two images of one size may have the same ends, and other pixels between them
+        ways = [f"{way} {path}" for way, path in zip(ways, split.data.sample_paths, strict=True)]
     return [_short(f"{content} {ways[row]}") for content, row in zip(split.fingerprints, split.rows, strict=True)]
 
 

@@ -12,7 +12,7 @@ from imgcls.runtime.atomic_files import regular
 
 log = logging.getLogger(__name__)
 
-_FILE = "files-2.db"  # the number of this layout
+_FILE = "files-2"  # the number of this layout
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, width INTEGER, height INTEGER, content TEXT
@@ -61,10 +61,11 @@ class Ledger:
 
     Args:
         folder: The folder of the database.
+        suffix: Behind its name, where the contents are hashed in another way.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / _FILE
+    def __init__(self, folder: Path, suffix: str = "") -> None:
+        self.path = folder / f"{_FILE}{suffix}.db"
         self._usable = True
 
     def recall(self, paths: Iterable[str]) -> dict[str, Facts]:

@@ -1,16 +1,21 @@
 """A look at all samples before the first step: which cannot be read, and what each one's content is."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import Literal, TypeVar
+from zlib import crc32
+
+from filelock import FileLock, Timeout
 
 from imgcls.cache_folder import cache_folder
 from imgcls.cores import available_cores
@@ -21,9 +26,16 @@ from imgcls.errors import ImageError, RunError
 from imgcls.images import check_header
 from imgcls.runtime.progress import tracked
 
+log = logging.getLogger(__name__)
+
+HashKind = Literal["full", "sampled", "none"]
+
 _MANY = 20_000  # files, from which on processes pay their start
 _CHUNK = 64  # files that a thread or process takes at a time
 _THREADS = 16  # reading waits for the disk more than for the processor
+
+_REMEMBERED = 5000  # files after which the ledger is written to
+_LOCKS = 256  # files at most that are locked to wait for each other
 
 _Header = tuple[int, int] | str  # width and height in pixels, or why there are none
 _Item = TypeVar("_Item")
@@ -44,43 +56,103 @@ def unreadable(data: ImageDataset) -> dict[int, str]:
     paths = [str(path) for path in data.samples["path"]]
     stamps = {path: _stamp(path) for path in paths}
     ledger = _ledger(cache_folder())
-    known = ledger.recall(paths)
-    new = [path for path in paths if not _is_well(known.get(path), stamps[path], data.max_pixels)]
-    headers = dict(zip(new, _headers(new, data.max_pixels), strict=True))
-    sizes = {path: header for path, header in headers.items() if not isinstance(header, str)}
-    ledger.remember({path: Facts(stamp, *size) for path, size in sizes.items() if (stamp := stamps[path])})
-    if len(sizes) == len(headers):
-        return {}
-    return {row: reason for row, path in enumerate(paths) if isinstance(reason := headers.get(path), str)}
+
+    def find_new() -> list[str]:
+        known = ledger.recall(paths)
+        return [path for path in paths if not _is_well(known.get(path), stamps[path], data.max_pixels)]
+
+    reasons: dict[str, str] = {}
+    with _in_turn(paths, find_new) as new:
+        for some in _batched(zip(new, _headers(new, data.max_pixels), strict=True)):
+            reasons |= {path: header for path, header in some if isinstance(header, str)}
+            sizes = [(path, stamp, header) for path, header in some if (stamp := stamps[path])]
+            ledger.remember({path: Facts(stamp, *size) for path, stamp, size in sizes if not isinstance(size, str)})
+    return {row: reasons[path] for row, path in enumerate(paths) if path in reasons} if reasons else {}
 
 
-def fingerprints(data: ImageDataset, rows: Iterable[int]) -> list[str]:
-    """Return the content hash of samples; a file that was hashed before is not read again."""
+def fingerprints(data: ImageDataset, rows: Iterable[int], kind: HashKind = "full") -> list[str]:
+    """Return the content hash of samples; a file that was hashed before is not read again.
+
+    Args:
+        data: The dataset.
+        rows: The rows of the samples.
+        kind: Of what: all bytes, or the size and both ends; ``none`` is a hash of the path below the dataset's root.
+    """
     places = [int(row) for row in rows]
-    if not data.holds_files:
-        return list(_hashed(data, places))
-    paths = [str(path) for path in data.samples["path"].to_numpy()[places]]
-    stamps = {path: _stamp(path) for path in paths}
-    ledger = _ledger(cache_folder())
-    known = {path: facts for path, facts in ledger.recall(paths).items() if facts.stamp == stamps[path]}
-    contents = {path: facts.content for path, facts in known.items() if facts.content is not None}
-    new = {path: place for path, place in zip(paths, places, strict=True) if path not in contents}
-    found = dict(zip(new, _hashed(data, new.values()), strict=True))
-    ledger.remember(
-        {
-            path: known.get(path, Facts(stamp))._replace(content=content)
-            for path, content in found.items()
-            if (stamp := stamps[path]) and content != fingerprint_of_id(path)
-        }
-    )
-    contents |= found
-    return [contents[path] for path in paths]
+    if kind == "none":
+        return [fingerprint_of_id(_below_root(data, row)) for row in places]
+    if not (data.holds_files or type(data).fingerprint is ImageDataset.fingerprint):  # which reads a file at the path
+        return list(_hashed(data, places, kind))
+    at = {data.sample_paths[place]: place for place in places}
+    stamps = {path: _stamp(path) for path in at}
+    ledger = _ledger(cache_folder(), kind)
+    known: dict[str, Facts] = {}
+
+    def find_new() -> list[str]:
+        known.update((path, facts) for path, facts in ledger.recall(at).items() if facts.stamp == stamps[path])
+        return [path for path in at if path not in known or known[path].content is None]
+
+    found: dict[str, str] = {}
+    with _in_turn(at, find_new) as new:
+        for some in _batched(zip(new, _hashed(data, [at[path] for path in new], kind), strict=True)):
+            found |= some
+            read = [(path, stamp, content) for path, content in some if (stamp := stamps[path])]
+            ledger.remember(
+                {
+                    path: known.get(path, Facts(stamp))._replace(content=content)
+                    for path, stamp, content in read
+                    if content != fingerprint_of_id(path)
+                }
+            )
+    contents = [found.get(path) or known[path].content for path in map(data.sample_paths.__getitem__, places)]
+    return [content for content in contents if content is not None]
+
+
+def _below_root(data: ImageDataset, row: int) -> str:
+    if isinstance(data, JoinedDataset):
+        return _below_root(*data.find(row))
+    root = getattr(data, "root", None)
+    return os.path.relpath(data.sample_paths[row], root) if root else data.sample_paths[row]
+
+
+@contextmanager
+def _in_turn(paths: Iterable[str], find_new: Callable[[], list[str]]) -> Iterator[list[str]]:
+    """Give the files that nobody has looked at yet; another process that looks at the same ones is waited for.
+
+    So several ranks, or workers of a search, read each file once.
+    """
+    new = find_new()
+    if not new:
+        yield new
+        return
+    lock = FileLock(cache_folder() / f"scan-{crc32(os.fsencode(min(paths))) % _LOCKS:03d}.lock")
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process looks at the same images; waiting for it")
+        lock.acquire()
+        new = find_new()
+    except OSError:  # which the ledger says
+        yield new
+        return
+    try:
+        yield new
+    finally:
+        lock.release()
+
+
+def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Return items by the thousand: what has been looked at is remembered, also where the rest is broken off."""
+    rest = iter(items)
+    while some := list(islice(rest, _REMEMBERED)):
+        yield some
 
 
 @cache
-def _ledger(folder: Path) -> Ledger:
+def _ledger(folder: Path, kind: HashKind = "full") -> Ledger:
     """The ledger of a folder; one object, so that what is wrong with it is said once."""
-    return Ledger(folder)
+    return Ledger(folder, "" if kind == "full" else f"-{kind}")
 
 
 def _stamp(path: str) -> Stamp | None:
@@ -118,11 +190,11 @@ def _header(path: str, max_pixels: int) -> _Header:
         return str(error).removeprefix(f"{path}: ")
 
 
-def _hashed(data: ImageDataset, places: Iterable[int]) -> Iterator[str]:
+def _hashed(data: ImageDataset, places: list[int], kind: HashKind) -> Iterator[str]:
+    hash_of = data.fingerprint if kind == "full" else data.sampled_fingerprint
     if _takes_threads(data):
-        return _mapped(ThreadPoolExecutor(_THREADS), data.fingerprint, places, "reading contents")
-    given = list(places)
-    return tracked(map(data.fingerprint, given), len(given), "reading contents")
+        return _mapped(ThreadPoolExecutor(_THREADS), hash_of, places, "reading contents")
+    return tracked(map(hash_of, places), len(places), "reading contents")
 
 
 def _takes_threads(data: ImageDataset) -> bool:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ConfigError
 
@@ -38,10 +39,10 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
     return whole.divide(np.array(_first_of(fingerprints, held_out), dtype=np.intp))
 
 
-def trained_on(split: Split, recorded: dict[str, list[str]]) -> list[str]:
-    """Return the paths of the samples that a checkpoint was trained on."""
+def trained_on(split: Split, recorded: dict[str, list[str]], kind: HashKind = "full") -> list[str]:
+    """Return the paths of the samples that a checkpoint was trained on, whose hashes are of a kind."""
     trained = set(recorded["train"])
-    return [split.path(place) for place, content in enumerate(split.fingerprints) if content in trained]
+    return [split.path(place) for place, content in enumerate(split.hashes(kind)) if content in trained]
 
 
 def check_unchanged(

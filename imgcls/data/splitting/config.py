@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.data.config import KEY
+from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.train_val_split import Fold
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError, did_you_mean
@@ -29,6 +30,7 @@ class Rules:
         group_regex: Finds the group in the path below the root.
         on_leak: What happens when an image or a group is on two sides.
         train_on_validation: Whether validation images are trained on, too.
+        content_hash: By what images are told apart.
     """
 
     share: float
@@ -38,6 +40,7 @@ class Rules:
     group_regex: str | None
     on_leak: OnLeak
     train_on_validation: bool
+    content_hash: HashKind = "full"
 
     def __post_init__(self) -> None:
         column, regex = self.group_column, self.group_regex

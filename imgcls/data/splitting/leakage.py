@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping
 from imgcls.data.splitting.split import Split
 
 
-def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[tuple[str, str]]:
+def find_leaks(
+    splits: Mapping[str, Split], made_of: Mapping[str, str], by_content: bool = True
+) -> list[tuple[str, str]]:
     """Find images and groups that stand in more than one split.
 
     Args:
         splits: The splits by name.
         made_of: A split that was held out of another -> the other; the two were divided with care, and are one here.
+        by_content: Whether images are compared, and not groups alone.
 
     Returns:
         For each such sample the first one like it, and itself: texts ``<path> (<split>)``.
@@ -19,8 +22,9 @@ def find_leaks(splits: Mapping[str, Split], made_of: Mapping[str, str]) -> list[
     leaks = []
     for name, split in splits.items():
         groups = [""] * len(split) if split.groups is None else split.groups
-        for place, (content, group) in enumerate(zip(split.fingerprints, groups, strict=True)):
-            for key in [("content", content), *([("group", group)] if group else [])]:
+        contents = split.fingerprints if by_content else [""] * len(split)
+        for place, (content, group) in enumerate(zip(contents, groups, strict=True)):
+            for key in [key for key in (("content", content), ("group", group)) if key[1]]:
                 owner, path = seen.setdefault(key, (name, split.path(place)))
                 if made_of.get(owner, owner) != made_of.get(name, name):
                     what = f", group {group}" if key[0] == "group" else ""

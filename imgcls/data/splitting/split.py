@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.data.scan.files import fingerprints
+from imgcls.data.scan.files import HashKind
+from imgcls.data.scan.samples import SampleScan
 from imgcls.datasets.dataset import ImageDataset, read_sample
 from imgcls.datasets.folder import look_alikes, natural_order
 from imgcls.datasets.labels import fault_in, multi_hot, names_in, to_text
@@ -44,6 +45,8 @@ class Split:
         labels: Label of each row of the dataset; None where unknown.
         rows: The rows that belong to the split; None for all.
         groups: Group of each row of the dataset: what must stay on one side of a split; None where there are none.
+        scan: What is known of the samples; None where nothing is.
+        kind: Of what a content hash is.
     """
 
     def __init__(
@@ -52,8 +55,12 @@ class Split:
         labels: Labels | None,
         rows: NDArray[np.intp] | None = None,
         groups: NDArray[Any] | None = None,
+        scan: SampleScan | None = None,
+        kind: HashKind = "full",
     ) -> None:
         self.data = data
+        self.kind: HashKind = kind
+        self._scan = scan or SampleScan()
         self.rows = np.arange(len(data.samples)) if rows is None else rows
         self.label_array: Labels = (np.full(len(data.samples), -1) if labels is None else labels)[self.rows]
         self.groups = None if groups is None else groups[self.rows]
@@ -122,7 +129,11 @@ class Split:
     @cached_property
     def fingerprints(self) -> list[str]:
         """Content hash of each sample."""
-        return fingerprints(self.data, self.rows)
+        return self.hashes(self.kind)
+
+    def hashes(self, kind: HashKind) -> list[str]:
+        """Return the content hash of each sample, of this kind or of another, such as that of a checkpoint."""
+        return self._scan.hashes(self.data, self.rows, kind)
 
     @cached_property
     def label_names(self) -> list[str]:

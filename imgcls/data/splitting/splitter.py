@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from imgcls.data.config import KEY
 from imgcls.data.loading.stream_batches import check_streams
 from imgcls.data.scan.bad_images import BadImages
-from imgcls.data.scan.files import unreadable
+from imgcls.data.scan.files import HashKind
+from imgcls.data.scan.samples import SampleScan
 from imgcls.data.splitting.checkpoint_split import KNOWN, check_unchanged, recorded_hold_out, trained_on
 from imgcls.data.splitting.config import Rules
 from imgcls.data.splitting.leakage import find_conflicts, find_leaks
@@ -55,12 +56,15 @@ class Partition:
         check_streams(datasets, rules.train_on_validation)
         self.stage = ""
         self.multilabel = False
+        self._looked_at: list[ImageDataset] = []
         self._bad_rows: dict[str, list[int]] = {}
         self._compared = False
         self._splits: dict[str, Split] = {}
+        self.scan = SampleScan()
+        self.kind: HashKind = rules.content_hash  # that of a checkpoint, where its split is kept
         self._recorded: dict[str, list[str]] | None = None
         self._recorded_labels: dict[str, list[str]] | None = None
-        self._seen: dict[str, list[str]] | None = None
+        self._seen: Mapping[str, Any] | None = None
 
     def begin(self, stage: str) -> None:
         """Find the class list, the kind of labels, and the images that show by their headers that they cannot be read.
@@ -87,6 +91,7 @@ class Partition:
         looked_at = {name: data for name in names if (data := self.datasets[name]) is not None}
         if looked_at:
             self.multilabel = is_multilabel(looked_at)
+        self._looked_at = list(looked_at.values())
         self._look(looked_at)
 
     def _leave(self, stage: str) -> None:
@@ -102,13 +107,24 @@ class Partition:
         for name, data in new.items():
             if name != "train":  # which may be a stream; one that is empty has no classes
                 refuse_empty(data, name)
-        found = {name: unreadable(data) for name, data in new.items()}
+        found = {name: self.scan.unreadable(data) for name, data in new.items()}
         faults = {
             name: {str(new[name].samples["path"].iat[row]): reason for row, reason in reasons.items()}
             for name, reasons in found.items()
         }
         self.bad_images.add(faults, {name: len(data.samples) for name, data in new.items()})
         self._bad_rows |= {name: list(reasons) for name, reasons in found.items()}
+
+    def share(self, other: "Partition", names: list[str]) -> None:
+        """Take some datasets of another run, and what is known of their samples: nobody looks at them again."""
+        self.scan = other.scan
+        for name in names:
+            if not isinstance(other.datasets[name], StreamImageDataset):  # which goes on where it was
+                self.datasets[name] = other.datasets[name]
+
+    def unremembered(self) -> list[ImageDataset]:
+        """Return the datasets of the stage whose hashes no file remembers for other processes."""
+        return [data for data in self._looked_at if not data.holds_files and self.kind != "none"]
 
     def replace(self, name: str, data: ImageDataset) -> None:
         """Set the dataset of a split."""
@@ -149,7 +165,7 @@ class Partition:
     def _whole(self, name: str) -> Split:
         data = given(self.datasets[name], name)
         groups = self.rules.groups(data, needed=name != "test")  # test may come from elsewhere, without them
-        split = Split(data, labels_of(data, self.class_names, name), groups=groups)
+        split = Split(data, labels_of(data, self.class_names, name), None, groups, self.scan, self.kind)
         return split.without(self._bad_rows.get(name, []))
 
     def _joined(self) -> Split:
@@ -159,7 +175,7 @@ class Partition:
         bad = [int(first) + row for name, first in zip(names, starts, strict=False) for row in self._bad_rows[name]]
         data = JoinedDataset(parts)
         labels = labels_of(data, self.class_names, " + ".join(names))
-        return Split(data, labels, groups=self._joined_groups(parts)).without(bad)
+        return Split(data, labels, None, self._joined_groups(parts), self.scan, self.kind).without(bad)
 
     def _joined_groups(self, parts: list[ImageDataset]) -> NDArray[Any] | None:
         """The groups of all parts, as each has them by itself: their roots and columns may differ."""
@@ -200,14 +216,26 @@ class Partition:
             return
         names = ("train", "validation", "test") if self.datasets["test"] is not None else ("train", "validation")
         made_of_train = {"validation": "train"} if self.datasets["validation"] is None else {}
+        by_content = self._compares()
         splits = {name: self.split(name) for name in names}
-        if leaks := find_leaks(splits, made_of_train):
+        if leaks := find_leaks(splits, made_of_train, by_content):
             self._leak(f"the same image or group is in two splits: {_pairs(leaks)}")
-        if conflicts := find_conflicts(splits.values()):
+        if by_content and (conflicts := find_conflicts(splits.values())):
             log.warning("the same image has two labels: %s; `imgcls check` lists all", _pairs(conflicts))
-        for name in names[1:]:
-            self._refuse_seen(name, self._seen)
+        if by_content and (seen := self._seen) is not None:
+            for name in names[1:]:
+                self._refuse_seen(name, seen["split"], hash_kind(seen))
         self._compared = True
+
+    def _compares(self) -> bool:
+        """Whether images are compared; that they are not is said."""
+        if self.kind == "none":
+            log.info(
+                "%s.content_hash: none: copies of an image, leaks between splits and images that a checkpoint was "
+                "trained on are not looked for; the split is made, and kept, by path",
+                KEY,
+            )
+        return self.kind != "none"
 
     def refuse_trained(self, name: str) -> None:
         """Refuse, or say, that a model is evaluated on images that it was trained on, as its checkpoint recorded.
@@ -215,13 +243,17 @@ class Partition:
         Raises:
             ConfigError: Counts them and names one.
         """
-        if self.datasets[name] is None:  # held out of train
+        if self.datasets[name] is None or self._recorded is None:  # held out of train
             return
-        self._refuse_seen(name, self._recorded)
+        if self._compares():
+            self._refuse_seen(name, self._recorded, self.kind)
 
-    def _refuse_seen(self, name: str, record: dict[str, list[str]] | None) -> None:
+    def _refuse_seen(self, name: str, record: dict[str, list[str]], kind: HashKind) -> None:
         split = self.split(name)
-        paths = trained_on(split, record) if record is not None else []
+        if kind == "none":
+            log.info("%s: the checkpoint holds no hash of the images that it was trained on", name)
+            return
+        paths = trained_on(split, record, kind)
         if paths:
             self._leak(
                 f"{name}: the checkpoint was trained on {len(paths)} of these {len(split)} images, such as {paths[0]}"
@@ -261,7 +293,8 @@ class Partition:
         """One row for each sample of the splits of a fit: path, label, split, content (hash of the file or pixels)."""
         names = ("train", "validation") + (("test",) if self.datasets["test"] is not None else ())
         splits = {name: self.split(name) for name in names}
-        tables = [part.table().assign(split=name, content=part.fingerprints) for name, part in splits.items()]
+        contents = {name: "" if self.kind == "none" else part.fingerprints for name, part in splits.items()}
+        tables = [part.table().assign(split=name, content=contents[name]) for name, part in splits.items()]
         return pd.concat(tables, ignore_index=True)
 
     def account(self) -> dict[str, Any]:
@@ -271,22 +304,27 @@ class Partition:
         ignored = {path: rule for data in used for path, rule in data.ignored.items()}
         unused = [{"path": path, "reason": reason} for path, reason in (bad | ignored).items()]
         paths = self.table()["path"].map(str)  # a class of one's own may have Path objects
-        return {"used": int((~paths.isin(list(bad))).sum()), "unused": unused}
+        used_count = int((~paths.isin(list(bad))).sum())
+        return {"used": used_count, "content_hash": self.kind, "unused": unused}
 
     def record(self) -> dict[str, Any]:
-        """What a checkpoint keeps: content hash and class of each sample, by split."""
+        """What a checkpoint keeps: content hash and class of each sample, by split, and the kind of the hashes."""
         splits = {name: self.split(name) for name in ("train", "validation")}
         return {
+            "content_hash": self.kind,
             "split": {name: split.fingerprints for name, split in splits.items()},
             "labels": {name: split.label_names for name, split in splits.items()},
         }
 
     def take_weights(self, record: Mapping[str, Any]) -> None:
         """Know the images that the weights, with which a new run begins, were trained on."""
-        self._seen = record["split"]
+        self._seen = record
 
     def take_record(self, record: Mapping[str, Any]) -> None:
         """Keep to the splits of a checkpoint, so that no image changes sides."""
+        if hash_kind(record) != self.kind:  # hashes of two kinds never fit
+            self.kind = hash_kind(record)
+            self._splits.clear()
         made = {name: self._splits[name].fingerprints for name in KNOWN if name in self._splits}
         if any(contents != record["split"][name] for name, contents in made.items()):
             self._splits.clear()  # and not where they are the same: some contents take long to be read
@@ -297,6 +335,18 @@ class Partition:
 def _pairs(found: list[tuple[str, str]]) -> str:
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(f"{one} and {other}" for one, other in found[:_SHOWN]) + more
+
+
+def hash_kind(record: Mapping[str, Any]) -> HashKind:
+    """Return of what the hashes of a checkpoint are; older ones do not say it.
+
+    Raises:
+        ConfigError: If it is none of those that are known.
+    """
+    kind = record.get("content_hash", "full")
+    if kind not in get_args(HashKind):
+        raise ConfigError(f"the checkpoint's content_hash is {kind!r}; it must be full, sampled or none")
+    return cast("HashKind", kind)
 
 
 def given(data: ImageDataset | None, name: str) -> ImageDataset:

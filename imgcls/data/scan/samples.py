@@ -1,0 +1,67 @@
+"""What is known of the samples of a run: each is looked at once, whoever asks."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.data.scan.files import HashKind, fingerprints, unreadable
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset
+
+Hashes = NDArray[Any]
+"""The hash of each row of a dataset; None where it is not known."""
+
+
+class SampleScan:
+    """Looks at headers and contents of samples, and keeps what it has found for as long as the datasets live."""
+
+    def __init__(self) -> None:
+        self._datasets: dict[int, ImageDataset] = {}  # held, so that no other one gets the number of one
+        self._unreadable: dict[int, dict[int, str]] = {}
+        self._hashes: dict[tuple[int, HashKind], Hashes] = {}
+
+    def unreadable(self, data: ImageDataset) -> dict[int, str]:
+        """Return row -> reason, for each sample whose header shows that it cannot be read."""
+        self._datasets[id(data)] = data
+        if id(data) not in self._unreadable:
+            self._unreadable[id(data)] = unreadable(data)
+        return self._unreadable[id(data)]
+
+    def hashes(self, data: ImageDataset, rows: Iterable[int], kind: HashKind) -> list[str]:
+        """Return the content hash of samples.
+
+        Args:
+            data: The dataset.
+            rows: The rows of the samples.
+            kind: Of what the hash is.
+        """
+        wanted = np.fromiter(rows, dtype=np.intp)
+        if isinstance(data, JoinedDataset):
+            return self._joined(data, wanted, kind)
+        self._datasets[id(data)] = data
+        known = self._hashes.setdefault((id(data), kind), np.full(len(data.samples), None, dtype=object))
+        new = wanted[known[wanted] == None]  # noqa: E711 - of each
+        if len(new):
+            known[new] = fingerprints(data, new, kind)
+        found: list[str] = known[wanted].tolist()
+        return found
+
+    def _joined(self, data: JoinedDataset, wanted: NDArray[np.intp], kind: HashKind) -> list[str]:
+        found = np.full(len(wanted), None, dtype=object)
+        start = 0
+        for part in data.parts:
+            of_part = (wanted >= start) & (wanted < start + len(part.samples))
+            found[of_part] = self.hashes(part, wanted[of_part] - start, kind)
+            start += len(part.samples)
+        hashes: list[str] = found.tolist()
+        return hashes
+
+    def take(self, data: ImageDataset, kind: HashKind, hashes: Hashes) -> None:
+        """Take what another process has found."""
+        self._datasets[id(data)] = data
+        self._hashes[id(data), kind] = hashes
+
+    def __reduce__(self) -> tuple[type["SampleScan"], tuple[()]]:
+        """Leave the datasets out: a worker that is no fork hashes nothing."""
+        return SampleScan, ()
