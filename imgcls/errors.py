@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from reprlib import Repr
 
 INTERRUPTED = 130  # exit code after Ctrl-C
-TERMINATED = 143  # exit code after SIGTERM
 
 _FEW = 20  # names that a message may list
 _quoted = Repr()

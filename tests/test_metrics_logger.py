@@ -10,12 +10,13 @@ from sklearn.metrics import f1_score, roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torchmetrics import Metric
 
-from imgcls.callbacks import metrics_logger as module
-from imgcls.callbacks.metrics_logger import MetricsLogger, _StageMetrics
+from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.metrics import build as building
+from imgcls.metrics import stage as module
 from imgcls.metrics.build import build
+from imgcls.metrics.stage import StageMetrics
 from tests.runs import arguments
 
 NAMES = ["a", "b", "c"]
@@ -42,7 +43,7 @@ def test_values_are_those_of_all_batches() -> None:
         "auroc": spec("torchmetrics.AUROC"),
         "recall": spec("torchmetrics.Recall", average="none"),
     }
-    stage = _StageMetrics("validation", specs, NAMES)
+    stage = StageMetrics("validation", specs, NAMES)
     batches = outputs(3)
     for batch in batches:
         stage.add(batch)
@@ -64,14 +65,14 @@ def test_values_are_those_of_all_batches() -> None:
 def test_a_perfect_score_is_one(classes: int) -> None:
     names = [f"c{number}" for number in range(classes)]
     specs = {name: spec(f"torchmetrics.{name}", average="macro") for name in ("F1Score", "Recall", "Precision")}
-    stage = _StageMetrics("test", specs, names)
+    stage = StageMetrics("test", specs, names)
     labels = torch.arange(classes)
     stage.add({"logits": 9 * torch.eye(classes), "label": labels, "batch_loss": torch.tensor(0.0)})
     assert {float(value) for name, value in stage.compute().items() if name != "test_loss"} == {1.0}
 
 
 def test_second_epoch_starts_anew() -> None:
-    stage = _StageMetrics("train", {"accuracy": spec("torchmetrics.Accuracy")}, NAMES)
+    stage = StageMetrics("train", {"accuracy": spec("torchmetrics.Accuracy")}, NAMES)
     stage.add(outputs(1, seed=1)[0])
     stage.compute()
     batch = outputs(1, seed=2)[0]
@@ -84,7 +85,7 @@ def test_full_buffer_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = []
     for limit in (0, 30, 2**24):
         monkeypatch.setattr(module, "_BUFFER_VALUES", limit)
-        stage = _StageMetrics("test", {"f1_score": spec("torchmetrics.F1Score", average="macro")}, NAMES)
+        stage = StageMetrics("test", {"f1_score": spec("torchmetrics.F1Score", average="macro")}, NAMES)
         for batch in outputs(3):
             stage.add(batch)
         values.append(stage.compute()["test_f1_score"].item())
@@ -92,7 +93,7 @@ def test_full_buffer_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_binary_task_takes_the_second_class() -> None:
-    stage = _StageMetrics("test", {"auroc": spec("torchmetrics.AUROC", task="binary")}, ["no", "yes"])
+    stage = StageMetrics("test", {"auroc": spec("torchmetrics.AUROC", task="binary")}, ["no", "yes"])
     batches = outputs(3, classes=2)
     for batch in batches:
         stage.add(batch)
@@ -103,7 +104,7 @@ def test_binary_task_takes_the_second_class() -> None:
 
 def test_step_waits_for_nothing() -> None:
     """On the meta device every read of a value by the host raises."""
-    stage = _StageMetrics("train", MetricsLogger().specs, NAMES)
+    stage = StageMetrics("train", MetricsLogger().specs, NAMES)
     stage.to(torch.device("meta"))
     batch = {key: value.to("meta") for key, value in outputs(1)[0].items()}
     for _ in range(5):
@@ -217,5 +218,5 @@ def test_wrong_spec_is_refused_when_parsed(metric: Any, message: str) -> None:
 )
 def test_metric_that_cannot_work_is_refused_before_training(metric: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        _StageMetrics("train", {"mine": metric}, NAMES)
+        StageMetrics("train", {"mine": metric}, NAMES)
     assert message in str(error.value)

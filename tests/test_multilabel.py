@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
 from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
-from imgcls.callbacks.metrics_logger import MetricsLogger, _StageMetrics
+from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.checkpoints.io import read_checkpoint
 from imgcls.cli.main import main
 from imgcls.data.config import Augmentations, DatasetClasses
@@ -27,6 +27,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.labels import read_names, to_text
 from imgcls.errors import ConfigError
+from imgcls.metrics.stage import StageMetrics
 from imgcls.models.thresholds import thresholds_of
 from imgcls.models.training.losses import LossConfig, MultilabelLoss
 from imgcls.models.tta import averaged
@@ -587,7 +588,7 @@ def test_metrics_of_several_labels_are_scikit_learns() -> None:
         "named": metric("torchmetrics.classification.MultilabelF1Score"),
     }
     thresholds = [0.2, 0.5, 0.8]
-    stage = _StageMetrics("validation", specs, NAMES, thresholds)
+    stage = StageMetrics("validation", specs, NAMES, thresholds)
     for batch in outputs():
         stage.add(batch)
     values = {name.removeprefix("validation_"): float(value) for name, value in stage.compute().items()}
@@ -631,7 +632,7 @@ def test_names_of_several_labels_are_known_before() -> None:
 )
 def test_metric_that_cannot_score_several_labels_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=r"mine|Multilabel") as error:
-        _StageMetrics("train", {"mine": given}, NAMES, [0.5] * 3)
+        StageMetrics("train", {"mine": given}, NAMES, [0.5] * 3)
     assert message in str(error.value)
 
 

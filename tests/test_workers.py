@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
 from imgcls.cli.main import main
-from imgcls.data.loading.workers import WatchedLoader, outlive_sigterm, worker_error
+from imgcls.data.loading.workers import WatchedLoader, outlive_signals, worker_error
 from tests.runs import arguments
 
 
@@ -62,7 +62,7 @@ def test_more_workers_than_cores_are_what_the_user_wants(photos: Path, tiny_mode
 
 
 def wait_as_worker(ready: multiprocessing.synchronize.Event) -> None:
-    outlive_sigterm()
+    outlive_signals()
     ready.set()
     time.sleep(600)
 

@@ -34,6 +34,8 @@ class CheckpointSaver(Checkpoint):
         """The values of the best validation, of which an epoch may have several."""
         self._validated_at = -1  # step
         self._last_is_best = False
+        self.stands = ""
+        """In words, what last.ckpt holds; empty until it is written."""
 
     @property
     def best(self) -> Path:
@@ -68,8 +70,15 @@ class CheckpointSaver(Checkpoint):
         """Save; an epoch's end is the place from which a resumed run is the same run bit for bit."""
         self._last_is_best = self._improved(trainer)
         trainer.save_checkpoint(self.last)
+        self.stands = f"after epoch {trainer.current_epoch + 1}"
         if self._last_is_best and trainer.is_global_zero:
             link(self.last, self.best)
+
+    def save_within_epoch(self, trainer: pl.Trainer) -> None:
+        """Write last.ckpt between two steps."""
+        self._last_is_best = False
+        trainer.save_checkpoint(self.last)
+        self.stands = f"after step {trainer.global_step}, within epoch {trainer.current_epoch + 1}"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where nothing was validated, let the last epoch be the best."""

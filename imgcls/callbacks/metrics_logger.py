@@ -1,18 +1,14 @@
 """MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
-from torchmetrics import Metric, SumMetric
 
 from imgcls.config.class_path import Spec
-from imgcls.errors import RunError
-from imgcls.metrics.build import Described, build, check_distinct, check_spec, describe, has_threshold, is_binary
+from imgcls.metrics.build import Described, check_distinct, check_spec, describe
+from imgcls.metrics.stage import StageMetrics
 
 STAGES = ("train", "validation", "test")
 DEFAULT_METRICS: dict[str, Spec] = {
@@ -21,10 +17,7 @@ DEFAULT_METRICS: dict[str, Spec] = {
     "recall": {"class_path": "torchmetrics.Recall", "init_args": {"average": "macro"}},
     "f1_score": {"class_path": "torchmetrics.F1Score", "init_args": {"average": "macro"}},
 }
-_Kind = Literal["classes", "second class", "decisions"]
 _SCALE = "lr_scale"  # of a group of parameters, as the model's optimizer has it; the name is timm's
-_ROUNDING = 1e-6
-_BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
 class MetricsLogger(Callback):
@@ -48,9 +41,10 @@ class MetricsLogger(Callback):
         for name, spec in self.specs.items():
             check_spec(name, spec)
         self._described: dict[tuple[int, bool], dict[str, Described]] = {}
-        self._stages: dict[str, _StageMetrics] = {}
+        self._stages: dict[str, StageMetrics] = {}
         self._trains = False  # a batch of this epoch was seen
         self._step = 0  # of the optimizer, the last one that was seen
+        self._before: list[dict[str, Any]] = []  # what the metrics had seen of an epoch within which a run goes on
 
     def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
         """Names of the values that a fit logs for these classes, of which an image has one, or several."""
@@ -86,8 +80,11 @@ class MetricsLogger(Callback):
         self._begin(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the step that the run goes on from."""
+        """Take the step that the run goes on from, and what the metrics had seen of its epoch."""
         self._step = trainer.global_step
+        if self._before and trainer.is_global_zero:  # it is of all processes
+            self._stages["train"].restore(self._before)
+        self._trains, self._before = bool(self._before), []
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the metrics, unless it is a fit that validates."""
@@ -154,12 +151,20 @@ class MetricsLogger(Callback):
         """Log the values."""
         self._log("test", pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the metrics have seen of the epoch that is trained; nothing between epochs."""
+        return {"train": self._stages["train"].state()} if self._trains else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until the metrics are built."""
+        self._before = state_dict.get("train", [])
+
     def _begin(self, pl_module: pl.LightningModule) -> None:
         """Build the metrics anew: the model may be another than before, and so may be Lightning's inference mode."""
         class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
         thresholds: list[float] | None = pl_module.thresholds  # type: ignore[assignment]
         for stage in STAGES:
-            self._stages[stage] = _StageMetrics(stage, self.specs, class_names, thresholds)
+            self._stages[stage] = StageMetrics(stage, self.specs, class_names, thresholds)
             self._stages[stage].to(pl_module.device)
 
     def _log(self, stage: str, pl_module: pl.LightningModule) -> None:
@@ -167,102 +172,7 @@ class MetricsLogger(Callback):
         pl_module.log_dict(self._stages[stage].compute())
 
 
-class _StageMetrics:
-    """The metrics of one stage, and the outputs that they have not seen yet."""
-
-    def __init__(
-        self, stage: str, specs: Mapping[str, Spec], class_names: list[str], thresholds: list[float] | None = None
-    ) -> None:
-        self.stage = stage
-        self.class_names = class_names
-        self.names = ["loss", *specs]  # in the user's order
-        several = thresholds is not None
-        self.thresholds = None if thresholds is None else torch.tensor(thresholds)
-        # no MetricCollection: of metrics whose first states are equal it updates one alone from then on (torchmetrics
-        # 1.9), though their thresholds may differ
-        self.metrics = {name: build(name, spec, len(class_names), several) for name, spec in specs.items()}
-        self.kinds = {name: _kind(metric, specs[name], several) for name, metric in self.metrics.items()}
-        # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
-        # wait for the device in every step
-        self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
-        self.images = 0
-        self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.waiting = 0
-
-    def to(self, device: torch.device) -> None:
-        if self.thresholds is not None:
-            self.thresholds = self.thresholds.to(device)
-        for metric in self._all():
-            metric.to(device)
-
-    def add(self, outputs: Mapping[str, Tensor] | None) -> None:
-        if not outputs or "logits" not in outputs:  # an empty batch
-            return
-        logits, labels = outputs["logits"], outputs["label"]
-        self.loss_sum.update(outputs["batch_loss"] * len(labels))
-        self.images += len(labels)
-        self.logits.append(logits)
-        self.labels.append(labels)
-        self.waiting += logits.numel()
-        if self.waiting > _BUFFER_VALUES:
-            self._flush()
-
-    def compute(self) -> dict[str, Tensor]:
-        self._flush()
-        self.count.update(self.images)
-        count = self.count.compute()
-        if not count:
-            raise RunError(f"{self.stage}: none of the images could be read, see data.json")
-        loss = self.loss_sum.compute() / count
-        found = {"loss": loss} | {name: _value(metric) for name, metric in self.metrics.items()}
-        self.images = 0
-        for metric in self._all():
-            metric.reset()
-        values: dict[str, Tensor] = {}
-        for name in self.names:
-            values |= self._named(f"{self.stage}_{name}", found[name])
-        return values
-
-    def _all(self) -> tuple[Metric, ...]:
-        return *self.metrics.values(), self.loss_sum, self.count
-
-    def _flush(self) -> None:
-        if not self.logits:
-            return
-        logits, labels = torch.cat(self.logits), torch.cat(self.labels).long()
-        probs = torch.softmax(logits, dim=1) if self.thresholds is None else torch.sigmoid(logits)
-        self.logits, self.labels, self.waiting = [], [], 0
-        given: dict[_Kind, Tensor] = {"classes": probs}
-        if self.thresholds is not None:
-            given["decisions"] = (probs > self.thresholds).long()
-        elif len(self.class_names) > 1:
-            given["second class"] = probs[:, 1]
-        for name, metric in self.metrics.items():
-            metric.update(given[self.kinds[name]], labels)
-
-    def _named(self, name: str, value: Tensor) -> dict[str, Tensor]:
-        if value.ndim == 0:
-            return {name: value}
-        return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
-
-
-def _value(metric: Metric) -> Tensor:
-    """Return what a metric gives, without the rounding of a mean of ones in float32: 1.0000001."""
-    value: Tensor = metric.compute()
-    most = metric.plot_upper_bound
-    return value if most is None else torch.where((value > most) & (value < most + _ROUNDING), most, value)
-
-
 def rate_of(trainer: pl.Trainer) -> float:
     """Return where ``optimizer_config.lr`` stands, of which each group of parameters has its multiple."""
     rates: list[float] = [group["lr"] / group.get(_SCALE, 1) for group in trainer.optimizers[0].param_groups]
     return max(rates)  # but for rounding, they are alike
-
-
-def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
-    """Return what a metric is given: the probabilities of all classes or of the second, or decisions."""
-    if not multilabel:
-        return "second class" if is_binary(metric) else "classes"
-    own = "threshold" in (spec.get("init_args") or {})
-    return "decisions" if has_threshold(metric) and not own else "classes"

@@ -16,6 +16,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from imgcls.checkpoints.content import CONFIG_KEY, Content, check_content
 from imgcls.errors import ConfigError, first_line
 from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.signals import postponed
 
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -111,7 +112,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as file:
+        with postponed(), replacing(target) as file:  # what is raised within torch's writer aborts the process
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from imgcls.cli import precheck
 from imgcls.errors import INTERRUPTED, ConfigError
-from imgcls.runtime.signals import lasting_interrupts
+from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
 
 def main(args: list[str] | None = None) -> None:
@@ -35,11 +35,16 @@ def main(args: list[str] | None = None) -> None:
     _share_cores()
     _find_modules_here()
     try:
-        with lasting_interrupts():
-            run = _import_program()
+        with listening(to_the_end=args is None):
+            with ending_at_once():
+                run = _import_program()
             run(arguments, debug="--debug" in given)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except Stopped as stop:
+        if args is None:
+            end_now(stop)
+        raise
 
 
 def _refuse_ascii(arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Any, Literal
 
 import torch
@@ -319,15 +320,25 @@ class ImgclsCLI(LightningCLI):
         """Run the command; a connection that another process broke ends this one as that one ended."""
         try:
             self.command.run()
+        except (KeyboardInterrupt, SystemExit):
+            for process in self._started:  # where it has heard already, it is the same signal to it
+                process.terminate()
+            end_others(self._started)
+            raise
         except Exception as error:
-            trainer = getattr(self.command, "trainer", None)
-            started = [] if trainer is None else getattr(trainer.strategy.launcher, "procs", [])
+            started = self._started
             broken = isinstance(error, RuntimeError) and not isinstance(error, ImgclsError)
             code = code_of_others(error, started) if broken else None
             end_others(started)
             if code is None:
                 raise
             raise SystemExit(code) from error
+
+    @property
+    def _started(self) -> "Sequence[Popen[bytes]]":
+        """The processes that this one has started for further devices."""
+        trainer = getattr(self.command, "trainer", None)
+        return [] if trainer is None else getattr(trainer.strategy.launcher, "procs", [])
 
     validate = test = predict = tune = check = fit  # Lightning calls the one of the command's name
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from imgcls.cli.parser import ImgclsCLI
 from imgcls.cli.warning_filters import quieten
 from imgcls.commands.trainer import is_first_process
-from imgcls.errors import INTERRUPTED, TERMINATED
+from imgcls.errors import INTERRUPTED
 from imgcls.runtime.error_messages import explain
+from imgcls.runtime.signals import Stopped
 
 
 def run(arguments: list[str], debug: bool = False) -> None:
@@ -31,6 +30,8 @@ def run(arguments: list[str], debug: bool = False) -> None:
     try:
         with _talking(), _errors_once():
             ImgclsCLI(arguments)
+    except Stopped:
+        raise
     except SystemExit as stop:
         raise SystemExit(_exit_code(stop)) from None
     except Exception as error:
@@ -58,9 +59,7 @@ def _errors_once() -> Iterator[None]:
 
 
 def _exit_code(stop: SystemExit) -> str | int | None:
-    """Return the code of a stop; Lightning ends with 1 after Ctrl-C, and with 0 after SIGTERM."""
-    if isinstance(stop, SIGTERMException):
-        return TERMINATED
+    """Return the code of a stop; Lightning ends with 1 after a KeyboardInterrupt that somebody's code raises."""
     if isinstance(stop.__context__, KeyboardInterrupt):
         return INTERRUPTED
     return stop.code

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output, give_back, hold_output
 from imgcls.checkpoints.io import AtomicCheckpointIO
@@ -28,6 +27,7 @@ from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
 from imgcls.errors import ConfigError, RunError
 from imgcls.models.classifier import ImageClassifier
+from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_results
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,8 @@ class Command(ABC):
         """Return the logged values of ``validation`` or ``test``, of a checkpoint or of the weights as they are."""
         run = self.trainer.validate if split == "validation" else self.trainer.test
         with_weights: dict[str, Any] = {"ckpt_path": path, "weights_only": True} if path else {}
-        run(self.model, datamodule=self.data, verbose=False, **with_weights)
-        self.stop_if_terminated()
+        with postponed(waits=True):
+            run(self.model, datamodule=self.data, verbose=False, **with_weights)
         values = self.trainer.callback_metrics
         return {name: float(value) for name, value in values.items() if name.startswith(f"{split}_")}
 
@@ -127,11 +127,6 @@ class Command(ABC):
                 f"{split}_loss is {loss}: the outputs of {path} are no numbers in {self.trainer.precision}; try "
                 "--trainer.precision 32, or another checkpoint"
             )
-
-    def stop_if_terminated(self) -> None:
-        """End after SIGTERM; Lightning finishes the loop, and returns as if all were done."""
-        if self.trainer.received_sigterm:
-            raise SIGTERMException
 
 
 class Evaluation(Command):
@@ -207,16 +202,16 @@ class Prediction(Evaluation):
             raise ConfigError("predict writes one file, and runs on one machine: --trainer.num_nodes 1")
         writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-        self.trainer.predict(
-            self.model,
-            datamodule=self.data,
-            ckpt_path=self.start.path,
-            return_predictions=False,
-            weights_only=True,
-        )
+        with postponed(waits=True):
+            self.trainer.predict(
+                self.model,
+                datamodule=self.data,
+                ckpt_path=self.start.path,
+                return_predictions=False,
+                weights_only=True,
+            )
         if writer.errors:
             log.info("no prediction for %d of %d images; the column 'error' says why", writer.errors, writer.rows)
-        self.stop_if_terminated()
         print_once(writer.path)
 
 

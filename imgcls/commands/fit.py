@@ -21,6 +21,7 @@ from imgcls.callbacks.patience import Patience
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.stand_still import StandStill
 from imgcls.callbacks.terminate_on_nan import FiniteWeights, refuse_not_finite
+from imgcls.callbacks.within_epoch import WithinEpoch
 from imgcls.checkpoints.content import data_state
 from imgcls.checkpoints.run_folder import RESULTS, hold, new_run_folder, sign
 from imgcls.commands.command import Command, Parts, print_once
@@ -55,6 +56,7 @@ from imgcls.commands.trainer import as_list, build_trainer, check_options, choos
 from imgcls.config.overrides import leaves, value_at
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
+from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import write_results
 
 log = logging.getLogger(__name__)
@@ -227,7 +229,9 @@ class Fit(Command):
         if self.folder is None:
             return found
         written = None if self.done else _as_yaml(self.parts.saved)  # with which nothing is trained
-        return [RunFiles(self.folder, written), *found]
+        minutes = self.parts.experiment.save_every_minutes
+        savers = [WithinEpoch(item, minutes) for item in found if isinstance(item, CheckpointSaver)]
+        return [RunFiles(self.folder, written), *found, *savers]
 
     def _is_done(self, callbacks: Sequence[Callback]) -> bool:
         """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
@@ -265,7 +269,8 @@ class Fit(Command):
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
                 more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
-                log.info("stopped; the same command with --ckpt_path last%s goes on after the last whole epoch", more)
+                where = f" {self.saver.stands}" if self.saver.stands else ""
+                log.info("stopped; the same command with --ckpt_path last%s goes on%s", more, where)
             raise
         finally:
             if self.lock is not None:
@@ -315,8 +320,8 @@ class Fit(Command):
             before = self.start.record.get("precision")
             if before not in (None, self.trainer.precision):
                 log.info("trainer.precision: %s (before: %s)", self.trainer.precision, before)
-        self.trainer.fit(self.model, datamodule=self.data, **goes_on)
-        self.stop_if_terminated()
+        with postponed(waits=True):
+            self.trainer.fit(self.model, datamodule=self.data, **goes_on)
         if not self.done:
             self._say_why_it_ended()
 

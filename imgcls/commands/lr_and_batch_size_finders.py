@@ -23,6 +23,7 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.errors import ConfigError
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.training.optimizer import LR_SCALE
+from imgcls.runtime.signals import postponed
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def search(
             choices = {**options, **_SEARCH, "default_root_dir": folder}
             averages = [EMA()] if averaged and isinstance(finder, BatchSizeFinder) else []  # it takes memory, too
             trainer = build_trainer(choices, [*averages, finder, StandStill()], AtomicCheckpointIO())
-            with _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model):
+            around = _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model)
+            with around, postponed(waits=True):
                 trainer.fit(model, datamodule=data)
         _say(finder, model, data)
     return {_KEYS[type(finder)]: _value(finder, model, data) for finder in finders}

@@ -240,9 +240,17 @@ def build_trainer(
         chosen |= {"max_steps": -1, "max_epochs": -1 if options["max_epochs"] is None else options["max_epochs"]}
     flags = {flag: any(isinstance(item, kind) for item in callbacks) for flag, kind in _FLAGS.items()}
     try:
-        return ImgclsTrainer(**options | chosen | flags)
+        trainer = ImgclsTrainer(**options | chosen | flags)
     except _REFUSALS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error
+    # imgcls hears signals by itself; Lightning would go on to the end of an epoch, and talk to the other processes in
+    # the midst of a step
+    trainer._signal_connector._sigterm_notifier_fn = _leave  # type: ignore[method-assign, assignment] # noqa: SLF001
+    return trainer
+
+
+def _leave(*_: Any) -> None:
+    pass
 
 
 def choose_precision(options: dict[str, Any], trained: str | None = None) -> str | None:

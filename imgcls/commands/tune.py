@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +24,8 @@ from imgcls.commands.trainer import as_list, check_options
 from imgcls.config.overrides import Config, value_at, with_values
 from imgcls.config.sections import Direction, OptunaConfig, SearchSpace
 from imgcls.cores import CORES, available_cores
-from imgcls.errors import TERMINATED, ConfigError, RunError
+from imgcls.errors import ConfigError, RunError
+from imgcls.runtime.signals import end_with_this, postponed
 from imgcls.runtime.tables import print_table
 from imgcls.tune.results import Results
 from imgcls.tune.search_space import Space
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "tune"
 _WORKER = "IMGCLS_WORKER"  # set for the processes of n_jobs
-_SECONDS_TO_END = 20.0  # that a worker has after Ctrl-C
+_SECONDS_TO_END = 20.0  # that a worker has after a signal
 RETRAINED = "retrained"
 _SPACES = "optuna.search_spaces"
 _VALIDATION = "data.init_args.dataset_classes.validation"
@@ -254,28 +254,15 @@ def _run_workers(count: int, arguments: list[str]) -> None:
     # -P: the working directory comes last on the path, as in this process
     line = [sys.executable, "-P", "-m", "imgcls", *arguments, "--optuna.n_jobs=1"]
     workers: list[subprocess.Popen[bytes]] = []
-    signals: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        signals.append(number)
-        for worker in workers:
-            worker.terminate()
-
-    former = signal.signal(signal.SIGTERM, end)
     try:
         for number in range(count):
-            workers.append(_start(line, _environment(number, count)))
-            if signals:  # it came while this one was started
-                workers[-1].terminate()
-                break
+            with postponed():  # a worker that runs is known here
+                workers.append(_start(line, _environment(number, count)))
+                end_with_this(workers[-1:])
         codes = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:  # a terminal sends it to the workers too
-        _let_end(workers)
+    except (KeyboardInterrupt, SystemExit):
+        _end(workers)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, former)
-    if signals:
-        raise SystemExit(TERMINATED)
     for number, code in enumerate(codes):
         if code:
             log.warning("worker %d ended with code %d", number, code)
@@ -283,12 +270,15 @@ def _run_workers(count: int, arguments: list[str]) -> None:
         raise SystemExit(max(codes)) if max(codes) > 0 else RunError("all workers were killed")
 
 
-def _let_end(workers: list["subprocess.Popen[bytes]"]) -> None:
+def _end(workers: list["subprocess.Popen[bytes]"]) -> None:
+    """Tell the workers to end; where a terminal has told them already, it is the same signal to them."""
+    for worker in workers:
+        worker.terminate()
     for worker in workers:
         try:
             worker.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            worker.terminate()
+            worker.kill()
             worker.wait()
 
 

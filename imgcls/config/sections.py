@@ -27,6 +27,8 @@ class ExperimentConfig:
             wins.
         default_callbacks: Append a checkpoint saver, metrics logger, progress bar, early stopping and a moving average
             of the weights where the configuration names none of the kind.
+        save_every_minutes: Minutes after which last.ckpt is written within an epoch, too; null or 0: at the end of each
+            epoch, and where Ctrl-C or SIGTERM ends the run.
     """
 
     custom_folder_name: str | None = None
@@ -34,6 +36,14 @@ class ExperimentConfig:
     only_weights_load: bool = False
     monitor: str | None = None
     default_callbacks: bool = True
+    save_every_minutes: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none."""
+        if self.save_every_minutes is not None and not self.save_every_minutes >= 0:
+            raise ConfigError(
+                f"experiment.save_every_minutes: {self.save_every_minutes}; it must be at least 0, and null is never"
+            )
 
 
 @dataclass

@@ -11,6 +11,8 @@ from typing import TypeVar
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch import distributed
 
+from imgcls.runtime.signals import end_with_this
+
 _Value = TypeVar("_Value")
 
 _SECONDS = 5.0  # that a process takes to end after it has closed its connections
@@ -36,6 +38,7 @@ def watch(processes: Sequence["Popen[bytes]"]) -> None:
     Args:
         processes: Those that this one has started.
     """
+    end_with_this(processes)
     threading.Thread(target=_end_as_the_first, args=(processes,), daemon=True).start()
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from imgcls.checkpoints.run_folder import LOCK
 from imgcls.errors import ConfigError, RunError, first_line
-from imgcls.runtime.signals import postponed_interrupts
+from imgcls.runtime.signals import postponed
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def patiently(folder: Path) -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        with postponed_interrupts():
+        with postponed():
             yield
     finally:
         timer.cancel()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from imgcls.data.loading.samplers import FREE, MADE, SLOTS, Key
-from imgcls.data.loading.workers import note, outlive_sigterm
+from imgcls.data.loading.workers import note, outlive_signals
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline, reason_of
 from imgcls.errors import ConfigError, ImageError
@@ -228,4 +228,4 @@ def as_it_is(whole: _Whole) -> _Whole:
 def start_worker(_: int) -> None:
     """Prepare a process that reads images."""
     cv2.setNumThreads(0)  # the workers are the parallelism
-    outlive_sigterm()
+    outlive_signals()

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.data.loading.workers import WatchedLoader
 from imgcls.runtime.seeding import mix
+from imgcls.runtime.signals import waited
 from imgcls.types import Batch
 
 Key = tuple[int, int]
@@ -122,7 +123,7 @@ class BatchLoader(WatchedLoader[Batch]):
         """Iterate over the batches."""
         # what is held need not be mapped again
         mapped: deque[torch.Tensor] = deque(maxlen=2 * SLOTS * self.num_workers)
-        for batch in super().__iter__():
+        for batch in waited(super().__iter__()):
             if self.num_workers and batch["image"].is_shared():  # pinned memory is a copy already
                 mapped.append(batch["image"])
                 batch["image"] = _lent(batch["image"])

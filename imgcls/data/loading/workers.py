@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from imgcls.errors import RunError
+from imgcls.runtime.signals import postponed
 
 _Item = TypeVar("_Item", covariant=True)
 
@@ -39,7 +40,7 @@ class WatchedLoader(DataLoader[_Item]):
 
     def __iter__(self) -> Any:
         """Start the workers, and iterate."""
-        with _sigterm_held():
+        with postponed(), _signals_held():  # Python drops what is raised in the hooks of a fork
             iterator = super().__iter__()
         if self.num_workers and threading.current_thread() is threading.main_thread():  # others hear of no signal
             self._watch()
@@ -54,12 +55,13 @@ class WatchedLoader(DataLoader[_Item]):
             signal.signal(signal.SIGCHLD, WatchedLoader._handler)
 
 
-def outlive_sigterm() -> None:
+def outlive_signals() -> None:
     """Let this worker end at the SIGTERM of its parent alone.
 
-    systemd and schedulers of clusters send one to each process of a job: the parent saves, and ends its workers then.
-    Elsewhere than on Linux, where no sender is told, they end at any.
+    A terminal sends Ctrl-C to each process of a job, systemd and schedulers of clusters SIGTERM: the parent saves, and
+    ends its workers then. Elsewhere than on Linux, where no sender is told, they end at any SIGTERM.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_parent, daemon=True).start()
@@ -115,12 +117,12 @@ def worker_error(error: BaseException) -> RunError | None:
 
 
 @contextmanager
-def _sigterm_held() -> Iterator[None]:
-    """Keep SIGTERM for the end of the block; a process that starts in it holds it until ``outlive_sigterm`` waits."""
+def _signals_held() -> Iterator[None]:
+    """Let no signal end a process that starts in the block before ``outlive_signals``."""
     if sys.platform != "linux":
         yield
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

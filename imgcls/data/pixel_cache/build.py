@@ -21,6 +21,7 @@ from imgcls.data.splitting.split import Split
 from imgcls.errors import ImageError
 from imgcls.images import Pixels
 from imgcls.runtime.progress import tracked
+from imgcls.runtime.signals import waited
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,9 @@ def _write(
     faults: dict[str, str] = {}
     total = len(messages.places)
     with Writer(folder) as writer:
-        for done, (place, result) in enumerate(tracked(chain.from_iterable(decoded), total, "decoding images"), 1):
+        for done, (place, result) in enumerate(
+            tracked(chain.from_iterable(waited(decoded)), total, "decoding images"), 1
+        ):
             if isinstance(result, str):
                 faults[names[place]] = result
             else:

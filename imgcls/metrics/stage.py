@@ -1,0 +1,155 @@
+"""The metrics of one stage, which see the outputs of its steps in large portions."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, SumMetric
+
+from imgcls.config.class_path import Spec
+from imgcls.errors import RunError
+from imgcls.metrics.build import build, has_threshold, is_binary
+
+_Kind = Literal["classes", "second class", "decisions"]
+_ROUNDING = 1e-6
+_BUFFER_VALUES = 2**24  # 64 MiB of float32
+
+
+class StageMetrics:
+    """The metrics of one stage, and the outputs that they have not seen yet.
+
+    Args:
+        stage: ``train``, ``validation`` or ``test``.
+        specs: Name -> ``{class_path, init_args}`` of each metric.
+        class_names: The classes in the order of the outputs.
+        thresholds: Where an image may have several labels: the probability above which it is of a class.
+    """
+
+    def __init__(
+        self, stage: str, specs: Mapping[str, Spec], class_names: list[str], thresholds: list[float] | None = None
+    ) -> None:
+        self.stage = stage
+        self.class_names = class_names
+        self.names = ["loss", *specs]  # in the user's order
+        several = thresholds is not None
+        self.thresholds = None if thresholds is None else torch.tensor(thresholds)
+        # no MetricCollection: of metrics whose first states are equal it updates one alone from then on (torchmetrics
+        # 1.9), though their thresholds may differ
+        self.metrics = {name: build(name, spec, len(class_names), several) for name, spec in specs.items()}
+        self.kinds = {name: _kind(metric, specs[name], several) for name, metric in self.metrics.items()}
+        # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
+        # wait for the device in every step
+        self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
+        self.images = 0
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.waiting = 0
+
+    def to(self, device: torch.device) -> None:
+        """Move the metrics."""
+        if self.thresholds is not None:
+            self.thresholds = self.thresholds.to(device)
+        for metric in self._all():
+            metric.to(device)
+
+    def add(self, outputs: Mapping[str, Tensor] | None) -> None:
+        """Keep the outputs of a step."""
+        if not outputs or "logits" not in outputs:  # an empty batch
+            return
+        logits, labels = outputs["logits"], outputs["label"]
+        self.loss_sum.update(outputs["batch_loss"] * len(labels))
+        self.images += len(labels)
+        self.logits.append(logits)
+        self.labels.append(labels)
+        self.waiting += logits.numel()
+        if self.waiting > _BUFFER_VALUES:
+            self._flush()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the value of each metric, over all processes, and begin anew.
+
+        Raises:
+            RunError: If no image was seen.
+        """
+        self._take_in()
+        count = self.count.compute()
+        if not count:
+            raise RunError(f"{self.stage}: none of the images could be read, see data.json")
+        loss = self.loss_sum.compute() / count
+        found = {"loss": loss} | {name: _value(metric) for name, metric in self.metrics.items()}
+        for metric in self._all():
+            metric.reset()
+        values: dict[str, Tensor] = {}
+        for name in self.names:
+            values |= self._named(f"{self.stage}_{name}", found[name])
+        return values
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what was seen since the last ``compute``, over all processes: the state of each metric."""
+        self._take_in()
+        found = []
+        for metric in self._all():
+            with metric.sync_context():
+                found.append({name: _copy(value) for name, value in metric.metric_state.items()})
+        return found
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        """Go on from a state; that of other metrics is left out."""
+        metrics = self._all()
+        if [state.keys() for state in states] != [metric.metric_state.keys() for metric in metrics]:
+            return
+        for metric, state in zip(metrics, states, strict=True):
+            for name, value in state.items():
+                setattr(metric, name, _to(value, metric.device))
+            metric._update_count = 1  # noqa: SLF001 - else it warns that it has seen nothing
+
+    def _all(self) -> tuple[Metric, ...]:
+        return *self.metrics.values(), self.loss_sum, self.count
+
+    def _take_in(self) -> None:
+        self._flush()
+        self.count.update(self.images)
+        self.images = 0
+
+    def _flush(self) -> None:
+        if not self.logits:
+            return
+        logits, labels = torch.cat(self.logits), torch.cat(self.labels).long()
+        probs = torch.softmax(logits, dim=1) if self.thresholds is None else torch.sigmoid(logits)
+        self.logits, self.labels, self.waiting = [], [], 0
+        given: dict[_Kind, Tensor] = {"classes": probs}
+        if self.thresholds is not None:
+            given["decisions"] = (probs > self.thresholds).long()
+        elif len(self.class_names) > 1:
+            given["second class"] = probs[:, 1]
+        for name, metric in self.metrics.items():
+            metric.update(given[self.kinds[name]], labels)
+
+    def _named(self, name: str, value: Tensor) -> dict[str, Tensor]:
+        if value.ndim == 0:
+            return {name: value}
+        return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
+
+
+def _value(metric: Metric) -> Tensor:
+    """Return what a metric gives, without the rounding of a mean of ones in float32: 1.0000001."""
+    value: Tensor = metric.compute()
+    most = metric.plot_upper_bound
+    return value if most is None else torch.where((value > most) & (value < most + _ROUNDING), most, value)
+
+
+def _copy(state: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    return [item.clone() for item in state] if isinstance(state, list) else state.clone()
+
+
+def _to(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
+    return [item.to(device) for item in state] if isinstance(state, list) else state.to(device)
+
+
+def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
+    """Return what a metric is given: the probabilities of all classes or of the second, or decisions."""
+    if not multilabel:
+        return "second class" if is_binary(metric) else "classes"
+    own = "threshold" in (spec.get("init_args") or {})
+    return "decisions" if has_threshold(metric) and not own else "classes"
