@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import imgcls.datasets.dataset
-from imgcls.checkpoints.io import data_state
+from imgcls.checkpoints.content import data_state
 from imgcls.cli.main import main
 from imgcls.data.pixel_cache.cached_split import image_names
 from imgcls.data.scan.files import HashKind, fingerprints
