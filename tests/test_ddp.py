@@ -1,12 +1,16 @@
 """Several processes (CPU, gloo, DDP) make the run that one process makes."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pandas as pd
 import pytest
+from lightning.pytorch import Callback
 
 from imgcls.cli import parser as cli
 from imgcls.cli.main import main
@@ -20,6 +24,7 @@ from tests.architectures import tiny_config
 from tests.conftest import write_class_folders
 from tests.runs import arguments, assert_same_weights, program, table_of
 from tests.test_bad_images import truncate
+from tests.test_signals import start
 
 TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2")
 
@@ -140,6 +145,41 @@ def test_a_run_of_two_processes_goes_on(photos: Path, held_out: Path, tiny_model
     pd.testing.assert_frame_equal(
         pd.read_csv(one / "metrics.csv"), pd.read_csv(other / "metrics.csv"), check_exact=True
     )
+
+
+class Slow(Callback):
+    """Says when the second epoch has begun, and takes its time."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if (trainer.current_epoch, batch_idx) == (1, 0) and trainer.is_global_zero:
+            print("waiting", file=sys.stderr, flush=True)
+        time.sleep(0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_two_processes_end_at_the_same_step(
+    sent: signal.Signals, photos: Path, held_out: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The first one alone hears the signal; the run goes on within its epoch."""
+    more = ("--model.scheduler_config={name: constant, warmup_epochs: 0}", "--data.num_workers=1")
+    whole = line_for(photos, held_out, tiny_model, tmp_path / "whole", *more)
+    parts = line_for(photos, held_out, tiny_model, tmp_path / "parts", *more)
+    with start("fit", *parts, f"--trainer.callbacks={__name__}.Slow") as process:
+        process.send_signal(sent)
+        assert process.wait(20) == 128 + sent
+        said = process.stderr.read() if process.stderr else ""  # until the others, too, have closed it
+    assert "Traceback" not in said
+    assert "goes on after step" in said, said
+    for line in (whole, [*parts, "--ckpt_path=last"]):
+        run = program("fit", *line)
+        assert run.returncode == 0, run.stderr
+    one, other = (tmp_path / name / "run/version_0" for name in ("whole", "parts"))
+    assert_same_weights(one / "checkpoints/last.ckpt", other / "checkpoints/last.ckpt")
+    table, others = (pd.read_csv(folder / "metrics.csv") for folder in (one, other))
+    pd.testing.assert_frame_equal(table, others, check_exact=True)
 
 
 # -- images that cannot be read
