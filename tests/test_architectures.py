@@ -20,8 +20,9 @@ from imgcls.errors import ConfigError, RunError
 from imgcls.models.architecture import call, interpolation_origin
 from imgcls.models.backbone import Backbone
 from imgcls.models.classifier import ImageClassifier
-from imgcls.models.huggingface.build import build, build_recorded, check_weights, load_network, record_of, set_classes
+from imgcls.models.huggingface.build import build, check_weights, load_network, record_of, set_classes
 from imgcls.models.huggingface.hub import check_reachable, load_config, load_error
+from imgcls.models.huggingface.recorded import build_recorded
 from imgcls.types import Batch
 from tests.architectures import TINY, tiny_config
 
@@ -161,7 +162,7 @@ def test_record_rebuilds_the_model(model_type: str, tmp_path: Path) -> None:
     checkpoint = torch.load(file, weights_only=True)
     (tmp_path / "config.json").unlink()
     other = ImageClassifier(str(tmp_path))
-    other.build(CLASS_NAMES, checkpoint["record"])
+    other.build(CLASS_NAMES, checkpoint["record"], weights=checkpoint["state_dict"])
     other.load_state_dict(checkpoint["state_dict"])
     images = make_batch(TINY[model_type].size)["image"]
     with torch.no_grad():
@@ -244,7 +245,7 @@ def test_record_keeps_the_arguments_of_timm(arguments: dict[str, object], tmp_pa
     for classifier in (model, usual):
         classifier.build(CLASS_NAMES)
     other = ImageClassifier("unused")
-    other.build(CLASS_NAMES, json.loads(json.dumps(model.record())))
+    other.build(CLASS_NAMES, json.loads(json.dumps(model.record())), weights=model.state_dict())
     other.load_state_dict(model.state_dict())
     with pytest.raises(ConfigError, match="weights are not those of its network"):
         check_weights(usual.state_dict(), model.state_dict())

@@ -147,7 +147,7 @@ class Fit(Command):
         """Keep the checkpoint whose weights a run began with, or its config.yaml would not give the same run."""
         if value_at(start.config, "experiment.only_weights_load"):
             experiment = self.parts.saved["experiment"] | {"only_weights_load": True}
-            self._save(self.parts.saved | {"ckpt_path": start.config["ckpt_path"], "experiment": experiment})
+            self._save(self.parts.saved | {"ckpt_path": start.config.get("ckpt_path"), "experiment": experiment})
             self.model.from_random = False
 
     def _meet(self) -> None:

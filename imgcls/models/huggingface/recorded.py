@@ -80,9 +80,9 @@ def _config(record: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _declared(kind: type[PreTrainedConfig], record: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the values of the fields that a config class declares, checked; those of its parts by their own class."""
+    """Return the values of what a config class declares, checked; those of its parts by their own class."""
     values = {}
-    for name in kind.__dataclass_fields__.keys() & record.keys() - _NOT_OF_THE_LAYERS:
+    for name in _names(kind, record) & record.keys() - _NOT_OF_THE_LAYERS:
         value, part = record[name], kind.sub_configs.get(name)
         if isinstance(value, Mapping) and part is not None and hasattr(part, "__dataclass_fields__"):
             values[name] = _declared(part, value, f"{where}.{name}")
@@ -90,6 +90,13 @@ def _declared(kind: type[PreTrainedConfig], record: Mapping[str, Any], where: st
             _check_value(value, f"{where}.{name}")
             values[name] = value
     return values
+
+
+def _names(kind: type[PreTrainedConfig], record: Mapping[str, Any]) -> set[str]:
+    """Return the fields of a config class, and what it makes of them by itself, such as ``down_ops`` of levit."""
+    fields, common = set(kind.__dataclass_fields__), PreTrainedConfig().to_dict().keys()
+    made = kind().to_dict().keys() - common if record.keys() - fields - common else set()
+    return fields | {name for name in made if not name.startswith("_")}
 
 
 def _check_value(value: Any, where: str) -> None:
