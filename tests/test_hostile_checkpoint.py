@@ -451,3 +451,9 @@ def test_items_of_the_recorded_steps_can_be_changed(
     with caplog.at_level(logging.INFO):
         main(["validate", option, "--data.augmentations.eval.1.init_args.height=24"])
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_names_that_are_no_utf8_are_taken(good: bytes, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9"), "b", "c"]
+    changed(good, tmp_path / "x.ckpt", lambda content: content["imgcls"].update(class_names=names))
+    assert imgcls.ImageClassifier.load_from_checkpoint(tmp_path / "x.ckpt").class_names == names

@@ -16,12 +16,12 @@ CONFIG_KEY = "imgcls_config"
 _DEEPEST = 20  # levels of dicts and lists
 _MOST_VALUES = 1_000_000
 _LARGEST = 2**53  # of whole numbers, which a float still holds
+_LONGEST = 4096  # letters of a text, as of a path
 
 _ABSENT: Any = None  # a default is not checked, a null in the file is
 _CHANNELS = Field(min_length=3, max_length=3)
 _Pixels = Annotated[int, Field(ge=1, le=2**14)]
 _Count = Annotated[int, Field(ge=0, le=_LARGEST)]
-_Text = Annotated[str, Field(max_length=4096)]  # as long as the longest path
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -31,6 +31,13 @@ def _one_number(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def _short(value: str) -> str:
+    if len(value) > _LONGEST:
+        raise ValueError(f"a text has at most {_LONGEST} letters, got {len(value)}")
+    return value
+
+
+_Text = Annotated[str, AfterValidator(_short)]  # pydantic's own max_length refuses names that are no UTF-8
 _Score = Annotated[torch.Tensor, AfterValidator(_one_number)]
 
 
