@@ -9,11 +9,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from filelock import lock_descriptor
 
 from imgcls.check import near_duplicates as near
 from imgcls.cli.main import main
@@ -21,6 +23,7 @@ from imgcls.data.scan import files as survey
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.errors import RunError
 from imgcls.images import Pixels
+from imgcls.runtime.signals import Stopped, listening, postponed
 from tests.own import Squares
 from tests.runs import arguments, program
 from tests.test_datamodule import module
@@ -145,6 +148,33 @@ def test_hashing_is_ended_by_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(survey._mapped(ThreadPoolExecutor(4), slowly, range(5000), "reading"))
     assert len(begun) < 4 * 64
+
+
+@pytest.mark.parametrize("waits", ["threads", "one thread", "lock"])
+def test_looking_at_images_within_a_fit_hears_a_signal(
+    waits: str, few: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's hold allows it while the next file is waited for."""
+
+    def fingerprint(data: ImageDataset, index: int) -> str:
+        time.sleep(0.02)
+        return f"hash {index}"
+
+    monkeypatch.setattr(PathListDataset, "fingerprint", fingerprint)
+    if waits == "one thread":
+        monkeypatch.setattr(survey, "_takes_threads", lambda _: False)
+    monkeypatch.setattr(survey, "_THREADS", 1)
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / f"scan-{crc32(os.fsencode(min(few.sample_paths))) % survey._LOCKS:03d}.lock"
+    with path.open("w") as other:
+        if waits == "lock":
+            lock_descriptor(other.fileno())
+            threading.Timer(3, other.close).start()  # or a failed test would last for ever
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        start = time.monotonic()
+        with listening(), pytest.raises(Stopped), postponed(waits=True):
+            survey.fingerprints(few, range(200))
+        assert time.monotonic() - start < 2.5
 
 
 def _look(log: Path, paths: list[str], barrier: Any) -> None:

@@ -7,9 +7,10 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.popen_fork import Popen
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.cli.main import main
 from imgcls.data.loading.workers import WatchedLoader
+from imgcls.runtime import signals
 from imgcls.runtime.signals import Stopped, listening, postponed
 from tests.runs import arguments, fails, load
 
@@ -301,3 +303,31 @@ def test_unwritable_output_is_refused(
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path / "file")], capsys)
     assert code == 2
     assert message.startswith(f"imgcls: experiment.output_dir: cannot write to {tmp_path / 'file' / 'run'}")
+
+
+@pytest.mark.parametrize(("first", "passed_on"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_what_the_parent_passes_on_late_is_the_same_press(
+    first: signal.Signals, passed_on: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal's Ctrl-C reaches all processes; a parent on a loaded machine adds its own signal a second later."""
+    ended: list[int] = []
+    monkeypatch.setattr("imgcls.runtime.signals._end_at_once", ended.append)
+    with heard_interrupts(), listening(), suppress(Stopped), postponed():
+        signal.raise_signal(first)
+        time.sleep(0.5)
+        signal.raise_signal(passed_on)
+        assert ended == []
+        signal.raise_signal(first)
+    assert ended == [first]
+
+
+def test_a_second_signal_ends_the_processes_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever they have heard before: the other one would be the same press to them."""
+    sent: list[int] = []
+    monkeypatch.setattr(os, "_exit", lambda _: None)
+    with heard_interrupts(), listening(), suppress(Stopped), postponed():
+        signals.end_with_this([SimpleNamespace(send_signal=sent.append)])  # type: ignore[list-item]
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.3)
+        signal.raise_signal(signal.SIGINT)
+    assert set(sent) == {signal.SIGINT, signal.SIGTERM}

@@ -4,13 +4,16 @@ import json
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
 
+from imgcls.callbacks.within_epoch import WithinEpoch
 from imgcls.cli.main import main
 from imgcls.config.sections import ExperimentConfig
 from imgcls.errors import ConfigError
@@ -186,3 +189,28 @@ def test_weights_that_are_no_numbers_are_not_saved_at_a_signal(
 def test_a_time_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"experiment.save_every_minutes: -1; it must be at least 0"):
         ExperimentConfig(save_every_minutes=-1)
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "accumulate", "asked"),
+    [
+        ("cuda", 2, 1, [0, 8, 16]),
+        ("cuda", 2, 3, [0, 6, 12, 18]),
+        ("cuda", 2, 16, [0, 16]),
+        ("cpu", 2, 1, list(range(20))),
+        ("cuda", 1, 4, [0, 4, 8, 12, 16]),
+    ],
+)
+def test_processes_on_gpus_are_asked_every_few_batches(
+    device: str, processes: int, accumulate: int, asked: list[int]
+) -> None:
+    found: list[int] = []
+    trainer: Any = SimpleNamespace(
+        world_size=processes, accumulate_grad_batches=accumulate, is_global_zero=True, strategy=SimpleNamespace()
+    )
+    trainer.strategy.root_device = torch.device(device)
+    within, model = WithinEpoch(None, None), pl.LightningModule()  # type: ignore[arg-type]
+    for batch in range(20):
+        trainer.strategy.reduce_boolean_decision = lambda *_, batch=batch, **__: bool(found.append(batch))  # type: ignore[func-returns-value]
+        within.on_train_batch_start(trainer, model, None, batch)
+    assert found == asked

@@ -15,7 +15,8 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ONE_PRESS = 0.2  # seconds; launchers pass on what the terminal has sent to their processes already
+_ONE_PRESS = 0.2  # seconds in which a signal that comes again is the same press
+_PASSED_ON = 5.0  # seconds; to what a terminal has sent to all processes, the one that started them adds its own signal
 _AGAIN = 0.1  # seconds until what Python dropped is raised again
 _SIGNALLED = 128  # what a shell adds to the number of the signal that ended a process
 _END = object()
@@ -179,7 +180,7 @@ def _hear(number: int, _: FrameType | None) -> None:
     elif _state.dropped:
         _state.dropped = False
         _raise_if_free()
-    elif time.monotonic() - _state.time > _ONE_PRESS:
+    elif time.monotonic() - _state.time > (_ONE_PRESS if number == _state.number else _PASSED_ON):
         _end_at_once(number)
 
 
@@ -191,7 +192,8 @@ def _raise_if_free() -> None:
 def _end_at_once(number: int) -> None:
     try:
         for process in _state.processes:
-            process.terminate()
+            for again in (signal.SIGTERM, signal.SIGINT):  # it may have heard either
+                process.send_signal(again)
         for child in multiprocessing.active_children():
             child.kill()
     finally:  # whatever state the signal has found them in

@@ -25,6 +25,7 @@ from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of_
 from imgcls.errors import ImageError, RunError
 from imgcls.images import check_header
 from imgcls.runtime.progress import tracked
+from imgcls.runtime.signals import waited
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def _in_turn(paths: Iterable[str], find_new: Callable[[], list[str]]) -> Iterato
         lock.acquire(timeout=0)
     except Timeout:
         log.info("another process looks at the same images; waiting for it")
-        lock.acquire()
+        list(waited(lock.acquire() for _ in range(1)))  # a signal ends it, also within a fit
         new = find_new()
     except OSError:  # which the ledger says
         yield new
@@ -194,7 +195,7 @@ def _hashed(data: ImageDataset, places: list[int], kind: HashKind) -> Iterator[s
     hash_of = data.fingerprint if kind == "full" else data.sampled_fingerprint
     if _takes_threads(data):
         return _mapped(ThreadPoolExecutor(_THREADS), hash_of, places, "reading contents")
-    return tracked(map(hash_of, places), len(places), "reading contents")
+    return tracked(waited(map(hash_of, places)), len(places), "reading contents")
 
 
 def _takes_threads(data: ImageDataset) -> bool:
@@ -214,7 +215,7 @@ def _mapped(
     ended = Event() if isinstance(pool, ThreadPoolExecutor) else None  # which cannot be sent to a process
     try:
         results = pool.map(partial(_each, function, ended), chunks)
-        yield from tracked(chain.from_iterable(results), len(given), what)
+        yield from tracked(chain.from_iterable(waited(results)), len(given), what)
     except BrokenProcessPool as error:
         raise RunError(f"{what}: a process was killed (probably out of memory); run the command again") from error
     finally:
