@@ -1,5 +1,6 @@
 """Checkpoint files that are damaged or hostile."""
 
+import errno
 import io
 import json
 import os
@@ -124,6 +125,30 @@ def test_last_names_the_damaged_checkpoints_that_it_passes_over(
     assert f"all checkpoints below {tmp_path}/run are damaged, or hold weights alone: " in message
     assert f"'{folder}/last.ckpt', '{folder}/best.ckpt'" in message
     assert "there is no checkpoint" not in message
+
+
+def test_last_does_not_pass_over_a_checkpoint_that_cannot_be_read_now(
+    good: bytes,
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "run/version_0/checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("best.ckpt", "last.ckpt"):
+        (folder / name).write_bytes(good)
+    opened = zipfile.ZipFile
+
+    def stale(file: Path) -> zipfile.ZipFile:
+        if file.name == "last.ckpt":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(file)
+
+    monkeypatch.setattr(zipfile, "ZipFile", stale)
+    code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--ckpt_path=last")], capsys)
+    assert (code, message) == (2, f"imgcls: {folder}/last.ckpt: cannot be read: Stale file handle")
 
 
 class _Payload:

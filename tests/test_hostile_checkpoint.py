@@ -258,22 +258,27 @@ def test_states_of_callbacks_keep_the_files_of_their_own_folder(tmp_path: Path) 
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     (folder / "mine.ckpt").touch()
+    (folder / "validation").mkdir()
+    (folder / "validation/loss=0.1.ckpt").touch()  # as of the filename "{validation/loss}"
+    (folder / "linked").symlink_to(tmp_path)
     (tmp_path / "other.ckpt").touch()
     (folder / "link.ckpt").symlink_to(tmp_path / "other.ckpt")
     saver, score = ModelCheckpoint(dirpath=folder, monitor="validation_loss"), torch.tensor(1.0)
     mine, outside, link = (f"{folder}/{name}" for name in ("mine.ckpt", "../other.ckpt", "link.ckpt"))
+    below = f"{folder}/validation/loss=0.1.ckpt"
     state = saver.state_dict() | {
         "best_model_path": mine,
         "kth_best_model_path": outside,
         "last_model_path": link,
-        "best_k_models": {mine: score, outside: score, f"{tmp_path}/other.ckpt": score, f"{folder}/gone.ckpt": score},
+        "best_k_models": {mine: score, below: score, f"{folder}/linked/other.ckpt": score}
+        | {outside: score, f"{tmp_path}/other.ckpt": score, f"{folder}/gone.ckpt": score},
         "best_model_score": score,
     }
     states = {saver.state_key: dict(state)}
     keep_own_paths(states, [saver])
     kept = states[saver.state_key]
     assert (kept["best_model_path"], kept["kth_best_model_path"], kept["last_model_path"]) == (mine, "", "")
-    assert kept["best_k_models"] == {mine: score}
+    assert kept["best_k_models"] == {mine: score, below: score}
     assert kept["best_model_score"] == score
     moved = {saver.state_key: state | {"dirpath": str(tmp_path)}}  # of another run
     keep_own_paths(moved, [saver])

@@ -47,10 +47,12 @@ def _without_paths(state: Mapping[str, Any], own: Mapping[str, Any], folder: str
 
 
 def _lies_in(folder: str | None, path: Any) -> bool:
-    """Whether a path is that of a file which lies in a folder itself, written as a ModelCheckpoint does."""
+    """Whether a path is that of a file below a folder, written as a ModelCheckpoint does, with no link on the way."""
     if folder is None or not isinstance(path, str):
         return False
-    return path == os.path.join(folder, os.path.basename(path)) and os.path.isfile(path) and not os.path.islink(path)
+    below = path.removeprefix(os.path.join(folder, ""))
+    straight = os.path.join(os.path.realpath(folder), below)  # in which .. or a link is not
+    return below != path and os.path.realpath(path) == straight and os.path.isfile(path)
 
 
 def _same(recorded: Any, own: Any) -> bool:

@@ -1,5 +1,6 @@
 """Checkpoint files: written so that a crash leaves the old or the new one, read without running anything in them."""
 
+import errno
 import lzma
 import os
 import pickle
@@ -41,7 +42,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
 
     Raises:
         DamagedError: If the file is truncated or damaged.
-        ConfigError: If it is missing, no checkpoint of imgcls, or carries code.
+        ConfigError: If it is missing, cannot be read, is no checkpoint of imgcls, or carries code.
     """
     _check_file(path)
     try:
@@ -52,7 +53,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
             "tensors and plain values alone"
         ) from error
     except _DAMAGED as error:
-        raise DamagedError(f"{os.fspath(path)}: damaged: {first_line(error)}") from error
+        raise _fault(path, error) from error
     check_content(path, content)
     return content
 
@@ -80,9 +81,17 @@ def _check_file(path: str | os.PathLike[str]) -> None:
     except zipfile.BadZipFile as error:
         raise DamagedError(f"{path}: truncated, or not a checkpoint: {error}") from error
     except _DAMAGED as error:
-        raise DamagedError(f"{path}: damaged: {first_line(error)}") from error
+        raise _fault(path, error) from error
     if broken:
         raise DamagedError(f"{path}: damaged: wrong checksum in {broken}")
+
+
+def _fault(path: str | os.PathLike[str], error: Exception) -> ConfigError:
+    """Return what to raise of an error: where the system does not give the bytes, they may be whole."""
+    # an offset that points in front of the file is an invalid argument, too
+    if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
+        return ConfigError(f"{os.fspath(path)}: cannot be read: {error.strerror}")
+    return DamagedError(f"{os.fspath(path)}: damaged: {first_line(error)}")
 
 
 def _checkpoints_in(folder: Path) -> str:
