@@ -1,6 +1,7 @@
 """Files that are whole or not there: links at their names, full disks, left-overs, and who is still writing."""
 
 import csv
+import errno
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from filelock import lock_descriptor
+from filelock import FileLock, lock_descriptor
 
+from imgcls.callbacks.prediction_writer import give_back, hold_output
 from imgcls.cli.main import main
+from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import PARTIAL, link, regular, replacing, sweep, write_text
 from imgcls.runtime.tables import write_table
 from tests.runs import arguments, fails, program, within
@@ -173,7 +176,42 @@ def test_a_link_in_place_of_the_lock_is_refused(
     code, said = fails(predict(best, f"--images={test_photos}", f"--output={tmp_path}/p.csv"), capsys)
     assert code == 2
     assert f"{tmp_path}/.p.csv.lock: cannot be locked" in said
+    assert said.endswith("; remove it")
     assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_lock_that_the_system_refuses_is_not_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: FileLock, timeout: float) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(ConfigError, match="No space left on device; give --output FILE in another folder"):
+        hold_output(tmp_path / "p.csv")
+
+
+def test_parts_of_a_killed_prediction_are_swept(tmp_path: Path) -> None:
+    left = [".p[1].csv.part0", ".p[1].csv.part12", "..p[1].csv.part3.0a.partial", ".p[1].csv.0b.partial"]
+    others = [".p1.csv.part0", ".p[1].csv.parts", ".q.csv.part0", "p[1].csv"]
+    for name in left + others:
+        (tmp_path / name).touch()
+    give_back(hold_output(tmp_path / "p[1].csv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_file_that_another_prediction_has_just_made_is_kept(
+    best: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "p.csv"
+
+    def hold(path: Path) -> FileLock:
+        output.write_text("theirs")
+        return hold_output(path)
+
+    monkeypatch.setattr("imgcls.commands.command.hold_output", hold)
+    code, said = fails(predict(best, f"--images={test_photos}", f"--output={output}"), capsys)
+    assert (code, output.read_text()) == (2, "theirs")
+    assert f"{output} exists; add --overwrite" in said
+    assert not (tmp_path / ".p.csv.lock").exists()
 
 
 @pytest.mark.parametrize("length", [304, 4000])

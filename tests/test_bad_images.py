@@ -306,6 +306,17 @@ def test_a_leak_leaves_no_run_folder(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_leak_is_found_by_each_process_that_a_scheduler_starts(
+    folder: Path, line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or those would wait for the first one, which has ended."""
+    monkeypatch.setattr("imgcls.commands.fit.is_first_process", lambda: False)
+    monkeypatch.setattr("imgcls.commands.fit.build_trainer", lambda *_: pytest.fail("it would wait"))
+    code, said = fails(line(f"--data.dataset_classes.test={folder}"), capsys)
+    assert code == 2
+    assert "the same image or group is in two splits" in said
+
+
 def test_a_dataset_class_with_its_own_reader_may_skip(
     line: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

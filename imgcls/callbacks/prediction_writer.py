@@ -191,8 +191,13 @@ def hold_output(path: Path) -> FileLock:
             f"--output {path}: another process is writing this file; wait for it, or give --output FILE for another"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{lock.lock_file}: cannot be locked: {error.strerror}; remove it") from error
-    sweep(path.parent, hidden(Path(glob.escape(path.name)), f".*{PARTIAL}").name)
+        is_file = os.path.isfile(lock.lock_file) and not os.path.islink(lock.lock_file)
+        strange = os.path.lexists(lock.lock_file) and not is_file
+        remedy = "remove it" if strange else "give --output FILE in another folder"
+        raise ConfigError(f"{lock.lock_file}: cannot be locked: {error.strerror}; {remedy}") from error
+    name = glob.escape(hidden(path, "").name)
+    for left in (f"{name}.*{PARTIAL}", f"{name}.part[0-9]", f"{name}.part[0-9][0-9]", f".{name}.part*{PARTIAL}"):
+        sweep(path.parent, left)
     return lock
 
 

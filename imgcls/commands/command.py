@@ -182,6 +182,7 @@ class Prediction(Evaluation):
         with ExitStack() as held:
             if is_first_process():
                 held.callback(give_back, hold_output(self._file))
+            _refuse_existing(self._file, parts.section)  # now that no other process is about to make it
             super().__init__(parts, start, recorded)
             self._held = held.pop_all()
 
@@ -220,10 +221,12 @@ def _output_of(section: Any, start: Start) -> Path:
     folder = run_folder_of(start.path)
     given = section["output"] or (folder or Path()) / "predictions.csv"
     check_output(given)
-    path = Path(given).expanduser()
+    return Path(given).expanduser()
+
+
+def _refuse_existing(path: Path, section: Any) -> None:
     if path.exists() and not section["overwrite"]:
         raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
-    return path
 
 
 @rank_zero_only

@@ -162,8 +162,9 @@ class Fit(Command):
         self.data.setup("fit")
         if start is not None and self.weights_only and (state := data_state(start.content)):
             self.data.partition.take_weights(state)
-        # a run that goes on learns its split from the checkpoint, later; of several processes, the first one looks
-        if (start is None or self.weights_only) and is_first_process():
+        # a run that goes on learns its split from the checkpoint, later; what each process would have to hash anew,
+        # the first one looks at, and the others learn it from that one
+        if (start is None or self.weights_only) and (is_first_process() or not self.data.partition.unremembered()):
             self.data.partition.refuse_leaks()
         goes_on = start is not None and not self.weights_only
         weights = None if start is None else start.content["state_dict"]
