@@ -1,6 +1,7 @@
 """The processes that read images."""
 
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.synchronize
 import os
 import signal
@@ -80,6 +81,44 @@ def test_worker_ends_at_the_sigterm_of_its_parent_alone() -> None:
     worker.terminate()
     worker.join(60)
     assert worker.exitcode == 0
+
+
+def start_and_leave(worker_sent: multiprocessing.connection.Connection) -> None:
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    worker = fork.Process(target=wait_as_worker, args=(ready,), daemon=True)
+    worker.start()
+    assert ready.wait(60)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.terminate()
+    worker_sent.send(worker.pid)
+    os._exit(0)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a worker who sent a signal")
+def test_worker_ends_at_the_sigterm_of_a_parent_that_has_ended() -> None:
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    parent = fork.Process(target=start_and_leave, args=(theirs,))
+    parent.start()
+    pid = ours.recv()
+    parent.join(60)
+    os.kill(pid, signal.SIGCONT)
+    end = time.monotonic() + 10
+    while is_alive(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    outlives = is_alive(pid)
+    if outlives:
+        os.kill(pid, signal.SIGKILL)
+    assert not outlives
 
 
 @pytest.mark.parametrize(

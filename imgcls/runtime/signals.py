@@ -56,7 +56,7 @@ class _State:
     time: float = 0.0  # of the first signal
     raised: bool = False
     dropped: bool = False  # it was raised where Python drops what is raised
-    importing: bool = False
+    at_once: bool = False  # nothing is there that the first signal could lose
     owner: int = 0  # the process that listens; its forks have its handlers
     processes: list["Popen[bytes]"] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ def listening(to_the_end: bool = False) -> Iterator[None]:
     A signal that is ignored, or somebody else's, is left so. Outside of this block all others here do nothing.
 
     Args:
-        to_the_end: Whether nothing is left to do behind it: a signal ends the process without a word, then.
+        to_the_end: Whether nothing is left to do behind it: a signal ends the process at once, then.
     """
     global _state
     usual = {signal.SIG_DFL, signal.default_int_handler}
@@ -86,9 +86,9 @@ def listening(to_the_end: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = hook
-        for number, handler in former.items():
-            signal.signal(number, signal.SIG_DFL if to_the_end else handler)
+        sys.unraisablehook, _state.at_once = hook, True
+        for number, handler in former.items() if not to_the_end else ():
+            signal.signal(number, handler)
 
 
 def end_now(stop: Stopped) -> NoReturn:
@@ -103,11 +103,11 @@ def end_now(stop: Stopped) -> NoReturn:
 @contextmanager
 def ending_at_once() -> Iterator[None]:
     """End the process at the first signal: nothing is there yet that would be lost, such as within imports."""
-    _state.importing = True
+    _state.at_once = True
     try:
         yield
     finally:
-        _state.importing = False
+        _state.at_once = False
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def _hear(number: int, _: FrameType | None) -> None:
     if os.getpid() != _state.owner:  # a fork, which its parent ends
         if number == signal.SIGTERM:
             os._exit(_SIGNALLED + number)
-    elif _state.importing:
+    elif _state.at_once:
         _end_at_once(number)
     elif not _state.number:
         _state.number, _state.time = number, time.monotonic()

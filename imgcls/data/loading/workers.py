@@ -64,7 +64,7 @@ def outlive_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_wait_for_parent, daemon=True).start()
+        threading.Thread(target=_wait_for, args=(os.getppid(),), daemon=True).start()
 
 
 def note(path: str) -> None:
@@ -129,9 +129,10 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def _wait_for_parent() -> None:
+def _wait_for(parent: int) -> None:
+    """End at the SIGTERM of the parent, which may itself have ended since it sent it."""
     if sys.platform == "linux":
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass
         os._exit(0)
 
