@@ -79,6 +79,10 @@ def test_steps_of_the_checkpoint_hold_beside_a_configuration_that_names_none(
     assert f"data.init_args.augmentations.eval: the checkpoint names {__name__}.Invert" in said
     main([*line, f"--config={whole}"])
     assert table_of(capsys.readouterr().out) == trained
+    for item in ("0.init_args.height=0", "0.init_args={height: 0, width: 8}"):  # an item of the file's steps
+        code, said = fails([*line, f"--config={whole}", f"--data.augmentations.eval.{item}"], capsys)
+        assert code == 2
+        assert "data.init_args.augmentations.eval[0] albumentations.Resize: height" in said
 
 
 def test_dataset_class_that_is_given_takes_nothing_of_the_checkpoints(

@@ -21,10 +21,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 import imgcls
 from imgcls.checkpoints.callback_states import keep_own_paths
 from imgcls.cli.main import main
-from imgcls.data.transforms.recorded import COMPOSITIONS, TRANSFORMS, recorded_steps
+from imgcls.data.transforms.recorded import COMPOSITIONS, TAKEN_ALONE, TRANSFORMS, recorded_steps
 from imgcls.errors import ConfigError
 from imgcls.models.huggingface.build import load_network
 from imgcls.models.huggingface.hub import load_config
+from imgcls.models.huggingface.recorded import build_recorded
 from tests.runs import arguments, fails, load, table_of
 
 Edit = Callable[[dict[str, Any]], None]
@@ -172,6 +173,7 @@ def network(**values: Any) -> Edit:
         {"attribute_map": {"foo": "_attn_implementation"}, "foo": "evil/kernels"},
         {"_attn_implementation": "evil/kernels", "attn_implementation": "evil/kernels", "use_kernels": True},
         {"attribute_map": {"foo": "auto_map"}, "foo": {"AutoConfig": "evil--x.Y"}, "trust_remote_code": True},
+        {"_auto_class": "evil", "base_model_tp_plan": {"x": "colwise"}, "extra_files": ["evil"]},
     ],
 )
 def test_keys_that_name_code_are_left_out(
@@ -182,6 +184,15 @@ def test_keys_that_name_code_are_left_out(
     expected = table_of(capsys.readouterr().out)
     main(["validate", "--trainer.precision=32", changed(good, tmp_path / "x.ckpt", network(**values))])
     assert table_of(capsys.readouterr().out) == expected
+
+
+def test_record_of_a_network_names_fields_alone(tiny_model: Path) -> None:
+    record = json.loads((tiny_model / "config.json").read_text())
+    of_the_class = {"attribute_map": {"hidden_act": "evil"}, "_auto_class": "evil", "base_model_tp_plan": {"x": "evil"}}
+    built = build_recorded(record | of_the_class, ["a", "b"]).config
+    assert set(of_the_class) & vars(built).keys() == set()
+    with pytest.raises(ConfigError, match="needs a text beside the image"):
+        build_recorded({"model_type": "shieldgemma2"}, ["a", "b"])
 
 
 def test_network_far_larger_than_its_weights_is_not_built(
@@ -368,6 +379,9 @@ def test_malformed_value_is_refused_by_name(
         ([{"class_path": "albumentations.FDA", "init_args": {"reference_images": ["/x"]}}], "names albumentations.FDA"),
         ([{"class_path": "os.system", "init_args": {"command": "true"}}], "names os.system"),
         ([{"class_path": "Resize", "init_args": {"height": 10**9, "width": 8}}], "[0].height: "),
+        ([{"class_path": "Resize", "init_args": {"height": 2**15, "width": 8}}], "[0].height: "),
+        ([{"class_path": "Compose", "init_args": {"transforms": [], "bbox_params": {}}}], "[0].bbox_params: "),
+        ([{"class_path": "Compose", "init_args": {"transforms": [{"class_path": "Lambda"}]}}], "names Lambda"),
         ([{"class_path": "Resize", "init_args": "{height: 8}"}], "init_args must be named values"),
         ([{"class_path": "OneOf", "init_args": {"transforms": [{"class_path": "Lambda"}]}}], "names Lambda"),
         ([{"class_path": "OneOf", "init_args": {"transforms": "os.system"}}], "[0].transforms: "),
@@ -390,7 +404,8 @@ def test_steps_of_the_table_are_taken_whole() -> None:
     flip = {"class_path": "albumentations.HorizontalFlip", "init_args": {"p": 0.5}}
     steps = [
         {"class_path": "albumentations.OneOf", "init_args": {"transforms": [flip, flip], "p": 1}},
-        {"class_path": "albumentations.Normalize", "init_args": {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}},
+        {"class_path": "albumentations.Compose", "init_args": {"transforms": [flip], "p": 1, "seed": 123456789}},
+        {"class_path": "albumentations.Normalize", "init_args": {"mean": [0.5, 0.5, 0.5], "max_pixel_value": 65535}},
         {"class_path": "albumentations.pytorch.ToTensorV2", "init_args": {}},
     ]
     assert recorded_steps(steps) == steps
@@ -401,6 +416,8 @@ def test_transforms_of_the_table_take_plain_values(name: str) -> None:
     kind = albumentations.pytorch.ToTensorV2 if name == "ToTensorV2" else getattr(albumentations, name)
     for key, parameter in inspect.signature(kind).parameters.items():
         if key in {"mask", "mask_params", "transforms", "first", "second"}:  # refused, or steps themselves
+            continue
+        if key not in TAKEN_ALONE.get(name, {key}):  # refused
             continue
         words = set(re.findall(r"\w+", re.sub(r"Literal\[.*?\]", "", str(parameter.annotation))))
         assert words <= PLAIN, f"{key}: {parameter.annotation}"
@@ -462,3 +479,27 @@ def test_names_that_are_no_utf8_are_taken(good: bytes, tmp_path: Path) -> None:
     names = [os.fsdecode(b"caf\xe9"), "b", "c"]
     changed(good, tmp_path / "x.ckpt", lambda content: content["imgcls"].update(class_names=names))
     assert imgcls.ImageClassifier.load_from_checkpoint(tmp_path / "x.ckpt").class_names == names
+
+
+def test_argument_of_a_recorded_dataset_of_the_hub_asks_for_the_whole(
+    good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {"class_path": "imgcls.HubImageDataset", "init_args": {"name": "some/data", "split": "train"}}
+    edit = config_edit("data", "init_args", "dataset_classes", "train", to=spec)
+    line = ["validate", changed(good, tmp_path / "x.ckpt", edit)]
+    code, said = fails([*line, "--data.dataset_classes.train.init_args.split=test"], capsys)
+    assert code == 2
+    assert "data.init_args.dataset_classes.train: the checkpoint names a dataset that is not on this machine" in said
+    assert "--data.dataset_classes.train='{class_path: imgcls.HubImageDataset, init_args: {" in said
+
+
+def test_arguments_of_a_dataset_that_are_a_text_are_refused(
+    good: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {"class_path": "imgcls.FolderImageDataset", "init_args": "abc"}
+    config = {"data": {"init_args": {"dataset_classes": {"train": spec}}}}
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    option = changed(good, tmp_path / "x.ckpt", lambda content: None)
+    code, said = fails(["validate", option, f"--config={tmp_path}/c.yaml"], capsys)
+    assert code == 2
+    assert "dataset_classes" in said

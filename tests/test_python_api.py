@@ -1,6 +1,7 @@
 """The classes without the command line."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 import imgcls
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
+from imgcls.models.recorded import recorded_arguments
 from tests.conftest import COLOURS, write_class_folders
 from tests.runs import load
 
@@ -100,6 +102,19 @@ def test_a_file_that_cannot_be_read_has_no_probabilities(
     assert said.startswith("images that cannot be read, whose rows are NaN:\n")
     assert f"{new}/blue/000.png: is empty" in said
     assert f"{new}/page.jpg: " in said
+
+
+class Wider(imgcls.ImageClassifier):
+    """A model of the user's, which hands most arguments on."""
+
+    def __init__(self, extra: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.extra = extra
+
+
+def test_arguments_that_a_subclass_hands_on_are_kept() -> None:
+    recorded = {"extra": 2, "feature_views": 3, "self": 1, "kwargs": 2, "unknown": 3}
+    assert recorded_arguments(Wider, recorded) == {"extra": 2, "feature_views": 3}
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])

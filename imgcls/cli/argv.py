@@ -105,7 +105,8 @@ class GivenKeys:
         found: set[str] = set()
         for spelling in self._spellings(key):
             for content in filter(lambda item: isinstance(item, dict), _values_at(self._files, spelling)):
-                found |= content.keys() | (content.get("init_args") or {}).keys()
+                arguments = content.get("init_args")
+                found |= content.keys() | (arguments.keys() if isinstance(arguments, dict) else set())
             start = f"--{spelling}."
             typed = [name.removeprefix(start) for name, _ in split_options(self._arguments) if name.startswith(start)]
             found |= {name.removeprefix("init_args.").partition(".")[0] for name in typed}
@@ -125,10 +126,10 @@ def _mappings(arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def _typed_mappings(arguments: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the options whose value is a mapping, as a file would have them."""
+    """Yield the options whose value is a mapping, as a file would have them; an item of a list is none of a file."""
     for name, values in split_options(arguments):
         try:
-            content = yaml.safe_load(values[0]) if name.startswith("--") and values else None
+            content = yaml.safe_load(values[0]) if name.startswith("--") and values and not _is_item(name) else None
         except yaml.YAMLError:  # a plain text
             continue
         if isinstance(content, dict):

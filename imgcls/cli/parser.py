@@ -375,8 +375,9 @@ def fit_trial(
 
 def _divide_steps(items: dict[str, str], given: GivenKeys) -> tuple[dict[str, str], dict[str, Any]]:
     """Divide items of lists into those of the configuration, and dotted key -> value of the checkpoint's own steps."""
-    key = "data.augmentations.eval"
-    of_steps = {} if given.names(key) else {name: text for name, text in items.items() if name.startswith(f"{key}.")}
+    of_steps: dict[str, str] = {}
+    if not given.names("data.init_args.augmentations.eval"):
+        of_steps = {name: text for name, text in items.items() if name.startswith("data.augmentations.eval.")}
     return {name: text for name, text in items.items() if name not in of_steps}, _read(of_steps)
 
 

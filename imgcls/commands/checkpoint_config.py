@@ -126,10 +126,23 @@ class Recorded:
             if name in partly:
                 typed = value_at(parsed, f"{key}.init_args")
                 given = {argument: typed[argument] for argument in self.given.within(key)}
-                found[name] = recorded_dataset(partly[name]["class_path"], _arguments(partly[name]) | given, key)
+                found[name] = _changed_dataset(partly[name], given, key)
             elif not self.given.names(key) and not self.given.within(key):
                 found[name] = _dataset(name, recorded.get(name))
         return {name: dataset for name, dataset in found.items() if dataset is not None}
+
+
+def _changed_dataset(spec: Mapping[str, Any], given: Mapping[str, Any], key: str) -> ImageDataset:
+    """Make a recorded dataset with the arguments that the user gives in place of its own."""
+    class_path = spec["class_path"]
+    dataset = recorded_dataset(class_path, {**_arguments(spec), **given}, key)
+    if dataset is None:
+        raise ConfigError(
+            f"{key}: the checkpoint names a dataset that is not on this machine, and none is fetched because a "
+            f"checkpoint names it; give it whole, with all its arguments: --{key.replace('.init_args', '', 1)}="
+            f"'{{class_path: {class_path}, init_args: {{name: …}}}}'"
+        )
+    return dataset
 
 
 def _dataset(name: str, spec: Any) -> ImageDataset | None:

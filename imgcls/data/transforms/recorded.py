@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from imgcls.config.class_path import Spec
 from imgcls.errors import ConfigError
@@ -25,7 +25,10 @@ _NAMES = """
     Transpose UnsharpMask VerticalFlip XYMasking ZoomBlur
 """
 TRANSFORMS = frozenset(_NAMES.split())
-COMPOSITIONS = frozenset({"OneOf", "OneOrOther", "RandomOrder", "SelectiveChannelTransform", "Sequential", "SomeOf"})
+COMPOSITIONS = frozenset(
+    {"Compose", "OneOf", "OneOrOther", "RandomOrder", "SelectiveChannelTransform", "Sequential", "SomeOf"}
+)
+TAKEN_ALONE = {"Compose": frozenset({"transforms", "p", "seed"})}  # the others are of boxes, key points and masks
 _PATHS = {
     **{name: f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
     **{f"albumentations.{name}": f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
@@ -35,7 +38,8 @@ _PATHS = {
 }
 _NESTED = {"transforms", "first", "second"}  # arguments of compositions that are transforms themselves
 _REFUSED = {"mask", "mask_params", "additional_targets"}  # arguments that may be a function, or belong to one
-_LARGEST = 2**16  # of a size in pixels, or a value of one
+_LARGEST = 2**14  # of a size in pixels
+_LARGEST_OF = {"seed": 2**32} | dict.fromkeys(("max_value", "max_pixel_value", "mean", "std"), 2**16)  # of 16 bits
 _MOST_STEPS = 100
 _MOST_ITEMS = 1000
 _WORD = re.compile(r"[\w-]{0,40}")  # one of the choices of an argument
@@ -65,7 +69,10 @@ def _step(step: Any, where: str) -> Spec:
     if not isinstance(arguments, dict):
         raise ConfigError(f"{where} {class_path}: init_args must be named values, got {arguments!r:.80}")
     known = _PATHS[class_path]
-    nested = _NESTED if known.rpartition(".")[2] in COMPOSITIONS else set()
+    kind = known.rpartition(".")[2]
+    nested = _NESTED if kind in COMPOSITIONS else set()
+    for key in arguments.keys() - TAKEN_ALONE.get(kind, arguments.keys()):
+        _refuse(f"{where}.{key}")
     return {
         "class_path": known,
         "init_args": {
@@ -81,22 +88,27 @@ def _nested(value: Any, where: str) -> Any:
     return None if value is None else _step(value, where)
 
 
+def _refuse(where: str) -> NoReturn:
+    raise ConfigError(f"{where}: is not taken from a checkpoint; add --config with the YAML of the run")
+
+
 def _plain(key: str, value: Any, where: str) -> Any:
     """Return a value that is a number, a word, or a list or mapping of these; a list of lists is a list of ranges."""
+    largest = _LARGEST_OF.get(key, _LARGEST)
     if key in _REFUSED and value is not None:
-        raise ConfigError(f"{where}: is not taken from a checkpoint; add --config with the YAML of the run")
+        _refuse(where)
     if isinstance(value, list) and len(value) <= _MOST_ITEMS:
         return [_plain(key, item, where) for item in value]
     if isinstance(value, Mapping) and len(value) <= _MOST_ITEMS and "class_path" not in value:
         return {name: _plain(key, item, where) for name, item in value.items() if _is_word(name)}
-    if value is None or _is_word(value) or (isinstance(value, (bool, int, float)) and _is_small(value)):
+    if value is None or _is_word(value) or (isinstance(value, (bool, int, float)) and _is_small(value, largest)):
         return value
-    raise ConfigError(f"{where}: the checkpoint's value must be a number up to {_LARGEST} or a word, got {value!r:.80}")
+    raise ConfigError(f"{where}: the checkpoint's value must be a number up to {largest} or a word, got {value!r:.80}")
 
 
 def _is_word(value: Any) -> bool:
     return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
-def _is_small(value: float) -> bool:
-    return math.isfinite(value) and abs(value) <= _LARGEST
+def _is_small(value: float, largest: int) -> bool:
+    return math.isfinite(value) and abs(value) <= largest

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 KEY = "model.init_args.model_name"
 
 # architectures whose input is not an image as such
-_UNUSABLE = {
+UNUSABLE = {
     "dinat": "needs natten, which imgcls does not support",
     "imagegpt": "takes colour clusters in place of pixels",
     "shieldgemma2": "needs a text beside the image",
@@ -44,7 +44,7 @@ def load_config(model_name: str) -> PreTrainedConfig:
         if isinstance(error, ImportError) and "timm" in str(error):
             require_timm("timm_wrapper", f"{KEY}: {model_name!r}")
         raise load_error(model_name, error) from error
-    reason = _UNUSABLE.get(config.model_type)
+    reason = UNUSABLE.get(config.model_type)
     if reason is None and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         reason = "is no image classifier in transformers"
     if reason is not None:

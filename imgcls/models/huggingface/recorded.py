@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 
 from imgcls.errors import ConfigError, first_line
 from imgcls.models.huggingface.build import build, check_timm, set_classes
+from imgcls.models.huggingface.hub import UNUSABLE
 
 _NOT_OF_THE_LAYERS = {  # fields that all configs have, and that a classifier of images has no use for or that we set
     "architectures",
@@ -29,6 +30,7 @@ _NOT_OF_THE_LAYERS = {  # fields that all configs have, and that a classifier of
     "return_dict",
     "transformers_version",
 }
+_OF_CODE = re.compile(r"implementation|^_|^(auto_map|attribute_map)$")
 _LARGEST = 2**20  # of a size or a number of layers; the largest vocabularies have as many entries
 _MOST_ITEMS = 4096
 _LONGEST_TEXT = 200
@@ -75,6 +77,8 @@ def _config(record: Mapping[str, Any]) -> PreTrainedConfig:
             f"the checkpoint's network cannot be built: {model_type!r:.80} is no image classifier of transformers; a "
             "newer version may know it"
         )
+    if (reason := UNUSABLE.get(model_type)) is not None:
+        raise ConfigError(f"the checkpoint's network cannot be built: {model_type} {reason}")
     kind = CONFIG_MAPPING[model_type]
     return kind(**_declared(kind, record, "network"))
 
@@ -94,9 +98,10 @@ def _declared(kind: type[PreTrainedConfig], record: Mapping[str, Any], where: st
 
 def _names(kind: type[PreTrainedConfig], record: Mapping[str, Any]) -> set[str]:
     """Return the fields of a config class, and what it makes of them by itself, such as ``down_ops`` of levit."""
-    fields, common = set(kind.__dataclass_fields__), PreTrainedConfig().to_dict().keys()
-    made = kind().to_dict().keys() - common if record.keys() - fields - common else set()
-    return fields | {name for name in made if not name.startswith("_")}
+    # not __dataclass_fields__, which also holds what belongs to the class, such as attribute_map
+    names, common = {field.name for field in fields(kind)}, PreTrainedConfig().to_dict().keys()
+    made = kind().to_dict().keys() - common if record.keys() - names - common else set()
+    return {name for name in names | made if not _OF_CODE.search(name)}
 
 
 def _check_value(value: Any, where: str) -> None:
