@@ -333,6 +333,14 @@ MALFORMED: dict[str, tuple[Edit, str]] = {
     "saver": (callback("CheckpointSaver", best_score="high"), "callbacks.CheckpointSaver.best_score: "),
     "early stopping": (callback("EarlyStopping", wait_count="/x"), "callbacks.EarlyStopping{"),
     "average": (callback("EMA", latest_update_step=-1), "callbacks.EMA.latest_update_step: "),
+    "metrics": (
+        lambda content: content["callbacks"].update(MetricsLogger={"train": [{"x": 1}]}),
+        "callbacks.MetricsLogger.train: ",
+    ),
+    "state of a metric": (
+        lambda content: content["callbacks"].update(MetricsLogger={"train": {"f1": {"spec": "", "state": {"tp": 1}}}}),
+        "callbacks.MetricsLogger.train.f1.state.tp",
+    ),
     "state": (lambda content: content["callbacks"].update(History=[]), "callbacks.History: "),
     "levels": (callback("History", more=deep(100)), "callbacks: holds more than 20 levels"),
     "number": (lambda content: content["imgcls"].update(x=10**30), "imgcls: a whole number is at most 2**53"),

@@ -102,6 +102,64 @@ def test_binary_task_takes_the_second_class() -> None:
     assert stage.compute()["test_auroc"].item() == pytest.approx(expected, abs=1e-6)
 
 
+def seen(specs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """What a stage keeps of three batches, and the values that it gives of them."""
+    stage = StageMetrics("train", specs, NAMES)
+    for batch in outputs(3):
+        stage.add(batch)
+    return stage.state(), {name: float(value) for name, value in stage.compute().items()}
+
+
+def test_metrics_go_on_from_the_state_of_the_same_ones() -> None:
+    specs = {
+        "accuracy": spec("torchmetrics.Accuracy"),
+        "auroc": spec("torchmetrics.AUROC"),
+        "recall": spec("torchmetrics.Recall", average="macro"),
+    }
+    state, values = seen(specs)
+    other = {"recall": specs["recall"], "auroc": specs["auroc"]}  # in another order, and one is gone
+    stage = StageMetrics("train", other, NAMES)
+    stage.restore(state)
+    found = {name: float(value) for name, value in stage.compute().items()}
+    assert found == {name: values[name] for name in ("train_loss", "train_recall", "train_auroc")}
+
+
+def test_state_of_a_metric_with_other_arguments_is_left_out() -> None:
+    micro, macro = ({"accuracy": spec("torchmetrics.Accuracy", average=name)} for name in ("micro", "macro"))
+    # multiclass with top_k keeps the same states as without
+    first, second = ({"accuracy": spec("torchmetrics.Accuracy", average="macro", top_k=top)} for top in (1, 2))
+    for before, now in ((micro, macro), (first, second)):
+        state, _ = seen(before)
+        stage, batch = StageMetrics("train", now, NAMES), outputs(1, seed=3)[0]
+        stage.restore(state)
+        fresh = StageMetrics("train", now, NAMES)
+        for each in (stage, fresh):
+            each.add(batch)
+        assert stage.compute()["train_accuracy"] == fresh.compute()["train_accuracy"]
+
+
+def test_joined_state_of_several_processes_is_added_to() -> None:
+    specs = {"auroc": spec("torchmetrics.AUROC")}
+    state, values = seen(specs)
+    kept = state["auroc"]["state"]
+    kept |= {name: torch.cat(items) for name, items in kept.items() if isinstance(items, list) and items}
+    stage = StageMetrics("train", specs, NAMES)
+    stage.restore(state)
+    assert float(stage.compute()["train_auroc"]) == values["train_auroc"]
+    stage.restore(state)
+    stage.add(outputs(1)[0])
+    assert 0 < float(stage.compute()["train_auroc"]) < 1
+
+
+@pytest.mark.parametrize("value", [[torch.zeros(3)], [torch.zeros(90, 3)], [torch.zeros(4, 9)]])
+def test_state_that_no_metric_has_is_refused(value: list[torch.Tensor]) -> None:
+    specs = {"auroc": spec("torchmetrics.AUROC")}
+    state, _ = seen(specs)
+    state["auroc"]["state"]["preds"] = value
+    with pytest.raises(ConfigError, match=r"the checkpoint's state of the metric auroc: "):
+        StageMetrics("train", specs, NAMES).restore(state)
+
+
 def test_step_waits_for_nothing() -> None:
     """On the meta device every read of a value by the host raises."""
     stage = StageMetrics("train", MetricsLogger().specs, NAMES)

@@ -44,7 +44,7 @@ class MetricsLogger(Callback):
         self._stages: dict[str, StageMetrics] = {}
         self._trains = False  # a batch of this epoch was seen
         self._step = 0  # of the optimizer, the last one that was seen
-        self._before: list[dict[str, Any]] = []  # what the metrics had seen of an epoch within which a run goes on
+        self._before: dict[str, Any] = {}  # what the metrics had seen of an epoch within which a run goes on
 
     def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
         """Names of the values that a fit logs for these classes, of which an image has one, or several."""
@@ -84,7 +84,7 @@ class MetricsLogger(Callback):
         self._step = trainer.global_step
         if self._before and trainer.is_global_zero:  # it is of all processes
             self._stages["train"].restore(self._before)
-        self._trains, self._before = bool(self._before), []
+        self._trains, self._before = bool(self._before), {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the metrics, unless it is a fit that validates."""
@@ -157,7 +157,7 @@ class MetricsLogger(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep it until the metrics are built."""
-        self._before = state_dict.get("train", [])
+        self._before = state_dict.get("train", {})
 
     def _begin(self, pl_module: pl.LightningModule) -> None:
         """Build the metrics anew: the model may be another than before, and so may be Lightning's inference mode."""

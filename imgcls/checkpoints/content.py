@@ -220,6 +220,15 @@ class _Timer(_Shape):
     time_elapsed: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 
+class _Metric(_Shape):
+    spec: str
+    state: dict[str, torch.Tensor | list[torch.Tensor]]
+
+
+class _Metrics(_Shape):
+    train: dict[str, _Metric] = _ABSENT
+
+
 class _ModelCheckpoint(_Shape):
     best_model_score: _Score | None
     best_model_path: _Text
@@ -236,6 +245,7 @@ _STATES: dict[str, type[_Shape]] = {
     "History": _History,
     "CheckpointSaver": _Saver,
     "EarlyStopping": _EarlyStopping,
+    "MetricsLogger": _Metrics,
     "Timer": _Timer,
     "ModelCheckpoint": _ModelCheckpoint,
 }

@@ -67,7 +67,7 @@ def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> 
         raise ConfigError(f"{where}: cannot score images of several labels{_given(arguments)}; take another metric")
     try:
         metric: Metric = kind(**arguments)
-        _is_per_class(metric, num_classes, multilabel)
+        is_per_class(metric, num_classes, multilabel)
     except Exception as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error
     return metric
@@ -82,7 +82,7 @@ def describe(name: str, spec: Spec, num_classes: int, multilabel: bool = False) 
     better: Literal["min", "max"] | None = None
     if better_when_high is not None:
         better = "max" if better_when_high else "min"
-    return Described(_is_per_class(metric, num_classes, multilabel), better)
+    return Described(is_per_class(metric, num_classes, multilabel), better)
 
 
 def check_distinct(names: list[str]) -> None:
@@ -121,7 +121,7 @@ def _given(arguments: dict[str, Any]) -> str:
     return "" if task == "multilabel" else f", with task: {task} (leave it out)"
 
 
-def _is_per_class(metric: Metric, num_classes: int, multilabel: bool) -> bool:
+def is_per_class(metric: Metric, num_classes: int, multilabel: bool) -> bool:
     """Compute the metric once on made-up values: what it cannot do shows here and not after an epoch."""
     labels = torch.arange(_TRIED) % num_classes
     one_hot = torch.nn.functional.one_hot(labels, num_classes)

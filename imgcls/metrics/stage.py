@@ -1,5 +1,6 @@
 """The metrics of one stage, which see the outputs of its steps in large portions."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,8 +11,10 @@ from torchmetrics import Metric, SumMetric
 from imgcls.config.class_path import Spec
 from imgcls.errors import RunError
 from imgcls.metrics.build import build, has_threshold, is_binary
+from imgcls.metrics.states import is_like, set_state, try_state
 
 _Kind = Literal["classes", "second class", "decisions"]
+_LOSS_SUM, _COUNT = "./loss", "./images"  # no name of a metric has such letters
 _ROUNDING = 1e-6
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
@@ -38,6 +41,8 @@ class StageMetrics:
         # 1.9), though their thresholds may differ
         self.metrics = {name: build(name, spec, len(class_names), several) for name, spec in specs.items()}
         self.kinds = {name: _kind(metric, specs[name], several) for name, metric in self.metrics.items()}
+        self._specs = {name: json.dumps(spec, sort_keys=True, default=str) for name, spec in specs.items()}
+        self._specs |= dict.fromkeys((_LOSS_SUM, _COUNT), "")
         # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
         # wait for the device in every step
         self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
@@ -50,7 +55,7 @@ class StageMetrics:
         """Move the metrics."""
         if self.thresholds is not None:
             self.thresholds = self.thresholds.to(device)
-        for metric in self._all():
+        for metric in self._all().values():
             metric.to(device)
 
     def add(self, outputs: Mapping[str, Tensor] | None) -> None:
@@ -78,34 +83,39 @@ class StageMetrics:
             raise RunError(f"{self.stage}: none of the images could be read, see data.json")
         loss = self.loss_sum.compute() / count
         found = {"loss": loss} | {name: _value(metric) for name, metric in self.metrics.items()}
-        for metric in self._all():
+        for metric in self._all().values():
             metric.reset()
         values: dict[str, Tensor] = {}
         for name in self.names:
             values |= self._named(f"{self.stage}_{name}", found[name])
         return values
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return what was seen since the last ``compute``, over all processes: the state of each metric."""
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Return what was seen since the last ``compute``, over all processes: name -> spec and state of a metric."""
         self._take_in()
-        found = []
-        for metric in self._all():
+        found = {}
+        for name, metric in self._all().items():
             with metric.sync_context():
-                found.append({name: _copy(value) for name, value in metric.metric_state.items()})
+                state = {key: _copy(value) for key, value in metric.metric_state.items()}
+            found[name] = {"spec": self._specs[name], "state": state}
         return found
 
-    def restore(self, states: list[dict[str, Any]]) -> None:
-        """Go on from a state; that of other metrics is left out."""
-        metrics = self._all()
-        if [state.keys() for state in states] != [metric.metric_state.keys() for metric in metrics]:
-            return
-        for metric, state in zip(metrics, states, strict=True):
-            for name, value in state.items():
-                setattr(metric, name, _to(value, metric.device))
-            metric._update_count = 1  # noqa: SLF001 - else it warns that it has seen nothing
+    def restore(self, states: Mapping[str, dict[str, Any]]) -> None:
+        """Go on from a state; that of another metric, or of one with other arguments, is left out.
 
-    def _all(self) -> tuple[Metric, ...]:
-        return *self.metrics.values(), self.loss_sum, self.count
+        Raises:
+            ConfigError: If a metric cannot go on from its state.
+        """
+        for name, metric in self._all().items():
+            kept = states.get(name)
+            if kept is not None and kept["spec"] == self._specs[name] and is_like(kept["state"], metric):
+                if name in self.metrics:
+                    several = self.thresholds is not None
+                    try_state(name, metric, kept["state"], len(self.class_names), several)
+                set_state(metric, kept["state"])
+
+    def _all(self) -> dict[str, Metric]:
+        return {**self.metrics, _LOSS_SUM: self.loss_sum, _COUNT: self.count}
 
     def _take_in(self) -> None:
         self._flush()
@@ -141,10 +151,6 @@ def _value(metric: Metric) -> Tensor:
 
 def _copy(state: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     return [item.clone() for item in state] if isinstance(state, list) else state.clone()
-
-
-def _to(state: Tensor | list[Tensor], device: torch.device) -> Tensor | list[Tensor]:
-    return [item.to(device) for item in state] if isinstance(state, list) else state.to(device)
 
 
 def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
