@@ -186,6 +186,7 @@ def test_metrics_that_begin_alike_are_counted_apart(photos: Path, tiny_model: Pa
     metrics = {"low": score(0.9), "high": score(0.999)}
     logger = json.dumps({"class_path": "imgcls.MetricsLogger", "init_args": {"metrics": metrics}})
     more = [f"--data.dataset_classes.train={train}", f"--trainer.callbacks=[{logger}]", "--trainer.max_epochs=8"]
+    more += ["--model.scheduler_config.warmup_epochs=4"]  # so that the first epoch is sure of nothing yet
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     values = pd.read_csv(tmp_path / "run/version_0/metrics.csv")
     first, last = values.iloc[0], values.iloc[-1]
