@@ -303,8 +303,8 @@ class Partition:
         used = [data for name in _LOOKED_AT["fit"] if (data := self.datasets[name]) is not None]
         ignored = {path: rule for data in used for path, rule in data.ignored.items()}
         unused = [{"path": path, "reason": reason} for path, reason in (bad | ignored).items()]
-        paths = self.table()["path"].map(str)  # a class of one's own may have Path objects
-        used_count = int((~paths.isin(list(bad))).sum())
+        # texts, as a class of one's own may have Path objects; one by one, as pandas takes no names that are not UTF-8
+        used_count = sum(str(path) not in bad for path in self.table()["path"])
         return {"used": used_count, "content_hash": self.kind, "unused": unused}
 
     def record(self) -> dict[str, Any]:
