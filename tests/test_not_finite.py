@@ -142,6 +142,7 @@ def test_a_gradient_scaler_may_skip_ten_steps_in_a_row() -> None:
         current_epoch=0,
         global_step=7,
         checkpoint_callbacks=[],
+        lightning_module=SimpleNamespace(lr=0.1),
     )
     watch = FiniteWeights()
 

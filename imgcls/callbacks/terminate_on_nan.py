@@ -156,7 +156,8 @@ def refuse_not_finite(source: str, weights: Mapping[str, Tensor]) -> None:
 def _remedy(trainer: pl.Trainer) -> str:
     savers = [item for item in trainer.checkpoint_callbacks if isinstance(item, CheckpointSaver)]
     kept = [str(saver.last) for saver in savers if saver.last.exists()]
+    rate: float = trainer.lightning_module.lr  # type: ignore[assignment]  # as configured, of the warm-up's end
     return (
         f"{f'{kept[0]} holds what was before' if kept else 'no checkpoint is written yet'}. Set "
-        "trainer.gradient_clip_val: 1.0, or begin anew with a lower model.init_args.optimizer_config.lr"
+        f"trainer.gradient_clip_val: 1.0, or begin anew with a lower model.init_args.optimizer_config.lr ({rate:g})"
     )
