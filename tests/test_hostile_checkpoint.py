@@ -396,6 +396,8 @@ def test_malformed_value_is_refused_by_name(
         ([{"class_path": "Equalize", "init_args": {"mask": "os.system"}}], "[0].mask: is not taken"),
         ([{"class_path": "Blur", "init_args": {"p": float("nan")}}], "[0].p: "),
         ([{"class_path": ["Resize"]}], "[0]: "),
+        ([{"class_path": "OneOf", "init_args": {"transforms": [{"class_path": "NoOp"}] * 101}}], "[0].transforms: "),
+        ([{"class_path": "Pad", "init_args": {"padding": {"no word": 1}}}], "[0].padding: "),
     ],
 )
 def test_step_that_is_not_of_the_table_is_refused(steps: Any, reason: str) -> None:

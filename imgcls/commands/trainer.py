@@ -243,8 +243,8 @@ def build_trainer(
         trainer = ImgclsTrainer(**options | chosen | flags)
     except _REFUSALS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error
-    # imgcls hears signals by itself; Lightning would go on to the end of an epoch, and talk to the other processes in
-    # the midst of a step
+    # Lightning 2.6 trains to the end of the epoch after SIGTERM, and talks to the other processes in the midst of a
+    # step; imgcls handles the signal. There is no public switch; this may go when Lightning has one.
     trainer._signal_connector._sigterm_notifier_fn = _leave  # type: ignore[method-assign, assignment] # noqa: SLF001
     return trainer
 

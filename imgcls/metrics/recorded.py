@@ -1,13 +1,12 @@
 """The metrics that a checkpoint records, from the fixed table of torchmetrics' classification metrics."""
 
 import logging
-import math
-import re
 from typing import Any
 
 import torchmetrics.classification
 
 from imgcls.config.class_path import Spec
+from imgcls.config.plain_values import is_plain
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -17,7 +16,6 @@ _NAMES = frozenset(torchmetrics.classification.__all__)
 _PACKAGES = {"", "torchmetrics", "torchmetrics.classification"}
 _LARGEST = 2**16  # classes, thresholds, bins
 _MOST = 100
-_WORD = re.compile(r"[\w-]{0,40}")
 
 
 def recorded_metrics(specs: Any) -> dict[str, Spec]:
@@ -44,12 +42,6 @@ def _spec(spec: Any, name: str) -> Spec | None:
     if not isinstance(arguments, dict):
         raise ConfigError(f"metric {name}: init_args must be named values, got {arguments!r:.80}")
     for key, value in arguments.items():
-        if not all(map(_is_plain, value if isinstance(value, list) else [value])):
+        if not all(is_plain(item, _LARGEST) for item in (value if isinstance(value, list) else [value])):
             raise ConfigError(f"metric {name}: {key} must be numbers up to {_LARGEST} or a word, got {value!r:.80}")
     return {"class_path": f"torchmetrics.classification.{kind}", "init_args": dict(arguments)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):
-        return _WORD.fullmatch(value) is not None
-    return value is None or (isinstance(value, (bool, int, float)) and math.isfinite(value) and abs(value) <= _LARGEST)

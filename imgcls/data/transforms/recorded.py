@@ -1,11 +1,10 @@
 """The evaluation steps that a checkpoint records, from a fixed table of transforms that compute with plain values."""
 
-import math
-import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from imgcls.config.class_path import Spec
+from imgcls.config.plain_values import is_plain, is_word
 from imgcls.errors import ConfigError
 
 KEY = "data.init_args.augmentations.eval"
@@ -42,7 +41,6 @@ _LARGEST = 2**14  # of a size in pixels
 _LARGEST_OF = {"seed": 2**32} | dict.fromkeys(("max_value", "max_pixel_value", "mean", "std"), 2**16)  # of 16 bits
 _MOST_STEPS = 100
 _MOST_ITEMS = 1000
-_WORD = re.compile(r"[\w-]{0,40}")  # one of the choices of an argument
 
 
 def recorded_steps(steps: Any) -> list[Spec]:
@@ -83,8 +81,8 @@ def _step(step: Any, where: str) -> Spec:
 
 
 def _nested(value: Any, where: str) -> Any:
-    if isinstance(value, list):
-        return [_step(item, f"{where}[{number}]") for number, item in enumerate(value[:_MOST_STEPS])]
+    if isinstance(value, list) and len(value) <= _MOST_STEPS:
+        return [_step(item, f"{where}[{number}]") for number, item in enumerate(value)]
     return None if value is None else _step(value, where)
 
 
@@ -99,16 +97,9 @@ def _plain(key: str, value: Any, where: str) -> Any:
         _refuse(where)
     if isinstance(value, list) and len(value) <= _MOST_ITEMS:
         return [_plain(key, item, where) for item in value]
-    if isinstance(value, Mapping) and len(value) <= _MOST_ITEMS and "class_path" not in value:
-        return {name: _plain(key, item, where) for name, item in value.items() if _is_word(name)}
-    if value is None or _is_word(value) or (isinstance(value, (bool, int, float)) and _is_small(value, largest)):
+    is_small = isinstance(value, Mapping) and len(value) <= _MOST_ITEMS
+    if is_small and all(map(is_word, value)) and "class_path" not in value:
+        return {name: _plain(key, item, where) for name, item in value.items()}
+    if is_plain(value, largest):
         return value
     raise ConfigError(f"{where}: the checkpoint's value must be a number up to {largest} or a word, got {value!r:.80}")
-
-
-def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and _WORD.fullmatch(value) is not None
-
-
-def _is_small(value: float, largest: int) -> bool:
-    return math.isfinite(value) and abs(value) <= largest
