@@ -17,9 +17,8 @@ from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.data_wait_monitor import WaitingTime
 from imgcls.callbacks.ema import EMA, check_averaging
-from imgcls.callbacks.patience import Patience
 from imgcls.callbacks.run_files import RunFiles
-from imgcls.callbacks.stand_still import StandStill
+from imgcls.callbacks.stopping import Patience, StopBeforeTraining
 from imgcls.callbacks.terminate_on_nan import FiniteWeights, refuse_not_finite
 from imgcls.callbacks.within_epoch import WithinEpoch
 from imgcls.checkpoints.content import data_state
@@ -225,7 +224,7 @@ class Fit(Command):
         keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
         found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
         found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
-        found.append(StandStill() if self.done else Patience(callbacks))
+        found.append(StopBeforeTraining() if self.done else Patience(callbacks))
         found.append(FiniteWeights())
         if self.folder is None:
             return found

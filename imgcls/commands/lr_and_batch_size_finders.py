@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from imgcls.callbacks.ema import EMA
-from imgcls.callbacks.stand_still import StandStill
+from imgcls.callbacks.stopping import StopBeforeTraining
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.commands.trainer import build_trainer
 from imgcls.config.overrides import value_at, with_values
@@ -109,7 +109,7 @@ def search(
         with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
             choices = {**options, **_SEARCH, "default_root_dir": folder}
             averages = [EMA()] if averaged and isinstance(finder, BatchSizeFinder) else []  # it takes memory, too
-            trainer = build_trainer(choices, [*averages, finder, StandStill()], AtomicCheckpointIO())
+            trainer = build_trainer(choices, [*averages, finder, StopBeforeTraining()], AtomicCheckpointIO())
             around = _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model)
             with around, postponed(waits=True):
                 trainer.fit(model, datamodule=data)

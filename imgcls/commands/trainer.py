@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.plugins import CheckpointIO, Precision
 from lightning.pytorch.utilities import rank_zero_only
 
-from imgcls.callbacks.max_steps import StepLimit
+from imgcls.callbacks.stopping import StepLimit
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.commands.run_logger import RunLogger
 from imgcls.errors import ConfigError, first_line

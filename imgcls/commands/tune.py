@@ -23,8 +23,8 @@ from imgcls.commands.default_callbacks import Watched, shown_callbacks, watch
 from imgcls.commands.trainer import as_list, check_options
 from imgcls.config.overrides import Config, value_at, with_values
 from imgcls.config.sections import Direction, OptunaConfig, SearchSpace
-from imgcls.cores import CORES, available_cores
 from imgcls.errors import ConfigError, RunError
+from imgcls.runtime.cores import CORES, available_cores
 from imgcls.runtime.signals import end_with_this, postponed
 from imgcls.runtime.tables import print_table
 from imgcls.tune.results import Results

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.cache_folder import cache_folder
 from imgcls.config.class_path import Spec
-from imgcls.cores import available_cores
 from imgcls.data.config import (
     KEY,
     Augmentations,
@@ -49,6 +47,8 @@ from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
+from imgcls.runtime.cache_folder import cache_folder
+from imgcls.runtime.cores import available_cores
 from imgcls.runtime.seeding import run_seed
 from imgcls.runtime.serialize import plain
 from imgcls.types import Batch, ClassifyingModel, PreprocessedModel, Preprocessing

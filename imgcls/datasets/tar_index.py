@@ -15,10 +15,10 @@ from typing import IO, NamedTuple, Self
 
 from pydantic import TypeAdapter
 
-from imgcls.cache_folder import cache_folder
 from imgcls.datasets.dataset import fingerprint_of_file
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import naming, regular, write_text
+from imgcls.runtime.cache_folder import cache_folder
 
 log = logging.getLogger(__name__)
 

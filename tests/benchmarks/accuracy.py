@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.real_data import write_efficientnet_lite0, write_elpv
+from tests.helpers.real_data import write_efficientnet_lite0, write_elpv
 
 EXAMPLE = {  # recipe -> arguments of hf_elpv.py; the first are the example's own defaults
     "example": [],

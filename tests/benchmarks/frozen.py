@@ -22,7 +22,7 @@ from imgcls.cli.main import main as imgcls_main
 from imgcls.commands.trainer import best_precision
 from imgcls.data.transforms.pipeline import eval_specs
 from imgcls.data.transforms.presets import DEFAULT_PRESET, less_cropped, preset_specs
-from tests.real_data import write_efficientnet_lite0, write_elpv
+from tests.helpers.real_data import write_efficientnet_lite0, write_elpv
 
 EPOCHS = 20
 

@@ -18,7 +18,7 @@ import imgcls
 from imgcls.cli.warning_filters import quieten
 from imgcls.commands.trainer import best_precision
 from tests.benchmarks.beside import THREE_EPOCHS, Clock, best_rows, hf_rate, script, write_photos
-from tests.real_data import write_efficientnet_lite0
+from tests.helpers.real_data import write_efficientnet_lite0
 
 BATCH = 32
 STEP_TARGET, FORWARD_TARGET = 0.92, 0.9

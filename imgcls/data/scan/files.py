@@ -17,13 +17,13 @@ from zlib import crc32
 
 from filelock import FileLock, Timeout
 
-from imgcls.cache_folder import cache_folder
-from imgcls.cores import available_cores
 from imgcls.data.loading.workers import FORK
 from imgcls.data.scan.file_cache import Facts, Ledger, Stamp
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of_id
 from imgcls.errors import ImageError, RunError
 from imgcls.images import check_header
+from imgcls.runtime.cache_folder import cache_folder
+from imgcls.runtime.cores import available_cores
 from imgcls.runtime.progress import tracked
 from imgcls.runtime.signals import waited
 

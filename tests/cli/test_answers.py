@@ -1,0 +1,389 @@
+"""Answers before any heavy import, in step with the real parser."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imgcls
+from imgcls.cli import make_schema as answers
+from imgcls.cli import precheck
+from imgcls.cli.argv import join_list
+from imgcls.cli.main import main
+from imgcls.errors import ConfigError, ImageError
+from imgcls.runtime.error_messages import explain
+from tests.helpers.runs import fails, program
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+def test_answers_are_those_of_the_parser() -> None:
+    # in a process of its own: the help lists the dataset classes that are imported, also those of other tests
+    code = "import json; from imgcls.cli import make_schema; print(json.dumps(make_schema.collect()))"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(answers.FILE.read_text(encoding="utf-8")) == json.loads(fresh.stdout), (
+        "python -m imgcls.cli.make_schema"
+    )
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([option])
+    output = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict"):
+        assert f"\n  {command} " in output
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("fit", "--model.freeze_encoder"),
+        ("fit", "--trainer.max_epochs"),
+        ("predict", "--images"),
+        ("test", "--ckpt_path"),
+    ],
+)
+def test_command_help_explains_the_options(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([command, "--help"])
+    assert f"\n  {option} " in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"imgcls {imgcls.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "line", [["--help"], ["--version"], ["fit", "--help"], ["fit", "--config", "none.yaml"], ["fitt"]]
+)
+def test_instant_answers_load_nothing_heavy(line: list[str]) -> None:
+    code = (
+        "import sys\nfrom imgcls.cli.main import main\n"
+        f"try:\n    main({line!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'numpy', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("loaded")) == (0, 0)
+
+
+def test_program_answers_and_its_exit_codes() -> None:
+    assert program("--version").stdout == f"imgcls {imgcls.__version__}\n"
+    missing = program("fit", "--config", "none.yaml")
+    assert (missing.returncode, missing.stderr) == (2, "imgcls: --config none.yaml: no such file\n")
+
+
+CONFIGS = {
+    "a: [1": ":1: expected ',' or ']'",
+    "modle:\n  model_name: x\n": ":1: unknown key 'modle'; did you mean 'model'?",
+    "model:\n  init_args:\n    model_nam: x\n": ":3: unknown key 'model.init_args.model_nam'; did you mean 'model_name'?",
+    "model:\n  model_nam: x\n": "did you mean 'model_name'?",
+    "data:\n  init_args:\n    dataset_classes:\n      trian: x\n": "did you mean 'train'?",
+    "data:\n  dataset_classes:\n    train: {class_path: imgcls.FolderImageDataset, init_args: {rot: x}}\n": "did you mean 'root'?",
+    "trainer:\n  max_epoch: 3\n": "did you mean 'max_epochs'?",
+    "trainer:\n  callbacks:\n    - class_path: imgcls.MetricsLogger\n      init_args: {metric: {}}\n": "did you mean 'metrics'?",
+    "model: {}\ndata: {}\nmodel: {}\n": ":3: the key 'model' is given twice",
+    "- fit\n": "holds no sections",
+    "optuna:\n  n_trial: 3\n": "did you mean 'n_trials'?",
+    "model:\n  optimizer_config: {lrr: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.lrr'; did you mean 'lr'?",
+    "model:\n  optimizer_config: {learning_rate: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
+    "trainer:\n  callbacks:\n    - class_path: own.Callback\n      init_arg: {patience: 3}\n": ":4: unknown key 'trainer.callbacks[0].init_arg'; did you mean 'init_args'?",
+    "data:\n  augmentations:\n  # train: light\n  batch_size: 8\n": ":2: 'data.augmentations' is empty; leave it out, or give it a key",
+    "model:\n  init_args:\n    optimizer_config:\n": ":3: 'model.init_args.optimizer_config' is empty; leave it out, or give it a key",
+    "trainer: {max_epochs: 1}\nexperiment: null\n": ":2: 'experiment' is empty; leave it out, or give it a key",
+    "optuna:\n": ":1: 'optuna' is empty; leave it out, or give it a key",
+    "data:\n  init_args:\n": ":2: 'data.init_args' is empty; leave it out, or give it a key",
+    "trainer:\n  callbacks:\n    - class_path: own.Callback\n      patience: 3\n": ":4: unknown key 'trainer.callbacks[0].patience'; there are class_path, init_args, dict_kwargs",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGS)
+def test_wrong_config_is_refused_at_once(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    code, message = fails(["fit", "--config", str(path)], capsys)
+    assert code == 2
+    assert message.startswith(f"imgcls: {path}")
+    assert CONFIGS[text] in message
+
+
+LINES = {
+    "--modle.model_name=x": "--modle; did you mean 'model'?",
+    "--model.init_args.optimizer_config.lrr=1": "did you mean 'model.init_args.optimizer_config.lr'?",
+    "--model.model_nam=x": "did you mean 'model.model_name'?",
+    "--trainer.max_epoch=3": "did you mean 'trainer.max_epochs'?",
+    "--ckpt=x": "--ckpt",
+    "--images=x": "--images",
+    "--model.optimizer_config.learning_rate=1": "--model.optimizer_config.learning_rate; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
+}
+
+
+@pytest.mark.parametrize("option", LINES)
+def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["fit", option], capsys)
+    assert code == 2
+    assert message.startswith("imgcls: unknown option ")
+    assert LINES[option] in message
+
+
+_BOMB = "".join(f"  a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10))
+ODD = {
+    f"experiment:\n  a0: &a0 [x]\n{_BOMB}": ":2: stands for more than 1000000 values",
+    f"trainer: {'[' * 60}{']' * 60}\n": ":1: holds more than 50 levels, one within the other",
+    f"trainer: {'[' * 3000}{']' * 3000}\n": ": holds more than 50 levels, one within the other",
+    "experiment: {custom_folder_name: {{name}}}\n": ":1: a key is a text, and no list or mapping; put quotes around a text with braces",
+    "experiment: &a\n  custom_folder_name: *a\n": ":1: holds itself, by the alias of its own anchor",
+    "model:\n  <<: &a {<<: *a}\n": ":2: holds itself, by the alias of its own anchor",
+    "model: &a {init_args: {model_name: x}}\ndata: {<<: *a}\n": ":1: unknown key 'data.init_args.model_name'",
+    "trainer:\n  <<: {max_epoch: 3}\n": ":2: unknown key 'trainer.max_epoch'; did you mean 'max_epochs'?",
+    "trainer: {<<: {max_epochs: 3}, max_epochs: 1, max_epochs: 2}\n": ":1: the key 'trainer.max_epochs' is given twice",
+}
+
+
+@pytest.mark.parametrize("text", ODD, ids=[*ODD.values()])
+def test_odd_yaml_is_refused_with_its_line(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    code, message = fails(["fit", "--config", str(path)], capsys)
+    assert code == 2
+    assert message.startswith(f"imgcls: {path}{ODD[text]}")
+
+
+def test_merge_keys_are_merged(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "optuna: &one {n_trials: 3}\n"
+        "trainer: &fast {max_epochs: 1, limit_train_batches: 2}\n"
+        "model:\n  optimizer_config: &rates {lr: 0.1, name: adamw}\n"
+        "data:\n  dataset_classes:\n    train: &own {class_path: own.Data, init_args: {root: x}}\n"
+        "    test: {<<: [*own], init_args: {root: y, more: 1}}\n"
+    )
+    precheck.check(["fit", "--config", str(path)])
+    path.write_text("model:\n  init_args: {optimizer_config: {<<: [{lr: 2.0}, {lr: 3.0, eps: 1.0}], lr: -0.1}}\n")
+    code, message = fails(["fit", "--config", str(path), "--data.dataset_classes.train=x"], capsys)
+    assert (code, "optimizer_config.lr: -0.1" in message) == (2, True), message
+
+
+@pytest.mark.parametrize("option", ["-c", "-h", "--config", "-c=x.yaml", "--config=x.yaml"])
+def test_values_of_a_list_end_at_the_next_option(option: str) -> None:
+    line = ["check", "--allow", "leakage", option, "x.yaml", "--allow=unreadable"]
+    assert join_list("--allow", line) == ["check", option, "x.yaml", '--allow=["leakage", "unreadable"]']
+
+
+def test_stray_argument_may_be_long(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["fit", "a" * 300], capsys)
+    assert (
+        code,
+        message.endswith("belongs to no option; type --section.key VALUE, a value with spaces in quotes"),
+    ) == (
+        2,
+        True,
+    )
+
+
+@pytest.mark.parametrize("value", ["{{name}}", "&a [*a]"])
+def test_option_of_odd_yaml_is_a_text(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    precheck.check(["fit", f"--experiment.custom_folder_name={value}"])
+    code, message = fails(["fit", f"--experiment.custom_folder_name={value}"], capsys)
+    assert (code, message) == (
+        2,
+        "imgcls: no train data: give --data.dataset_classes.train FOLDER, or the key in the YAML",
+    )
+
+
+VALUES = {
+    "--model.optimizer_config={learning_rate: 1}": "unknown key 'model.optimizer_config.learning_rate'; there are name, lr, weight_decay, layer_decay, head_multiplier, momentum, nesterov, betas, eps, amsgrad",
+    "--model.init_args.optimizer_config={lrr: 1}": "unknown key 'model.init_args.optimizer_config.lrr'; did you mean 'lr'?",
+    "--experiment={outputdir: x}": "unknown key 'experiment.outputdir'; did you mean 'output_dir'?",
+    "--trainer.callbacks=[{class_path: own.Callback, init_agrs: {}}]": "unknown key 'trainer.callbacks[0].init_agrs'; did you mean 'init_args'?",
+    "--trainer.callbacks+={class_path: own.Callback, patience: 3}": "unknown key 'trainer.callbacks.patience'; there are class_path, init_args, dict_kwargs",
+    "--data.dataset_classes.train={class_path: imgcls.FolderImageDataset, init_args: {rot: x}}": "unknown key 'data.dataset_classes.train.init_args.rot'; did you mean 'root'?",
+    "--data.augmentations=null": "'data.augmentations' is empty; leave it out, or give it a key",
+    "--data={dataset_classes: }": "'data.dataset_classes' is empty; leave it out, or give it a key",
+    "--data={batch_size: 1, batch_size: 2}": "the key 'data.batch_size' is given twice",
+}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("argument", VALUES)
+def test_wrong_key_within_an_option_is_refused_at_once(
+    argument: str, apart: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option, _, value = argument.partition("=")
+    code, message = fails(["fit", *([option, value] if apart else [argument])], capsys)
+    assert (code, message) == (2, f"imgcls: {option}: {VALUES[argument]}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--model=own.Model", "--model.extra=1"],
+        ["--model.class_path", "own.Model", "--model.init_args.extra=1"],
+        ["--model={class_path: own.Model, init_args: {extra: 1}}", "--model.extra=1"],
+        ["--config", "own.yaml", "--data.extra=1"],
+        ["--trainer.callbacks=[{class_path: own.Saver, init_args: {filename: '{epoch}-{loss}'}}]"],
+        ["--trainer.callbacks.init_args.filename={epoch:03d}-{validation_loss:.4f}"],
+    ],
+)
+def test_arguments_of_own_classes_are_left_to_the_parser(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("data: {class_path: own.Data, init_args: {extra: 1}}\n")
+    precheck.check(["fit", *line])
+    with pytest.raises(ConfigError, match=r"unknown option --experiment\.extra"):
+        precheck.check(["fit", *line, "--experiment.extra=1"])
+
+
+STRAY = {
+    ("fit", "c.yaml"): "'c.yaml' stands without --config; type: imgcls fit --config c.yaml",
+    ("fit", "--trainer.max_epochs=3", "c.yml"): "imgcls fit --trainer.max_epochs=3 --config c.yml",
+    ("fit", "--config", "a.yaml", "b.yaml"): "type: imgcls fit --config a.yaml --config b.yaml",
+    ("test", "best.ckpt", "--trainer.devices", "1"): "type: imgcls test --ckpt_path best.ckpt --trainer.devices 1",
+    ("fit", "folder"): "type: imgcls fit --data.dataset_classes.train folder",
+    ("predict", "--ckpt_path", "x.ckpt", "folder"): "type: imgcls predict --ckpt_path x.ckpt --images folder",
+    ("fit", "--trainer.devices", "[0,", "1]"): "'1]' belongs to no option",
+    ("predict", "x.ckpt", "folder"): "type: imgcls predict --ckpt_path x.ckpt --images folder",
+    ("fit", "c.yaml", "--experiment.output_dir", "my runs"): "--config c.yaml --experiment.output_dir 'my runs'",
+    ("fit", "--config"): "--config needs a value; type --config FILE.yaml",
+    ("fit", "--config="): "--config needs a value; type --config FILE.yaml",
+    ("fit", "-c"): "-c needs a value; type -c FILE.yaml",
+    ("fit", "--config", "--trainer.max_epochs=3"): "--config needs a value",
+    ("fit", "--ckpt_path"): "--ckpt_path needs a value; type --ckpt_path FILE.ckpt",
+    ("validate", "--ckpt_path="): "--ckpt_path needs a value",
+    ("predict", "--images", "--ckpt_path", "x.ckpt"): "--images needs a value; type --images PATH",
+}
+
+
+@pytest.mark.parametrize("line", STRAY)
+def test_stray_and_missing_values_are_refused_at_once(
+    line: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    code, message = fails([*line], capsys)
+    assert code == 2
+    assert STRAY[line] in message
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (["--config", "c.yaml"], "imgcls fit --config c.yaml"),
+        (["--config", "c.yaml", "--test", "--ckpt_path", "x"], "imgcls test --config c.yaml --ckpt_path x"),
+        (["--val", "--ckpt_path", "x"], "imgcls validate --ckpt_path x"),
+        (["--predict"], "imgcls predict"),
+    ],
+)
+def test_old_spelling_names_the_new(line: list[str], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(line, capsys)
+    assert (code, message.endswith(f"type: {command}")) == (2, True)
+
+
+def test_arguments_beside_init_args_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("data: {init_args: {batch_size: 16}, validation_split: 0.3}\n")
+    code, message = fails(["fit", f"--config={tmp_path}/c.yaml"], capsys)
+    assert (code, "c.yaml: 'data.validation_split' stands beside init_args; put it into them" in message) == (2, True)
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = fails(["valdate"], capsys)
+    assert code == 2
+    assert "did you mean 'validate'?" in message
+
+
+REAL = {
+    "--model.init_args.optimizer_config.lr=abc": "model.init_args.optimizer_config.lr: expected float (given: abc)",
+    "--model.init_args.optimizer_config.name=adamm": "expected one of 'adam', 'adamw', 'sgd', not adamm",
+    "--model.init_args.optimizer_config.momentum=0.9": "momentum does not apply to 'adamw', only to sgd",
+    "--data.batch_size=big": "data.init_args.batch_size: expected int, not big",
+    "--data.batch_size=0": "data.init_args.batch_size: 0; it must be at least 1",
+    "--data.validation_split=1.5": "data.init_args.validation_split: 1.5; it must lie between 0 and 1",
+    "--model.freeze_encoder=1.5": "model.init_args.freeze_encoder: 1.5; true, false or a fraction 0 to 1",
+    "--model.num_classes=42": "model.init_args.num_classes: 42, but the data have 10 classes: '0', '1', '2'",
+    "--model.class_path=torch.nn.Linear": "torch.nn.Linear does not correspond to a subclass of ImageClassifier",
+    "--model.model_name=./none": "model.init_args.model_name: no folder './none'",
+    "--data.dataset_classes.train=/none": "no folder '/none'",
+    "--data.dataset_classes.train.class_path=imgcls.DigitDataset": "did you mean 'DigitsDataset'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStoping, init_args: {monitor: x}}]": "did you mean 'EarlyStopping'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_f1}}]": "did you mean 'validation_f1_score'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {filename: '{epoch}-{val_loss}'}}]": "nothing logs 'val_loss'",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {patiense: 3}}]": "did you mean 'patience'?",
+    "--trainer.callbacks+={class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {patiense: 3}}": "imgcls: trainer.callbacks.init_args: lightning.pytorch.callbacks.EarlyStopping has no argument 'patiense'; did you mean 'patience'?",
+    "--trainer.logger={class_path: lightning.pytorch.loggers.CSVLogger, init_args: {savedir: x}}": "imgcls: trainer.logger.init_args: lightning.pytorch.loggers.CSVLogger has no argument 'savedir'; did you mean 'save_dir'?",
+    "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: x, mode: maxi}}]": "imgcls: `mode` can be min, max, got maxi",
+    "--trainer.callbacks=[{class_path: no_such_package.Callback}]": "imgcls: trainer.callbacks: No module named 'no_such_package'",
+    "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.Timer}]": "write lightning.pytorch.callbacks.Timer",
+    "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}]": "imgcls: trainer.callbacks: pytorch_lightning.callbacks.EarlyStopping is of another package than the Trainer; write lightning.pytorch.callbacks.EarlyStopping",
+    "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Acuracy}}}}]": "did you mean 'Accuracy'?",
+    "--trainer.callbacks=[{class_path: imgcls.MetricsLogger, init_args: {metrics: {acc: {class_path: torchmetrics.Accuracy, init_args: {averag: macro}}}}}]": "did you mean 'average'?",
+    "--data.augmentations.train=[{class_path: albumentations.HorizontalFlp}]": "data.init_args.augmentations.train[0] albumentations.HorizontalFlp: 'albumentations' has no 'HorizontalFlp'; did you mean 'HorizontalFlip'?",
+    "--trainer.accelerator=gpu": "accelerator: auto",
+    "--trainer.strategy=ddp_spawn": "ddp_spawn leaves what is learnt in processes that end; take ddp",
+    "--trainer.devices=[0]": "devices: auto",
+    "--trainer.precision=17": "trainer.precision: expected one of",
+    "--data.augmentations=light": "--data.augmentations: 'data.augmentations' is 'light'; it is a section with keys: train, eval",
+    "--model.optimizer_config=adamw": "'model.optimizer_config' is 'adamw'; it is a section with keys: name, lr, weight_decay",
+    "--experiment=foo": "'experiment' is 'foo'; it is a section with keys: custom_folder_name, output_dir",
+    "--data.dataset_classes.train=list.csv": "data.dataset_classes.train: 'list.csv' is no folder; of a table, type --data.dataset_classes.train.class_path imgcls.CsvImageDataset --data.dataset_classes.train.init_args.csv list.csv",
+    "--data.dataset_classes.train={class_path: scans.Scan, init_args: {root: x}}": "data.init_args.dataset_classes.train: no dataset class takes these arguments: {'class_path': 'scans.Scan'",
+    "--optuna.direction=up": "optuna.direction: expected one of 'maximize', 'minimize'",
+    "--optuna.search_spaces={a: {distribution: uniform, lo: 1}}": "did you mean 'low'?",
+}
+
+
+@pytest.mark.parametrize("option", REAL)
+def test_real_parser_errors_are_one_line(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(QUICKSTART.parent.parent)
+    line = ["fit", "--config", str(QUICKSTART), f"--experiment.output_dir={tmp_path}", option]
+    with pytest.raises(SystemExit) as stop:
+        main(line)
+    assert stop.value.code == 2
+    *before, message = capsys.readouterr().err.strip().splitlines()
+    assert REAL[option] in message
+    assert [text for text in before if "preprocessing" not in text and "precision" not in text] == []
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_package_of_the_old_name_need_not_be_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    callback = "{class_path: pytorch_lightning.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}"
+    code, message = fails(["fit", f"--trainer.callbacks=[{callback}]"], capsys)
+    assert (code, message.partition("; ")[2]) == (2, "write lightning.pytorch.callbacks.EarlyStopping")
+
+
+def _raised(cause: BaseException | None, suppress: bool) -> BaseException:
+    """An error that was raised while another was handled."""
+    try:
+        try:
+            raise ConfigError("handled")
+        except ConfigError:
+            error = KeyError("own")
+            if suppress:
+                raise error from cause
+            raise error  # noqa: B904
+    except KeyError as raised:
+        return raised
+
+
+def test_explanation_follows_causes() -> None:
+    assert explain(_raised(None, suppress=False)) == ("handled", 2)
+    assert explain(_raised(None, suppress=True)) == ("the run failed: KeyError: 'own' (--debug shows where)", 1)
+    assert explain(_raised(ImageError("a.png: torn"), suppress=True)) == (
+        "a.png: torn; remove or replace the file, or leave such files out: --data.on_bad_image skip",
+        2,
+    )
+
+
+def test_garbage_collector_is_out_of_the_way_of_imports_alone() -> None:
+    code = "import gc; from imgcls.cli.main import _import_program as p; p(); p(); print(gc.isenabled(), gc.get_freeze_count())"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    enabled, frozen = fresh.stdout.split()
+    assert enabled == "True"
+    assert int(frozen) > 500_000
