@@ -39,8 +39,9 @@ from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Command, Evaluation, Parts, Prediction, Runnable
 from imgcls.commands.fit import Fit, Trial
 from imgcls.commands.lr_and_batch_size_finders import refuse_in_trials
+from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import Start, check_same_model, open_start
-from imgcls.commands.trainer import TRAINER_DEFAULTS, ImgclsTrainer, as_list, check_options, is_first_process
+from imgcls.commands.trainer import TRAINER_DEFAULTS, ImgclsTrainer, as_list, is_first_process
 from imgcls.config.overrides import full_key, public_class, with_values
 from imgcls.config.sections import DIVIDING, ExperimentConfig, OptunaConfig
 from imgcls.data.datamodule import ImageDataModule

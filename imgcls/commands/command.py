@@ -19,8 +19,9 @@ from imgcls.checkpoints.run_folder import run_folder_of, runs_folder
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.default_callbacks import shown_callbacks
 from imgcls.commands.lr_and_batch_size_finders import take_finders
+from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import Start
-from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
+from imgcls.commands.trainer import as_list, build_trainer, choose_precision, is_first_process
 from imgcls.config.sections import ExperimentConfig
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.datasets.dataset import PathListDataset

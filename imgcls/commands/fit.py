@@ -40,6 +40,7 @@ from imgcls.commands.lr_and_batch_size_finders import (
     take_values,
     without_finders,
 )
+from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import (
     Start,
     check_same_course,
@@ -51,7 +52,7 @@ from imgcls.commands.resume import (
     going_on,
     job_of,
 )
-from imgcls.commands.trainer import as_list, build_trainer, check_options, choose_precision, is_first_process
+from imgcls.commands.trainer import as_list, build_trainer, choose_precision, is_first_process
 from imgcls.config.overrides import leaves, value_at
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep

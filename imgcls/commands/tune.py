@@ -20,7 +20,8 @@ from imgcls.checkpoints.io import is_intact
 from imgcls.checkpoints.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.commands.command import Parts
 from imgcls.commands.default_callbacks import Watched, shown_callbacks, watch
-from imgcls.commands.trainer import as_list, check_options
+from imgcls.commands.refusals import check_options
+from imgcls.commands.trainer import as_list
 from imgcls.config.overrides import Config, value_at, with_values
 from imgcls.config.sections import Direction, OptunaConfig, SearchSpace
 from imgcls.errors import ConfigError, RunError
