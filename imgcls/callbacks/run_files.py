@@ -37,10 +37,10 @@ class RunFiles(Callback):
             write_text(self.folder / "config.yaml", self.config)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
-            log.info("%s", data.partition.summary())
+            log.info("%s", data.splitter.summary())
             for name in ("train", "validation", "test"):
-                data.partition.say_missing(name)
-            write_table(self.folder / "splits.csv", data.partition.table())
+                data.splitter.warn_missing_classes(name)
+            write_table(self.folder / "splits.csv", data.splitter.table())
             self._write_account(data)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,4 +67,4 @@ class RunFiles(Callback):
                 self._write_account(data)
 
     def _write_account(self, data: ImageDataModule) -> None:
-        write_text(self.folder / "data.json", json.dumps(data.partition.account(), indent=2))
+        write_text(self.folder / "data.json", json.dumps(data.splitter.file_report(), indent=2))

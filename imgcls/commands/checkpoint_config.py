@@ -89,7 +89,7 @@ class Recorded:
             parsed: The configuration that it is made of.
         """
         for name, dataset in self._datasets(parsed).items():
-            data.partition.replace(name, dataset)
+            data.splitter.replace(name, dataset)
         if self._steps is not None and not self.given.names(_EVAL):
             data.evaluate_by(self._edited(recorded_steps(self._steps)))
 

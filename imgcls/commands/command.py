@@ -169,7 +169,7 @@ class Evaluation(Command):
     def run(self) -> None:
         """Evaluate, and print the table."""
         split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
-        self.data.partition.say_missing(split)
+        self.data.splitter.warn_missing_classes(split)
         values = self.evaluate(split, self.start.path)
         self.refuse_no_numbers(split, values, self.start.path)
         self.show({split: values})

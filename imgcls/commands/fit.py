@@ -133,7 +133,7 @@ class Fit(Command):
         """Take the datasets of the search where they are the same, so that no trial looks at its images again."""
         key = "data.init_args.dataset_classes"
         ours, theirs = (value_at(parts.saved, key) or {} for parts in (self.parts, base))
-        self.data.partition.share(base.data.partition, [name for name in ours if ours[name] == theirs.get(name)])
+        self.data.splitter.reuse_datasets(base.data.splitter, [name for name in ours if ours[name] == theirs.get(name)])
 
     def _keep_seed(self, start: Start) -> None:
         """Go on with the seed that was drawn when the run began."""
@@ -161,11 +161,11 @@ class Fit(Command):
                 self._keep_classes(start.path, record["class_names"])
         self.data.setup("fit")
         if start is not None and self.weights_only and (state := data_state(start.content)):
-            self.data.partition.take_weights(state)
+            self.data.splitter.set_weights_record(state)
         # a run that goes on learns its split from the checkpoint, later; what each process would have to hash anew,
         # the first one looks at, and the others learn it from that one
-        if (start is None or self.weights_only) and (is_first_process() or not self.data.partition.unremembered()):
-            self.data.partition.refuse_leaks()
+        if (start is None or self.weights_only) and (is_first_process() or not self.data.splitter.uncached_datasets()):
+            self.data.splitter.refuse_leaks()
         goes_on = start is not None and not self.weights_only
         weights = None if start is None else start.content["state_dict"]
         self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel, weights)

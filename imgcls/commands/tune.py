@@ -85,7 +85,7 @@ class Tune:
         name = self.config.study_name
         folder = runs / (f"{FOLDER}-{name}" if name else FOLDER)
         directions = _directions(self.config, metrics, watched)
-        images = _images(parts.data.partition.record())
+        images = _images(parts.data.splitter.record())
         name = name or runs.name
         self.task = Task(self.config, metrics, directions, base, images, space, folder, name, fit, parts.drawn_seed)
 

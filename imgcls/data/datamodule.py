@@ -40,7 +40,7 @@ from imgcls.data.scan.bad_images import BadImages, Policy
 from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.config import OnLeak, Rules
 from imgcls.data.splitting.split import Split
-from imgcls.data.splitting.splitter import Partition
+from imgcls.data.splitting.splitter import Splitter
 from imgcls.data.splitting.train_val_split import Fold
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
@@ -144,7 +144,7 @@ class ImageDataModule(pl.LightningDataModule):
         groups = group_column, group_regex
         rules = Rules(validation_split, split_seed, part, *groups, on_leak, train_on_validation, content_hash)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
-        self.partition = Partition(as_datasets(dataset_classes), rules, bad_images, class_names or [])
+        self.splitter = Splitter(as_datasets(dataset_classes), rules, bad_images, class_names or [])
         self.normalization = self.pipelines.normalization()
         self._features: dict[str, FeatureBatches] = {}
 
@@ -155,7 +155,7 @@ class ImageDataModule(pl.LightningDataModule):
         model = getattr(self.trainer, "lightning_module", None)
         if not self.class_names and isinstance(model, ClassifyingModel):
             self.class_names = list(model.class_names)
-        self.partition.begin(stage)
+        self.splitter.begin(stage)
         self._share_hashes()
         if self.balanced_sampling and self.multilabel and stage == "fit":
             raise ConfigError(
@@ -168,15 +168,15 @@ class ImageDataModule(pl.LightningDataModule):
         """Let the first process hash the samples that are no files, and give the hashes to the others."""
         if self.trainer is None or self.trainer.world_size == 1:
             return
-        scan, kind = self.partition.scan, self.partition.kind
-        for data in self.partition.unremembered():
+        scan, kind = self.splitter.scan, self.splitter.kind
+        for data in self.splitter.uncached_datasets():
             rows = range(len(data.samples)) if self.trainer.is_global_zero else range(0)
             hashes = self.trainer.strategy.broadcast(scan.hashes(data, rows, kind))
             scan.take(data, kind, np.array(hashes, dtype=object))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the training split."""
-        self.partition.refuse_leaks()
+        self.splitter.refuse_leaks()
         split = self.split("train")
         if isinstance(split.data, StreamImageDataset):
             return self._stream_loader(split.data, self.pipelines.make("train", example(split)))
@@ -193,7 +193,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the validation split, in order."""
-        if self.partition.rules.train_on_validation and self.partition.stage == "fit":
+        if self.splitter.rules.train_on_validation and self.splitter.stage == "fit":
             raise ConfigError(
                 f"{KEY}.train_on_validation: true leaves nothing to validate: trainer.limit_val_batches: 0"
             )
@@ -215,7 +215,7 @@ class ImageDataModule(pl.LightningDataModule):
             total = len(self.split(split))
             if isinstance(data, StreamImageDataset):  # which shows other images in each epoch
                 total = data.length * (self.trainer.current_epoch + 1)  # type: ignore[union-attr]
-            source = self.partition.source(split)
+            source = self.splitter.source(split)
             self.bad_images.add({source: skipped}, {source: total})
         return batch
 
@@ -244,17 +244,17 @@ class ImageDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: classes, evaluation steps, content hash and class of each sample."""
         steps = plain(self.pipelines.eval_specs())
-        return {"class_names": list(self.class_names), "eval": steps, **self.partition.record()}
+        return {"class_names": list(self.class_names), "eval": steps, **self.splitter.record()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the split of the checkpoint, so that no image changes sides."""
-        self.partition.take_record(state_dict)
+        self.splitter.load_record(state_dict)
 
     # -- what a run writes down
 
     def predict_on(self, data: ImageDataset) -> None:
         """Set the images to predict."""
-        self.partition.replace("predict", data)
+        self.splitter.replace("predict", data)
 
     def evaluate_by(self, steps: list[Spec]) -> None:
         """Set the evaluation steps, in place of those that were configured."""
@@ -264,11 +264,11 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def class_names(self) -> list[str]:
         """The classes in the order of the outputs; empty until they are known."""
-        return self.partition.class_names
+        return self.splitter.class_names
 
     @class_names.setter
     def class_names(self, names: list[str]) -> None:
-        self.partition.class_names = names
+        self.splitter.class_names = names
 
     def class_counts(self) -> list[int]:
         """Number of training images of each class.
@@ -284,17 +284,17 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def multilabel(self) -> bool:
         """Whether an image may have several labels; known after ``setup``."""
-        return self.partition.multilabel
+        return self.splitter.multilabel
 
     @property
     def datasets(self) -> dict[str, ImageDataset | None]:
         """The dataset of each split."""
-        return self.partition.datasets
+        return self.splitter.datasets
 
     @property
     def bad_images(self) -> BadImages:
         """The images that cannot be read."""
-        return self.partition.bad_images
+        return self.splitter.bad_images
 
     @property
     def name(self) -> str:  # type: ignore[override]  # Lightning has a plain attribute
@@ -322,7 +322,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def split(self, name: str) -> Split:
         """Return the split ``train``, ``validation``, ``test`` or ``predict``."""
-        return self.partition.split(name)
+        return self.splitter.split(name)
 
     # -- pipelines and loaders
 
@@ -335,8 +335,8 @@ class ImageDataModule(pl.LightningDataModule):
         return model.preprocessing
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
-        if self.partition.stage in {"validate", "test"}:
-            self.partition.refuse_trained(name)
+        if self.splitter.stage in {"validate", "test"}:
+            self.splitter.refuse_trained(name)
         split = self.split(name)
         if self.trainer and len(split) < self.trainer.world_size:  # who has no batch does not wait for the others
             raise ConfigError(
@@ -377,7 +377,7 @@ class ImageDataModule(pl.LightningDataModule):
         elif self.create_dataset:
             steps = train_steps(pipeline, self.cache_size) if name == "train" else eval_steps(pipeline)
             kept = use_cache(name, split, steps, cache_folder(self.cache_dir), self.num_workers, self.timeout)
-            source = self.partition.source(name)
+            source = self.splitter.source(name)
             self.bad_images.add({source: kept.faults}, {source: len(kept)})
             return SplitBatches(kept, steps.each_time, on_error, pinned=self._pins_memory)
         return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory)
@@ -392,7 +392,7 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = ViewSampler(data, False, run_seed())
         features_of = Pass(data, sampler, BatchLoader(**self._loader_arguments(data, sampler)), name)
         found = features_of.run(self.trainer, views, cache_folder(self.cache_dir) / "features")
-        source = self.partition.source(name)
+        source = self.splitter.source(name)
         self.bad_images.add({source: features_of.skipped}, {source: len(data)})
         if found is None:
             return data

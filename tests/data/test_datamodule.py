@@ -223,7 +223,7 @@ def test_class_of_ones_own_is_predicted_as_it_is(photos: Path) -> None:
 
 def test_datamodule_holds_a_share_out(photos: Path) -> None:
     data = module(str(photos), validation_split=0.25)
-    table = data.partition.table()
+    table = data.splitter.table()
     assert table.groupby("split").size().to_dict() == {"train": 45, "validation": 15}
     assert table.groupby(["split", "label"]).size().to_dict()["validation", "red"] == 5
     assert not table["path"].duplicated().any()
@@ -232,7 +232,7 @@ def test_datamodule_holds_a_share_out(photos: Path) -> None:
 
 
 def test_datamodule_split_table_lists_the_test_split(photos: Path, test_photos: Path) -> None:
-    table = module(str(photos), test=str(test_photos)).partition.table()
+    table = module(str(photos), test=str(test_photos)).splitter.table()
     assert list(table.columns) == ["path", "label", "split", "content"]
     assert table.groupby("split").size().to_dict() == {"test": 18, "train": 48, "validation": 12}
     of_test = table[table["split"] == "test"]
@@ -244,7 +244,7 @@ def test_datamodule_ignored_files_are_of_all_splits(tmp_path: Path) -> None:
     (train / "red" / ".DS_Store").touch()
     (test / "loose.png").touch()
     shared = FolderImageDataset(str(test))
-    assert module(str(train), test=shared, predict=shared).partition.account()["unused"] == [
+    assert module(str(train), test=shared, predict=shared).splitter.file_report()["unused"] == [
         {"path": str(train / "red" / ".DS_Store"), "reason": "hidden"},
         {"path": str(test / "loose.png"), "reason": "not inside a class folder"},
     ]
@@ -314,7 +314,7 @@ def test_datamodule_takes_the_state_of_an_older_checkpoint(photos: Path, tmp_pat
     del state["labels"]
     data = module(str(tmp_path / "data"))
     data.load_state_dict(state)
-    assert str(moved) in data.partition.table()["path"].tolist()
+    assert str(moved) in data.splitter.table()["path"].tolist()
     assert sorted(data.state_dict()["split"]["validation"]) == sorted(state["split"]["validation"])
 
 
@@ -471,7 +471,7 @@ def test_paths_of_a_class_of_ones_own_are_counted_as_texts(tmp_path: Path) -> No
     data = ImageDataModule(DatasetClasses(train=own), num_workers=0, on_bad_image="skip", max_bad_fraction=0.5)
     data.setup("fit")
     data.bad_images.add({"train": {f"{root}/red/004.png": "is cut"}}, {"train": 30})  # as its batch would say
-    account = data.partition.account()
+    account = data.splitter.file_report()
     assert (account["used"], len(account["unused"])) == (28, 2)
 
 
@@ -582,7 +582,7 @@ def test_train_on_validation_keeps_groups_apart_from_test(photos: Path, test_pho
     data = joined(tmp_path, test_photos, group_regex=r"\d+(?=\.png)")
     data.setup("fit")
     with pytest.raises(ConfigError, match=r"in two splits: .*001\.png \(train, group 001\) and .*\(test, group 001\)"):
-        data.partition.refuse_leaks()
+        data.splitter.refuse_leaks()
 
 
 def test_train_on_validation_notices_a_misspelt_group_column(photos: Path, test_photos: Path, tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def _forget() -> None:
 
 def test_a_class_of_ones_own_is_read_once_before_the_first_step() -> None:
     data = module(Counted(60))
-    data.partition.refuse_leaks()
+    data.splitter.refuse_leaks()
     data.state_dict()
-    data.partition.table()
+    data.splitter.table()
     assert dict(READS) == dict.fromkeys(range(60), 1)
 
 

@@ -30,7 +30,7 @@ _USES = {"train": "train", "validation": "validate", "test": "test"}
 _SHOWN = 3  # leaks, or images with two labels, that a message names
 
 
-class Partition:
+class Splitter:
     """The splits of a run.
 
     Args:
@@ -98,7 +98,7 @@ class Partition:
         """Go from one stage to another; a fit on train and validation has divided nothing, and has seen both."""
         if self.rules.train_on_validation and stage != self.stage:
             if self.stage == "fit" and "train" in self._splits:
-                self.take_record(self.record())
+                self.load_record(self.record())
             self._splits.clear()
         self.stage = stage
 
@@ -115,14 +115,14 @@ class Partition:
         self.bad_images.add(faults, {name: len(data.samples) for name, data in new.items()})
         self._bad_rows |= {name: list(reasons) for name, reasons in found.items()}
 
-    def share(self, other: "Partition", names: list[str]) -> None:
+    def reuse_datasets(self, other: "Splitter", names: list[str]) -> None:
         """Take some datasets of another run, and what is known of their samples: nobody looks at them again."""
         self.scan = other.scan
         for name in names:
             if not isinstance(other.datasets[name], StreamImageDataset):  # which goes on where it was
                 self.datasets[name] = other.datasets[name]
 
-    def unremembered(self) -> list[ImageDataset]:
+    def uncached_datasets(self) -> list[ImageDataset]:
         """Return the datasets of the stage whose hashes no file remembers for other processes."""
         return [data for data in self._looked_at if not data.holds_files and self.kind != "none"]
 
@@ -272,7 +272,7 @@ class Partition:
         counts = ", ".join(f"{self._count(name)} images to {_USES[name]}" for name in names)
         return f"{len(self.class_names)} classes ({listed(self.class_names)}): {counts}"
 
-    def say_missing(self, name: str) -> None:
+    def warn_missing_classes(self, name: str) -> None:
         """Say which classes a dataset lacks; of a part held out of train that was said."""
         joined = self.stage == "fit" and self.rules.train_on_validation and name == "validation"
         if self.datasets[name] is None or isinstance(self.datasets[name], StreamImageDataset) or joined:
@@ -297,7 +297,7 @@ class Partition:
         tables = [part.table().assign(split=name, content=contents[name]) for name, part in splits.items()]
         return pd.concat(tables, ignore_index=True)
 
-    def account(self) -> dict[str, Any]:
+    def file_report(self) -> dict[str, Any]:
         """Account for every file: how many are used, and each that is not, with the reason."""
         bad = {path: reason for reasons in self.bad_images.found.values() for path, reason in reasons.items()}
         used = [data for name in _LOOKED_AT["fit"] if (data := self.datasets[name]) is not None]
@@ -316,11 +316,11 @@ class Partition:
             "labels": {name: split.label_names for name, split in splits.items()},
         }
 
-    def take_weights(self, record: Mapping[str, Any]) -> None:
+    def set_weights_record(self, record: Mapping[str, Any]) -> None:
         """Know the images that the weights, with which a new run begins, were trained on."""
         self._seen = record
 
-    def take_record(self, record: Mapping[str, Any]) -> None:
+    def load_record(self, record: Mapping[str, Any]) -> None:
         """Keep to the splits of a checkpoint, so that no image changes sides."""
         if hash_kind(record) != self.kind:  # hashes of two kinds never fit
             self.kind = hash_kind(record)

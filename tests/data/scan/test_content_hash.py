@@ -89,16 +89,16 @@ def test_none_reads_nothing_and_says_what_is_not_looked_for(
     monkeypatch.setattr(imgcls.datasets.dataset, "file_digest", None)
     caplog.set_level(logging.INFO, "imgcls")
     data = module(str(photos), validation=str(photos), content_hash="none")
-    data.partition.refuse_leaks()
+    data.splitter.refuse_leaks()
     assert caplog.text.count("content_hash: none: copies of an image, leaks between splits and images that") == 1
-    assert set(data.partition.table()["content"]) == {""}
-    assert data.partition.account()["content_hash"] == "none"
+    assert set(data.splitter.table()["content"]) == {""}
+    assert data.splitter.file_report()["content_hash"] == "none"
 
 
 def test_none_still_keeps_groups_apart(photos: Path) -> None:
     data = module(str(photos), validation=str(photos), content_hash="none", group_regex=r"(\d+)\.png")
     with pytest.raises(ConfigError, match="the same image or group is in two splits"):
-        data.partition.refuse_leaks()
+        data.splitter.refuse_leaks()
 
 
 def test_none_keeps_the_split_by_path_below_the_root(photos: Path, tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_weights_that_a_run_begins_with_are_compared_by_their_kind(
 ) -> None:
     state = module(str(photos), content_hash=kind).state_dict()
     data = module(str(test_photos), test=str(photos), content_hash="sampled" if kind == "full" else "full")
-    data.partition.take_weights(state)
+    data.splitter.set_weights_record(state)
     with pytest.raises(ConfigError, match="test: the checkpoint was trained on 48 of these 60 images"):
-        data.partition.refuse_leaks()
+        data.splitter.refuse_leaks()
 
 
 def test_an_older_checkpoint_has_full_hashes(photos: Path) -> None:
