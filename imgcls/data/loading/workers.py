@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,9 +63,20 @@ def outlive_signals() -> None:
     ends its workers then. Elsewhere than on Linux, where no sender is told, they end at any SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _show_error
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for, args=(os.getppid(),), daemon=True).start()
+
+
+def _show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught error, but not that the parent stopped while it was receiving a batch.
+
+    The thread that hands shared memory over (``multiprocessing.resource_sharer``, Python 3.11 to 3.14) prints a
+    traceback through ``sys.excepthook`` when the parent is interrupted and closes the connection.
+    """
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def note(path: str) -> None:

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.reduction
 import multiprocessing.synchronize
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,3 +133,28 @@ def test_worker_ends_at_the_sigterm_of_a_parent_that_has_ended() -> None:
 )
 def test_full_shared_memory_says_what_to_do(said: str) -> None:
     assert "--shm-size" in str(worker_error(RuntimeError(said)))
+
+
+def _share(ready: "multiprocessing.connection.Connection") -> None:
+    outlive_signals()
+    handle = multiprocessing.reduction.DupFd(os.open(os.devnull, os.O_RDONLY))
+    ready.send(handle._id[0])  # type: ignore[union-attr]  # the address of the thread that hands memory over
+    ready.recv()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_parent_that_stops_while_it_receives_a_batch_prints_no_traceback(
+    reads: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=_share, args=(theirs,), daemon=True)
+    worker.start()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(ours.recv())
+        assert select.select([connection], [], [], 30)[0]
+        if reads:
+            connection.recv(1024)
+    time.sleep(0.5)
+    ours.send("end")
+    worker.join(30)
+    assert (worker.exitcode, capfd.readouterr().err) == (0, "")
