@@ -208,8 +208,8 @@ class ImageDataModule(pl.LightningDataModule):
         return self._eval_loader("predict")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Report the images that were left out of a batch."""
-        if skipped := batch.pop("skipped", None):
+        """Report the images that were left out of a batch; a loader of the user's may give batches of another form."""
+        if isinstance(batch, dict) and (skipped := batch.pop("skipped", None)):
             split = _SPLITS[self.trainer.state.stage.value]  # type: ignore[union-attr]
             data = self.split(split).data
             total = len(self.split(split))
@@ -226,10 +226,13 @@ class ImageDataModule(pl.LightningDataModule):
         self._features.clear()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move the tensors; Lightning's own way looks at each path, half a millisecond a batch."""
+        """Move the tensors; Lightning's own way visits each path, half a millisecond per batch."""
+        if not isinstance(batch, dict):  # of a loader of the user's
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
         waits = device.type in {"cpu", "mps"}  # where Lightning, too, lets the copy be complete
-        for key in batch.keys() & {"image", "features", "label"}:
-            batch[key] = batch[key].to(device, non_blocking=not waits)  # type: ignore[literal-required]
+        for key, value in batch.items():
+            if isinstance(value, torch.Tensor):
+                batch[key] = value.to(device, non_blocking=not waits)  # type: ignore[literal-required]
         return batch
 
     def on_exception(self, exception: BaseException) -> None:
