@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 HOMES = {  # public name -> the module that it lies in
     "Augmentations": "data.config",
+    "Batch": "types",
     "CsvImageDataset": "datasets.csv_dataset",
     "DatasetClasses": "data.config",
     "DigitsDataset": "datasets.digits",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from imgcls.models.training.losses import MixConfig as MixConfig
     from imgcls.models.training.optimizer import OptimizerConfig as OptimizerConfig
     from imgcls.models.training.scheduler import SchedulerConfig as SchedulerConfig
+    from imgcls.types import Batch as Batch
 
 
 def __getattr__(name: str) -> object:

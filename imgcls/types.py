@@ -1,4 +1,4 @@
-"""What the data half and the model half share: the batch, and what each asks of the other."""
+"""Types shared by the data half and the model half: the batch, and the protocols between them."""
 
 from dataclasses import dataclass
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
@@ -7,17 +7,19 @@ from torch import Tensor
 
 
 class Batch(TypedDict):
-    """One batch of images.
+    """One batch of B images, as ``ImageDataModule`` loads it and a model's steps receive it.
 
-    ``image`` is ``(B, 3, H, W)``: uint8 in 0..255, not normalised; or float32, already normalised by the user's own
-    ``albumentations.Normalize``. Its memory is laid out as NHWC (channels-last). ``label`` is ``(B,)`` int64, the place
-    in the class list, -1 where unknown; or, where an image may have several labels, ``(B, C)`` float32, 0 or 1 for each
-    class. ``path`` names each sample. ``error`` (predict alone) holds for each sample the
-    reason why it could not be read, or an empty string. ``skipped`` stands where images were left out of the batch, by
-    path with their reasons.
-
-    In a fit whose first layers stay as they are, ``features`` stands in place of ``image``: what those layers made of
-    the images, ``(B, ...)`` in the dtype of the computation; ``size`` is then the height and width of the images.
+    Keys:
+        image: ``(B, 3, H, W)`` in channels-last memory: uint8, 0..255, not normalised; or float32, if the configured
+            list contains ``albumentations.Normalize``. Missing if there are ``features``.
+        features: ``(B, ...)`` in the dtype of the computation: the output of the frozen first layers, cached in a fit.
+        size: Height and width in pixels of the images that the features were computed from.
+        label: ``(B,)`` int64, class indices, -1 if unknown; in a multi-label dataset ``(B, C)`` float32, 0 or 1 per
+            class.
+        path: The id of each sample: the path of a file.
+        error: Only in prediction: for each sample the reason why it could not be read, else ""; its pixels are black.
+        skipped: Only in a batch without some of its images: path -> reason. The datamodule removes it when it reports
+            them.
     """
 
     image: NotRequired[Tensor]
@@ -31,11 +33,11 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a pretrained model expects its images.
+    """The input that a pretrained model expects.
 
     Args:
         size: Height and width in pixels of the network's input.
-        shortest_edge: Length in pixels that the shorter side is resized to before the centre crop; None resizes to
+        shortest_edge: Length in pixels to which the shorter side is resized before the centre crop; None resizes to
             ``size`` without keeping the aspect ratio.
         interpolation: Interpolation of that resize.
         mean: Mean of each channel, for pixels scaled to 0..1.
@@ -59,16 +61,16 @@ class Normalization:
 
 @runtime_checkable
 class ClassifiedData(Protocol):
-    """What the model asks of the datamodule that it is trained with (``trainer.datamodule``)."""
+    """What the model needs of the datamodule that it is trained with (``trainer.datamodule``)."""
 
     class_names: list[str]
 
     @property
     def normalization(self) -> Normalization | None:
-        """The user's own normalisation, None to use the pretrained model's."""
+        """The normalisation of the configured list; None if the model normalises."""
 
     def class_counts(self) -> list[int]:
-        """Number of training images of each class."""
+        """Return the number of training images of each class."""
 
     @property
     def multilabel(self) -> bool:
@@ -77,29 +79,29 @@ class ClassifiedData(Protocol):
 
 @runtime_checkable
 class PreprocessedModel(Protocol):
-    """What the datamodule asks of the model that it feeds (``trainer.lightning_module``)."""
+    """What the datamodule needs of the model (``trainer.lightning_module``)."""
 
     preprocessing: Preprocessing
 
 
 @runtime_checkable
 class ClassifyingModel(Protocol):
-    """What the datamodule takes from a model that is built already, as one of a checkpoint is."""
+    """What the datamodule needs of a model that is built already, for example from a checkpoint."""
 
     class_names: list[str]
-    """Names of its outputs; empty where it is still to be built."""
+    """Names of its outputs; empty if it is not built yet."""
 
 
 @runtime_checkable
 class PartlyFrozenModel(Protocol):
-    """What the datamodule asks of a model, the first layers of which may stay as they are during a fit."""
+    """What the datamodule needs of a model whose first layers may stay frozen during a fit."""
 
     @property
     def frozen_views(self) -> int:
-        """Views of each training image whose features are to be computed once; 0: in each epoch anew."""
+        """Number of augmented versions per training image whose features are cached; 0: recomputed every epoch."""
 
     def frozen_until(self, size: tuple[int, int]) -> str | None:
-        """Where the features are taken, for images of that height and width; None where that cannot be, with a line."""
+        """Return the name of the split point for images of that height and width; None, logged, if there is none."""
 
     def compute_features(self, images: Tensor) -> Tensor:
-        """Return the features ``(B, ...)`` of images ``(B, 3, H, W)``, as ``Batch`` describes them."""
+        """Return the features ``(B, ...)`` of images ``(B, 3, H, W)``, as in ``Batch``."""

@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
         "data",
         "datasets",
         "errors",
+        "images",
         "models",
         "runtime",
     },

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.splitting.split_report import file_report, split_table, summary, warn_missing_classes
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.tables import write_table
@@ -37,10 +38,10 @@ class RunFiles(Callback):
             write_text(self.folder / "config.yaml", self.config)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
-            log.info("%s", data.splitter.summary())
+            log.info("%s", summary(data.splitter))
             for name in ("train", "validation", "test"):
-                data.splitter.warn_missing_classes(name)
-            write_table(self.folder / "splits.csv", data.splitter.table())
+                warn_missing_classes(data.splitter, name)
+            write_table(self.folder / "splits.csv", split_table(data.splitter))
             self._write_account(data)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,4 +68,4 @@ class RunFiles(Callback):
                 self._write_account(data)
 
     def _write_account(self, data: ImageDataModule) -> None:
-        write_text(self.folder / "data.json", json.dumps(data.splitter.file_report(), indent=2))
+        write_text(self.folder / "data.json", json.dumps(file_report(data.splitter), indent=2))

@@ -46,8 +46,7 @@ class FiniteWeights(Callback):
             return
         value, copied = _without_waiting(loss.detach())
         place = trainer.current_epoch + 1, trainer.global_step, rate
-        paths = batch.get("path", []) if isinstance(batch, Mapping) else []
-        self._step = _Step(*place, value, copied, outputs.get("logits"), paths)
+        self._step = _Step(*place, value, copied, outputs.get("logits"), batch.get("path", []))
         if copied is None:
             self._check_step(trainer)
 

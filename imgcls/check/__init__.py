@@ -1,1 +1,1 @@
-"""The command ``check``: looks at the data before training."""
+"""The command ``check``: find unreadable, duplicated and leaking images before training."""

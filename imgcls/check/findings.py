@@ -1,4 +1,4 @@
-"""What was found: copies, classes, sizes; as plain values, for the report, the gallery and machines."""
+"""What the check finds: copies, classes, sizes; as plain values, for the text, the page and the JSON file."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -8,64 +8,66 @@ from typing import Any, Literal
 
 import numpy as np
 
-from imgcls.check import near_duplicates as near
-from imgcls.check.inputs import LABELLED, SPLITS, Item, Source
-from imgcls.check.scan import Crew, Look, apply, read_square
-from imgcls.datasets.folder import natural_order
-from imgcls.datasets.labels import names_in
+from imgcls.check.alignment import Square
+from imgcls.check.inputs import LABELLED, SPLITS, CheckedImage, Source
+from imgcls.check.near_duplicates import CROPS, search
+from imgcls.check.scan import ScannedImage, Workers, map_images, read_square
+from imgcls.datasets.labels import names_in, natural_order
 
 Fault = Literal["leakage", "unreadable"]
-LONG = 3.0  # times the shorter side, from which an image counts as oddly long
+Scanned = tuple[CheckedImage, ScannedImage]
+LONG = 3.0  # longer side / shorter side, from which an image is reported as long
 
 
 @dataclass
 class Copies:
-    """A group of images that are the same.
+    """A group of copies.
 
     Args:
         kind: ``bytes`` (the same file), ``pixels`` (the same image in another file) or ``near``.
-        difference: How much two of them differ at most, 0..1.
-        items: The images, in the order of the splits.
+        difference: The largest difference of two of them, 0..1.
+        images: The images, in the order of the splits.
     """
 
     kind: Literal["bytes", "pixels", "near"]
     difference: float
-    items: list[Item]
+    images: list[CheckedImage]
 
     @property
     def leak(self) -> bool:
-        """Whether they lie in several of train, validation and test."""
-        return len({item.split for item in self.items} & set(LABELLED)) > 1
+        """Whether they are in several of train, validation and test."""
+        return len({image.split for image in self.images} & set(LABELLED)) > 1
 
     @property
     def two_labels(self) -> bool:
-        """Whether they carry different labels, or sets of labels."""
-        return len({item.label for item in self.items} - {None}) > 1
+        """Whether they have different labels, or sets of labels."""
+        return len({image.label for image in self.images} - {None}) > 1
 
 
 @dataclass
 class Findings:
-    """All that was found.
+    """All findings.
 
     Args:
-        source: The images, and the files that are none.
-        looks: What was seen of each image.
-        copies: Exact duplicates first; of either kind those that matter most first.
+        source: The images, and the files that are not images.
+        scanned: The scan result of each image.
+        copies: Exact duplicates, then near duplicates; leaks and groups with two labels first.
     """
 
     source: Source
-    looks: list[Look]
+    scanned: list[ScannedImage]
     copies: list[Copies] = field(default_factory=list)
 
     @property
-    def unreadable(self) -> list[tuple[Item, str]]:
+    def unreadable(self) -> list[tuple[CheckedImage, str]]:
         """The images that cannot be read, with the reason."""
-        return [(item, look.reason) for item, look in zip(self.source.items, self.looks, strict=True) if look.reason]
+        pairs = zip(self.source.images, self.scanned, strict=True)
+        return [(image, scan.reason) for image, scan in pairs if scan.reason]
 
     @property
-    def readable(self) -> list[tuple[Item, Look]]:
+    def readable(self) -> list[Scanned]:
         """The images that can be read."""
-        return [(item, look) for item, look in zip(self.source.items, self.looks, strict=True) if not look.reason]
+        return [pair for pair in zip(self.source.images, self.scanned, strict=True) if not pair[1].reason]
 
     @property
     def exact(self) -> list[Copies]:
@@ -80,19 +82,19 @@ class Findings:
     @property
     def splits(self) -> dict[str, int]:
         """Number of images by split."""
-        counts = Counter(item.split for item in self.source.items)
+        counts = Counter(image.split for image in self.source.images)
         return {split: counts[split] for split in SPLITS if split in counts}
 
     @property
     def classes(self) -> dict[str, dict[str, int]]:
-        """Number of images by split and class, in natural order; splits without labels are left out.
+        """Number of images by split and class, in natural order; without unlabelled splits.
 
-        An image of several labels counts for each.
+        An image with several labels counts for each.
         """
         counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for item in self.source.items:
-            if item.label is not None:
-                counts[item.split].update(names_in(item.label))
+        for image in self.source.images:
+            if image.label is not None:
+                counts[image.split].update(names_in(image.label))
         return {
             split: {name: counts[split][name] for name in sorted(counts[split], key=natural_order)}
             for split in SPLITS
@@ -101,71 +103,68 @@ class Findings:
 
     @property
     def of_no_class(self) -> dict[str, int]:
-        """Number of images by split whose labels are known to be none."""
-        return dict(Counter(item.split for item in self.source.items if item.label == ()))
+        """Number of images by split to which no class applies."""
+        return dict(Counter(image.split for image in self.source.images if image.label == ()))
 
     @property
     def imbalance(self) -> dict[str, float]:
-        """Largest class : smallest class, by split."""
+        """Size of the largest class / size of the smallest class, by split."""
         return {split: max(found.values()) / min(found.values()) for split, found in self.classes.items()}
 
     @property
     def missing(self) -> dict[str, list[str]]:
         """Classes of train that validation or test lack."""
-        return self._beside_train(lacking=True)
+        return self._compare_with_train(missing=True)
 
     @property
     def unknown(self) -> dict[str, list[str]]:
         """Classes of validation or test that train lacks."""
-        return self._beside_train(lacking=False)
+        return self._compare_with_train(missing=False)
 
-    def _beside_train(self, lacking: bool) -> dict[str, list[str]]:
+    def _compare_with_train(self, missing: bool) -> dict[str, list[str]]:
         classes = self.classes
-        known = classes.get("train")
-        if known is None:
-            return {}
+        train = classes.get("train")
         found: dict[str, list[str]] = {}
-        for split in LABELLED[1:]:
-            more, less = (known, classes.get(split)) if lacking else (classes.get(split), known)
+        for split in LABELLED[1:] if train is not None else ():
+            more, less = (train, classes.get(split)) if missing else (classes.get(split), train)
             names = [name for name in more or {} if less is not None and name not in less]
             found |= {split: names} if names else {}
         return found
 
     @property
     def sizes(self) -> dict[str, dict[str, float]]:
-        """Smallest, median and largest width and height, in pixels, and width : height."""
-        if not self.readable:
-            return {}
-        looks = [look for _, look in self.readable]
+        """Smallest, median and largest width and height, in pixels, and width / height."""
+        scans = [scan for _, scan in self.readable]
         values: dict[str, list[float]] = {
-            "width": [look.width for look in looks],
-            "height": [look.height for look in looks],
-            "aspect_ratio": [round(look.width / look.height, 4) for look in looks],
+            "width": [scan.width for scan in scans],
+            "height": [scan.height for scan in scans],
+            "aspect_ratio": [round(scan.width / scan.height, 4) for scan in scans],
         }
         return {
             name: {"min": min(found), "median": statistics.median(found), "max": max(found)}
             for name, found in values.items()
+            if found
         }
 
     @property
-    def long(self) -> list[tuple[Item, Look]]:
+    def long(self) -> list[Scanned]:
         """Images whose longer side is many times the shorter, the longest first."""
-        found = [(item, look) for item, look in self.readable if _length(look) > LONG]
-        return sorted(found, key=lambda pair: -_length(pair[1]))
+        found = [(image, scan) for image, scan in self.readable if _elongation(scan) > LONG]
+        return sorted(found, key=lambda pair: -_elongation(pair[1]))
 
     @property
-    def tiny(self) -> list[tuple[Item, Look]]:
-        """Images too small to be compared with others."""
-        return [(item, look) for item, look in self.readable if look.tiny]
+    def tiny(self) -> list[Scanned]:
+        """Images too small to be compared."""
+        return [(image, scan) for image, scan in self.readable if scan.tiny]
 
     @property
-    def even(self) -> list[tuple[Item, Look]]:
-        """Images of nearly one shade, too even to be compared with others."""
-        return [(item, look) for item, look in self.readable if look.views is None and not look.tiny]
+    def even(self) -> list[Scanned]:
+        """Images of nearly one shade, too flat to be compared."""
+        return [(image, scan) for image, scan in self.readable if scan.hashes is None and not scan.tiny]
 
     @property
     def faults(self) -> dict[Fault, int]:
-        """What ends the command with an error: kind -> number of cases."""
+        """Findings that end the command with an error: kind -> number of cases."""
         counts: dict[Fault, int] = {
             "unreadable": len(self.unreadable),
             "leakage": sum(group.leak for group in self.copies),
@@ -175,10 +174,10 @@ class Findings:
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the keys that the README documents."""
         return {
-            "images": len(self.source.items),
+            "images": len(self.source.images),
             "splits": self.splits,
             "faults": self.faults,
-            "unreadable": [_plain(item) | {"reason": reason} for item, reason in self.unreadable],
+            "unreadable": [_plain(image) | {"reason": reason} for image, reason in self.unreadable],
             "exact_duplicates": [_plain_copies(group) for group in self.exact],
             "near_duplicates": [_plain_copies(group) for group in self.near],
             "classes": self.classes,
@@ -188,64 +187,64 @@ class Findings:
             "empty_classes": self.source.empty,
             "of_no_class": self.of_no_class,
             "sizes": self.sizes,
-            "long": [_plain_size(item, look) for item, look in self.long],
-            "tiny": [_plain_size(item, look) for item, look in self.tiny],
-            "even": [_plain_size(item, look) for item, look in self.even],
+            "long": [_plain_size(*pair) for pair in self.long],
+            "tiny": [_plain_size(*pair) for pair in self.tiny],
+            "even": [_plain_size(*pair) for pair in self.even],
             "ignored": [{"path": path, "reason": rule} for path, rule in self.source.ignored.items()],
         }
 
 
-def find_copies(items: Sequence[Item], looks: Sequence[Look], crew: Crew) -> list[Copies]:
+def find_copies(images: Sequence[CheckedImage], scanned: Sequence[ScannedImage], workers: Workers) -> list[Copies]:
     """Return the groups of exact and near duplicates.
 
     Args:
-        items: The images.
-        looks: What was seen of each.
-        crew: Processes that read images.
+        images: The images.
+        scanned: The scan result of each.
+        workers: Processes that read images.
     """
     same: dict[str, list[int]] = defaultdict(list)
-    for place, look in enumerate(looks):
-        if not look.reason:
-            same[look.pixels].append(place)
-    exact = [_exact(items, looks, places) for places in same.values() if len(places) > 1]
-    # one of each group stands for all of it
-    shown = [places for places in same.values() if looks[places[0]].views is not None]
-    first = [items[places[0]] for places in shown]
+    for index, scan in enumerate(scanned):
+        if not scan.reason:
+            same[scan.pixels].append(index)
+    exact = [_exact(images, scanned, indices) for indices in same.values() if len(indices) > 1]
+    # near duplicates are searched among one image of each group of exact ones
+    distinct = [indices for indices in same.values() if scanned[indices[0]].hashes is not None]
+    first = [images[indices[0]] for indices in distinct]
 
-    def read(wanted: list[int]) -> dict[int, near.Square]:
-        squares = apply(read_square, [first[place] for place in wanted], crew, "comparing images")
+    def read(wanted: list[int]) -> dict[int, Square]:
+        squares = map_images(read_square, [first[index] for index in wanted], workers, "comparing images")
         return dict(zip(wanted, squares, strict=True))
 
-    views = np.array([looks[places[0]].views for places in shown], dtype=np.uint64).reshape(-1, len(near.VIEWS))
-    alike = [
-        Copies("near", group.difference, [items[place] for member in group.members for place in shown[member]])
-        for group in near.search(views, read)
+    hashes = np.array([scanned[indices[0]].hashes for indices in distinct], dtype=np.uint64).reshape(-1, len(CROPS))
+    near = [
+        Copies("near", group.difference, [images[index] for member in group.members for index in distinct[member]])
+        for group in search(hashes, read)
     ]
-    return [*sorted(exact, key=_least_important), *sorted(alike, key=_least_important)]
+    return [*sorted(exact, key=_least_important), *sorted(near, key=_least_important)]
 
 
-def _exact(items: Sequence[Item], looks: Sequence[Look], places: list[int]) -> Copies:
-    one_file = len({looks[place].file for place in places}) == 1
-    return Copies("bytes" if one_file else "pixels", 0.0, [items[place] for place in places])
+def _exact(images: Sequence[CheckedImage], scanned: Sequence[ScannedImage], indices: list[int]) -> Copies:
+    one_file = len({scanned[index].file for index in indices}) == 1
+    return Copies("bytes" if one_file else "pixels", 0.0, [images[index] for index in indices])
 
 
 def _least_important(group: Copies) -> tuple[bool, bool]:
     return not group.leak, not group.two_labels
 
 
-def _length(look: Look) -> float:
-    return max(look.width, look.height) / min(look.width, look.height)
+def _elongation(scan: ScannedImage) -> float:
+    return max(scan.width, scan.height) / min(scan.width, scan.height)
 
 
-def _plain(item: Item) -> dict[str, Any]:
-    return {"path": item.path, "split": item.split, "label": item.label}
+def _plain(image: CheckedImage) -> dict[str, Any]:
+    return {"path": image.path, "split": image.split, "label": image.label}
 
 
-def _plain_size(item: Item, look: Look) -> dict[str, Any]:
-    return _plain(item) | {"width": look.width, "height": look.height}
+def _plain_size(image: CheckedImage, scan: ScannedImage) -> dict[str, Any]:
+    return _plain(image) | {"width": scan.width, "height": scan.height}
 
 
 def _plain_copies(group: Copies) -> dict[str, Any]:
     of_kind = {"difference": round(group.difference, 4)} if group.kind == "near" else {"kind": group.kind}
-    images = [_plain(item) for item in group.items]
+    images = [_plain(image) for image in group.images]
     return of_kind | {"leak": group.leak, "two_labels": group.two_labels, "images": images}

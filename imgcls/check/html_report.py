@@ -1,4 +1,4 @@
-"""The findings as one HTML page that holds everything it shows."""
+"""The findings as a self-contained HTML page."""
 
 import base64
 import html
@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 
 from imgcls.check.findings import Copies, Findings
-from imgcls.check.inputs import Item
-from imgcls.check.scan import Crew, apply
+from imgcls.check.inputs import CheckedImage
+from imgcls.check.scan import Workers, map_images
 from imgcls.check.text_report import counted, described, remarks, shown
 from imgcls.datasets.labels import to_text
 from imgcls.errors import ImageError
 
-_SIDE = 192  # of a picture, in pixels
-_MOST = 200  # groups of either kind
+_SIDE = 192  # of a thumbnail, in pixels
+_MOST = 200  # groups of each kind
 _MOST_IN_GROUP = 12
 _STYLE = """
 :root { color-scheme: light dark; --line: #8883; --soft: #8881; --bad: #c0392b; --odd: #b7791f; --bar: #3b82b6 }
@@ -36,23 +36,24 @@ li { overflow-wrap: anywhere }
 """
 
 
-def write_page(found: Findings, crew: Crew) -> str:
-    """Return the page.
+def html_page(found: Findings, workers: Workers) -> str:
+    """Return the page as HTML.
 
     Args:
         found: The findings.
-        crew: Processes that read images.
+        workers: Processes that read images.
     """
     faults = [f'<span class="mark">{fault}: {count:,}</span>' for fault, count in found.faults.items()]
-    parts = [f"<h1>{counted(len(found.source.items), 'image')}</h1>", " ".join(faults), _classes(found)]
+    parts = [f"<h1>{counted(len(found.source.images), 'image')}</h1>", " ".join(faults), _classes(found)]
     parts.append(_list("Remarks", remarks(found)))
-    unreadable = [f"{shown(item.path)}: {shown(reason)}" for item, reason in found.unreadable]
+    unreadable = [f"{shown(image.path)}: {shown(reason)}" for image, reason in found.unreadable]
     parts.append(_list(f"Unreadable: {len(unreadable)}", unreadable))
     groups = [*found.exact[:_MOST], *found.near[:_MOST]]
-    items = {(id(item.data), item.row): item for group in groups for item in group.items[:_MOST_IN_GROUP]}
-    pictures = dict(zip(items, apply(picture, list(items.values()), crew, "drawing the gallery"), strict=True))
-    parts.append(_groups("Exact duplicates", found.exact, pictures))
-    parts.append(_groups("Near duplicates", found.near, pictures))
+    images = {(id(image.data), image.row): image for group in groups for image in group.images[:_MOST_IN_GROUP]}
+    drawn = map_images(thumbnail, list(images.values()), workers, "making thumbnails")
+    thumbnails = dict(zip(images, drawn, strict=True))
+    parts.append(_groups("Exact duplicates", found.exact, thumbnails))
+    parts.append(_groups("Near duplicates", found.near, thumbnails))
     body = "\n".join(part for part in parts if part)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>imgcls check</title>'
@@ -60,12 +61,12 @@ def write_page(found: Findings, crew: Crew) -> str:
     )
 
 
-def picture(item: Item) -> str:
-    """Return an image as a small JPEG in the form that a page can hold; empty where it cannot be read any more."""
+def thumbnail(image: CheckedImage) -> str:
+    """Return an image as the data URL of a small JPEG; "" if it can no longer be read."""
     try:
-        pixels = item.read()
+        pixels = image.read()
     except ImageError:
-        return ""  # it was readable a moment ago; the page shows its name
+        return ""  # the page still shows its name
     scale = min(_SIDE / max(pixels.shape[:2]), 1)
     size = [max(round(side * scale), 1) for side in pixels.shape[1::-1]]
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -98,29 +99,29 @@ def _list(title: str, lines: Sequence[str]) -> str:
     return f"<h2>{title}</h2>\n<ul>\n{items}\n</ul>" if lines else ""
 
 
-def _groups(title: str, groups: Sequence[Copies], pictures: dict[tuple[int, int], str]) -> str:
+def _groups(title: str, groups: Sequence[Copies], thumbnails: dict[tuple[int, int], str]) -> str:
     if not groups:
         return ""
-    boxes = "\n".join(_group(group, pictures) for group in groups[:_MOST])
+    boxes = "\n".join(_group(group, thumbnails) for group in groups[:_MOST])
     parts = [f"<h2>{title}: {counted(len(groups), 'group')}</h2>", f'<div class="groups">{boxes}</div>']
     if len(groups) > _MOST:
         parts.append(f"<p>and {len(groups) - _MOST:,} more; --json FILE lists all</p>")
     return "\n".join(parts)
 
 
-def _group(group: Copies, pictures: dict[tuple[int, int], str]) -> str:
+def _group(group: Copies, thumbnails: dict[tuple[int, int], str]) -> str:
     marks = '<span class="mark">across splits</span> ' * group.leak
     marks += '<span class="mark odd">two labels</span> ' * group.two_labels
-    figures = [_figure(item, pictures[id(item.data), item.row]) for item in group.items[:_MOST_IN_GROUP]]
-    more = len(group.items) - len(figures)
+    figures = [_figure(image, thumbnails[id(image.data), image.row]) for image in group.images[:_MOST_IN_GROUP]]
+    more = len(group.images) - len(figures)
     rest = f"<p>and {more:,} more</p>" if more else ""
     head = f'{marks}<span class="kind">{described(group)}</span>'
     return f'<div class="group">{head}<div class="row">{"".join(figures)}</div>{rest}</div>'
 
 
-def _figure(item: Item, source: str) -> str:
-    label = f" · {_text(to_text(item.label))}" if item.label is not None else ""
-    caption = f"<figcaption>{item.split}{label}<br>{_text(item.path)}</figcaption>"
+def _figure(image: CheckedImage, source: str) -> str:
+    label = f" · {_text(to_text(image.label))}" if image.label is not None else ""
+    caption = f"<figcaption>{image.split}{label}<br>{_text(image.path)}</figcaption>"
     return f'<figure><img src="{source}" alt="">{caption}</figure>'
 
 

@@ -1,4 +1,4 @@
-"""Which images are looked at: those of the configuration, or those below folders."""
+"""The images to check: those of the configuration, or those in folders."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.splitting.split import SPLIT_FOLDERS, refuse_empty
+from imgcls.data.splitting.class_labels import SPLIT_FOLDERS, refuse_empty
 from imgcls.datasets.dataset import ImageDataset, read_sample
 from imgcls.datasets.folder import EMPTY, FolderImageDataset, to_predict
 from imgcls.datasets.labels import Label, names_in
@@ -20,12 +20,12 @@ from imgcls.images import Pixels
 
 log = logging.getLogger(__name__)
 
-LABELLED = ("train", "validation", "test")  # what a label, and a copy elsewhere, matters in
+LABELLED = ("train", "validation", "test")  # splits in which labels and leaks matter
 SPLITS = (*LABELLED, "predict")
 
 
-class Item(NamedTuple):
-    """One image: its split, the id and label that its dataset gives it (several labels sorted), where to read it."""
+class CheckedImage(NamedTuple):
+    """An image to check: its split, its id and label in its dataset (several labels sorted), and where to read it."""
 
     split: str
     path: str
@@ -34,32 +34,32 @@ class Item(NamedTuple):
     row: int
 
     def read(self) -> Pixels:
-        """Return the pixels; an ImageError says why there are none."""
+        """Return the pixels; raise an ImageError if they cannot be read."""
         return read_sample(self.data, self.row)
 
 
 @dataclass
 class Source:
-    """The images of a data set, and what it left out.
+    """The images of a dataset, and the files that are not images.
 
     Args:
-        items: All images, split by split.
-        ignored: Files that are no images by a stated rule: path -> rule.
+        images: All images, split by split.
+        ignored: Files that a rule excludes: path -> rule.
         empty: Class folders without an image.
     """
 
-    items: list[Item]
+    images: list[CheckedImage]
     ignored: dict[str, str]
     empty: list[str]
 
 
-def of_configuration(data: ImageDataModule) -> Source:
-    """Return the images that ``dataset_classes`` names; what fit would hold out of ``train`` counts as train.
+def images_of_configuration(data: ImageDataModule) -> Source:
+    """Return the images of ``dataset_classes``; images that fit would hold out of ``train`` count as train.
 
     Raises:
-        ConfigError: If it names none.
+        ConfigError: If there is no dataset, or an empty one.
     """
-    given = {split: _shown(split, data.datasets[split]) for split in SPLITS}
+    given = {split: _to_check(split, data.datasets[split]) for split in SPLITS}
     used = [(split, found) for split, found in given.items() if found is not None]
     if not used:
         raise ConfigError(
@@ -67,23 +67,22 @@ def of_configuration(data: ImageDataModule) -> Source:
         )
     for split, found in used:
         refuse_empty(found, split)
-    items = [item for split, found in used for item in _items(split, found)]
-    return _source(items, [found for _, found in used])
+    images = [image for split, found in used for image in _images(split, found)]
+    return _source(images, [found for _, found in used])
 
 
-def _shown(split: str, data: ImageDataset | None) -> ImageDataset | None:
-    """The images that a command would read; None of a stream, which cannot be looked at as a whole."""
+def _to_check(split: str, data: ImageDataset | None) -> ImageDataset | None:
     if isinstance(data, StreamImageDataset):
-        log.info("%s: a stream, which is not looked at", split)
+        log.info("%s is a stream and is not checked", split)
         return None
     return data if data is None or split != "predict" else to_predict(data)
 
 
-def of_folders(roots: list[str]) -> Source:
-    """Return the images below folders: a folder of split folders as these splits, any other one as ``train``.
+def images_of_folders(roots: list[str]) -> Source:
+    """Return the images in folders: a folder with split folders as these splits, any other folder as ``train``.
 
     Raises:
-        ConfigError: If there is no such folder, one lies in another, or there is no image.
+        ConfigError: If a folder does not exist or is within another one, or there is no image.
     """
     folders = [os.path.abspath(os.path.expanduser(root)) for root in roots]
     _refuse_overlap(folders)
@@ -94,25 +93,25 @@ def of_folders(roots: list[str]) -> Source:
         parts += [(split, FolderImageDataset(path)) for split, path in found.items()]
         ignored |= beside
     parts.sort(key=lambda part: SPLITS.index(part[0]))
-    source = _source([item for split, data in parts for item in _items(split, data)], [data for _, data in parts])
+    source = _source([image for split, data in parts for image in _images(split, data)], [data for _, data in parts])
     source.ignored = ignored | source.ignored
-    if not source.items:
-        raise ConfigError(f"--images {' '.join(roots)}: there is no image below")
+    if not source.images:
+        raise ConfigError(f"--images {' '.join(roots)}: no image found")
     return source
 
 
 def _refuse_overlap(folders: list[str]) -> None:
     for folder in folders:
         if not os.path.isdir(folder):
-            raise ConfigError(f"--images {folder}: no such folder; check looks at folders")
+            raise ConfigError(f"--images {folder}: no such folder; check needs folders")
     real = sorted(os.path.join(os.path.realpath(folder), "") for folder in folders)
     for outer, inner in pairwise(real):
         if inner.startswith(outer):
-            raise ConfigError(f"--images: {inner} lies in {outer}, or is the same; leave out one of them")
+            raise ConfigError(f"--images: {inner} is in {outer}, or is the same folder; remove one of them")
 
 
 def _split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the folder of each split, and what lies beside them; a folder without a ``train`` in it is ``train``."""
+    """Return the folder of each split, and what is beside them; a folder without a ``train`` folder is ``train``."""
     found: dict[str, list[str]] = defaultdict(list)
     beside: dict[str, str] = {}
     try:
@@ -128,17 +127,16 @@ def _split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
         return {"train": root}, {}
     for split, paths in found.items():
         if len(paths) > 1:
-            raise ConfigError(
-                f"--images {root}: {' and '.join(map(os.path.basename, paths))} are both {split}; keep one"
-            )
+            names = " and ".join(map(os.path.basename, paths))
+            raise ConfigError(f"--images {root}: {names} are both {split}; keep one")
     return {split: path for split, [path] in found.items()}, beside
 
 
-def _items(split: str, data: ImageDataset) -> list[Item]:
+def _images(split: str, data: ImageDataset) -> list[CheckedImage]:
     samples = data.samples
     labels = samples["label"] if "label" in samples else [None] * len(samples)
     rows = enumerate(zip(samples["path"], labels, strict=True))
-    return [Item(split, str(path), _label(label), data, row) for row, (path, label) in rows]
+    return [CheckedImage(split, str(path), _label(label), data, row) for row, (path, label) in rows]
 
 
 def _label(label: Any) -> Label | None:
@@ -147,7 +145,7 @@ def _label(label: Any) -> Label | None:
     return None if pd.isna(label) else str(label)
 
 
-def _source(items: list[Item], parts: list[ImageDataset]) -> Source:
-    left_out = {path: rule for data in parts for path, rule in data.ignored.items()}
-    ignored = {path: rule for path, rule in left_out.items() if rule != EMPTY}
-    return Source(items, ignored, sorted(left_out.keys() - ignored.keys()))
+def _source(images: list[CheckedImage], parts: list[ImageDataset]) -> Source:
+    excluded = {path: rule for data in parts for path, rule in data.ignored.items()}
+    ignored = {path: rule for path, rule in excluded.items() if rule != EMPTY}
+    return Source(images, ignored, sorted(excluded.keys() - ignored.keys()))

@@ -1,4 +1,4 @@
-"""One look at every image: decoded in full, measured and hashed, by several processes."""
+"""Decode, measure and hash every image, in several processes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,13 @@ from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from imgcls.check import near_duplicates as near
-from imgcls.check.inputs import Item
-from imgcls.data.loading.batches import start_worker
-from imgcls.data.loading.workers import FORK, WatchedLoader, naming_files, note
+from imgcls.check.alignment import FINE, Square, is_flat, shrink
+from imgcls.check.inputs import CheckedImage
+from imgcls.check.near_duplicates import SMALLEST, perceptual_hashes
+from imgcls.data.loading.workers import WatchedLoader, naming_files, note, worker_arguments
 from imgcls.errors import ImageError
 from imgcls.runtime.progress import tracked
 
@@ -21,11 +20,12 @@ _BATCH = 16
 _Result = TypeVar("_Result")
 
 
-class Look(NamedTuple):
-    """What was seen of an image.
+class ScannedImage(NamedTuple):
+    """Scan results of an image.
 
-    ``reason`` says why it cannot be read; then the rest is empty. ``file`` and ``pixels`` are digests. ``views`` holds
-    the perceptual hashes, None where the image is too small (``tiny``) or too even to be compared.
+    ``reason`` says why it cannot be read; then the rest is empty. ``width`` and ``height`` are in pixels, ``file`` and
+    ``pixels`` are digests. ``hashes`` are the perceptual hashes, ``(crops,)``, None if the image is too small
+    (``tiny``) or too flat to be compared.
     """
 
     reason: str = ""
@@ -34,80 +34,78 @@ class Look(NamedTuple):
     file: str = ""
     pixels: str = ""
     tiny: bool = False
-    views: NDArray[np.uint64] | None = None
+    hashes: NDArray[np.uint64] | None = None
 
 
-def look_at(item: Item) -> Look:
-    """Decode an image and return what is to be known of it."""
+def scan_image(image: CheckedImage) -> ScannedImage:
+    """Decode an image, and return its scan results."""
     try:
-        pixels = item.read()
+        pixels = image.read()
     except ImageError as error:
-        return Look(reason=str(error).removeprefix(f"{item.path}: "))
+        return ScannedImage(reason=str(error).removeprefix(f"{image.path}: "))
     height, width = pixels.shape[:2]
     digest = blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes(), digest_size=16).hexdigest()
-    tiny = min(height, width) < near.SMALLEST
-    views = None
+    tiny = min(height, width) < SMALLEST
+    hashes = None
     if not tiny:
-        square = near.shrink(pixels, near.FINE)
-        views = None if near.is_even(square) else near.hashes(square)
-    return Look("", width, height, item.data.fingerprint(item.row), digest, tiny, views)
+        square = shrink(pixels, FINE)
+        hashes = None if is_flat(square) else perceptual_hashes(square)
+    return ScannedImage("", width, height, image.data.fingerprint(image.row), digest, tiny, hashes)
 
 
-def read_square(item: Item) -> near.Square:
-    """Return an image as it is compared with others."""
-    return near.shrink(item.read(), near.FINE)
+def read_square(image: CheckedImage) -> Square:
+    """Return an image in the form in which it is compared."""
+    return shrink(image.read(), FINE)
 
 
-class _Applied(Dataset[_Result], Generic[_Result]):
-    """A function of each item."""
+class _Mapped(Dataset[_Result], Generic[_Result]):
+    """The result of a function for each image."""
 
-    def __init__(self, items: Sequence[Item], function: Callable[[Item], _Result]) -> None:
-        self.items = items
+    def __init__(self, images: Sequence[CheckedImage], function: Callable[[CheckedImage], _Result]) -> None:
+        self.images = images
         self.function = function
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.images)
 
-    def __getitem__(self, place: int) -> _Result:
-        note(self.items[place].path)
-        return self.function(self.items[place])
+    def __getitem__(self, index: int) -> _Result:
+        note(self.images[index].path)
+        return self.function(self.images[index])
 
 
 @dataclass(frozen=True)
-class Crew:
-    """The processes that look at images.
+class Workers:
+    """The processes that read images.
 
     Args:
-        workers: How many; 0 for this one.
-        timeout: Seconds that a few images may take; 0 waits for ever.
+        count: Number of processes; 0 for this one.
+        timeout: Seconds that a batch of images may take; 0 is unlimited.
     """
 
-    workers: int
+    count: int
     timeout: float
 
 
-def apply(function: Callable[[Item], _Result], items: Sequence[Item], crew: Crew, doing: str) -> list[_Result]:
-    """Return a function of each item, in order, computed by several processes.
+def map_images(
+    function: Callable[[CheckedImage], _Result], images: Sequence[CheckedImage], workers: Workers, what: str
+) -> list[_Result]:
+    """Return the result of a function for each image, in order, computed by several processes.
 
     Args:
         function: The function.
-        items: The items.
-        crew: The processes.
-        doing: What a terminal shows beside the progress.
+        images: The images.
+        workers: The processes.
+        what: Title of the progress bar.
 
     Raises:
-        RunError: If a process is killed, or waits too long.
+        RunError: If a process is killed or takes too long.
     """
-    workers = min(crew.workers, len(items) // _BATCH)
+    count = min(workers.count, len(images) // _BATCH)
     loader: WatchedLoader[Any] = WatchedLoader(
-        _Applied(items, function),
+        _Mapped(images, function),
         batch_size=_BATCH,
-        num_workers=workers,
-        multiprocessing_context=FORK if workers else None,
-        timeout=crew.timeout if workers else 0,
         collate_fn=list,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # making an iterator must not draw from the global generator
+        **worker_arguments(count, workers.timeout),
     )
     with naming_files():
-        return [result for batch in tracked(loader, len(loader), doing) for result in batch]
+        return [result for batch in tracked(loader, len(loader), what) for result in batch]

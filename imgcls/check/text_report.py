@@ -9,18 +9,18 @@ from imgcls.datasets.labels import to_text
 from imgcls.runtime.tables import print_table
 
 _FEW = 10  # examples of each kind
-_CLASSES = 50  # lines of the table
-_LONGEST = 60  # letters of a class's name there
-_UNEVEN = 10  # largest : smallest class, from which a remark is made
+_CLASSES = 50  # rows of the table
+_LONGEST = 60  # characters of a class name in the table
+_IMBALANCED = 10  # largest class / smallest class, from which it is reported
 _MARKS = {"leak": "across splits", "two_labels": "with two labels"}
 
 
-class Listing:
-    """Prints findings: first how many images there are, then what is wrong, each kind with a few examples.
+class TextReport:
+    """Prints findings: the number of images, then each kind of problem with a few examples.
 
     Args:
         findings: The findings.
-        file: The file that lists all of them; None where none is written.
+        file: The file that lists all of them; None if none is written.
     """
 
     def __init__(self, findings: Findings, file: str | None) -> None:
@@ -28,16 +28,16 @@ class Listing:
         self.more = f"in {file}" if file else "--json FILE lists all"
 
     def print(self) -> None:
-        """Print all parts that have something to say."""
+        """Print all parts that are not empty."""
         found = self.findings
         self._print_classes()
         self._print_sizes()
-        unreadable = [f"{shown(item.path)}: {shown(reason)}" for item, reason in found.unreadable]
+        unreadable = [f"{shown(image.path)}: {shown(reason)}" for image, reason in found.unreadable]
         self._print_examples(f"unreadable: {counted(len(unreadable), 'image')}", unreadable)
         for kind, groups in (("exact", found.exact), ("near", found.near)):
             title = ", ".join([f"{kind} duplicates: {counted(len(groups), 'group')}", *_marked(groups)])
             self._print_examples(title, [_group(group) for group in groups])
-        long = [f"{shown(item.path)}: {look.width} x {look.height}" for item, look in found.long]
+        long = [f"{shown(image.path)}: {scan.width} x {scan.height}" for image, scan in found.long]
         title = f"one side over {LONG:g} times the other: {counted(len(long), 'image')}"
         self._print_examples(title, long)
         self._print_examples("remarks", remarks(found))
@@ -68,7 +68,7 @@ class Listing:
 
 
 def remarks(found: Findings) -> list[str]:
-    """Return what is worth knowing and no fault, one line each."""
+    """Return remarks, which are not faults, one line each."""
     lines = [f"{split} has no image of {_names(names)}" for split, names in found.missing.items()]
     lines += [f"{split} has classes that train lacks: {_names(names)}" for split, names in found.unknown.items()]
     lines += [f"{split}: {counted(count, 'image')} of no class" for split, count in found.of_no_class.items()]
@@ -76,11 +76,11 @@ def remarks(found: Findings) -> list[str]:
     lines += [
         f"{split}: the largest class has {ratio:.0f} times the images of the smallest"
         for split, ratio in found.imbalance.items()
-        if split in LABELLED and ratio >= _UNEVEN
+        if split in LABELLED and ratio >= _IMBALANCED
     ]
     unsearched = {f"with a side below {SMALLEST} pixels": found.tiny, "of nearly one shade": found.even}
     lines += [
-        f"not searched for near duplicates: {counted(len(images), 'image')} {what}"
+        f"excluded from the search for near duplicates: {counted(len(images), 'image')} {what}"
         for what, images in unsearched.items()
         if images
     ]
@@ -90,8 +90,9 @@ def remarks(found: Findings) -> list[str]:
 
 
 def described(group: Copies) -> str:
-    """Return in what way the images of a group are the same."""
-    kinds = {"bytes": "the same file", "pixels": "the same pixels", "near": f"differing by {group.difference:.4f}"}
+    """Return in what way the images of a group are copies."""
+    near = f"difference {group.difference:.4f} (of aligned details, 0 to 1)"
+    kinds = {"bytes": "the same file", "pixels": "the same pixels", "near": near}
     return kinds[group.kind]
 
 
@@ -101,8 +102,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a text that any terminal can show on one line: what is not printable is escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    """Return a text for one line of a terminal, with escapes for unprintable characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _marked(groups: Sequence[Copies]) -> list[str]:
@@ -112,11 +113,11 @@ def _marked(groups: Sequence[Copies]) -> list[str]:
 
 def _group(group: Copies) -> str:
     marks = [text for mark, text in _MARKS.items() if getattr(group, mark)]
-    labels = ["" if item.label is None else shown(to_text(item.label)) for item in group.items]
-    heads = [max(len(item.split) for item in group.items), max(map(len, labels))]
+    labels = ["" if image.label is None else shown(to_text(image.label)) for image in group.images]
+    widths = [max(len(image.split) for image in group.images), max(map(len, labels))]
     lines = [
-        f"  {item.split:{heads[0]}s}  {label:{heads[1]}s}  {shown(item.path)}"
-        for item, label in zip(group.items, labels, strict=True)
+        f"  {image.split:{widths[0]}s}  {label:{widths[1]}s}  {shown(image.path)}"
+        for image, label in zip(group.images, labels, strict=True)
     ]
     return "\n".join([", ".join([*marks, described(group)]), *_few(lines, "")])
 

@@ -12,6 +12,7 @@ from imgcls.cli.parser import ImgclsCLI
 from imgcls.cli.warning_filters import quieten
 from imgcls.commands.trainer import is_first_process
 from imgcls.errors import INTERRUPTED
+from imgcls.images.pillow_settings import silence_decoders
 from imgcls.runtime.error_messages import explain
 from imgcls.runtime.signals import Stopped
 
@@ -27,6 +28,7 @@ def run(arguments: list[str], debug: bool = False) -> None:
         SystemExit: With the exit code, if the command did not end well.
     """
     quieten()
+    silence_decoders()
     try:
         with _talking(), _errors_once():
             ImgclsCLI(arguments)

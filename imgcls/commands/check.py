@@ -1,4 +1,4 @@
-"""The command ``check``: looks at every image, reports, and ends with an error where data must not be trained on."""
+"""The command ``check``: scan every image, report, and end with an error if data must not be trained on."""
 
 import json
 import logging
@@ -8,24 +8,24 @@ import cv2
 
 from imgcls.callbacks.prediction_writer import check_output
 from imgcls.check.findings import Fault, Findings, find_copies
-from imgcls.check.html_report import write_page
-from imgcls.check.inputs import Source, of_configuration, of_folders
-from imgcls.check.scan import Crew, apply, look_at
-from imgcls.check.text_report import Listing, counted, remarks
+from imgcls.check.html_report import html_page
+from imgcls.check.inputs import Source, images_of_configuration, images_of_folders
+from imgcls.check.scan import Workers, map_images, scan_image
+from imgcls.check.text_report import TextReport, counted, remarks
 from imgcls.commands.command import Parts
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import write_text
 
 log = logging.getLogger(__name__)
 
-_SAID: dict[Fault, tuple[str, str]] = {
+_ADVICE: dict[Fault, tuple[str, str]] = {
     "unreadable": ("image", "cannot be read: repair or remove them, or accept them with --allow unreadable"),
     "leakage": ("group", "of duplicates across splits: keep one image of each, or accept them with --allow leakage"),
 }
 
 
 class Check:
-    """A look at the data.
+    """Checks the data of a configuration, or of folders.
 
     Args:
         parts: The configuration and what is made of it; the model is not built.
@@ -37,7 +37,7 @@ class Check:
     def __init__(self, parts: Parts) -> None:
         section = parts.section
         self.data = parts.data
-        self.crew = Crew(self.data.num_workers, self.data.timeout)
+        self.workers = Workers(self.data.num_workers, self.data.timeout)
         self.images: list[str] = section["images"] or []
         self.allowed: list[Fault] = section["allow"] or []
         self.files: dict[str, str | None] = {kind: section[kind] for kind in ("json", "html")}
@@ -50,38 +50,40 @@ class Check:
             if file is not None:
                 check_output(file, f"--{kind}", f"check.{kind}")
         if section["ckpt_path"] is not None:
-            log.info("ckpt_path: check looks at data alone, and reads no checkpoint")
+            log.info("ckpt_path: ignored, since check does not read a checkpoint")
 
     def run(self) -> None:
-        """Look at all images, and report.
+        """Scan all images, and report.
 
         Raises:
             ConfigError: If an image cannot be read or is in several splits, unless that is allowed.
         """
-        cv2.setNumThreads(0)  # processes and threads of ours are the parallelism, and OpenCV's do not survive a fork
-        found = self._look(of_folders(self.images) if self.images else of_configuration(self.data))
-        Listing(found, self.files["json"]).print()
+        cv2.setNumThreads(0)  # parallel already, and OpenCV's threads do not survive a fork
+        found = self._scan(images_of_folders(self.images) if self.images else images_of_configuration(self.data))
+        TextReport(found, self.files["json"]).print()
         if self.files["json"] is not None:
             self._write("json", json.dumps(found.as_json(), indent=1) + "\n")
         if self.files["html"] is not None:
-            self._write("html", write_page(found, self.crew))
-        self._judge(found)
+            self._write("html", html_page(found, self.workers))
+        self._conclude(found)
 
-    def _look(self, source: Source) -> Findings:
-        looks = apply(look_at, source.items, self.crew, "looking at images")
-        return Findings(source, looks, find_copies(source.items, looks, self.crew))
+    def _scan(self, source: Source) -> Findings:
+        scanned = map_images(scan_image, source.images, self.workers, "scanning images")
+        return Findings(source, scanned, find_copies(source.images, scanned, self.workers))
 
     def _write(self, kind: str, text: str) -> None:
         write_text(Path(str(self.files[kind])).expanduser(), text)
 
-    def _judge(self, found: Findings) -> None:
-        faults = {fault: counted(count, _SAID[fault][0]) for fault, count in found.faults.items()}
-        refused = [f"{count} {_SAID[fault][1]}" for fault, count in faults.items() if fault not in self.allowed]
+    def _conclude(self, found: Findings) -> None:
+        faults = {fault: counted(count, _ADVICE[fault][0]) for fault, count in found.faults.items()}
+        refused = [f"{count} {_ADVICE[fault][1]}" for fault, count in faults.items() if fault not in self.allowed]
         if refused:
             raise ConfigError(f"check: {'; '.join(refused)}")
-        notes = len(remarks(found)) + len(found.long) + sum(not group.leak for group in found.copies)
-        said = [f"{fault} allowed ({count})" for fault, count in faults.items()] or ["no fault found"]
+        said = [f"{fault} allowed ({count})" for fault, count in faults.items()] or ["no faults found"]
         conflicts = sum(group.two_labels for group in found.exact)
         said += [counted(conflicts, "image") + " with two labels"] * bool(conflicts)
-        said += [counted(notes, "remark") + " above"] * bool(notes)
-        print(f"{counted(len(found.source.items), 'image')}: {', '.join(said)}")
+        copies = sum(not group.leak for group in found.copies)
+        said += [counted(copies, "group") + " of duplicates"] * bool(copies)
+        said += [counted(len(found.long), "long image")] * bool(found.long)
+        said += [counted(len(remarks(found)), "remark")] * bool(remarks(found))
+        print(f"{counted(len(found.source.images), 'image')}: {', '.join(said)}")

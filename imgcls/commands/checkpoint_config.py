@@ -16,7 +16,7 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.transforms.recorded import KEY as _EVAL
 from imgcls.data.transforms.recorded import recorded_steps
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.recorded import CLASSES, recorded_dataset, recorded_folder, stand_in
+from imgcls.datasets.recorded import CLASSES, placeholder, recorded_dataset, recorded_folder
 from imgcls.errors import ConfigError
 from imgcls.metrics.recorded import recorded_metrics
 
@@ -78,7 +78,7 @@ class Recorded:
 
     def stand_ins(self) -> dict[str, Any]:
         """Return the configuration of datasets of which the user gives some arguments, with our words in the others."""
-        specs = {name: stand_in(spec["class_path"]) for name, spec in self._partly_given().items()}
+        specs = {name: placeholder(spec["class_path"]) for name, spec in self._partly_given().items()}
         return {"data": {"init_args": {"dataset_classes": specs}}} if specs else {}
 
     def restore(self, data: ImageDataModule, parsed: Mapping[str, Any]) -> None:

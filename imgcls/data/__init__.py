@@ -1,1 +1,1 @@
-"""The data half: from samples to batches."""
+"""The data half: splits, transforms, caches and loaders."""

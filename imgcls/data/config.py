@@ -1,4 +1,4 @@
-"""The sections of the data's configuration, and what their values must be."""
+"""Sections of the data configuration, and checks of their values."""
 
 import inspect
 import os
@@ -19,12 +19,12 @@ _Section = TypeVar("_Section")
 
 @dataclass
 class DatasetClasses:
-    """The dataset of each split; a path stands for an ``imgcls.FolderImageDataset`` of that folder.
+    """The dataset of each split; a path is short for an ``imgcls.FolderImageDataset`` of that folder.
 
     Args:
-        train: Labelled images to train on; they also give the list of classes.
-        validation: Labelled images to choose the best epoch by; null holds a part of ``train`` out.
-        test: Labelled images for the final figures.
+        train: Labelled images to train on, which also define the classes.
+        validation: Labelled images that decide which epoch is best; null holds out a part of ``train``.
+        test: Labelled images for the final evaluation.
         predict: Images to predict.
     """
 
@@ -39,11 +39,11 @@ class Augmentations:
     """Lists of ``{class_path, init_args}``: Albumentations transforms, or callables f(image=array) -> {"image": array}.
 
     Args:
-        train: Applied to training images; or a preset: ``light`` is a random crop to the model's size and a horizontal
-            flip, ``medium`` also turns, shears and changes colours a little, ``strong`` does two of many such things at
-            a time, as RandAugment does, and erases a rectangle now and then; null is ``light``.
-        eval: Applied to validation, test and prediction images; ``pretrained`` resizes and crops as the pretrained
-            model expects, null keeps half of the border that this crop cuts off.
+        train: Transforms of training images, or a preset. ``light`` is a random crop to the model's size and a
+            horizontal flip; ``medium`` adds small rotations, shears and colour changes; ``strong`` applies two of
+            twelve operations per image, as RandAugment does, and sometimes erases a rectangle. Null is ``light``.
+        eval: Transforms of validation, test and prediction images. ``pretrained`` resizes and crops as the pretrained
+            model expects; null keeps half of the border that this crop removes.
     """
 
     train: list[dict[str, Any]] | Preset | None = None
@@ -54,16 +54,16 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
     """Return the dataset of each split, None where there is none.
 
     Raises:
-        ConfigError: If a value is no dataset, or one that reads nothing.
+        ConfigError: If a value is not a dataset, or its ``max_pixels`` is not positive.
     """
     if isinstance(given, (str, os.PathLike)):
         raise ConfigError(
-            f"{KEY}.dataset_classes: {str(given)!r}; name its split: DatasetClasses(train={str(given)!r})"
+            f"{KEY}.dataset_classes must name the split: DatasetClasses(train={str(given)!r}), got {str(given)!r}"
         )
-    classes = _made_of(given, DatasetClasses, "dataset_classes") if isinstance(given, dict) else given
+    classes = _section(given, DatasetClasses, "dataset_classes") if isinstance(given, dict) else given
     for name, value in vars(classes).items():
-        if isinstance(value, str) and value.lstrip().startswith("{"):  # what is no class is taken for a path
-            raise ConfigError(f"{KEY}.dataset_classes.{name}: no dataset class takes these arguments: {value}")
+        if isinstance(value, str) and value.lstrip().startswith("{"):  # the parser passes an invalid class as a text
+            raise ConfigError(f"{KEY}.dataset_classes.{name}: no dataset class has these arguments: {value}")
         if isinstance(value, ImageDataset):
             key = f"dataset_classes.{name}.init_args.max_pixels"
             require(value.max_pixels >= 1, key, value.max_pixels, "be at least 1")
@@ -73,59 +73,58 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
     }
 
 
-def require(fits: bool, key: str, value: object, rule: str) -> None:
-    """Refuse a value.
+def require(valid: bool, key: str, value: object, rule: str) -> None:
+    """Refuse an invalid value.
 
     Raises:
-        ConfigError: Names the key, the value and the rule, unless it fits.
+        ConfigError: "KEY must RULE, got VALUE", unless the value is valid.
     """
-    if not fits:
-        raise ConfigError(f"{KEY}.{key}: {value}; it must {rule}")
+    if not valid:
+        raise ConfigError(f"{KEY}.{key} must {rule}, got {value}")
 
 
 def check_batch_size(size: int) -> None:
-    """Refuse a batch of no images, or of more than a machine can hold.
+    """Refuse a batch size below 1, or larger than any memory.
 
     Raises:
-        ConfigError: Says the limit.
+        ConfigError: Names the limit.
     """
     require(size >= 1, "batch_size", size, "be at least 1")
     require(size <= _LARGEST_BATCH, "batch_size", size, f"be at most {_LARGEST_BATCH}")
 
 
 def check_class_names(names: list[str]) -> None:
-    """Refuse names that are empty or stand there twice.
+    """Refuse empty and repeated class names.
 
     Raises:
         ConfigError: Names the first.
     """
-    for number, name in enumerate(names):
-        if not name.strip():
-            raise ConfigError(f"{KEY}.class_names[{number}]: {name!r}; every class needs a name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ConfigError(f"{KEY}.class_names: {twice[0]!r} stands there twice; every class needs a name of its own")
+    for index, name in enumerate(names):
+        require(bool(name.strip()), f"class_names[{index}]", repr(name), "not be blank")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"{KEY}.class_names must be unique, got {repeated[0]!r} twice")
 
 
 def check_regex(text: str | None) -> None:
-    """Refuse what is no regular expression.
+    """Refuse an invalid regular expression.
 
     Raises:
-        ConfigError: Says why.
+        ConfigError: Gives the reason.
     """
     try:
         re.compile(text or "")
     except re.error as error:
-        raise ConfigError(f"{KEY}.group_regex: {text!r} is no regular expression: {error}") from error
+        raise ConfigError(f"{KEY}.group_regex must be a regular expression, got {text!r}: {error}") from error
 
 
 def as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:
-    """Return the lists, which the Python API may give as a dict."""
-    return _made_of(given, Augmentations, "augmentations") if isinstance(given, dict) else given
+    """Return the section; in Python it may be given as a dict."""
+    return _section(given, Augmentations, "augmentations") if isinstance(given, dict) else given
 
 
-def _made_of(given: dict[str, Any], kind: type[_Section], key: str) -> _Section:
+def _section(given: dict[str, Any], kind: type[_Section], key: str) -> _Section:
     known = inspect.signature(kind).parameters
     for name in given.keys() - known.keys():
-        raise ConfigError(f"{KEY}.{key}: no key {name!r}{known_names(name, known)}")
+        raise ConfigError(f"{KEY}.{key}: unknown key {name!r}{known_names(name, known)}")
     return kind(**given)

@@ -1,1 +1,1 @@
-"""Where samples come from: one file, one kind of dataset."""
+"""Dataset classes: a table of samples, and a method that reads the pixels of one."""

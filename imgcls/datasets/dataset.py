@@ -1,23 +1,26 @@
-"""What a dataset is: a table of ids and labels, and a way to read the pixels of one."""
+"""The base class of datasets, and the datasets that imgcls makes itself."""
 
 import os
 import struct
 import tarfile
 import zlib
-from functools import cached_property, partial
-from hashlib import blake2b, file_digest
-from typing import IO, BinaryIO
+from functools import cached_property
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from imgcls.datasets.fingerprint import (
+    fingerprint_of,
+    fingerprint_of_ends,
+    fingerprint_of_file,
+    fingerprint_of_id,
+)
 from imgcls.errors import ConfigError, ImageError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, load_image
 
-_hasher = partial(blake2b, digest_size=8)
-_END = 64 * 1024  # bytes
-_DAMAGED = (
+_DAMAGED = (  # exceptions of decoders that a user's ``read`` may let through
     OSError,
     ValueError,
     SyntaxError,
@@ -30,10 +33,10 @@ _DAMAGED = (
 
 
 class ImageDataset:
-    """Base of every dataset class: a table of samples, and the pixels of one of them.
+    """Base of every dataset class: a table of samples, and a method that reads the pixels of one.
 
-    A class of your own sets ``samples`` (in ``__init__``, or as a property) and, where samples are not image files,
-    overrides ``read``.
+    A subclass sets ``samples`` (in ``__init__``, or as a property) and overrides ``read`` if samples are not image
+    files.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -41,68 +44,69 @@ class ImageDataset:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a sample: ``path`` (unique text; the file's path where there is a file) and ``label`` where known.
+        """One row per sample: ``path`` (unique text; a file path if the sample is a file) and ``label`` if known.
 
-        Where a sample may have several labels, a label is a tuple of names, empty where it has none of the classes.
-        Further columns are kept, such as a patient's id to group samples by.
+        In a multi-label dataset a label is a tuple of class names, empty if none of the classes applies. Other columns
+        are kept, for example a patient id for grouped splits.
         """
         raise NotImplementedError(f"{type(self).__name__} must set 'samples', a DataFrame with 'path' and 'label'")
 
     @property
     def ignored(self) -> dict[str, str]:
-        """Files that are not samples by a stated rule: path -> rule."""
+        """Files that a rule excludes: path -> rule."""
         return {}
 
     @property
     def holds_files(self) -> bool:
-        """Whether samples are image files, each at its ``path``; false for a class that reads pixels in its own way."""
+        """Whether each sample is an image file at its ``path``; false for a class that overrides ``read``."""
         return type(self).read is ImageDataset.read
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index`` of ``samples``, uint8, ``(H, W, 3)``, RGB.
 
-        One thread of a process calls it at a time. Loader workers are forks, which share the position of a file that
-        was opened before them: open it in ``read``, once for each ``os.getpid()``.
+        One thread per process calls it at a time. Loader workers are forks, which share the position of a file opened
+        before the fork: open files in ``read``, once per ``os.getpid()``.
 
         Raises:
-            ImageError: If the sample cannot be read; ``OSError``, ``ValueError`` and what else decoders raise of
-                damaged files say that, too.
+            ImageError: If the sample cannot be read; ``OSError``, ``ValueError`` and other exceptions of decoders count
+                as unreadable, too.
         """
         return load_image(self.sample_paths[index], self.max_pixels)
 
-    def fingerprint(self, index: int) -> str:
-        """Return a short hash of the content of row ``index``, the same wherever the sample lies; else of its id.
-
-        Where there is no content, reading says why.
-        """
+    def _open_encoded(self, index: int) -> BinaryIO | None:
+        """Open the encoded image of row ``index``; None if there is none, so that the pixels are hashed."""
         path = self.sample_paths[index]
+        return open(path, "rb") if os.path.isfile(path) else None
+
+    def fingerprint(self, index: int) -> str:
+        """Return a content hash of row ``index``: of its encoded image, else of its pixels, else of its id."""
         try:
-            if os.path.isfile(path):
-                with open(path, "rb") as file:  # not as a whole: several of some GB would not fit
+            if (file := self._open_encoded(index)) is not None:
+                with file:
                     return fingerprint_of_file(file)
             pixels = read_sample(self, index)
             return fingerprint_of(repr(pixels.shape).encode() + pixels.tobytes())
         except (ImageError, OSError):
-            return fingerprint_of_id(path)
+            return fingerprint_of_id(self.sample_paths[index])
 
     def sampled_fingerprint(self, index: int) -> str:
-        """Return a short hash of the size and both ends of the file of row ``index``; of no file, ``fingerprint``."""
-        path = self.sample_paths[index]
-        if type(self).fingerprint is not ImageDataset.fingerprint or not os.path.isfile(path):
-            return self.fingerprint(index)
+        """Return a hash of the size and both ends of the encoded image of row ``index``, else ``fingerprint``."""
         try:
-            with open(path, "rb") as file:
-                return fingerprint_of_ends(file, os.fstat(file.fileno()).st_size)
-        except OSError:
-            return fingerprint_of_id(path)
+            file = self._open_encoded(index) if type(self).fingerprint is ImageDataset.fingerprint else None
+            if file is not None:
+                with file:
+                    return fingerprint_of_ends(file, file.seek(0, os.SEEK_END))
+        except (ImageError, OSError):
+            return fingerprint_of_id(self.sample_paths[index])
+        return self.fingerprint(index)
 
     @cached_property
     def sample_paths(self) -> list[str]:
-        """The column ``path`` as a list: a column takes a twentieth of a decoding to give one value."""
+        """The column ``path`` as a list, since indexing a column takes a twentieth of the time of decoding."""
         return list(map(str, self.samples["path"]))
 
     def __str__(self) -> str:
-        """Return what messages call the dataset, and what a run's folder is named after."""
+        """Return the dataset's name in messages and in the name of the run folder."""
         return type(self).__name__
 
 
@@ -110,8 +114,8 @@ def read_sample(data: ImageDataset, index: int) -> Pixels:
     """Return the pixels of a sample of any dataset class, uint8, ``(H, W, 3)``, RGB.
 
     Raises:
-        ImageError: If it cannot be read: also where the class lets through what a reader raises at a damaged image.
-        ConfigError: If the class returns anything else.
+        ImageError: If the sample cannot be read.
+        ConfigError: If ``read`` returns anything but such an array.
     """
     try:
         pixels = data.read(index)
@@ -119,23 +123,14 @@ def read_sample(data: ImageDataset, index: int) -> Pixels:
         raise
     except _DAMAGED as error:
         raise ImageError(f"{data.sample_paths[index]}: {type(error).__name__}: {first_line(error)}") from error
-    if not _are_pixels(pixels):
-        raise ConfigError(
-            f"{type(data).__name__}.read({index}) gave {_named(pixels)}; it must be uint8 of shape (H, W, 3)"
-        )
+    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3):
+        got = f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise ConfigError(f"{type(data).__name__}.read({index}) must return uint8 of shape (H, W, 3), got {got}")
     return pixels
 
 
-def _are_pixels(value: object) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3
-
-
-def _named(value: object) -> str:
-    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
 class JoinedDataset(ImageDataset):
-    """The samples of several datasets, one after the other, with the columns of all.
+    """The samples of several datasets, concatenated, with the columns of all.
 
     Args:
         parts: The datasets.
@@ -147,7 +142,7 @@ class JoinedDataset(ImageDataset):
 
     @property
     def ignored(self) -> dict[str, str]:
-        """Files of all parts that are not samples: path -> rule."""
+        """Files that a rule of their dataset excludes: path -> rule."""
         return {path: rule for part in self.parts for path, rule in part.ignored.items()}
 
     @property
@@ -157,20 +152,20 @@ class JoinedDataset(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index``, uint8, ``(H, W, 3)``, RGB."""
-        return read_sample(*self.find(index))  # whose messages name the part
+        return read_sample(*self.find(index))
 
     def fingerprint(self, index: int) -> str:
-        """Return a short hash of the content of row ``index``."""
-        part, place = self.find(index)
-        return part.fingerprint(place)
+        """Return the ``fingerprint`` of row ``index``."""
+        part, row = self.find(index)
+        return part.fingerprint(row)
 
     def sampled_fingerprint(self, index: int) -> str:
-        """Return a short hash of the size and of both ends of row ``index``."""
-        part, place = self.find(index)
-        return part.sampled_fingerprint(place)
+        """Return the ``sampled_fingerprint`` of row ``index``."""
+        part, row = self.find(index)
+        return part.sampled_fingerprint(row)
 
     def find(self, index: int) -> tuple[ImageDataset, int]:
-        """Return the part that row ``index`` is of, and its row there."""
+        """Return the part that holds row ``index``, and the row within that part."""
         for part in self.parts:
             if index < len(part.samples):
                 return part, index
@@ -179,11 +174,11 @@ class JoinedDataset(ImageDataset):
 
 
 class PathListDataset(ImageDataset):
-    """Unlabelled image files, one row each, in the order given.
+    """Unlabelled image files in the given order.
 
     Args:
         paths: The files.
-        ignored: Files that are left out by a stated rule: path -> rule.
+        ignored: Files that a rule excludes: path -> rule.
     """
 
     def __init__(self, paths: list[str], ignored: dict[str, str] | None = None) -> None:
@@ -192,34 +187,5 @@ class PathListDataset(ImageDataset):
 
     @property
     def ignored(self) -> dict[str, str]:
-        """Files that are left out."""
+        """Files that a rule excludes: path -> rule."""
         return self._ignored
-
-
-def fingerprint_of(content: bytes) -> str:
-    """Return a short hash of a sample's bytes."""
-    return _hasher(content).hexdigest()
-
-
-def fingerprint_of_file(file: IO[bytes]) -> str:
-    """Return the same of an open file, without reading it as a whole."""
-    return file_digest(file, _hasher).hexdigest()  # type: ignore[arg-type]
-
-
-def fingerprint_of_ends(file: BinaryIO, size: int, start: int = 0) -> str:
-    """Return a short hash of the size of a sample, and of its first and last 64 kB.
-
-    Args:
-        file: What the sample's bytes are read from.
-        size: How many there are.
-        start: Where they begin.
-    """
-    file.seek(start)
-    first = file.read(min(size, _END))
-    file.seek(start + max(size - _END, 0))
-    return fingerprint_of(size.to_bytes(8, "little") + first + file.read(min(size, _END)))
-
-
-def fingerprint_of_id(path: str) -> str:
-    """Return what stands for the hash of a sample whose bytes cannot be read; they may be readable the next time."""
-    return fingerprint_of(os.fsencode(path))

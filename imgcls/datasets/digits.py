@@ -1,4 +1,4 @@
-"""A real data set that needs no network, and the worked example of a dataset class of one's own."""
+"""Handwritten digits of scikit-learn: a real dataset without a download, and an example of a dataset class."""
 
 from typing import Literal
 
@@ -12,10 +12,10 @@ from imgcls.images import Pixels
 
 
 class DigitsDataset(ImageDataset):
-    """The 1,797 handwritten digits that scikit-learn ships, 8 x 8 pixels each (UCI, Alpaydin and Kaynak 1998).
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels each (UCI, Alpaydin and Kaynak 1998).
 
     Args:
-        part: ``train`` is four fifths, ``test`` the rest, stratified; the same on every machine.
+        part: ``train`` is four fifths, ``test`` the rest; stratified, the same on every machine.
     """
 
     def __init__(self, part: Literal["train", "test"] = "train") -> None:

@@ -1,11 +1,12 @@
-"""The labels of a sample: the name of its class, or of each of its classes where it may have several.
+"""Class names and labels: one name per sample, or a tuple of names in a multi-label dataset.
 
-Where it may have several, a label is a tuple of names; an empty one says that the sample is of no class, None that its
-classes are not known.
+An empty tuple means that none of the classes applies; None means that the label is unknown.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +22,29 @@ def names_in(label: object) -> tuple[str, ...]:
 
 
 def to_text(label: object) -> str:
-    """Return a label as one text: several names sorted, with ``;`` between them.
+    """Return a label as text: the name, or sorted names separated by ``;``.
 
-    Names that could not be told apart again that way are written as a JSON list; ``read_names`` reads both.
+    Names that ``read_names`` could not separate again are written as a JSON list, which it also reads.
     """
     if not isinstance(label, tuple):
         return str(label)
     names = sorted(names_in(label))
     text = SEPARATOR.join(names)
-    is_plain = _listed(text) is None and (not names or [part.strip() for part in text.split(SEPARATOR)] == names)
+    is_plain = _json_names(text) is None and (not names or [part.strip() for part in text.split(SEPARATOR)] == names)
     return text if is_plain else json.dumps(names, ensure_ascii=False)
 
 
 def read_names(text: str, separator: str = SEPARATOR) -> tuple[str, ...]:
-    """Return the names that stand in a text, sorted; blanks around them do not count.
+    """Return the class names in a text, sorted and without surrounding blanks.
 
     Args:
-        text: Names with separators between them, or a JSON list of names; a blank text holds none.
-        separator: What stands between names.
+        text: Separated names, or a JSON list of names; a blank text has none.
+        separator: The separator of names.
 
     Raises:
-        ValueError: If a name is empty or stands there twice; the text says which.
+        ValueError: If a name is empty or repeated.
     """
-    names = _listed(text)
+    names = _json_names(text)
     if names is None:
         names = [part.strip() for part in text.split(separator)] if text.strip() else []
     if fault := fault_in(names):
@@ -52,28 +53,42 @@ def read_names(text: str, separator: str = SEPARATOR) -> tuple[str, ...]:
 
 
 def fault_in(names: Sequence[str]) -> str:
-    """Return what is wrong with the names of a sample, empty if nothing is."""
+    """Return what is wrong with the names of a sample: an empty or a repeated name; "" if nothing is."""
     if not all(name.strip() for name in names):
         return "an empty name"
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-    return "" if twice is None else f"{twice!r} twice"
+    repeated = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    return "" if repeated is None else f"{repeated!r} twice"
 
 
-def multi_hot(labels: Sequence[object], places: Mapping[str, int]) -> NDArray[np.uint8]:
-    """Return an array ``(samples, classes)`` of 0 and 1.
+def multi_hot(labels: Sequence[object], columns: Mapping[str, int]) -> NDArray[np.uint8]:
+    """Return labels as an array ``(samples, classes)`` of 0 and 1.
 
     Args:
         labels: The label of each sample.
-        places: Class name -> its column.
+        columns: Class name -> column.
     """
-    array = np.zeros((len(labels), len(places)), dtype=np.uint8)
+    array = np.zeros((len(labels), len(columns)), dtype=np.uint8)
     for row, label in enumerate(labels):
-        array[row, [places[name] for name in names_in(label)]] = 1
+        array[row, [columns[name] for name in names_in(label)]] = 1
     return array
 
 
-def _listed(text: str) -> list[str] | None:
-    """Return the names of a JSON list, None if the text is none."""
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that orders ``class2`` before ``class10``."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def look_alikes(names: Iterable[str]) -> list[list[str]]:
+    """Return groups of names that differ only in case, surrounding blanks or Unicode normalisation."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _json_names(text: str) -> list[str] | None:
+    """Return the names of a JSON list; None for any other text."""
     if not text.strip().startswith("["):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The datasets that a checkpoint records: of our own classes, on this machine, made of plain values."""
+"""Rebuild the datasets that a checkpoint records: only imgcls' own classes, with local data and plain arguments."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ from imgcls.datasets.huggingface import HubImageDataset
 from imgcls.datasets.webdataset_local import ShardImageDataset
 from imgcls.errors import ConfigError
 
-# no StreamImageDataset: its urls may be commands
+# without StreamImageDataset, whose URLs may run commands (pipe:)
 CLASSES: dict[str, type[ImageDataset]] = {
     "imgcls.FolderImageDataset": FolderImageDataset,
     "imgcls.CsvImageDataset": CsvImageDataset,
@@ -32,26 +32,26 @@ _Pixels = Annotated[int, Field(ge=1, le=2**31)]  # more than an image file can h
 
 
 def recorded_folder(text: str) -> FolderImageDataset | None:
-    """Return the folder that a checkpoint names; None for a text that is no folder of this machine.
+    """Return the folder that a checkpoint names; None for a text that is not a local folder.
 
-    A path that is gone is kept, for the message that says so when it is needed.
+    An absolute path that does not exist is kept, so that the error names it when the data are needed.
     """
     return FolderImageDataset(text) if os.path.isabs(text) or os.path.isdir(text) else None
 
 
 def recorded_dataset(class_path: str, arguments: Mapping[str, Any], where: str) -> ImageDataset | None:
-    """Make a dataset of a class of the table.
+    """Make a dataset of one of ``CLASSES``.
 
     Args:
-        class_path: One of ``CLASSES``.
-        arguments: Those of the constructor, as the checkpoint has them.
+        class_path: A key of ``CLASSES``.
+        arguments: Arguments of the constructor, as recorded in the checkpoint.
         where: The config key, for messages.
 
     Returns:
-        None for one of the Hub, or a local one that is gone: a checkpoint must not make anyone load one of the Hub.
+        The dataset; None for a dataset on the Hub, which a checkpoint must not download, or a local copy that is gone.
 
     Raises:
-        ConfigError: If an argument is unknown, or of another type or size.
+        ConfigError: If an argument is unknown, or has another type or size than allowed.
     """
     kind = CLASSES[class_path]
     try:
@@ -59,7 +59,7 @@ def recorded_dataset(class_path: str, arguments: Mapping[str, Any], where: str) 
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}"
-        raise ConfigError(f"{where}: the checkpoint's arguments of {class_path} are not taken: {reason}") from error
+        raise ConfigError(f"{where}: the checkpoint's arguments of {class_path} are invalid: {reason}") from error
     if kind is HubImageDataset and not (os.path.isabs(values["name"]) and os.path.exists(values["name"])):
         return None
     _check_sizes(values, f"{where}: the checkpoint's {class_path}")
@@ -67,7 +67,7 @@ def recorded_dataset(class_path: str, arguments: Mapping[str, Any], where: str) 
 
 
 def _arguments_of(kind: type[ImageDataset]) -> type[BaseModel]:
-    """Return what the constructor's annotations say of its arguments, as a strict model."""
+    """Return a strict pydantic model of a constructor's arguments, from its annotations."""
     fields: dict[str, Any] = {
         name: (
             _Pixels if name == "max_pixels" else parameter.annotation,
@@ -79,23 +79,25 @@ def _arguments_of(kind: type[ImageDataset]) -> type[BaseModel]:
 
 
 def _check_sizes(values: Mapping[str, Any], where: str) -> None:
-    """Refuse texts, and lists of them, that are longer than any of a run; and rows of shards without an end."""
+    """Refuse texts, lists of texts and ranges of shards that are too long."""
     for key, value in values.items():
         texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
         if len(texts) > _MOST_NAMES or any(len(text) > _MOST_TEXT or "\0" in text for text in texts):
-            raise ConfigError(f"{where}.{key}: holds a text of more than {_MOST_TEXT} letters, or too many")
-        if key == "shards" and sum(map(_counted, texts)) > _MOST_SHARDS:
-            raise ConfigError(f"{where}.{key}: stands for more than {_MOST_SHARDS} shards")
+            raise ConfigError(
+                f"{where}.{key}: must have at most {_MOST_TEXT} characters per text, and {_MOST_NAMES} texts"
+            )
+        if key == "shards" and sum(map(_count_shards, texts)) > _MOST_SHARDS:
+            raise ConfigError(f"{where}.{key}: must name at most {_MOST_SHARDS} shards")
 
 
-def _counted(pattern: str) -> int:
-    """Return how many shards ``{000..012}`` stands for, without writing them out."""
+def _count_shards(pattern: str) -> int:
+    """Return the number of shards that ``{000..012}`` expands to, without expanding it."""
     ranges = re.findall(r"\{(\d{1,18})\.\.(\d{1,18})\}", pattern)
     return math.prod(max(int(last) - int(first) + 1, 0) for first, last in ranges)
 
 
-def stand_in(class_path: str) -> dict[str, Any]:
-    """Return a spec of a class of the table in which the arguments that it needs are dots, to be replaced."""
+def placeholder(class_path: str) -> dict[str, Any]:
+    """Return a spec of one of ``CLASSES`` with ``...`` for each required argument, to be replaced by the user."""
     parameters = inspect.signature(CLASSES[class_path]).parameters.values()
-    needed = {parameter.name: "..." for parameter in parameters if parameter.default is parameter.empty}
-    return {"class_path": class_path, "init_args": needed}
+    required = {parameter.name: "..." for parameter in parameters if parameter.default is parameter.empty}
+    return {"class_path": class_path, "init_args": required}

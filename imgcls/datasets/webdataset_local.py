@@ -1,4 +1,4 @@
-"""Images in tar files, as WebDataset lays them out: ``0001.jpg`` and ``0001.cls`` are one sample."""
+"""Images in local tar files in WebDataset's layout: ``0001.jpg`` and ``0001.cls`` are one sample."""
 
 import glob
 import os
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.datasets.dataset import ImageDataset, fingerprint_of_ends, fingerprint_of_id
-from imgcls.datasets.tar_index import Index, Parts, named_label, remembered_index
+from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.fingerprint import fingerprint_of_ends, fingerprint_of_id
+from imgcls.datasets.shard_index import MemberKeys, ShardIndex, cached_index, class_name
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
 from imgcls.runtime.progress import tracked
@@ -20,25 +21,25 @@ IMAGE_KEYS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", 
 
 
 class ShardImageDataset(ImageDataset):
-    """Images and labels in tar shards on this machine, in the layout of WebDataset.
+    """Images and labels in local tar shards, in WebDataset's layout.
 
     The members of a sample share a name up to its first dot: ``0001.jpg``, ``0001.cls``. Each shard is read once to
-    index it, and the index is kept in the cache folder of imgcls, by the shard's path, size and time of change; images
-    are read from where they lie in the shard. So splits, order, resuming and checks are those of single files. The
-    shards are tar files that are not compressed.
+    index it; the index is kept in imgcls' cache folder, by the shard's path, size and time of change. Images are then
+    read at their offsets in the shards, so that splits, order, resuming and checks work as with single files. Shards
+    must be uncompressed tar files.
 
     Args:
         shards: A path, with ``*`` or ``{000..012}`` for several, or a list of these.
-        label_key: The extension of the members that hold labels, such as cls, txt or json; null is unlabelled.
-        label_field: The field of a JSON member that is the label.
-        image_keys: The extensions of the members that are images; null is the common ones.
-        class_names: What the numbers in label members stand for, from 0; null takes what stands there for the name.
+        label_key: The extension of labels, for example cls, txt or json; null is unlabelled.
+        label_field: The field of a JSON label.
+        image_keys: The extensions of images; null is the common ones.
+        class_names: The names of numeric labels, from 0; null uses the label itself as the name.
         max_pixels: The largest width x height that is decoded; larger images are refused.
     """
 
     def __init__(
         self,
-        shards: str | list[str] | os.PathLike[str],  # in this order: the parser would make a text of a list
+        shards: str | list[str] | os.PathLike[str],  # in this order: jsonargparse would turn a list into a text
         label_key: str | None = "cls",
         label_field: str | None = None,
         image_keys: list[str] | None = None,
@@ -47,7 +48,7 @@ class ShardImageDataset(ImageDataset):
     ) -> None:
         given = [shards] if isinstance(shards, (str, os.PathLike)) else shards
         self.shards = [os.fspath(shard) for shard in given]
-        self.parts = Parts(tuple(image_keys or IMAGE_KEYS), label_key, label_field)
+        self.member_keys = MemberKeys(tuple(image_keys or IMAGE_KEYS), label_key, label_field)
         self.class_names = class_names
         self.max_pixels = max_pixels
 
@@ -57,10 +58,10 @@ class ShardImageDataset(ImageDataset):
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row an image, in the order of the shards: ``path`` is ``<shard>/<key>``."""
+        """One row per image, in the order of the shards: ``path`` is ``<shard>/<key>``."""
         paths = [f"{shard}/{key}" for shard, index in self._indices.items() for key in index.key]
         labels = [
-            self._class_of(label, f"{shard}: {key}")
+            self._class_name(label, f"{shard}: {key}")
             for shard, index in self._indices.items()
             for key, label in zip(index.key, index.label, strict=True)
         ]
@@ -68,7 +69,7 @@ class ShardImageDataset(ImageDataset):
 
     @property
     def ignored(self) -> dict[str, str]:
-        """Members that are not samples: path -> rule."""
+        """Members that belong to no sample: path -> rule."""
         members = [(shard, name) for shard, index in self._indices.items() for name in index.ignored]
         return {f"{shard}/{name}": "neither an image nor a label, by its extension" for shard, name in members}
 
@@ -77,11 +78,11 @@ class ShardImageDataset(ImageDataset):
         return decode_image(self._content(index), self.sample_paths[index], self.max_pixels)
 
     def fingerprint(self, index: int) -> str:
-        """Return a short hash of the bytes of image ``index``, from the index."""
-        return self._contents[index]
+        """Return the hash of the bytes of image ``index``, from the shard's index."""
+        return self._hashes[index]
 
     def sampled_fingerprint(self, index: int) -> str:
-        """Return a short hash of the size and of both ends of image ``index``."""
+        """Return a hash of the size and both ends of image ``index``."""
         offset, size = map(int, self._spans[index])
         try:
             with open(self._shard_of[index], "rb") as file:
@@ -90,7 +91,7 @@ class ShardImageDataset(ImageDataset):
             return fingerprint_of_id(self.sample_paths[index])
 
     def _content(self, index: int) -> bytes:
-        """Return the bytes of an image; a handle of its own, for workers that share one share its position, too."""
+        """Return the bytes of an image, from a file opened for this call: forked workers would share its position."""
         offset, size = map(int, self._spans[index])
         try:
             with open(self._shard_of[index], "rb", buffering=0) as file:
@@ -99,24 +100,26 @@ class ShardImageDataset(ImageDataset):
         except OSError as error:
             raise ImageError(f"{self.sample_paths[index]}: {error.strerror}") from error
         if len(content) < size:
-            raise ImageError(f"{self.sample_paths[index]}: the shard ends within it")
+            raise ImageError(f"{self.sample_paths[index]}: the shard is truncated within it")
         return content
 
     @cached_property
-    def _indices(self) -> dict[str, Index]:
+    def _indices(self) -> dict[str, ShardIndex]:
         files: dict[str, str] = {}
         for shard in (shard for pattern in self.shards for shard in find_shards(pattern)):
-            files.setdefault(os.path.realpath(shard), shard)  # each once, however often it is named
+            files.setdefault(os.path.realpath(shard), shard)  # each shard once, however often it is named
         shards = list(files.values())
-        return {shard: remembered_index(shard, self.parts) for shard in tracked(shards, len(shards), "indexing shards")}
+        return {
+            shard: cached_index(shard, self.member_keys) for shard in tracked(shards, len(shards), "indexing shards")
+        }
 
     @cached_property
     def _shard_of(self) -> list[str]:
-        """The shard that each image lies in."""
+        """The shard of each image."""
         return [shard for shard, index in self._indices.items() for _ in index.key]
 
     @cached_property
-    def _contents(self) -> list[str]:
+    def _hashes(self) -> list[str]:
         """The hash of each image's bytes."""
         return [content for index in self._indices.values() for content in index.content]
 
@@ -126,30 +129,30 @@ class ShardImageDataset(ImageDataset):
         spans = [np.array([index.offset, index.size], dtype=np.int64).T for index in self._indices.values()]
         return np.concatenate(spans)
 
-    def _class_of(self, label: str | None, where: str) -> str | None:
+    def _class_name(self, label: str | None, where: str) -> str | None:
         if label is None:
             return None
-        return sys.intern(label) if self.class_names is None else named_label(label, self.class_names, where)
+        return sys.intern(label) if self.class_names is None else class_name(label, self.class_names, where)
 
 
 def find_shards(pattern: str) -> list[str]:
-    """Return the files that a path with ``*`` or ``{000..012}`` stands for.
+    """Return the files that match a path with ``*`` or ``{000..012}``.
 
     Raises:
-        ConfigError: If there is none, or one of a counted row is missing.
+        ConfigError: If no file matches, or one of a numbered range is missing.
     """
     if "://" in pattern:
-        raise ConfigError(f"{pattern}: shards behind a URL are for imgcls.StreamImageDataset")
+        raise ConfigError(f"{pattern}: use imgcls.StreamImageDataset for shards at a URL")
     found = []
-    for path in counted(os.path.expanduser(pattern)):
+    for path in expand_range(os.path.expanduser(pattern)):
         files = [path] if os.path.isfile(path) else sorted(filter(os.path.isfile, glob.glob(path)))
         if not files:
-            raise ConfigError(f"{path}: no such shard; 'shards' takes paths, with * or {{000..012}} for several")
+            raise ConfigError(f"{path}: no such shard; 'shards' must be paths, with * or {{000..012}} for several")
         found += files
     return found
 
 
-def counted(pattern: str) -> list[str]:
+def expand_range(pattern: str) -> list[str]:
     """Expand ``a-{08..10}`` to ``a-08``, ``a-09``, ``a-10``."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if match is None:
@@ -157,4 +160,4 @@ def counted(pattern: str) -> list[str]:
     first, last = match.groups()
     numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
     before, after = pattern[: match.start()], pattern[match.end() :]
-    return [path for number in numbers for path in counted(before + number + after)]
+    return [path for number in numbers for path in expand_range(before + number + after)]

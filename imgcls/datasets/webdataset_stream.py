@@ -1,4 +1,4 @@
-"""Training images in tar shards that are read as a stream, from wherever the webdataset library can open a URL."""
+"""Training images streamed from tar shards at URLs, with the webdataset library."""
 
 import itertools
 import random
@@ -11,25 +11,17 @@ import numpy as np
 import pandas as pd
 
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.tar_index import (
-    Parts,
-    image_bytes,
-    label_bytes,
-    label_of,
-    located,
-    members,
-    named_label,
-    open_shard,
-)
-from imgcls.datasets.webdataset_local import IMAGE_KEYS, counted
+from imgcls.datasets.shard_index import MemberKeys, class_name, label_of
+from imgcls.datasets.tar_reader import label_bytes, members, naming_position, open_member, open_tar
+from imgcls.datasets.webdataset_local import IMAGE_KEYS, expand_range
 from imgcls.errors import ConfigError, RunError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
 
-_OF_THE_LIBRARY = re.compile(r"__[^/]*__($|/)")  # what it keeps for itself
+_METADATA = re.compile(r"__[^/]*__($|/)")  # WebDataset's own members
 
 
-class Streamed(NamedTuple):
-    """An image of a stream.
+class StreamedImage(NamedTuple):
+    """An encoded image of a stream.
 
     Args:
         path: ``<url>/<key>``.
@@ -43,23 +35,22 @@ class Streamed(NamedTuple):
 
 
 class StreamImageDataset(ImageDataset):
-    """Labelled images in WebDataset's tar shards behind URLs, read one after the other, for ``train`` alone.
+    """Labelled images in WebDataset's tar shards at URLs, read sequentially, for ``train`` only.
 
-    For sets that are on no disk of this machine. A stream cannot be divided, so ``dataset_classes.validation`` is given
-    as another dataset; which images it holds is not recorded, copies of them are not found, and a run that is resumed
-    in the middle of an epoch begins that epoch's stream anew. For shards on this machine ShardImageDataset promises all
-    that.
+    For datasets that do not fit on a local disk. A stream cannot be split, so ``dataset_classes.validation`` must be
+    another dataset; its images are not recorded, copies are not found, and a run resumed within an epoch restarts the
+    stream of that epoch. ShardImageDataset does all of this for local shards.
 
     Args:
-        urls: A URL or path, with ``{000..012}`` for several, or a list of these: http, https, file, and what else the
-            webdataset library opens.
-        class_names: The classes in the order of the outputs; a label is one of these, or its number from 0. A name
-            that is itself such a number stands at that place.
-        length: Images in an epoch.
-        label_key: The extension of the members that hold labels, such as cls, txt or json.
-        label_field: The field of a JSON member that is the label.
-        image_keys: The extensions of the members that are images; null is the common ones.
-        shuffle: Images that are kept at hand in each loader process, to draw the next one from.
+        urls: A URL or path, with ``{000..012}`` for several, or a list of these: http, https, file, and other schemes
+            of the webdataset library.
+        class_names: The classes in the order of the outputs; a label is a name, or its index from 0. A name that is
+            itself such a number must be at that index.
+        length: Images per epoch.
+        label_key: The extension of labels, for example cls, txt or json.
+        label_field: The field of a JSON label.
+        image_keys: The extensions of images; null is the common ones.
+        shuffle: Size of the shuffle buffer of each loader process, in images.
         max_pixels: The largest width x height that is decoded; larger images are refused.
     """
 
@@ -74,23 +65,23 @@ class StreamImageDataset(ImageDataset):
         shuffle: int = 1000,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        _library()  # where it is not installed, that is said at once
-        self.urls = [url for pattern in ([urls] if isinstance(urls, str) else urls) for url in counted(pattern)]
+        _library()  # an error now if it is not installed
+        self.urls = [url for pattern in ([urls] if isinstance(urls, str) else urls) for url in expand_range(pattern)]
         self.class_names = class_names
         self.length = length
-        self.parts = Parts(tuple(image_keys or IMAGE_KEYS), label_key, label_field)
+        self.member_keys = MemberKeys(tuple(image_keys or IMAGE_KEYS), label_key, label_field)
         self.shuffle = shuffle
         self.max_pixels = max_pixels
         self.samples = pd.DataFrame({"path": [], "label": []}, dtype=object)
         for key, value in (("length", length), ("shuffle", shuffle)):
             if value < 1:
-                raise ConfigError(f"{self}: {key}: {value}; it must be at least 1")
-        for place, name in enumerate(class_names):
-            if name in class_names[:place]:
-                raise ConfigError(f"{self}: class_names: {name!r} twice")
-            if name.isdecimal() and int(name) < len(class_names) and name != str(place):
+                raise ConfigError(f"{self}: {key} must be at least 1, got {value}")
+        for index, name in enumerate(class_names):
+            if name in class_names[:index]:
+                raise ConfigError(f"{self}: class_names has {name!r} twice")
+            if name.isdecimal() and int(name) < len(class_names) and name != str(index):
                 raise ConfigError(
-                    f"{self}: class_names: {name!r} is the number {place}, so a label {name!r} could mean two classes"
+                    f"{self}: class_names: {name!r} is at index {index}, so a label {name!r} could mean two classes"
                 )
 
     def __str__(self) -> str:
@@ -98,75 +89,74 @@ class StreamImageDataset(ImageDataset):
         return next(iter(self.urls), "no shard")
 
     def read(self, index: int) -> NoReturn:
-        """Refuse: there are no rows."""
+        """Raise an error, since a stream has no rows."""
         raise IndexError(index)
 
-    def images(self, seed: int, part: int, parts: int) -> Iterator[Streamed]:
-        """Yield images for ever: the shards in a new order each time round, the images drawn from a few at hand.
+    def images(self, seed: int, part: int, parts: int) -> Iterator[StreamedImage]:
+        """Yield images endlessly: shards in a new order in each pass, images through a shuffle buffer.
 
         Args:
             seed: The same seed gives the same order.
-            part: Which share of the shards.
-            parts: Number of shares, at most the number of shards.
+            part: Index of this reader's part of the shards, from 0.
+            parts: Number of parts, at most the number of shards.
 
         Raises:
             RunError: If a shard cannot be read.
-            ConfigError: If a sample has no image or no label that is a class.
+            ConfigError: If a sample has no image or no known label.
         """
-        chance = random.Random(seed)  # noqa: S311 - an order, no secret
-        for turn in itertools.count():
-            order = np.random.default_rng([seed, turn]).permutation(len(self.urls))
-            images = (image for place in order[part::parts] for image in self._shard(self.urls[place]))
+        generator = random.Random(seed)  # noqa: S311 - an order, not a secret
+        for number in itertools.count():
+            order = np.random.default_rng([seed, number]).permutation(len(self.urls))
+            images = (image for shard in order[part::parts] for image in self._shard(self.urls[shard]))
             found = False
-            for image in _library().shuffle(self.shuffle, rng=chance)(images):
+            for image in _library().shuffle(self.shuffle, rng=generator)(images):
                 found = True
                 yield image
             if not found:
                 raise ConfigError(f"{self}: no image in the {len(order[part::parts])} shards of a loader process")
 
-    def decode(self, image: Streamed) -> Pixels:
+    def decode(self, image: StreamedImage) -> Pixels:
         """Return the pixels of an image, uint8, ``(H, W, 3)``, RGB."""
         return decode_image(image.content, image.path, self.max_pixels)
 
-    def _shard(self, url: str) -> Iterator[Streamed]:
+    def _shard(self, url: str) -> Iterator[StreamedImage]:
         library = _library()
         try:
-            with library.gopen(url) as stream, open_shard(url, stream) as shard, located(shard):
-                for sample in library.tariterators.group_by_keys(self._files(url, shard)):
+            with library.gopen(url) as stream, open_tar(url, stream) as tar, naming_position(tar):
+                for sample in library.tariterators.group_by_keys(self._files(url, tar)):
                     yield from self._image(f"{url}/{sample['__key__']}", sample)
         except ConfigError:
             raise
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
             raise RunError(f"{url}: cannot be read: {first_line(error)}") from error
 
-    def _files(self, url: str, shard: tarfile.TarFile) -> Iterator[dict[str, Any]]:
-        """Yield the members as the library groups them; only images and labels are read."""
-        for member in members(shard):
-            if not member.isreg() or _OF_THE_LIBRARY.match(member.name):
+    def _files(self, url: str, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+        """Yield the members in the library's form; only images and labels are read."""
+        for member in members(tar):
+            if not member.isreg() or _METADATA.match(member.name):
                 continue
             where = f"{url}/{member.name}"
             extension = member.name.rpartition("/")[2].partition(".")[2].lower()
             content = b""
-            if extension == self.parts.label_key:
-                content = label_bytes(shard, member, where)
-            elif extension in self.parts.image_keys:
-                content = image_bytes(shard, member, where)
+            if extension == self.member_keys.label_key:
+                content = label_bytes(tar, member, where)
+            elif extension in self.member_keys.image_keys:
+                content = open_member(tar, member, where).read()
             yield {"fname": member.name, "data": content, "__url__": url}
 
-    def _image(self, path: str, sample: Mapping[str, Any]) -> Iterator[Streamed]:
-        """Yield the image of a sample; none where there is neither an image nor a label."""
-        images = [sample[key] for key in self.parts.image_keys if key in sample]
-        label = sample.get(str(self.parts.label_key))
+    def _image(self, path: str, sample: Mapping[str, Any]) -> Iterator[StreamedImage]:
+        """Yield the image of a sample; nothing if it has neither an image nor a label."""
+        keys = self.member_keys
+        images = [sample[key] for key in keys.image_keys if key in sample]
+        label = sample.get(str(keys.label_key))
         if not images and label is None:
             return
         if len(images) != 1 or label is None:
-            raise ConfigError(
-                f"{path}: a sample has one image and a member {self.parts.label_key}; it has the members "
-                f"{', '.join(key for key in sample if not key.startswith('__'))}"
-            )
-        text = label_of(label, self.parts, path)
-        name = text if text in self.class_names else named_label(text, self.class_names, path)
-        yield Streamed(path, images[0], name)
+            names = ", ".join(key for key in sample if not key.startswith("__"))
+            raise ConfigError(f"{path}: expected one image and a label {keys.label_key}, got the members {names}")
+        text = label_of(label, keys, path)
+        name = text if text in self.class_names else class_name(text, self.class_names, path)
+        yield StreamedImage(path, images[0], name)
 
 
 def _library() -> Any:

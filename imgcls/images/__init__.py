@@ -1,5 +1,6 @@
-"""From a file to pixels: one reader for every image that imgcls touches."""
+"""The image reader: every image that imgcls uses is decoded here."""
 
-from imgcls.images.reader import MAX_PIXELS, Pixels, check_header, decode_image, load_image
+from imgcls.images.pillow_decoder import Pixels
+from imgcls.images.reader import MAX_PIXELS, check_header, decode_image, load_image
 
 __all__ = ["MAX_PIXELS", "Pixels", "check_header", "decode_image", "load_image"]

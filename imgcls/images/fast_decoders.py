@@ -1,4 +1,4 @@
-"""The fast way to pixels: libjpeg-turbo and libwebp without Pillow's copies, for everyday files."""
+"""Fast decoding of common JPEG and WebP files with libjpeg-turbo and libwebp, without Pillow's copies."""
 
 import re
 
@@ -11,24 +11,24 @@ from imgcls.images.headers import UPRIGHT, Unreadable, jpeg_header, refuse_bombs
 
 _JPEG = b"\xff\xd8\xff"
 _SCAN = re.compile(rb"(?s)\xff\xda\0[\x06-\x0e]")
-# what libjpeg warns of where it makes pixels up; it also warns of bytes before the end of the file, which do no harm
+# libjpeg's warnings where it makes up pixels; it also warns of stray bytes before the end of the file, which do no harm
 _DAMAGE = re.compile(r"premature end of data segment|bad Huffman code|extraneous bytes before marker 0xd[0-7a]")
-_MAX_SCANS = 500  # of a progressive JPEG, as libjpeg-turbo advises: each takes all pixels' time, but few bytes
+_MAX_SCANS = 500  # of a progressive JPEG, as libjpeg-turbo advises: each scan takes time for all pixels, but few bytes
 
 
 def decode_fast(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8], int] | None:
-    """Decode an everyday file to the very pixels that Pillow gives.
+    """Decode a common file to exactly the pixels that Pillow returns.
 
     Args:
         content: The file.
-        max_pixels: The largest width x height that is decoded, judged by the file's header.
+        max_pixels: The largest width x height that is decoded, according to the file's header.
 
     Returns:
-        The pixels as stored, RGB, uint8, shape ``(H, W, 3)``, and their EXIF orientation; None for what is left to
-        Pillow: other formats and kinds, and whatever the decoder finds fault with.
+        The pixels as stored, RGB, uint8, ``(H, W, 3)``, and the EXIF orientation; None for files that Pillow must
+        decode: other formats and variants, and files that the fast decoder reports errors for.
 
     Raises:
-        Unreadable: If the image is larger than ``max_pixels``, has more scans than any photo, or lacks data in a scan.
+        Unreadable: If the image is larger than ``max_pixels``, has too many scans, or a scan lacks data.
     """
     return _decode_jpeg(content, max_pixels) if content.startswith(_JPEG) else _decode_webp(content, max_pixels)
 
@@ -42,19 +42,19 @@ def _decode_jpeg(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8]
         return None
     refuse_bombs(header.width, header.height, max_pixels)
     try:
-        return simplejpeg.decode_jpeg(content, strict=True), header.orientation  # a warning is an error
+        return simplejpeg.decode_jpeg(content, strict=True), header.orientation  # strict: a warning is an error
     except ValueError as error:
         _refuse(error)
         return None
 
 
 def _refuse_damage(content: bytes, max_pixels: int) -> None:
-    """Refuse what lacks data in a scan where Pillow decodes it: it takes for good what libjpeg makes up."""
+    """Refuse a JPEG that lacks data in a scan but that Pillow would decode, with pixels made up by libjpeg."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
         if height * width <= max_pixels:
             simplejpeg.decode_jpeg(content, "CMYK" if colours in {"CMYK", "YCCK"} else "RGB", strict=True)
-    except (ValueError, LookupError) as error:  # the latter where the header says no colours
+    except (ValueError, LookupError) as error:  # LookupError: the header has no colour space
         _refuse(error)
 
 

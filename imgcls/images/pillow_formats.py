@@ -1,30 +1,24 @@
-"""Which image formats are read, and what a file is when it is none of them."""
+"""The image formats that are read with Pillow, and names for common files that are not images."""
 
 import codecs
-import contextlib
-import ctypes
-import logging
 import re
 import struct
-import threading
-import warnings
-from importlib.util import find_spec
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
 from imgcls.images.headers import Unreadable
 
-# Not among them: EPS, which Pillow hands to Ghostscript, and formats that hold no pixels of their own.
+# Without EPS, which Pillow passes to Ghostscript, and formats without pixels.
 _FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
 
-# what a plugin raises on a header that it cannot use
-_NOT_MINE = (OSError, ValueError, SyntaxError, LookupError, TypeError, RuntimeError, AssertionError, struct.error)
+# exceptions of plugins on a header that they cannot read
+_HEADER_ERRORS = (OSError, ValueError, SyntaxError, LookupError, TypeError, RuntimeError, AssertionError, struct.error)
 
-_START = 1024  # bytes that tell what a file is
+_START = 1024  # bytes by which the type of a file is recognised
 
-# what a folder of images holds besides images, by how it begins; the first that fits
-_STRANGERS = {
+# files that are found beside images, by their first bytes; the first match counts
+_OTHER_FILES = {
     rb"\0+\Z": "holds zeros where an image begins",
     rb"version https://git-lfs": "is a pointer of Git LFS, not an image; type: git lfs pull",
     rb"(?i)\s*(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)": "is an HTML page, not an image",
@@ -38,52 +32,18 @@ _STRANGERS = {
 }
 _PLAIN_TEXT = re.compile(rb"(?!P[1-6]\s)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z")  # P1 to P6: PBM, PGM, PPM
 
-# what these print on damaged files is raised, too
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
-with contextlib.suppress(OSError, AttributeError):  # where libtiff is a library of its own
-    ctypes.CDLL(getattr(find_spec("PIL._imaging"), "origin", None)).TIFFSetErrorHandler(None)
-
-
-class _Quiet:
-    """Keep Pillow's warnings from the user: of broken metadata, which do not touch the pixels.
-
-    ``warnings.catch_warnings`` alone is not for threads, of which the last to leave would bring back what it found.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._caught.__exit__(None, None, None)
-
-
-QUIET = _Quiet()
-
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read an image's header with Pillow, whatever size it claims; nothing is decoded.
+    """Read an image's header with Pillow, without a limit of its size; no pixels are decoded.
 
-    Not ``Image.open``: it refuses by a global limit, without naming width and height, and it does not tell a damaged
-    header from an unknown format.
+    ``Image.open`` applies a global limit without naming width and height, and does not distinguish a damaged header
+    from an unknown format.
 
     Args:
         file: The image, at its start.
 
     Raises:
-        Unreadable: If it is no image or its header cannot be read; the text says what it is.
+        Unreadable: If it is not an image, or its header cannot be read; the text names the type of the file.
     """
     Image.init()
     start = file.read(_START)
@@ -95,22 +55,22 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
         file.seek(0)
         try:
             return factory(file, "")
-        except _NOT_MINE as error:
+        except _HEADER_ERRORS as error:
             if isinstance(error, OSError) and error.errno:
-                raise  # the disk's fault, not the file's
+                raise  # an error of the disk, not of the file
             if accept is not None and not damage:  # TGA has no signature
                 damage = f"is {name}, but its header is truncated, damaged or not supported{_detail(error)}"
-    raise Unreadable(_stranger(start) or damage or "is not an image, or of an unknown format")
+    raise Unreadable(_other_file(start) or damage or "is not an image, or of an unknown format")
 
 
 def _detail(error: BaseException) -> str:
-    # of no use: errors of the plugin's own parsing, which Pillow wraps, and its word for a size of 0
-    dull = error.__cause__ is not None or str(error) == "not identified by this driver"
-    return "" if dull else f": {error}"
+    # not helpful: parsing errors inside the plugin, which Pillow wraps, and its message for a size of 0
+    useless = error.__cause__ is not None or str(error) == "not identified by this driver"
+    return "" if useless else f": {error}"
 
 
-def _stranger(start: bytes) -> str:
-    for pattern, text in _STRANGERS.items():
+def _other_file(start: bytes) -> str:
+    for pattern, text in _OTHER_FILES.items():
         if re.match(pattern, start):
             return text
     return "is a text file, not an image" if _is_text(start) else ""
@@ -118,7 +78,7 @@ def _stranger(start: bytes) -> str:
 
 def _is_text(start: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
     return _PLAIN_TEXT.match(start) is not None

@@ -20,8 +20,8 @@ import torch
 import imgcls
 from imgcls.cli.main import main as imgcls_main
 from imgcls.commands.trainer import best_precision
-from imgcls.data.transforms.pipeline import eval_specs
-from imgcls.data.transforms.presets import DEFAULT_PRESET, less_cropped, preset_specs
+from imgcls.data.transforms.model_transforms import eval_specs, less_cropped
+from imgcls.data.transforms.presets import DEFAULT_PRESET, preset_specs
 from tests.helpers.real_data import write_efficientnet_lite0, write_elpv
 
 EPOCHS = 20

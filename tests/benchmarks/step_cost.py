@@ -22,10 +22,9 @@ from imgcls.callbacks.data_wait_monitor import WaitingTime
 from imgcls.callbacks.terminate_on_nan import FiniteWeights
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.cli.warning_filters import quieten
-from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks
-from imgcls.commands.monitored_values import monitored_values
+from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
 from imgcls.commands.trainer import build_trainer
-from imgcls.data.loading.batches import as_it_is
+from imgcls.data.loading.batches import identity
 from imgcls.models.training.optimizer import make_optimizer
 from imgcls.models.training.scheduler import make_scheduler
 from imgcls.types import Batch
@@ -67,7 +66,7 @@ class Data(imgcls.ImageDataModule):
         """Nothing to look at."""
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.batches, batch_size=None, collate_fn=as_it_is)
+        return DataLoader(self.batches, batch_size=None, collate_fn=identity)
 
 
 def small_model(folder: Path) -> imgcls.ImageClassifier:
@@ -87,7 +86,7 @@ def bare_gap(folder: Path) -> float:
     optimizer = make_optimizer(model.optimizer_config, model.rates, [list(model.parameters())], set())
     scheduler = make_scheduler(model.scheduler_config, optimizer, STEPS, STEPS)
     criterion = nn.CrossEntropyLoss()
-    loader: Iterator[Batch] = iter(DataLoader(batches, batch_size=None, collate_fn=as_it_is))
+    loader: Iterator[Batch] = iter(DataLoader(batches, batch_size=None, collate_fn=identity))
     for batch in loader:
         optimizer.zero_grad()
         torch.autograd.backward(criterion(model(batch["image"]), batch["label"]))
@@ -114,11 +113,11 @@ def our_gap(folder: Path) -> float:
     options |= {"enable_model_summary": False}
     callbacks = shown_callbacks([], options)
     callbacks += moving_average(callbacks, None)
-    monitored = monitored_values(callbacks, options, model, CLASSES)
+    watched = watch(callbacks, options, CLASSES)
     run = folder / "run"
     (run / "version_0").mkdir(parents=True, exist_ok=True)
-    callbacks += early_stopping(callbacks, monitored, options)
-    callbacks += run_callbacks(callbacks, monitored, run / "version_0", keep_checkpoints=False)
+    callbacks += early_stopping(callbacks, watched, options)
+    callbacks += run_callbacks(callbacks, watched, run / "version_0", keep_checkpoints=False)
     callbacks += [WaitingTime(cached=True), FiniteWeights()]
     trainer = build_trainer(options, callbacks, AtomicCheckpointIO(), run / "version_0")
     trainer.fit(model, datamodule=Data(batches))

@@ -142,8 +142,8 @@ def test_check_finds_every_planted_fault_and_nothing_else(
     assert found["faults"] == {"unreadable": 2, "leakage": 2}
     assert (
         capsys.readouterr().out.splitlines()[-1]
-        == "27 images: unreadable allowed (2 images), leakage allowed (2 groups), 1 image with two labels, 8 remarks "
-        "above"
+        == "27 images: unreadable allowed (2 images), leakage allowed (2 groups), 1 image with two labels, "
+        "3 groups of duplicates, 1 long image, 4 remarks"
     )
 
 
@@ -162,7 +162,7 @@ def test_check_of_sound_images_finds_nothing(
         f"height        {SIDE}       {SIDE}     {SIDE}",
         "aspect ratio  1         1       1",
         "",
-        "20 images: no fault found",
+        "20 images: no faults found",
     ]
 
 
@@ -233,7 +233,7 @@ def test_check_shows_few_examples_and_says_how_many_more(
     assert f"  {tmp_path}/a/bad10.jpg: is empty" not in lines
     assert "  and 2 more (--json FILE lists all)" in lines
     assert "exact duplicates: 1 group" in lines
-    assert lines[-1] == "24 images: unreadable allowed (12 images), 1 remark above"
+    assert lines[-1] == "24 images: unreadable allowed (12 images), 1 group of duplicates"
 
 
 def test_check_shows_some_of_many_classes_and_cuts_their_names(
@@ -261,7 +261,7 @@ def test_check_says_in_its_last_line_that_an_image_has_two_labels(
     shutil.copy(tmp_path / "cat/1.png", tmp_path / "dog/again.png")
     main(["check", f"--images={tmp_path}"])
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said == "5 images: no fault found, 1 image with two labels, 1 remark above"
+    assert said == "5 images: no faults found, 1 image with two labels, 1 group of duplicates"
 
 
 # -- faults and what allows them
@@ -427,9 +427,9 @@ def test_check_page_holds_everything_it_shows(tmp_path: Path, tiles: list[Pixels
 WRONG = {
     "": "check: no data: type --images FOLDER, --config FILE.yaml or --data.dataset_classes.train FOLDER",
     "--images": "--images needs a value; type --images PATH",
-    "--images=nowhere": "/nowhere: no such folder; check looks at folders",
-    "--images=empty": "--images empty: there is no image below",
-    "--images data data/val": "/data/val/ lies in ",
+    "--images=nowhere": "/nowhere: no such folder; check needs folders",
+    "--images=empty": "--images empty: no image found",
+    "--images data data/val": "/data/val/ is in ",
     "--images data --data.dataset_classes.train=data/train": "--images and data.dataset_classes.train are both given",
     "--images data --allow leaks": "'leakage', 'unreadable'",
     "--images data --json data": "--json data: is a folder; name a file in it, such as data/check.json",

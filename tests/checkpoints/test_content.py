@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 import imgcls
 from imgcls.checkpoints.callback_states import keep_own_paths
 from imgcls.cli.main import main
-from imgcls.data.transforms.recorded import COMPOSITIONS, TAKEN_ALONE, TRANSFORMS, recorded_steps
+from imgcls.data.transforms.recorded import ALLOWED_ARGUMENTS, COMPOSITIONS, TRANSFORMS, recorded_steps
 from imgcls.errors import ConfigError
 from imgcls.models.huggingface.build import load_network
 from imgcls.models.huggingface.hub import load_config
@@ -157,7 +157,7 @@ def test_batch_of_more_images_than_there_are_is_refused(
     assert code == 2
     assert "x.ckpt: is not a checkpoint of imgcls: imgcls_config.data.init_args.batch_size: " in said
     code, said = fails(["fit", "--data.dataset_classes.train=x", "--data.batch_size=99999999999999999999"], capsys)
-    assert (code, said) == (2, "imgcls: data.init_args.batch_size: 99999999999999999999; it must be at most 1048576")
+    assert (code, said) == (2, "imgcls: data.init_args.batch_size must be at most 1048576, got 99999999999999999999")
 
 
 # -- the network
@@ -427,7 +427,7 @@ def test_transforms_of_the_table_take_plain_values(name: str) -> None:
     for key, parameter in inspect.signature(kind).parameters.items():
         if key in {"mask", "mask_params", "transforms", "first", "second"}:  # refused, or steps themselves
             continue
-        if key not in TAKEN_ALONE.get(name, {key}):  # refused
+        if key not in ALLOWED_ARGUMENTS.get(name, {key}):  # refused
             continue
         words = set(re.findall(r"\w+", re.sub(r"Literal\[.*?\]", "", str(parameter.annotation))))
         assert words <= PLAIN, f"{key}: {parameter.annotation}"

@@ -202,7 +202,7 @@ def test_predict_leaves_no_image_out(
         f"--output={tmp_path / 'p.csv'}",
     ]
     code, message = fails([*line, f"--trainer.{option}"], capsys)
-    assert (code, "would leave images without a prediction; leave it out" in message) == (2, True), message
+    assert (code, "but predict writes a row for each image; leave it out" in message) == (2, True), message
     assert not (tmp_path / "p.csv").exists()
 
 
@@ -286,7 +286,7 @@ def test_unknown_class_in_test_data(
     checkpoint = ["--ckpt_path", str(run / "checkpoints/best.ckpt")]
     code, message = fails(["test", *checkpoint, f"--data.dataset_classes.test={tmp_path / 'more'}"], capsys)
     assert code == 2
-    assert "classes 'pink' are not among those of the model, 'blue', 'green', 'red'" in message
+    assert "classes 'pink' are not among the model's classes, 'blue', 'green', 'red'" in message
 
 
 def test_checkpoint_holds_what_the_contract_says(run: Path) -> None:

@@ -93,8 +93,8 @@ def test_a_size_is_searched_for_images_though_features_are_trained_on(
     more = ["--model.freeze_encoder=true", "--trainer.max_epochs=1", f"--trainer.callbacks=[{SIZE}]"]
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     said = capsys.readouterr().err
-    assert said.index("found by BatchSizeFinder") < said.index("features of train: of ")
-    assert said.count("features of train: of ") == 1
+    assert said.index("found by BatchSizeFinder") < said.index("features of train from ")
+    assert said.count("features of train from ") == 1
 
 
 def test_both_search_in_their_order(

@@ -26,12 +26,12 @@ OPTIMIZER, SCHEDULER = "model.init_args.optimizer_config", "model.init_args.sche
 SGD = "--model.optimizer_config.name=sgd"
 
 WRONG = {
-    "--data.num_workers=-1": "data.init_args.num_workers: -1; it must be at least 0, or null",
-    "--data.split_seed=-1": "data.init_args.split_seed: -1; it must lie between 0 and 4294967295",
-    "--data.class_names=[red, green, red]": "data.init_args.class_names: 'red' stands there twice; every class",
+    "--data.num_workers=-1": "data.init_args.num_workers must be at least 0, or null, got -1",
+    "--data.split_seed=-1": "data.init_args.split_seed must be between 0 and 4294967295, got -1",
+    "--data.class_names=[red, green, red]": "data.init_args.class_names must be unique, got 'red' twice",
     "--data.class_names=[red, '']": "data.init_args.class_names[1]: ''; every class needs a name",
     "--data.dataset_classes.train.init_args.max_pixels=0": (
-        "data.init_args.dataset_classes.train.init_args.max_pixels: 0; it must be at least 1"
+        "data.init_args.dataset_classes.train.init_args.max_pixels must be at least 1, got 0"
     ),
     "--model.optimizer_config.lr=.nan": f"{OPTIMIZER}.lr: nan; it must be a finite number",
     "--model.optimizer_config.lr=.inf": f"{OPTIMIZER}.lr: inf; it must be a finite number",
@@ -136,7 +136,7 @@ def test_resume_refuses_an_image_in_another_class(
     (tmp_path / "data/red/000.png").rename(tmp_path / "data/blue/moved.png")
     code, message = fails([*line, "--ckpt_path=last"], capsys)
     assert code == 2
-    assert f"0 new or changed [], 0 gone, 1 in another class ['{tmp_path}/data/blue/moved.png']; restore" in message
+    assert f"0 new or changed [], 0 missing, 1 in another class ['{tmp_path}/data/blue/moved.png']; restore" in message
 
 
 def test_resume_with_copies_on_both_sides_is_the_uninterrupted_run(

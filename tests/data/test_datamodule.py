@@ -20,6 +20,7 @@ from imgcls.config.class_path import Spec
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.loading.samplers import KeyedSampler
+from imgcls.data.splitting.split_report import file_report, split_table
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError
@@ -93,25 +94,25 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "data.init_args.batch_size: 0; it must be at least 1"),
-        ({"num_workers": -1}, "data.init_args.num_workers: -1; it must be at least 0, or null"),
-        ({"split_seed": -1}, "data.init_args.split_seed: -1; it must lie between 0 and 4294967295"),
-        ({"split_seed": 2**32}, "data.init_args.split_seed: 4294967296; it must lie between 0 and 4294967295"),
-        ({"class_names": ["a", "b", "a"]}, "data.init_args.class_names: 'a' stands there twice; every class needs a"),
-        ({"class_names": ["a", " "]}, "data.init_args.class_names[1]: ' '; every class needs a name"),
+        ({"batch_size": 0}, "data.init_args.batch_size must be at least 1, got 0"),
+        ({"num_workers": -1}, "data.init_args.num_workers must be at least 0, or null, got -1"),
+        ({"split_seed": -1}, "data.init_args.split_seed must be between 0 and 4294967295, got -1"),
+        ({"split_seed": 2**32}, "data.init_args.split_seed must be between 0 and 4294967295, got 4294967296"),
+        ({"class_names": ["a", "b", "a"]}, "data.init_args.class_names must be unique, got 'a' twice"),
+        ({"class_names": ["a", " "]}, "data.init_args.class_names[1] must not be blank, got ' '"),
         (
             {"dataset_classes": {"test": FolderImageDataset("x", max_pixels=0)}},
-            "data.init_args.dataset_classes.test.init_args.max_pixels: 0; it must be at least 1",
+            "data.init_args.dataset_classes.test.init_args.max_pixels must be at least 1, got 0",
         ),
-        ({"validation_split": 0}, "data.init_args.validation_split: 0; it must lie between 0 and 1"),
-        ({"validation_split": 1.0}, "data.init_args.validation_split: 1.0; it must lie between 0 and 1"),
+        ({"validation_split": 0}, "data.init_args.validation_split must be between 0 and 1"),
+        ({"validation_split": 1.0}, "data.init_args.validation_split must be between 0 and 1"),
         (
             {"augmentations": Augmentations(eval=[{"class_path": "Normalize", "init_args": {"men": 1}}])},
             "data.init_args.augmentations.eval[0] Normalize: has no argument 'men'; did you mean 'mean'?",
         ),
         (
             {"dataset_classes": {"train": "{'rot': 'x'}"}},
-            "data.init_args.dataset_classes.train: no dataset class takes",
+            "data.init_args.dataset_classes.train: no dataset class has these arguments",
         ),
     ],
 )
@@ -123,8 +124,12 @@ def test_datamodule_refuses_wrong_arguments(arguments: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("stage", "arguments", "message"),
     [
-        ("fit", {}, "no train data: give --data.dataset_classes.train FOLDER, or the key in the YAML"),
-        ("validate", {}, "no validation data: give --data.dataset_classes.validation FOLDER, or that of train"),
+        ("fit", {}, "no train data: give --data.dataset_classes.train FOLDER, or --config"),
+        (
+            "validate",
+            {},
+            "no validation data: give --data.dataset_classes.validation FOLDER, --data.dataset_classes.train with",
+        ),
         ("test", {"train": Numbers(4)}, "no test data: give --data.dataset_classes.test FOLDER"),
         ("predict", {"train": Numbers(4)}, "no predict data: give --images PATH, or --data.dataset_classes.predict"),
         ("test", {"test": Numbers(4)}, "no class list: give dataset_classes.train, class_names, or a checkpoint"),
@@ -192,7 +197,7 @@ def test_datamodule_matches_labels_by_name_where_a_class_is_missing(photos: Path
 def test_datamodule_refuses_a_class_that_the_model_does_not_know(photos: Path) -> None:
     data = module(stage="test", test=str(photos), class_names=["blue", "green"])
     with pytest.raises(
-        ConfigError, match=re.escape("test: classes 'red' are not among those of the model, 'blue', 'gr")
+        ConfigError, match=re.escape("test: classes 'red' are not among the model's classes, 'blue', 'gr")
     ):
         data.test_dataloader()
 
@@ -200,12 +205,12 @@ def test_datamodule_refuses_a_class_that_the_model_does_not_know(photos: Path) -
 @pytest.mark.parametrize("split", ["validation", "test", "predict"])
 def test_datamodule_refuses_a_folder_without_images(split: str, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "red").mkdir()
-    empty = "1 left out: a folder without an image"
+    empty = "1 ignored: a folder without an image"
     with pytest.raises(ConfigError, match=rf"^{split}: no image in {tmp_path} \({empty}\)$"):
         module(str(photos), **{split: str(tmp_path)}).split(split)
     for name in ("red/a.txt", "red/b.TXT", ".hidden"):
         (tmp_path / name).touch()
-    reasons = rf"\(1 left out: hidden; 2 left out: a text file by its extension; {empty}\)"
+    reasons = rf"\(1 ignored: hidden; 2 ignored: a text file by its extension; {empty}\)"
     with pytest.raises(ConfigError, match=f"^{split}: no image in {tmp_path} {reasons}$"):
         module(str(photos), **{split: str(tmp_path)}).split(split)
 
@@ -223,7 +228,7 @@ def test_class_of_ones_own_is_predicted_as_it_is(photos: Path) -> None:
 
 def test_datamodule_holds_a_share_out(photos: Path) -> None:
     data = module(str(photos), validation_split=0.25)
-    table = data.splitter.table()
+    table = split_table(data.splitter)
     assert table.groupby("split").size().to_dict() == {"train": 45, "validation": 15}
     assert table.groupby(["split", "label"]).size().to_dict()["validation", "red"] == 5
     assert not table["path"].duplicated().any()
@@ -232,7 +237,7 @@ def test_datamodule_holds_a_share_out(photos: Path) -> None:
 
 
 def test_datamodule_split_table_lists_the_test_split(photos: Path, test_photos: Path) -> None:
-    table = module(str(photos), test=str(test_photos)).splitter.table()
+    table = split_table(module(str(photos), test=str(test_photos)).splitter)
     assert list(table.columns) == ["path", "label", "split", "content"]
     assert table.groupby("split").size().to_dict() == {"test": 18, "train": 48, "validation": 12}
     of_test = table[table["split"] == "test"]
@@ -244,7 +249,7 @@ def test_datamodule_ignored_files_are_of_all_splits(tmp_path: Path) -> None:
     (train / "red" / ".DS_Store").touch()
     (test / "loose.png").touch()
     shared = FolderImageDataset(str(test))
-    assert module(str(train), test=shared, predict=shared).splitter.file_report()["unused"] == [
+    assert file_report(module(str(train), test=shared, predict=shared).splitter)["unused"] == [
         {"path": str(train / "red" / ".DS_Store"), "reason": "hidden"},
         {"path": str(test / "loose.png"), "reason": "not inside a class folder"},
     ]
@@ -272,7 +277,7 @@ def test_datamodule_refuses_to_go_on_with_other_images(photos: Path, tmp_path: P
     Image.new("RGB", (4, 4)).save(tmp_path / "more/red/new.png")
     data = module(str(tmp_path / "more"))
     data.load_state_dict(state)
-    with pytest.raises(ConfigError, match=r"1 new or changed \['.*/red/new\.png'\], 0 gone"):
+    with pytest.raises(ConfigError, match=r"1 new or changed \['.*/red/new\.png'\], 0 missing"):
         data.split("train")
     data.setup("validate")
     assert data.split("validation").fingerprints == state["split"]["validation"]
@@ -287,7 +292,7 @@ def test_datamodule_refuses_to_go_on_with_former_validation_images(photos: Path,
     moved = (validation / "red/000.png").rename(train / "red/moved.png")
     data = module(str(train), validation=str(validation))
     data.load_state_dict(state)
-    with pytest.raises(ConfigError, match=rf"1 new or changed \['{moved}'\], 0 gone; restore"):
+    with pytest.raises(ConfigError, match=rf"1 new or changed \['{moved}'\], 0 missing; restore"):
         data.split("train")
     joined = module(str(train), validation=str(validation), train_on_validation=True)
     joined.load_state_dict(state)
@@ -305,7 +310,9 @@ def test_datamodule_refuses_to_go_on_with_another_label(photos: Path, tmp_path: 
     state, moved = relabelled(photos, tmp_path / "data")
     data = module(str(tmp_path / "data"))
     data.load_state_dict(state)
-    with pytest.raises(ConfigError, match=rf"0 new or changed \[\], 0 gone, 1 in another class \['{moved}'\]; restore"):
+    with pytest.raises(
+        ConfigError, match=rf"0 new or changed \[\], 0 missing, 1 in another class \['{moved}'\]; restore"
+    ):
         data.split("train")
 
 
@@ -314,7 +321,7 @@ def test_datamodule_takes_the_state_of_an_older_checkpoint(photos: Path, tmp_pat
     del state["labels"]
     data = module(str(tmp_path / "data"))
     data.load_state_dict(state)
-    assert str(moved) in data.splitter.table()["path"].tolist()
+    assert str(moved) in split_table(data.splitter)["path"].tolist()
     assert sorted(data.state_dict()["split"]["validation"]) == sorted(state["split"]["validation"])
 
 
@@ -360,7 +367,7 @@ def test_datamodule_refuses_two_normalisations() -> None:
         name: [{"class_path": "Normalize", "init_args": {"mean": [mean] * 3, "std": [1.0] * 3}}]
         for name, mean in (("train", 0.5), ("eval", 0.0))
     }
-    with pytest.raises(ConfigError, match=r"train normalises with .*0\.5.*, eval with .*0\.0.*; they must be the same"):
+    with pytest.raises(ConfigError, match=r"train and eval must normalise alike, got .*0\.5.* and .*0\.0"):
         ImageDataModule(augmentations=Augmentations(**lists))
 
 
@@ -406,7 +413,7 @@ def test_train_loader_leaves_a_last_single_image_out(size: int, kept: int, said:
     loader = data.train_dataloader()
     found = [{path for batch in batches(loader, epoch) for path in batch["path"]} for epoch in range(3)]
     assert [len(paths) for paths in found] == [kept] * 3
-    line = "the last batch would hold a single image: one image, another in each epoch, is left out"
+    line = "The last batch would contain a single image; one randomly chosen image is skipped each epoch"
     assert said.messages[1:] == ([line] if kept < size else [])  # after that of the leak
     assert found[0] != found[1] or kept == size
 
@@ -471,7 +478,7 @@ def test_paths_of_a_class_of_ones_own_are_counted_as_texts(tmp_path: Path) -> No
     data = ImageDataModule(DatasetClasses(train=own), num_workers=0, on_bad_image="skip", max_bad_fraction=0.5)
     data.setup("fit")
     data.bad_images.add({"train": {f"{root}/red/004.png": "is cut"}}, {"train": 30})  # as its batch would say
-    account = data.splitter.file_report()
+    account = file_report(data.splitter)
     assert (account["used"], len(account["unused"])) == (28, 2)
 
 
@@ -502,15 +509,16 @@ def test_a_list_that_leaves_the_size_open_gets_a_resize_in_front(photos: Path, s
     assert batches(data.val_dataloader())[0]["image"].shape == (8, 3, 16, 20)
     (message,) = said.messages
     assert message.startswith(
-        "data.init_args.augmentations.train: does not fix the image size; Resize(height=24, width=28"
+        "data.init_args.augmentations.train: does not fix the image size; prepending Resize(height=24, width=28"
     )
-    assert message.endswith("is put in front")
 
 
 def test_lists_are_needed_where_the_model_states_nothing(photos: Path) -> None:
     data = module(str(photos), augmentations=Augmentations(train=[RESIZE]))
     assert len(data.train_dataloader()) == 6
-    with pytest.raises(ConfigError, match="the model states no preprocessing; give both lists, train and eval"):
+    with pytest.raises(
+        ConfigError, match="the model has no attribute 'preprocessing'; give both lists, train and eval"
+    ):
         data.val_dataloader()
 
 
@@ -534,7 +542,7 @@ def test_a_batch_of_several_sizes_says_what_to_do(photos: Path) -> None:
     data.trainer = model_of((24, 28))
     loader = data.train_dataloader()
     with pytest.raises(
-        ConfigError, match=r"augmentations\.train: one batch holds images of .*; end the list with a Resize"
+        ConfigError, match=r"augmentations\.train: one batch has images of .*; end the list with a Resize"
     ):
         batches(loader)
 
@@ -554,9 +562,9 @@ def test_a_class_without_a_training_image_is_said(
 ) -> None:
     more = ["--data.class_names=[red,green,blue,grey]", "--trainer.max_epochs=1"]
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
-    assert "train: no image of 'grey'; none is learnt" in capsys.readouterr().err
+    assert "Train has no images of 1 class ('grey'): it cannot be learned" in capsys.readouterr().err
     main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
-    assert "no image of" not in capsys.readouterr().err
+    assert "no images of" not in capsys.readouterr().err
 
 
 def test_train_on_validation_leaves_nothing_to_validate(
@@ -564,7 +572,7 @@ def test_train_on_validation_leaves_nothing_to_validate(
 ) -> None:
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--data.train_on_validation=true")], capsys)
     assert code == 2
-    assert "data.init_args.train_on_validation: true leaves nothing to validate" in message
+    assert "data.init_args.train_on_validation: true leaves no validation data" in message
 
 
 def joined(photos: Path, test_photos: Path, **more: Any) -> ImageDataModule:
@@ -590,5 +598,7 @@ def test_train_on_validation_notices_a_misspelt_group_column(photos: Path, test_
         shutil.copytree(photos, tmp_path / split)
     data = joined(tmp_path, test_photos, group_column="patiant")
     data.setup("fit")
-    with pytest.raises(ConfigError, match="group_column: the samples have no column 'patiant'; there are path, label"):
+    with pytest.raises(
+        ConfigError, match="group_column: the samples have no column 'patiant'; the columns are path, label"
+    ):
         data.split("train")

@@ -13,7 +13,7 @@ import pytest
 from imgcls.cli.warning_filters import quieten
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.splitting.train_val_split import _share_of_units
+from imgcls.data.splitting.group_share import hold_out_groups
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
@@ -92,14 +92,14 @@ def test_a_validation_after_train_on_validation_is_one_on_training_images(photos
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fold": "1/2", "train_on_validation": True}, "fold: 1/2, but train_on_validation: true; leave out one"),
-        ({"group_column": "nope", "group_regex": "x"}, "group_column: 'nope', but group_regex: 'x'; leave out one"),
+        ({"fold": "1/2", "train_on_validation": True}, "give fold (1/2) or train_on_validation: true, not both"),
+        ({"group_column": "nope", "group_regex": "x"}, "give group_column ('nope') or group_regex ('x'), not both"),
         (
             {"dataset_classes": {"val": "x"}},
-            "dataset_classes: no key 'val'; there are train, validation, test, predict",
+            "dataset_classes: unknown key 'val'; there are train, validation, test, predict",
         ),
-        ({"dataset_classes": "photos"}, "'photos'; name its split: DatasetClasses(train='photos')"),
-        ({"augmentations": {"evel": None}}, "augmentations: no key 'evel'; did you mean 'eval'?"),
+        ({"dataset_classes": "photos"}, "must name the split: DatasetClasses(train='photos')"),
+        ({"augmentations": {"evel": None}}, "augmentations: unknown key 'evel'; did you mean 'eval'?"),
     ],
 )
 def test_what_would_be_left_unheeded_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -111,7 +111,7 @@ def test_what_would_be_left_unheeded_is_refused(arguments: dict[str, Any], messa
 def test_predicted_samples_need_paths_that_tell_them_apart(photos: Path) -> None:
     for column, values, message in (
         ("file", ["a", "b"], "have no column 'path'"),
-        ("path", ["a", "a"], "lists 'a' twice; 'path' must be unique"),
+        ("path", ["a", "a"], "'path' must be unique, but .* lists 'a' twice"),
     ):
         data = module(str(photos), "predict", predict=Own({column: values}))
         with pytest.raises(ConfigError, match=message):
@@ -137,7 +137,7 @@ def test_an_evaluation_that_draws_at_random_is_said(photos: Path, caplog: pytest
         data = module(str(photos), augmentations=Augmentations(train=crop, eval=steps))
         with caplog.at_level("WARNING", logger="imgcls"):
             data.val_dataloader()
-        said.append("augmentations.eval: draws at random" in caplog.text)
+        said.append("augmentations.eval: is random" in caplog.text)
     assert said == [True, False]
 
 
@@ -152,7 +152,7 @@ def test_many_groups_of_many_classes_are_held_out_without_a_table_of_both() -> N
     labels = np.repeat(np.arange(classes), 2)
     units = np.random.default_rng(0).permutation(labels.size) % groups
     tracemalloc.start()
-    held = _share_of_units(labels, units, 0.2, seed=0)
+    held = hold_out_groups(labels, units, 0.2, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e8

@@ -17,9 +17,10 @@ import pytest
 import yaml
 from filelock import lock_descriptor
 
-from imgcls.check import near_duplicates as near
+from imgcls.check.alignment import shrink
 from imgcls.cli.main import main
-from imgcls.data.scan import files as survey
+from imgcls.data.scan import files, parallel
+from imgcls.data.splitting.split_report import split_table
 from imgcls.datasets.dataset import ImageDataset, PathListDataset
 from imgcls.errors import RunError
 from imgcls.images import Pixels
@@ -50,7 +51,7 @@ def test_a_class_of_ones_own_is_read_once_before_the_first_step() -> None:
     data = module(Counted(60))
     data.splitter.refuse_leaks()
     data.state_dict()
-    data.splitter.table()
+    split_table(data.splitter)
     assert dict(READS) == dict.fromkeys(range(60), 1)
 
 
@@ -100,7 +101,7 @@ def test_of_two_processes_the_first_hashes(tiny_model: Path, tmp_path: Path, rea
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageDataset:
     """200 files, which are many here."""
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(survey, "_MANY", 1)
+    monkeypatch.setattr(parallel, "_MANY", 1)
     for number in range(200):
         (tmp_path / f"{number}.png").write_bytes(b"no image %d" % number)
     return PathListDataset([str(tmp_path / f"{number}.png") for number in range(200)])
@@ -115,7 +116,7 @@ def test_a_future_takes_many_files(few: ImageDataset, monkeypatch: pytest.Monkey
         return submit(*arguments, **more)
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", counting)
-    assert len(set(survey.fingerprints(few, range(200)))) == 200
+    assert len(set(files.fingerprints(few, range(200)))) == 200
     assert len(submitted) == 4
 
 
@@ -125,14 +126,14 @@ def test_processes_are_forks_whatever_is_the_default(few: ImageDataset, monkeypa
     default = "multiprocessing.context._default_context"
     monkeypatch.setattr(f"{default}._actual_context", None)
     monkeypatch.setattr(f"{default}._default_context", spawn)
-    monkeypatch.setattr(survey, "check_header", lambda path, max_pixels: (7, 7))
-    assert survey.unreadable(few) == {}
+    monkeypatch.setattr(files, "check_header", lambda path, max_pixels: (7, 7))
+    assert files.unreadable(few) == {}
 
 
 def test_a_process_that_is_killed_is_a_plain_error(few: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "check_header", lambda path, max_pixels: os._exit(1))
+    monkeypatch.setattr(files, "check_header", lambda path, max_pixels: os._exit(1))
     with pytest.raises(RunError, match=r"reading headers: a process was killed \(probably out of memory\)"):
-        survey.unreadable(few)
+        files.unreadable(few)
 
 
 def test_hashing_is_ended_by_ctrl_c() -> None:
@@ -146,7 +147,7 @@ def test_hashing_is_ended_by_ctrl_c() -> None:
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        list(survey._mapped(ThreadPoolExecutor(4), slowly, range(5000), "reading"))
+        list(parallel._mapped(ThreadPoolExecutor(4), slowly, range(5000), "reading"))
     assert len(begun) < 4 * 64
 
 
@@ -162,10 +163,10 @@ def test_looking_at_images_within_a_fit_hears_a_signal(
 
     monkeypatch.setattr(PathListDataset, "fingerprint", fingerprint)
     if waits == "one thread":
-        monkeypatch.setattr(survey, "_takes_threads", lambda _: False)
-    monkeypatch.setattr(survey, "_THREADS", 1)
+        monkeypatch.setattr(files, "_is_thread_safe", lambda _: False)
+    monkeypatch.setattr(parallel, "_THREADS", 1)
     (tmp_path / "cache").mkdir()
-    path = tmp_path / "cache" / f"scan-{crc32(os.fsencode(min(few.sample_paths))) % survey._LOCKS:03d}.lock"
+    path = tmp_path / "cache" / f"scan-{crc32(os.fsencode(min(few.sample_paths))) % files._LOCKS:03d}.lock"
     with path.open("w") as other:
         if waits == "lock":
             lock_descriptor(other.fileno())
@@ -173,7 +174,7 @@ def test_looking_at_images_within_a_fit_hears_a_signal(
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         start = time.monotonic()
         with listening(), pytest.raises(Stopped), postponed(waits=True):
-            survey.fingerprints(few, range(200))
+            files.fingerprints(few, range(200))
         assert time.monotonic() - start < 2.5
 
 
@@ -186,12 +187,12 @@ def _look(log: Path, paths: list[str], barrier: Any) -> None:
         _write(log, f"content {data.sample_paths[index]}")
         return f"hash {index}"
 
-    survey.check_header = header  # type: ignore[attr-defined, assignment]  # this process is a fork, which ends here
+    files.check_header = header  # type: ignore[attr-defined, assignment]  # this process is a fork, which ends here
     PathListDataset.fingerprint = fingerprint  # type: ignore[assignment, method-assign]
     data = PathListDataset(paths)
     barrier.wait()
-    assert survey.unreadable(data) == {}
-    assert survey.fingerprints(data, range(200)) == [f"hash {index}" for index in range(200)]
+    assert files.unreadable(data) == {}
+    assert files.fingerprints(data, range(200)) == [f"hash {index}" for index in range(200)]
 
 
 def _write(log: Path, line: str) -> None:
@@ -204,7 +205,7 @@ def test_processes_that_begin_at_once_share_what_they_find(
     few: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As ranks do that a scheduler starts: each file is read once, though all of them want all."""
-    monkeypatch.setattr(survey, "_MANY", 1000)
+    monkeypatch.setattr(parallel, "_MANY", 1000)
     fork = multiprocessing.get_context("fork")
     barrier = fork.Barrier(3)
     ranks = [fork.Process(target=_look, args=(tmp_path / "log", few.sample_paths, barrier)) for _ in range(3)]
@@ -220,7 +221,7 @@ def test_processes_that_begin_at_once_share_what_they_find(
 def test_what_was_hashed_before_an_interruption_is_remembered(
     few: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_REMEMBERED", 10)
+    monkeypatch.setattr(files, "_BATCH", 10)
     hashed: list[int] = []
 
     def fingerprint(data: ImageDataset, index: int) -> str:
@@ -230,10 +231,10 @@ def test_what_was_hashed_before_an_interruption_is_remembered(
         return f"hash {index}"
 
     monkeypatch.setattr(PathListDataset, "fingerprint", fingerprint)
-    monkeypatch.setattr(survey, "_THREADS", 1)
+    monkeypatch.setattr(parallel, "_THREADS", 1)
     with pytest.raises(KeyboardInterrupt):
-        survey.fingerprints(few, range(200))
-    assert survey.fingerprints(few, range(200)) == [f"hash {index}" for index in range(200)]
+        files.fingerprints(few, range(200))
+    assert files.fingerprints(few, range(200)) == [f"hash {index}" for index in range(200)]
     assert len(hashed) <= 150 + 200 - 120  # two chunks of 64 were whole
 
 
@@ -245,4 +246,4 @@ def test_shrink_marks_what_is_at_its_highest(tmp_path: Path) -> None:
     expected = np.where(pixels.max(axis=2) >= 254, 255, 0).astype(np.uint8)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     both = cv2.resize(np.dstack([grey, expected]), (64, 64), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(near.shrink(pixels, 64), both)
+    np.testing.assert_array_equal(shrink(pixels, 64), both)

@@ -58,7 +58,7 @@ def test_csv_dataset_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_csv_dataset_refuses_labels_of_another_encoding(tmp_path: Path) -> None:
     latin = write(tmp_path, "path,label\na.jpg,Gänse\n".encode("latin-1"), "a.jpg")
-    assert refusal(CsvImageDataset(latin)).startswith(r"row 2: the label 'G\udce4nse' is no UTF-8 (save the table as")
+    assert refusal(CsvImageDataset(latin)).startswith(r"row 2: the label 'G\udce4nse' is not UTF-8 (save the table as")
     unicode_text = write(tmp_path, codecs.BOM_UTF16_BE + "path,label\na.jpg,x\n".encode("utf-16-be"), "a.jpg")
     assert refusal(CsvImageDataset(unicode_text)) == "cannot be read as CSV: is UTF-16; save the table as UTF-8"
 
@@ -68,24 +68,30 @@ def test_csv_dataset_takes_paths_from_another_root(tmp_path: Path, monkeypatch: 
     csv = write(tmp_path, "path,label\na.jpg,x\n", "images/a.jpg")
     assert list(CsvImageDataset(csv, root=str(tmp_path / "images")).samples["path"]) == [str(tmp_path / "images/a.jpg")]
     monkeypatch.chdir(tmp_path / "images")
-    assert refusal(CsvImageDataset("../table.csv")).endswith("(paths are relative to ..; 'root' names another folder)")
+    assert refusal(CsvImageDataset("../table.csv")).endswith("(paths are relative to ..; 'root' sets another folder)")
 
 
 def test_csv_dataset_takes_the_rows_of_a_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     csv = write(tmp_path, "path,label,split\na,x,train\nb,y,test\nb,y,train\n", "a", "b")
     assert list(CsvImageDataset(csv, split="train").samples["path"]) == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert refusal(CsvImageDataset(csv, split="val")) == "no row with 'val' in the column 'split': 'test', 'train'"
-    assert refusal(CsvImageDataset(csv, split="x", split_column="Split")).startswith("has no column 'Split'; it has")
+    assert refusal(CsvImageDataset(csv, split="x", split_column="Split")).startswith(
+        "no column 'Split'; the columns are"
+    )
     write(tmp_path, "path,label,split\na,x,train\nb,y,\n")
     assert refusal(CsvImageDataset(csv, split="train")) == "row 3: no split"
     with caplog.at_level(logging.INFO, "imgcls"):
         assert len(CsvImageDataset(csv).samples) == 2
-    assert caplog.messages == [f"{csv}: all rows are taken, whatever their 'split'; 'split' names one"]
+    assert caplog.messages == [
+        f"{csv} has a column 'split' but no split was chosen: using all rows. To use one part: init_args.split: train"
+    ]
 
 
 def test_csv_dataset_refuses_splits_that_differ_only_in_case(tmp_path: Path) -> None:
     csv = write(tmp_path, "path,label,split\na,x,train\nb,y,Train \nc,y,test\n", "a", "b", "c")
-    assert refusal(CsvImageDataset(csv, split="train")).startswith("split has 'Train ', 'train', which differ only in")
+    assert refusal(CsvImageDataset(csv, split="train")).startswith(
+        "the column 'split' has 'Train ', 'train', which differ only in"
+    )
     assert len(CsvImageDataset(csv, split="test").samples) == 1
 
 
@@ -93,8 +99,8 @@ def test_csv_dataset_names_every_bad_row_as_a_spreadsheet_counts(tmp_path: Path)
     text = 'path,label\na.jpg,x\n"b\n2.jpg",\n\n,y\n./a.jpg,x\ngone.jpg, \n'
     data = CsvImageDataset(write(tmp_path, text, "a.jpg"))
     assert refusal(data) == (
-        "row 3: no file 'b\\n2.jpg'; row 3: no label; row 5: no path; row 6: './a.jpg' stands in row 2, too; "
-        f"row 7: no file 'gone.jpg'; row 7: no label (paths are relative to {tmp_path}; 'root' names another folder)"
+        "row 3: no file 'b\\n2.jpg'; row 3: no label; row 5: no path; row 6: './a.jpg' is in row 2, too; "
+        f"row 7: no file 'gone.jpg'; row 7: no label (paths are relative to {tmp_path}; 'root' sets another folder)"
     )
 
 
@@ -108,7 +114,9 @@ def test_csv_dataset_names_the_first_ten_bad_rows(tmp_path: Path) -> None:
 def test_csv_dataset_doubts_a_class_that_looks_like_two(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     csv = write(tmp_path, "path,label\na,cat\nb,cat;dog\n", "a", "b")
     assert list(CsvImageDataset(csv).samples["label"]) == ["cat", "cat;dog"]
-    assert caplog.messages == [f"{csv}: 'cat;dog' is taken for one class; with label_separator: ';' it is several"]
+    assert caplog.messages == [
+        f"{csv}: 'cat;dog' is used as a single class; for a multi-label dataset set label_separator: ';'"
+    ]
 
 
 def test_csv_dataset_keeps_dangling_links_for_the_report(tmp_path: Path) -> None:
@@ -119,10 +127,10 @@ def test_csv_dataset_keeps_dangling_links_for_the_report(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column 'path'; it has none"),
-        ("paths,label\n", "has no column 'path'; it has 'paths', 'label'; did you mean 'paths'?"),
-        ("path,path\n", "the head names the column 'path' twice"),
-        ("path,label\na,x\nb,c,y\n", "row 3: more values than the head has names"),
+        ("", "no column 'path'; the columns are none"),
+        ("paths,label\n", "no column 'path'; the columns are 'paths', 'label'; did you mean 'paths'?"),
+        ("path,path\n", "the header repeats the column 'path'"),
+        ("path,label\na,x\nb,c,y\n", "row 3: more values than columns in the header"),
         ('path,label\n"a,x\n', "cannot be read as CSV: unexpected end of data"),
     ],
 )
@@ -136,14 +144,18 @@ def test_csv_dataset_names_a_file_that_is_none(tmp_path: Path) -> None:
     assert refusal(CsvImageDataset(str(tmp_path / "pipe.csv"))) == "is not a regular file"
     csv = write(tmp_path, "path,label\n")
     assert refusal(CsvImageDataset(csv, separator=";;")).startswith("cannot be read as CSV")
-    assert refusal(CsvImageDataset(csv, label_column="lable")).endswith("it has 'path', 'label'; did you mean 'label'?")
+    assert refusal(CsvImageDataset(csv, label_column="lable")).endswith(
+        "the columns are 'path', 'label'; did you mean 'label'?"
+    )
 
 
 def test_csv_dataset_without_labels_is_for_predict(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     csv = write(tmp_path, "path,name\na.jpg,\n", "a.jpg")
     with caplog.at_level(logging.INFO, "imgcls"):
         assert CsvImageDataset(csv).samples["label"].isna().all()
-    assert caplog.messages == [f"{csv}: no column 'label', so the images have none; it has 'path', 'name'"]
+    assert caplog.messages == [
+        f"{csv}: no column 'label', so the images are unlabelled; the columns are 'path', 'name'"
+    ]
     write(tmp_path, "path,label\na.jpg,\n")
     assert CsvImageDataset(csv, label_column=None).samples["label"].isna().all()
 

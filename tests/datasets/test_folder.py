@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imgcls.data.splitting.split import class_names_of
+from imgcls.data.splitting.class_labels import class_names_of
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, PathListDataset
-from imgcls.datasets.folder import FolderImageDataset, look_alikes, natural_order, scan_folder
+from imgcls.datasets.folder import FolderImageDataset
+from imgcls.datasets.folder_scan import scan_folder
 from imgcls.datasets.image_paths import find_images
+from imgcls.datasets.labels import look_alikes, natural_order
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels
 from tests.conftest import write_class_folders
@@ -81,7 +83,7 @@ def test_folder_dataset_names_folders_without_an_image(tmp_path: Path, caplog: p
         assert set(data.samples["label"]) == {"cat", "files"}
     empty = {name: rule for name, rule in ignored(data, tmp_path).items() if rule == "a folder without an image"}
     assert set(empty) == {"empty", "hidden", "texts"}
-    said = f"{tmp_path}: folders without an image, which are no classes: 'empty', 'hidden', 'texts'"
+    said = f"{tmp_path}: ignoring empty class folders: 'empty', 'hidden', 'texts'"
     assert caplog.messages == [said]
 
 
@@ -92,10 +94,10 @@ def test_folders_of_systems_are_no_classes(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.INFO, "imgcls"):
         data = FolderImageDataset(str(tmp_path))
         assert set(data.samples["label"]) == {"cat", "dog", "new"}
-    left_out = [name for name, rule in ignored(data, tmp_path).items() if rule == "a folder that a system makes"]
+    left_out = [name for name, rule in ignored(data, tmp_path).items() if rule == "a folder written by the system"]
     assert sorted(left_out) == sorted([*junk, "dog/@eaDir"])
     [said] = caplog.messages
-    assert said.startswith(f"{tmp_path}: folders that a system makes are left out: '#recycle', '$RECYCLE.BIN', ")
+    assert said.startswith(f"{tmp_path}: ignoring folders written by the system: '#recycle', '$RECYCLE.BIN', ")
 
 
 def test_folder_dataset_lists_a_pipe_and_opens_nothing(tmp_path: Path) -> None:
@@ -184,7 +186,9 @@ def test_folder_dataset_keeps_odd_names(tmp_path: Path) -> None:
 
 
 def test_folder_dataset_names_a_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no folder '.*nowhere'; a folder with one folder of images a class"):
+    with pytest.raises(
+        ConfigError, match=r"Folder '.*nowhere' does not exist.* Expected one sub-folder of images per class"
+    ):
         _ = FolderImageDataset(str(tmp_path / "nowhere")).samples
 
 
@@ -285,14 +289,14 @@ def test_find_images_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "short.csv").write_text("label,path\nx,a.jpg\nx\n")
     (tmp_path / "blank.csv").write_text('path\n" "\n')
     wrong = {
-        "head.csv": "head.csv: lists no image; there is no row below the head",
-        "gap.csv": "gap.csv: row 4 has no path; give it one, or remove the row",
+        "head.csv": "head.csv: no image; there is no row below the header",
+        "gap.csv": "gap.csv: row 4 has no path; add one, or remove the row",
         "short.csv": "short.csv: row 3 has no path",
         "blank.csv": "blank.csv: row 2 has no path",
         "missing.jpg": "missing.jpg: no such file or folder",
-        "empty": "empty: the folder holds no image",
-        "list.csv": "list.csv: has no column 'path'; it has 'file', 'label'",
-        "empty.csv": "empty.csv: has no column 'path'; it has none",
+        "empty": "empty: the folder contains no image",
+        "list.csv": "list.csv: no column 'path'; the columns are 'file', 'label'",
+        "empty.csv": "empty.csv: no column 'path'; the columns are none",
     }
     for name, message in wrong.items():
         with pytest.raises(ConfigError, match=f"--images .*{message}"):

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageColumn
 
 from imgcls import FolderImageDataset, HubImageDataset
-from imgcls.datasets.dataset import fingerprint_of
+from imgcls.datasets.fingerprint import fingerprint_of
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import load_image
 from tests.conftest import COLOURS
@@ -64,7 +64,7 @@ def test_hub_dataset_reads_a_parquet_file(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(ImageError, match=f"^{file}/train/000001: has .* pixels, more than max_pixels 9$"):
         HubImageDataset(file, max_pixels=9).read(1)
     said = refusal(HubImageDataset(file, revision="main"))
-    assert said == "'revision' is main; files of this machine have none, leave it out"
+    assert said == "'revision' must be null for local files, got main"
 
 
 def test_hub_dataset_reads_a_folder_of_parquet_files(tmp_path: Path, photos: Path, test_photos: Path) -> None:
@@ -75,7 +75,7 @@ def test_hub_dataset_reads_a_folder_of_parquet_files(tmp_path: Path, photos: Pat
     assert len(HubImageDataset(str(folder), "test").samples) == 18
     assert len(HubImageDataset(str(folder), "train[:10%]").samples) == 6
     assert "Should be one of" in refusal(HubImageDataset(str(folder), "val"))
-    assert refusal(HubImageDataset(str(folder))) == "'split' is None; there are 'train', 'test'"
+    assert refusal(HubImageDataset(str(folder))) == "'split' is None; the splits are 'train', 'test'"
 
 
 def test_hub_dataset_reads_class_folders(photos: Path) -> None:
@@ -91,7 +91,7 @@ def test_hub_dataset_reads_what_was_saved_to_disk(tmp_path: Path, photos: Path, 
     both, one = str(tmp_path / "both"), str(tmp_path / "one")
     assert len(HubImageDataset(both, "test").samples) == len(HubImageDataset(one).samples) == 18
     assert HubImageDataset(one).samples["path"][0] == f"{one}/all/000000"
-    assert refusal(HubImageDataset(both, "val")) == "'split' is val; there are 'train', 'test'"
+    assert refusal(HubImageDataset(both, "val")) == "'split' is val; the splits are 'train', 'test'"
 
 
 def test_hub_dataset_cuts_no_part_of_what_was_saved(tmp_path: Path, photos: Path) -> None:
@@ -100,11 +100,13 @@ def test_hub_dataset_cuts_no_part_of_what_was_saved(tmp_path: Path, photos: Path
     Dataset(rows.data, split="train").save_to_disk(tmp_path / "train")
     one, train = str(tmp_path / "one"), str(tmp_path / "train")
     assert len(HubImageDataset(train, "train").samples) == len(rows)
-    assert refusal(HubImageDataset(one, "test")) == "'split' is test; there is only one, leave it out"
+    assert (
+        refusal(HubImageDataset(one, "test")) == "'split' is test; there is a single split without a name; leave it out"
+    )
     for split in ("train[:20%]", "train_small"):
-        assert refusal(HubImageDataset(train, split)) == f"'split' is {split}; there is only train"
+        assert refusal(HubImageDataset(train, split)) == f"'split' is {split}; the only split is train"
     said = refusal(HubImageDataset(train, "train", config="x"))
-    assert said == "'config' is x; files of this machine have none, leave it out"
+    assert said == "'config' must be null for local files, got x"
 
 
 def test_hub_dataset_takes_labels_as_they_stand(tmp_path: Path, photos: Path) -> None:
@@ -128,20 +130,24 @@ def test_hub_dataset_names_columns(tmp_path: Path, photos: Path, caplog: pytest.
     name = str(tmp_path / "rows")
     assert refusal(HubImageDataset(name, image_column="img")).startswith("image_column: no column 'img'; did you mean")
     assert refusal(HubImageDataset(name, label_column="x")).endswith("'x'; there are image, label, file")
-    assert refusal(HubImageDataset(name, label_column="image")).startswith("label_column: name one; there are 'label'")
-    with pytest.raises(ConfigError, match="the column 'label' holds no images: "):
+    assert refusal(HubImageDataset(name, label_column="image")).startswith(
+        "label_column: choose a column; the candidates are 'label'"
+    )
+    with pytest.raises(ConfigError, match="no images in the column 'label': "):
         HubImageDataset(name, image_column="label", label_column="file").read(0)
     stored = list(rows.cast_column("image", ImageColumn(decode=False))["image"])
     rows.add_column("second", stored, feature=ImageColumn()).save_to_disk(tmp_path / "two")
     said = refusal(HubImageDataset(str(tmp_path / "two")))
-    assert said == "image_column: name one; there are 'image', 'second'"
+    assert said == "image_column: choose a column; the candidates are 'image', 'second'"
     rows.remove_columns("image").save_to_disk(tmp_path / "none")
     said = refusal(HubImageDataset(str(tmp_path / "none")))
-    assert said == "image_column: name one; there are none of that kind, only 'label', 'file'"
+    assert said == "image_column: choose a column; the candidates are none; the columns are 'label', 'file'"
     rows.remove_columns("label").save_to_disk(tmp_path / "bare")
     with caplog.at_level(logging.INFO, "imgcls"):
         assert HubImageDataset(str(tmp_path / "bare")).samples["label"].isna().all()
-    assert caplog.messages == [f"{tmp_path}/bare: no column of labels, so the images have none; it has 'image', 'file'"]
+    assert caplog.messages == [
+        f"{tmp_path}/bare: no column of labels, so the images are unlabelled; the columns are 'image', 'file'"
+    ]
 
 
 def test_hub_dataset_says_that_it_does_not_read_lists_of_labels(
@@ -151,7 +157,7 @@ def test_hub_dataset_says_that_it_does_not_read_lists_of_labels(
     rows.remove_columns("label").add_column("label", [["a", "b"], []]).save_to_disk(tmp_path / "rows")
     with caplog.at_level(logging.INFO, "imgcls"):
         assert HubImageDataset(str(tmp_path / "rows")).samples["label"].isna().all()
-    assert caplog.messages[0].endswith("; of several labels an image, imgcls.CsvImageDataset alone reads lists")
+    assert caplog.messages[0].endswith("; for multi-label datasets use imgcls.CsvImageDataset")
 
 
 def test_hub_dataset_names_a_row_without_an_image(tmp_path: Path) -> None:
@@ -159,7 +165,7 @@ def test_hub_dataset_names_a_row_without_an_image(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"image": [None, {"bytes": b"", "path": None}], "label": ["a", "b"]}, features=features)
     rows.save_to_disk(tmp_path / "rows")
     data = HubImageDataset(str(tmp_path / "rows"))
-    with pytest.raises(ImageError, match=r"000000: the row holds no image$"):
+    with pytest.raises(ImageError, match=r"000000: the row has no image$"):
         data.read(0)
     with pytest.raises(ImageError, match=r"000001: is empty$"):
         data.read(1)
@@ -170,7 +176,7 @@ def test_hub_dataset_says_in_one_line_what_cannot_be_loaded(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"no")
-    wanted = "'name' is a dataset of the Hub, or a folder or a .parquet file of this machine"
+    wanted = "'name' must be a dataset on the Hub, a local folder or a .parquet file"
     for name, reason in ((str(tmp_path / "broken.parquet"), "Parquet"), ("some/where", "OfflineModeIsEnabled")):
         spec = '{"class_path": "imgcls.HubImageDataset", "init_args": {"name": "' + name + '"}}'
         line = arguments(tmp_path, tiny_model, tmp_path, f"--data.dataset_classes.train={spec}")[1:]

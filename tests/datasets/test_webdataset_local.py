@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from imgcls import ShardImageDataset
-from imgcls.datasets.tar_index import Parts, index_shard
-from imgcls.datasets.webdataset_local import counted
+from imgcls.datasets.shard_index import MemberKeys, index_shard
+from imgcls.datasets.webdataset_local import expand_range
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import load_image
 from tests.helpers.runs import within
@@ -98,7 +98,7 @@ def test_shard_dataset_names_numbers(tmp_path: Path) -> None:
     shard = pack(tmp_path / "0.tar", {"1.png": png("red"), "1.cls": b"1", "2.png": png("red"), "2.cls": b"0"})
     data = ShardImageDataset(shard, class_names=["cat", "dog"])
     assert list(data.samples["label"]) == ["dog", "cat"]
-    said = f"{shard}: 1: the label is '1'; 'class_names' has the numbers 0 to 0"
+    said = f"{shard}: 1: the label must be an index of class_names, 0 to 0, got '1'"
     assert refusal(ShardImageDataset(shard, class_names=["cat"])) == said
 
 
@@ -124,19 +124,27 @@ def test_shard_dataset_accounts_for_members_of_no_sample(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("members", "options", "message"),
     [
-        ([("1.png", b"x")], {}, "1: no label 1.cls; 'label_key' says which member has it"),
-        ([("1.cls", b"x"), ("1.txt", b"")], {}, "1: no image among cls, txt; 'image_keys' says what one is"),
+        ([("1.png", b"x")], {}, "1: no label 1.cls; 'label_key' sets the extension"),
+        (
+            [("1.cls", b"x"), ("1.txt", b"")],
+            {},
+            "1: no image among cls, txt; 'image_keys' sets the extensions of images",
+        ),
         (
             [("1.png", b"x"), ("1.jpg", b"x"), ("1.cls", b"x")],
             {},
-            "1: a sample has one image, not '1.png' and '1.jpg'; 'image_",
+            "1: expected one image, got '1.png' and '1.jpg'; 'image_keys' sets",
         ),
         ([("1.cls", b"x"), ("1.png", b"x"), ("1.cls", b"x")], {}, "1: the member '1.cls' is there twice"),
-        ([("1.cls", b" ")], {}, "1: the label is ''; it must be a text or a whole number"),
+        ([("1.cls", b" ")], {}, "1: the label must be a text or a whole number, got ''"),
         ([("1.cls", b"\xff")], {}, "1: the label cannot be read: 'utf-8' codec"),
         ([("1.json", b"{")], {"label_key": "json"}, "1: the label cannot be read: Expecting property name"),
         ([("1.json", b'{"a": 1}')], {"label_key": "json"}, "1: 'label_field' is None; the label has the fields 'a'"),
-        ([("1.json", b'{"a": 1.5}')], {"label_key": "json", "label_field": "a"}, "1: the label is 1.5; it must be"),
+        (
+            [("1.json", b'{"a": 1.5}')],
+            {"label_key": "json", "label_field": "a"},
+            "1: the label must be a text or a whole number, got 1.5",
+        ),
     ],
 )
 def test_shard_dataset_names_shard_and_key(
@@ -151,7 +159,7 @@ def test_shard_dataset_refuses_what_is_no_plain_tar(tmp_path: Path) -> None:
     pack(tmp_path / "packed.tar", {"1.png": png("red"), "1.cls": b"a"}, "w:gz")
     for name in ("text.tar", "packed.tar"):
         said = refusal(ShardImageDataset(str(tmp_path / name)))
-        assert said.startswith(f"{tmp_path / name}: cannot be read as a tar file that is not compressed: ")
+        assert said.startswith(f"{tmp_path / name}: cannot be read as an uncompressed tar file: ")
 
 
 @pytest.mark.parametrize("content", [b'{"key": [1]}', b'{"key": ["1"], "offset": ["x"]}', None])
@@ -224,7 +232,7 @@ def test_shard_dataset_names_a_shard_that_is_cut_or_damaged(
     path.write_bytes(whole)
     assert len(ShardImageDataset(str(path)).samples) == 31
     path.write_bytes(harmed(whole, how))
-    assert refusal(ShardImageDataset(str(path))).startswith(f"{path}: damaged or cut near byte {position:,}: ")
+    assert refusal(ShardImageDataset(str(path))).startswith(f"{path}: damaged or truncated near byte {position:,}: ")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -274,10 +282,16 @@ def checked(header: bytearray) -> bytes:
 BOMBS = {
     "sparse label": (sparse("1.cls", 200 * 10**9), "1: 1.cls is stored as a sparse file"),
     "sparse image": (sparse("1.png", 200 * 10**9), "1: 1.png is stored as a sparse file"),
-    "pax label": (larger("1.cls", 99 * 10**9), "1: the label 1.cls has 99,000,000,000 bytes; it may have 1,048,576"),
-    "pax image": (larger("1.png", 99 * 10**9), "damaged or cut near byte"),
-    "negative size": (larger("1.cls", -1024), "damaged or cut near byte"),
-    "pax header": (beside(8 * 10**9), "cannot be read as a tar file that is not compressed: a name or header of 8,000"),
+    "pax label": (
+        larger("1.cls", 99 * 10**9),
+        "1: the label 1.cls must have at most 1,048,576 bytes, got 99,000,000,000",
+    ),
+    "pax image": (larger("1.png", 99 * 10**9), "damaged or truncated near byte"),
+    "negative size": (larger("1.cls", -1024), "damaged or truncated near byte"),
+    "pax header": (
+        beside(8 * 10**9),
+        "cannot be read as an uncompressed tar file: a name or header must have at most 1,048,576 bytes, got 8,000",
+    ),
 }
 
 
@@ -295,7 +309,7 @@ def test_shard_dataset_refuses_what_would_fill_the_memory(tmp_path: Path, bomb: 
 
 
 def test_shard_dataset_counts_shards(tmp_path: Path) -> None:
-    assert counted("a-{08..10}-{0..1}") == ["a-08-0", "a-08-1", "a-09-0", "a-09-1", "a-10-0", "a-10-1"]
+    assert expand_range("a-{08..10}-{0..1}") == ["a-08-0", "a-08-1", "a-09-0", "a-09-1", "a-10-0", "a-10-1"]
     shards = [pack(tmp_path / f"{n:02d}.tar", {"1.png": b"x", "1.cls": b"a"}) for n in range(2)]
     assert list(ShardImageDataset(str(tmp_path / "{00..01}.tar")).samples["path"]) == [f"{s}/1" for s in shards]
     assert list(ShardImageDataset(shards[::-1]).samples["path"]) == [f"{s}/1" for s in shards[::-1]]
@@ -312,7 +326,7 @@ def test_shard_dataset_names_an_image_that_cannot_be_read(tmp_path: Path) -> Non
     with pytest.raises(ImageError, match=f"^{shard}/2: has 3 x 2 pixels, more than max_pixels 5$"):
         data.read(1)
     os.truncate(shard, 600)
-    with pytest.raises(ImageError, match=f"^{shard}/2: the shard ends within it$"):
+    with pytest.raises(ImageError, match=f"^{shard}/2: the shard is truncated within it$"):
         data.read(1)
     Path(shard).unlink()
     with pytest.raises(ImageError, match=f"^{shard}/1: No such file or directory$"):
@@ -328,11 +342,11 @@ def test_an_index_is_remembered_until_the_shard_changes(
     indexed = []
     real = index_shard
 
-    def index(path: str, parts: Parts) -> Any:
+    def index(path: str, parts: MemberKeys) -> Any:
         indexed.append(Path(path).name)
         return real(path, parts)
 
-    monkeypatch.setattr("imgcls.datasets.tar_index.index_shard", index)
+    monkeypatch.setattr("imgcls.datasets.shard_index.index_shard", index)
     shard = pack(tmp_path / "0.tar", {"1.png": png("red"), "1.cls": b"a", "x": b""})
     made, found = ShardImageDataset(shard), ShardImageDataset(shard)
     assert made.samples.equals(found.samples)
@@ -367,7 +381,9 @@ def test_an_index_that_cannot_be_remembered_is_made_anew(
     shard = pack(tmp_path / "0.tar", {"1.png": b"x", "1.cls": b"a"})
     with caplog.at_level(logging.INFO, "imgcls"):
         assert len(ShardImageDataset(shard).samples) == 1
-    assert caplog.messages[0].endswith("cannot be written (Not a directory): the shard is indexed anew in each run")
+    assert caplog.messages[0].endswith(
+        "cannot be written (Not a directory): the shard will be indexed again in each run"
+    )
 
 
 # -- through the command

@@ -128,7 +128,7 @@ def test_fewer_images_than_processes_are_refused(checkpoint: Path, tmp_path: Pat
         path.unlink()
     run = program("predict", f"--ckpt_path={checkpoint}", f"--images={first}", *TWO, f"--output={tmp_path}/p.csv")
     assert run.returncode == 2
-    assert "predict: 1 images for 2 processes; trainer.devices: 1 takes them" in run.stderr
+    assert "predict: 2 processes need an image each, got 1 images; use trainer.devices: 1" in run.stderr
 
 
 @pytest.mark.slow

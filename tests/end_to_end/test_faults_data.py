@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from imgcls.datasets.folder import COMPANION_SUFFIXES
+from imgcls.datasets.folder_scan import COMPANION_SUFFIXES
 from tests.conftest import write_class_folders
 from tests.helpers.corpus import write_corpus
 from tests.helpers.runs import arguments
@@ -109,7 +109,7 @@ def test_f18_a_worker_that_stops_is_named_with_its_file(
     more = (f"--data.dataset_classes.validation={validation}", "--data.num_workers=1", "--data.timeout=5")
     ended = fit(f"--data.dataset_classes.train={train}", *more)
     assert ended.code == 1
-    assert f"no batch came for 5 s while reading {folder}/red/007.png; see whether the file can be read" in ended.last
+    assert f"no batch for 5 s while reading {folder}/red/007.png; check that the file can be read" in ended.last
 
 
 def test_f17_a_killed_worker_is_named_with_its_file(folder: Path, fit: Callable[..., Ended], tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_f20_an_error_lists_the_bad_files_before_the_first_step(
     root, _, _ = corpus
     ended = run("fit", *arguments(root, tiny_model, tmp_path / "runs"), cwd=tmp_path)
     assert ended.code == 2
-    assert "cannot be read; remove or replace them, or leave them out: --data.on_bad_image skip" in ended.last
+    assert "cannot be read; remove or replace them, or skip them: --data.on_bad_image skip" in ended.last
     assert not (tmp_path / "runs").exists()
 
 
@@ -223,7 +223,7 @@ def test_f22_images_change_while_the_run_reads_them(fit: Callable[..., Ended], f
     policy = ("--data.on_bad_image=skip", "--data.max_bad_fraction=0.1")
     ended = fit("--trainer.callbacks+=vandal.Vandal", *policy)
     assert (whole.code, ended.code) == (0, 0)
-    lines = [line for line in ended.err.splitlines() if line.startswith("left out of train: ")]
+    lines = [line for line in ended.err.splitlines() if line.startswith("skipped in train: ")]
     assert len(lines) == 2
     steps = [pd.read_csv(tmp_path / f"runs/run/version_{n}/metrics.csv")["step"].to_list() for n in (0, 1)]
     assert steps[0] == steps[1]
@@ -244,7 +244,7 @@ def test_f23_no_validation_images(kind: str, fit: Callable[..., Ended], tmp_path
     assert ended.code == 2
     assert {
         "empty": f"validation: no image in {validation}",
-        "absent": f"no folder '{validation}'",
+        "absent": f"Folder '{validation}' does not exist",
         "none": "nothing logs 'validation_f1_score'",
     }[kind] in ended.last
     assert not (tmp_path / "runs").exists()
@@ -266,10 +266,10 @@ def test_f24_classes_of_checkpoint_and_data_differ(fit: Callable[..., Ended], fo
     (test / "green").rename(test / "grün")
     renamed = tested()
     assert renamed.code == 2
-    assert "test: classes 'grün' are not among those of the model, 'blue', 'green', 'red'" in renamed.last
+    assert "test: classes 'grün' are not among the model's classes, 'blue', 'green', 'red'" in renamed.last
     wrong = fit("--model.num_classes=7")
     assert wrong.code == 2
-    assert "num_classes must be 3, the number of classes of the data ('blue', 'green', 'red'), got 7" in wrong.last
+    assert "num_classes: 7, but the data have 3 classes: 'blue', 'green', 'red'" in wrong.last
 
 
 # -- F25, F27

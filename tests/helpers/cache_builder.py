@@ -36,7 +36,7 @@ def main(photos: str, cache: str, log: str, workers: str, kill_after: str = "0")
     """Build the cache of the training images, and say how bright it is."""
     os.environ |= {"READ_LOG": log, "KILL_AFTER": kill_after, "BUILDER": str(os.getpid())}
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    store.COMMIT_SECONDS, build.MOST = 0.0, 1  # image by image
+    store.COMMIT_SECONDS, build._LARGEST_BATCH = 0.0, 1  # image by image
     data = ImageDataModule(
         DatasetClasses(train=Logged(photos), validation=photos),
         Augmentations(train=[RESIZE], eval=[RESIZE]),

@@ -18,9 +18,11 @@ from PIL.PngImagePlugin import PngInfo
 from sklearn.datasets import load_sample_image
 
 from imgcls.errors import ImageError
-from imgcls.images import Pixels, check_header, load_image, reader
+from imgcls.images import Pixels, check_header, load_image, pillow_decoder, reader
 from imgcls.images.fast_decoders import decode_fast
+from imgcls.images.pillow_decoder import decode_with_pillow, make_upright
 from imgcls.images.pillow_formats import open_image
+from imgcls.images.pillow_settings import while_reading
 from tests.helpers.encoders import STORED, encoded, exif, png, quarters, stored
 
 
@@ -139,9 +141,9 @@ def test_the_fast_way_gives_pillows_very_pixels(kind: str) -> None:
     content = EVERYDAY[kind]()
     stored = decode_fast(content, reader.MAX_PIXELS)
     assert stored is not None
-    fast = reader._turned(*stored)
+    fast = make_upright(*stored)
     assert (fast.dtype.name, fast.flags.c_contiguous, fast.flags.writeable) == ("uint8", True, True)
-    np.testing.assert_array_equal(fast, reader._decode(BytesIO(content), reader.MAX_PIXELS))
+    np.testing.assert_array_equal(fast, decode_with_pillow(BytesIO(content), reader.MAX_PIXELS))
 
 
 def test_the_fast_way_leaves_to_pillow_what_it_finds_fault_with() -> None:
@@ -197,7 +199,7 @@ def test_the_header_of_an_everyday_png_needs_no_pillow(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new(mode, (7, 5)).save(tmp_path / "a.png")
-    monkeypatch.setattr(reader, "open_image", lambda file: pytest.fail("Pillow was asked"))
+    monkeypatch.setattr(pillow_decoder, "open_image", lambda file: pytest.fail("Pillow was asked"))
     assert check_header(tmp_path / "a.png") == (7, 5)
     with pytest.raises(ImageError, match="has 7 x 5 pixels, more than max_pixels 34"):
         check_header(tmp_path / "a.png", max_pixels=34)
@@ -222,7 +224,7 @@ def test_the_header_of_another_png_is_left_to_pillow(
         asked.append(file)
         return open_image(file)
 
-    monkeypatch.setattr(reader, "open_image", asking)
+    monkeypatch.setattr(pillow_decoder, "open_image", asking)
     if kind in {"palette", "text", "turned"}:
         assert check_header(tmp_path / "a.png") == ((5, 7) if kind == "turned" else (7, 5))
     else:
@@ -364,17 +366,30 @@ def test_load_image_judges_the_size_by_the_header(tmp_path: Path) -> None:
     assert refusal(path) == "has 65500 x 65500 pixels, more than max_pixels 89478485"
 
 
-def test_load_image_goes_beyond_pillows_limit_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_image_goes_beyond_pillows_limit_on_request_and_restores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.fromarray(quarters()).save(tmp_path / "image.png")
     Image.fromarray(quarters()).save(tmp_path / "image.tiff")  # Pillow asks for its size again while it decodes
     Image.fromarray(quarters()).save(tmp_path / "image.webp", lossless=True)  # and here while it opens
     for name in ("image.png", "image.tiff", "image.webp"):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
         assert check_header(tmp_path / name, max_pixels=512) == (32, 16)
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
         assert refusal(tmp_path / name, max_pixels=511) == "has 32 x 16 pixels, more than max_pixels 511"
         assert load_image(tmp_path / name, max_pixels=512).shape == (16, 32, 3)
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_pillows_limit_is_restored_by_the_last_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with while_reading(512):
+        with while_reading(200):
+            assert Image.MAX_IMAGE_PIXELS == 512
+        assert Image.MAX_IMAGE_PIXELS == 512
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with while_reading(512):
+        Image.MAX_IMAGE_PIXELS = 7  # by the user, in another thread
+    assert Image.MAX_IMAGE_PIXELS == 7
 
 
 def test_load_image_refuses_floats_and_32_bits(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_read_has_no_probabilities(
     assert rows.isnan().all(dim=1).tolist() == [True, False, True, False]  # blue, green, page, red
     assert rows[[1, 3]].sum(dim=1).tolist() == pytest.approx([1, 1])
     [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "predictions are NaN:\n" in said
+    assert said.startswith("images that cannot be read, whose rows are NaN:\n")
     assert f"{new}/blue/000.png: is empty" in said
     assert f"{new}/page.jpg: " in said
 
@@ -132,7 +132,7 @@ def test_an_evaluation_in_python_accounts_for_what_it_cannot_read(
     lenient = imgcls.ImageDataModule(datasets, num_workers=0, on_bad_image="skip", max_bad_fraction=0.1)
     run(trainer.lightning_module, datamodule=lenient, verbose=False)
     split = {"validate": "validation"}.get(command, command)
-    assert f"left out of {split}: {root}/blue/000.png: is empty" in caplog.messages
+    assert f"skipped in {split}: {root}/blue/000.png: is empty" in caplog.messages
     assert lenient.bad_images.found == {split: {f"{root}/blue/000.png": "is empty"}}
 
 

@@ -21,7 +21,8 @@ from imgcls.checkpoints.io import read_checkpoint
 from imgcls.cli.main import main
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.splitting.checkpoint_split import check_unchanged
-from imgcls.data.splitting.split import Split, class_names_of, is_multilabel, labels_of
+from imgcls.data.splitting.class_labels import class_names_of, is_multilabel, labels_of
+from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.train_val_split import Fold, hold_out
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
@@ -264,11 +265,11 @@ def test_record_without_the_task_is_of_one_label(
         (["--model.threshold={rde: 0.5}"], "there is no class 'rde'; did you mean 'red'?"),
         (
             ["--data.balanced_sampling=true"],
-            "balanced_sampling: true, but an image may have several labels, and none is its class",
+            "balanced_sampling: true cannot be used with multi-label data",
         ),
         (
             ["--data.dataset_classes.validation={photos}"],
-            "train: several labels an image, but validation: one label an image; give label_separator to all of them",
+            "train: multi-label, but validation: one label per image; set label_separator for all or none of them",
         ),
         (
             ["--trainer.callbacks=imgcls.MetricsLogger", "--trainer.callbacks.metrics={kappa}"],
@@ -311,7 +312,7 @@ def test_evaluation_refuses_data_of_the_other_kind(
     checkpoint = str(run[0] / "checkpoints/best.ckpt")
     code, text = fails(["test", "--ckpt_path", checkpoint, f"--data.dataset_classes.test={photos}"], capsys)
     assert code == 2
-    assert "the model is multi-label, but the data single-label; set label_separator" in text
+    assert "the model was built for several labels an image, the data have one label; give label_separator" in text
     code, text = fails(["test", "--ckpt_path", checkpoint, "--model.num_classes=3"], capsys)
     assert (code, "the model is the checkpoint's; leave out --model.num_classes=3" in text) == (2, True)
 
@@ -422,7 +423,7 @@ class Table(ImageDataset):
         ([["a", "b"], ["a"]], r"train: Table: the label of '0' is \['a', 'b'\]; give each image a tuple of names"),
         ([("a", "b"), ("a", "a")], "train: Table: the label of '1' holds 'a' twice"),
         ([("a", "b"), ("",)], "train: Table: the label of '1' holds an empty name"),
-        ([("a",), ("a",), ()], "train: found one class, 'a' in Table; a classifier needs at least two classes"),
+        ([("a",), ("a",), ()], "train: Only one class ('a') found in Table; at least two classes are needed"),
         ([("a", "b"), None], "train: '1' has no label"),
     ],
 )
@@ -447,7 +448,7 @@ def test_datasets_of_both_kinds_are_not_mixed() -> None:
     several, one = Table([("a",), ("b",)]), Table(["a", "b"])
     assert is_multilabel({"train": several, "test": several})
     assert not is_multilabel({"train": one})
-    with pytest.raises(ConfigError, match="validation: several labels an image, but train, test: one label an image"):
+    with pytest.raises(ConfigError, match="validation: multi-label, but train, test: one label per image"):
         is_multilabel({"train": one, "validation": several, "test": one})
 
 

@@ -1,1 +1,1 @@
-"""Features of a frozen encoder, computed once."""
+"""Cached features of a frozen encoder."""

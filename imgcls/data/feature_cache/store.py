@@ -1,6 +1,5 @@
-"""Room for the features of a split: in memory where they fit, else in a file that vanishes with the process."""
+"""Storage of a split's features: in memory if they fit, else in an unnamed file that the system frees."""
 
-import logging
 import os
 import shutil
 import tempfile
@@ -13,99 +12,98 @@ from torch import Tensor
 
 from imgcls.errors import size_in_words
 
-log = logging.getLogger(__name__)
-
-_SHARE = 0.25  # of the free memory
-_MARGIN = 1.1  # of the disk
-_UNKNOWN = 4e9  # bytes that are taken to be free where the system does not tell
+_MEMORY_SHARE = 0.25  # of the available memory
+_DISK_MARGIN = 1.1  # of the size of the file
+_UNKNOWN = 4e9  # bytes assumed to be available where the system does not report it
 _MEMINFO = Path("/proc/meminfo")
-_GROUPS = Path("/proc/self/cgroup")
-_LIMITS = {  # a line's controllers -> folder, limit and use; none of version 2, which has a single tree
+_CGROUPS = Path("/proc/self/cgroup")
+_CGROUP_LIMITS = {  # controllers of a line -> folder, limit and usage; version 2 has one tree, without controllers
     "": (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     "memory": (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
 }
 
 
 class FeatureStore:
-    """The features of every sample of a split, in every view.
+    """The features of every sample of a split, in every augmented version.
 
-    They lie in memory where they take at most a quarter of what is free there, else in a file in ``folder``, which is
-    mapped into memory and has no name: the system frees it with the process, however that ends.
+    They are kept in memory if they take at most a quarter of what is available, else in a memory-mapped file in
+    ``folder`` without a name, which the system frees when the process ends.
 
     Args:
-        views: Number of views.
+        versions: Number of augmented versions per sample.
         samples: Number of samples.
-        like: Features ``(B, ...)`` of any batch; shape, type and memory layout of the others.
-        folder: Where the file lies, if it takes one.
+        like: Features ``(B, ...)`` of any batch, with the shape, dtype and memory layout of the others.
+        folder: Folder of the file, if one is needed.
 
     Raises:
-        OSError: If they fit neither here nor there.
+        OSError: If they fit neither into memory nor on the disk.
     """
 
-    def __init__(self, views: int, samples: int, like: Tensor, folder: Path) -> None:
-        # channels-last batches come out as they came in
+    def __init__(self, versions: int, samples: int, like: Tensor, folder: Path) -> None:
+        # channels-last features are returned channels-last
         self._is_channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
-        shape = (views, samples, *self._laid_out(like).shape[1:])
+        shape = (versions, samples, *self._to_rows(like).shape[1:])
         self.nbytes = prod(shape) * like.element_size()
-        self.is_on_disk = self.nbytes > _SHARE * free_memory()
+        self.is_on_disk = self.nbytes > _MEMORY_SHARE * available_memory()
         self._values = _mapped(folder, shape, like.dtype) if self.is_on_disk else torch.empty(shape, dtype=like.dtype)
-        self.there = torch.zeros(views, samples, dtype=torch.bool)
+        self.present = torch.zeros(versions, samples, dtype=torch.bool)
 
-    def put(self, view: int, places: Sequence[int], features: Tensor) -> None:
-        """Keep the features of some samples.
+    def put(self, version: int, indices: Sequence[int], features: Tensor) -> None:
+        """Store the features of samples.
 
         Args:
-            view: The view.
-            places: The samples.
-            features: One row a sample.
+            version: The augmented version.
+            indices: The samples, ``(B,)``.
+            features: ``(B, ...)``.
         """
-        self._values[view, list(places)] = self._laid_out(features).cpu()
-        self.there[view, list(places)] = True
+        self._values[version, list(indices)] = self._to_rows(features).cpu()
+        self.present[version, list(indices)] = True
 
-    def take(self, view: int, places: Sequence[int]) -> Tensor:
-        """Return the features of some samples, one row a sample."""
-        rows = self._values[view, torch.tensor(list(places), dtype=torch.int64)]
+    def get(self, version: int, indices: Sequence[int]) -> Tensor:
+        """Return the features of samples, ``(B, ...)``."""
+        rows = self._values[version, torch.tensor(list(indices), dtype=torch.int64)]
         return rows.permute(0, 3, 1, 2) if self._is_channels_last else rows
 
-    def forget(self) -> None:
-        """Give the room back."""
+    def release(self) -> None:
+        """Free the memory or file."""
         self._values = self._values.new_empty(0)
 
-    def _laid_out(self, features: Tensor) -> Tensor:
+    def _to_rows(self, features: Tensor) -> Tensor:
         return features.permute(0, 2, 3, 1) if self._is_channels_last else features
 
 
-def free_memory() -> float:
-    """Bytes of memory that this process may still take, as far as the system tells."""
+def available_memory() -> float:
+    """Return the bytes of memory that this process may still use, as far as the system reports it."""
     found = [_UNKNOWN]
     if _MEMINFO.is_file():
         lines = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
         found = [1024.0 * int(lines["MemAvailable"].split()[0])]
-    return min([*found, *_left_in_groups()])
+    return min([*found, *_left_in_cgroups()])
 
 
-def _left_in_groups() -> Iterator[float]:
-    """Bytes that the control groups of this process leave it, from its own up to the root: a job of SLURM has one."""
-    lines = _GROUPS.read_text(encoding="utf-8").splitlines() if _GROUPS.is_file() else []
-    for kinds, path in (line.split(":", 2)[1:] for line in lines):
-        if kinds not in _LIMITS:
+def _left_in_cgroups() -> Iterator[float]:
+    """Yield the bytes left by each control group of this process, as containers and SLURM jobs have, up to the root."""
+    lines = _CGROUPS.read_text(encoding="utf-8").splitlines() if _CGROUPS.is_file() else []
+    for controllers, path in (line.split(":", 2)[1:] for line in lines):
+        if controllers not in _CGROUP_LIMITS:
             continue
-        root, most, used = _LIMITS[kinds]
+        root, limit_file, usage_file = _CGROUP_LIMITS[controllers]
         own = root / path.lstrip("/")
         for folder in (root, own, *(above for above in own.parents if above.is_relative_to(root))):
-            if (folder / most).is_file() and (limit := (folder / most).read_text(encoding="ascii").strip()) != "max":
-                yield float(limit) - float((folder / used).read_text(encoding="ascii"))
+            file = folder / limit_file
+            if file.is_file() and (limit := file.read_text(encoding="ascii").strip()) != "max":
+                yield float(limit) - float((folder / usage_file).read_text(encoding="ascii"))
 
 
 def _mapped(folder: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return a tensor whose memory is a file; all of its room is taken at once, for a full disk would kill a write."""
+    """Return a tensor in a file; its space is reserved, since writing to a full disk would kill the process."""
     folder.mkdir(parents=True, exist_ok=True)
     nbytes = prod(shape) * dtype.itemsize
     free = shutil.disk_usage(folder).free
-    if nbytes * _MARGIN > free:
+    if nbytes * _DISK_MARGIN > free:
         raise OSError(f"{size_in_words(free)} are free in {folder}")
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         if not hasattr(os, "posix_fallocate"):
-            raise OSError("this system reserves no room for a file")
+            raise OSError("this system cannot reserve space for a file")
         os.posix_fallocate(file.fileno(), 0, nbytes)
         return torch.from_file(file.name, shared=True, size=prod(shape), dtype=dtype).view(*shape)

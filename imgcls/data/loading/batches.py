@@ -1,20 +1,19 @@
-"""From places in a split to whole batches."""
+"""Read, augment and collate the batches of a split."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from imgcls.data.loading.samplers import FREE, MADE, SLOTS, Key
-from imgcls.data.loading.workers import note, outlive_signals
+from imgcls.data.loading.samplers import Key
+from imgcls.data.loading.shared_memory import BatchMemory
+from imgcls.data.loading.workers import note
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline, reason_of
 from imgcls.errors import ConfigError, ImageError
@@ -23,9 +22,9 @@ from imgcls.types import Batch
 
 OnError = Literal["raise", "skip", "keep"]
 
-_Whole = TypeVar("_Whole")
+_Batch = TypeVar("_Batch")
 
-_SHAPE = (512, 512, 3)  # of an image, where none can be read
+_SHAPE = (512, 512, 3)  # of a placeholder, if no image can be read
 
 
 class SplitBatches(Dataset[Batch]):
@@ -34,12 +33,12 @@ class SplitBatches(Dataset[Batch]):
     Args:
         split: The samples.
         pipeline: Applied to each image.
-        on_error: What becomes of an image that cannot be read: ``raise`` ends the run; ``skip`` leaves it out of its
-            batch, which is then smaller, with its reason in ``skipped``; ``keep`` gives black pixels, with its reason
-            in ``error``.
-        may_vanish: Whether ``skip`` also holds for a file that is gone.
-        pinned: Whether the loader copies batches to memory that a GPU reads by itself.
-        shape: Shape of the black pixels, that of an image on which the pipeline works.
+        on_error: How an unreadable image is handled: ``raise`` ends the run; ``skip`` leaves it out of its batch, which
+            is then smaller, with the reason in ``skipped``; ``keep`` replaces it by black pixels, with the reason in
+            ``error``.
+        may_vanish: Whether ``skip`` also applies to files that no longer exist.
+        pinned: Whether the loader copies batches to pinned memory.
+        shape: Shape of the black pixels, ``(H, W, 3)``, on which the pipeline must work.
     """
 
     def __init__(
@@ -56,58 +55,58 @@ class SplitBatches(Dataset[Batch]):
         self.on_error = on_error
         self.may_vanish = may_vanish
         self.shape = shape
-        self._room = Room(pinned)
+        self._memory = BatchMemory(pinned)
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.split)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return the batch of the given ``(place, seed)`` keys."""
+        """Return the batch of the given ``(index, seed)`` keys."""
         reasons: dict[int, str] = {}
-        places: list[int] = []
-        image = stack(self._images(keys, places, reasons), len(keys), self.pipeline.where, self._room)
+        indices: list[int] = []
+        image = stack(self._images(keys, indices, reasons), len(keys), self.pipeline.where, self._memory)
         note("")
         batch = Batch(
             image=image,
-            label=labels_at(self.split, places),
-            path=[self.split.path(place) for place in places],
+            label=labels_at(self.split, indices),
+            path=[self.split.path(index) for index in indices],
         )
         if self.on_error == "keep":
-            batch["error"] = [reasons.get(place, "") for place in places]
+            batch["error"] = [reasons.get(index, "") for index in indices]
         elif reasons:
-            batch["skipped"] = {self.split.path(place): reason for place, reason in reasons.items()}
+            batch["skipped"] = {self.split.path(index): reason for index, reason in reasons.items()}
         return batch
 
-    def _images(self, keys: Sequence[Key], places: list[int], reasons: dict[int, str]) -> Iterator[NDArray[Any]]:
-        """Make the images one by one; note the places of those that are given, and why one is not what it should be."""
-        for place, seed in keys:
-            pixels, reason = self._read(place)
+    def _images(self, keys: Sequence[Key], indices: list[int], reasons: dict[int, str]) -> Iterator[NDArray[Any]]:
+        """Yield the images one by one; append their indices, and the reasons why images are unreadable."""
+        for index, seed in keys:
+            pixels, reason = self._read(index)
             if reason:
-                reasons[place] = reason
+                reasons[index] = reason
             if pixels is not None:
-                places.append(place)
-                yield augment(partial(self.pipeline, seed=seed), pixels, self.split.path(place), self.pipeline.where)
+                indices.append(index)
+                yield augment(partial(self.pipeline, seed=seed), pixels, self.split.path(index), self.pipeline.where)
 
-    def _read(self, place: int) -> tuple[Pixels | None, str]:
-        """Return the pixels of a sample, and why they are not its own."""
-        path = self.split.path(place)
+    def _read(self, index: int) -> tuple[Pixels | None, str]:
+        """Return the pixels of a sample, or of its placeholder, and the reason for that."""
+        path = self.split.path(index)
         note(path)
         try:
-            return self.split.read(place), ""
+            return self.split.read(index), ""
         except ImageError as error:
             if self.on_error == "raise":
                 raise
-            if self.on_error == "skip" and not self.may_vanish and self._is_gone(path):
+            if self.on_error == "skip" and not self.may_vanish and self._is_missing(path):
                 raise ConfigError(
-                    f"{error}; it was there when the run began, and figures of fewer images cannot be compared: put it "
-                    "back, or start anew"
+                    f"{error}; it existed when the run began, and metrics of fewer images cannot be compared: restore "
+                    "it, or start a new run"
                 ) from error
-            # anew each time: a step may write into it
+            # a new array each time, since a transform may write into it
             black = np.zeros(self.shape, dtype=np.uint8) if self.on_error == "keep" else None
             return black, str(error).removeprefix(f"{path}: ")
 
-    def _is_gone(self, path: str) -> bool:
+    def _is_missing(self, path: str) -> bool:
         return self.split.data.holds_files and not os.path.lexists(path)
 
     def __getitem__(self, key: Key) -> Batch:
@@ -116,72 +115,28 @@ class SplitBatches(Dataset[Batch]):
 
 
 def example(split: Split) -> Pixels:
-    """Return the first image of a split, to try a pipeline on; a black one where none can be read."""
+    """Return the first readable image of a split, to check a pipeline with; a black one if none can be read."""
     image = split.first_readable()
     return np.zeros(_SHAPE, dtype=np.uint8) if image is None else image
 
 
-def labels_at(split: Split, places: list[int]) -> torch.Tensor:
-    """Return the labels of the samples at some places, as a batch has them."""
-    labels = torch.from_numpy(split.label_array[places])
+def labels_at(split: Split, indices: list[int]) -> torch.Tensor:
+    """Return the labels of samples: ``(B,)`` int64, or ``(B, C)`` float32 in a multi-label dataset."""
+    labels = torch.from_numpy(split.label_array[indices])
     return labels.float() if split.multilabel else labels
 
 
-class Room:
-    """Memory for batches: fresh in the main process; in a worker shared, and used again when the batch is gone.
-
-    The system takes longer to give fresh shared memory than an image of the cache takes to be cropped. The last byte of
-    a slot says what is in it: ``BatchLoader`` marks a batch that it gives away, and clears it when nobody holds the
-    batch any more. A batch that is not given away by the third after it never will be: its epoch was not read to the
-    end (``limit_train_batches``). For a worker is asked for that third only when the loader is past the batch in
-    question. Where batches are pinned, the loader copies them and marks nothing; there the slots take turns.
-
-    Args:
-        pinned: Whether batches are pinned.
-    """
-
-    def __init__(self, pinned: bool) -> None:
-        self._slots: list[tuple[int, torch.Tensor]] = []  # the number of its batch, the slot; oldest first
-        self._taken = 0
-        self._takes_turns = pinned
-
-    def take(self, shape: tuple[int, ...], like: np.dtype[Any]) -> torch.Tensor:
-        """Return memory that holds anything."""
-        dtype = torch.from_numpy(np.empty(0, like)).dtype
-        if get_worker_info() is None:
-            return torch.empty(shape, dtype=dtype)
-        size = math.prod(shape) * like.itemsize
-        slot = self._turn() if self._takes_turns else self._free()
-        if slot is None or len(slot) <= size:
-            slot = torch.empty(size + 1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        slot[-1] = MADE
-        self._slots.append((self._taken, slot))
-        self._taken += 1
-        return slot[:size].view(dtype).view(shape)
-
-    def _turn(self) -> torch.Tensor | None:
-        return self._slots.pop(0)[1] if len(self._slots) == SLOTS else None
-
-    def _free(self) -> torch.Tensor | None:
-        places = (place for place, (number, slot) in enumerate(self._slots) if self._is_free(number, int(slot[-1])))
-        place = next(places, None)
-        return None if place is None else self._slots.pop(place)[1]
-
-    def _is_free(self, number: int, state: int) -> bool:
-        return state == FREE or (state == MADE and self._taken - number >= SLOTS)
-
-
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:
-    """Apply steps to an image.
+    """Apply transforms to an image.
 
     Args:
-        steps: What is applied.
+        steps: The transforms as one function.
         pixels: uint8, ``(H, W, 3)``.
         path: The image's path, for messages.
-        where: The config key of the steps, for messages.
+        where: The config key of the transforms, for messages.
 
     Raises:
-        ConfigError: If a step fails.
+        ConfigError: If a transform fails.
     """
     try:
         return steps(pixels)
@@ -191,41 +146,36 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
         raise ConfigError(f"{where}: fails on {path}, of shape {pixels.shape}: {reason_of(error)}") from error
 
 
-def stack(images: Iterable[NDArray[Any]], most: int, where: str, room: Room) -> torch.Tensor:
-    """Make one tensor, ``(B, 3, H, W)``, of images ``(H, W, 3)``.
+def stack(images: Iterable[NDArray[Any]], most: int, where: str, memory: BatchMemory) -> torch.Tensor:
+    """Stack images ``(H, W, 3)`` to a tensor ``(B, 3, H, W)``, channels-last.
 
-    Each is copied as it comes, so that the next takes its memory: fresh memory costs as much as a small resize.
+    Each image is copied before the next one is made, which then reuses its memory: fresh memory costs as much as a
+    small resize.
 
     Args:
-        images: The images, of one size and type.
-        most: How many there may be.
-        where: The config key of the steps that made them, for messages.
-        room: Gives the memory.
+        images: The images, of one size and dtype.
+        most: How many there are at most.
+        where: The config key of the transforms, for messages.
+        memory: Provides the memory.
 
     Raises:
-        ConfigError: If they are of several sizes.
+        ConfigError: If they differ in size.
     """
     rest = iter(images)
     first = next(rest, None)
-    if first is None:  # all of them were left out
+    if first is None:  # all images were skipped
         return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    batch = room.take((most, *first.shape), first.dtype)
+    batch = memory.allocate((most, *first.shape), first.dtype)
     array, count = batch.numpy(), 0
     for image in chain([first], rest):
         if image.shape != first.shape:
             sizes = sorted({first.shape, image.shape})
-            raise ConfigError(f"{where}: one batch holds images of {sizes}; end the list with a Resize")
+            raise ConfigError(f"{where}: one batch has images of {sizes}; end the list with a Resize")
         array[count] = image
         count += 1
     return batch[:count].permute(0, 3, 1, 2)
 
 
-def as_it_is(whole: _Whole) -> _Whole:
-    """Collate nothing: a batch comes whole from its dataset."""
-    return whole
-
-
-def start_worker(_: int) -> None:
-    """Prepare a process that reads images."""
-    cv2.setNumThreads(0)  # the workers are the parallelism
-    outlive_signals()
+def identity(batch: _Batch) -> _Batch:
+    """Collate nothing, since the dataset returns whole batches."""
+    return batch

@@ -1,4 +1,4 @@
-"""The processes that read images: what each is reading, for the message when one is killed or waits for ever."""
+"""Loader workers: how they start and stop, and which file each is reading when one is killed or hangs."""
 
 import multiprocessing
 import os
@@ -11,39 +11,41 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from imgcls.errors import RunError
+from imgcls.images.pillow_settings import silence_decoders
 from imgcls.runtime.signals import postponed
 
 _Item = TypeVar("_Item", covariant=True)
 
 FORK = "fork" if sys.platform == "linux" else None
-"""How workers start; None is the system's way. From Python 3.14 on, Linux too would start them without ``_BOARD``."""
+"""Start method of workers; None is the system's. Python 3.14's default on Linux would not share ``_BOARD``."""
 
-_LONGEST = 1024  # bytes of a path that are kept
-_MOST = 256  # workers that are kept track of
+_LONGEST = 1024  # bytes of a path that are stored
+_MOST = 256  # workers with a row
 
-# one row a worker, in memory that all processes share: process number (4 bytes), length (2 bytes), path
+# one row per worker, in shared memory: process id (4 bytes), length (2 bytes), path
 _BOARD = torch.zeros(_MOST, 6 + _LONGEST, dtype=torch.uint8).share_memory_().numpy()  # type: ignore[no-untyped-call]
 
 
 class WatchedLoader(DataLoader[_Item]):
-    """A loader that hears of a worker's end at once, however many loaders and fits came before it.
+    """A loader that notices the end of a worker at once.
 
-    torch sets its handler of that signal once in a process, and Lightning puts back the handler of before at the end
-    of each fit and evaluation (2.6): from then on the end of a worker would show when ``timeout`` is over.
+    torch sets its SIGCHLD handler once per process, and Lightning 2.6 restores the former handlers at the end of each
+    fit and evaluation; without this class, a later loader would notice a killed worker only after ``timeout``.
     """
 
     _handler: Any = None
 
     def __iter__(self) -> Any:
         """Start the workers, and iterate."""
-        with postponed(), _signals_held():  # Python drops what is raised in the hooks of a fork
+        with postponed(), _signals_held():  # Python drops exceptions in at-fork hooks
             iterator = super().__iter__()
-        if self.num_workers and threading.current_thread() is threading.main_thread():  # others hear of no signal
+        if self.num_workers and threading.current_thread() is threading.main_thread():  # only it sets handlers
             self._watch()
         return iterator
 
@@ -56,17 +58,39 @@ class WatchedLoader(DataLoader[_Item]):
             signal.signal(signal.SIGCHLD, WatchedLoader._handler)
 
 
-def outlive_signals() -> None:
-    """Let this worker end at the SIGTERM of its parent alone.
+def worker_arguments(count: int, timeout: float) -> dict[str, Any]:
+    """Return the arguments of a DataLoader that concern its workers.
 
-    A terminal sends Ctrl-C to each process of a job, systemd and schedulers of clusters SIGTERM: the parent saves, and
-    ends its workers then. Elsewhere than on Linux, where no sender is told, they end at any SIGTERM.
+    Args:
+        count: Number of workers; 0 loads in this process.
+        timeout: Seconds per batch in a worker; 0 is unlimited.
+    """
+    return {
+        "num_workers": count,
+        "multiprocessing_context": FORK if count else None,
+        "timeout": timeout if count else 0,
+        "worker_init_fn": _start,
+        "generator": torch.Generator(),  # creating an iterator must not use the global generator
+    }
+
+
+def _start(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    silence_decoders()
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """Let this worker end only at the SIGTERM of its parent.
+
+    A terminal sends Ctrl-C to all processes of a job, and systemd and cluster schedulers SIGTERM: the parent saves
+    first and then ends its workers. On systems other than Linux, which do not report the sender, any SIGTERM ends them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _show_error
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_wait_for, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_wait_for_sigterm, args=(os.getppid(),), daemon=True).start()
 
 
 def _show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -80,7 +104,7 @@ def _show_error(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 def note(path: str) -> None:
-    """Write down what this worker is about to read; an empty text, that it waits for work."""
+    """Record the file that this worker is about to read; "" if it waits for work."""
     info = get_worker_info()
     if info is not None:
         text = os.fsencode(path)[-_LONGEST:]
@@ -90,10 +114,10 @@ def note(path: str) -> None:
 
 @contextmanager
 def naming_files() -> Iterator[None]:
-    """Name the file where a worker is killed while reading, or waits for ever.
+    """Name the file if a worker is killed while reading, or hangs.
 
     Raises:
-        RunError: In place of the loader's own error.
+        RunError: Instead of the loader's own error.
     """
     try:
         yield
@@ -104,20 +128,20 @@ def naming_files() -> Iterator[None]:
 
 
 def worker_error(error: BaseException) -> RunError | None:
-    """Return the error to show where a worker was killed, or gave nothing for too long; None for any other error."""
+    """Return the error to show if a worker was killed or timed out; None for any other error."""
     text = str(error)
     if "Bus error" in text or ("shared memory" in text and "No space left" in text):
         return RunError(
-            "the shared memory (/dev/shm) that batches are passed in is full: lower data.num_workers or "
-            "data.batch_size, or give more of it, in a container: docker run --shm-size 4g"
+            "the shared memory for batches (/dev/shm) is full: lower data.num_workers or data.batch_size, or provide "
+            "more of it, in a container: docker run --shm-size 4g"
         )
     if match := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
         alive = {child.pid for child in multiprocessing.active_children()}
         reading = sorted({path for pid, path in _workers().items() if pid in alive} - {""})
         _kill()
         return RunError(
-            f"no batch came for {float(match[1]):g} s while reading {', '.join(reading) or 'images'}; see whether the "
-            "file can be read, or raise data.timeout"
+            f"no batch for {float(match[1]):g} s while reading {', '.join(reading) or 'images'}; check that the file "
+            "can be read, or raise data.timeout"
         )
     if match := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", text):
         reading = [path for pid, path in _workers().items() if path and str(pid) in re.findall(r"\d+", match[1])]
@@ -130,7 +154,7 @@ def worker_error(error: BaseException) -> RunError | None:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let no signal end a process that starts in the block before ``outlive_signals``."""
+    """Block signals while processes start, until ``follow_parent`` handles them."""
     if sys.platform != "linux":
         yield
         return
@@ -141,8 +165,8 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def _wait_for(parent: int) -> None:
-    """End at the SIGTERM of the parent, which may itself have ended since it sent it."""
+def _wait_for_sigterm(parent: int) -> None:
+    """End at the SIGTERM of the parent, which may have ended since."""
     if sys.platform == "linux":
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass
@@ -150,8 +174,8 @@ def _wait_for(parent: int) -> None:
 
 
 def _kill() -> None:
-    """End the workers; one that is stopped, or waits for a disk, would keep this process from its end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would take their end for a fault
+    """End the workers; a stopped worker, or one that waits for a disk, would keep this process from ending."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report their end as an error
     numbers = _workers()
     for child in multiprocessing.active_children():
         if child.pid in numbers:
@@ -159,7 +183,7 @@ def _kill() -> None:
 
 
 def _workers() -> dict[int, str]:
-    """What each worker is reading, by process number; empty where it waits for work."""
+    """Return the file that each worker is reading, by process id; "" if it waits for work."""
     found = {}
     for row in _BOARD:
         if number := int.from_bytes(row[:4].tobytes(), "little"):

@@ -1,4 +1,4 @@
-"""Fill a folder of the cache: what is missing is decoded in parallel, and written by one process at a time."""
+"""Fill the pixel cache: missing images are decoded in parallel, and written by one process at a time."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from torch.utils.data import Dataset, Sampler
 
-from imgcls.data.loading.batches import as_it_is, augment, start_worker
-from imgcls.data.loading.workers import FORK, WatchedLoader, naming_files, note
-from imgcls.data.pixel_cache.disk import refuse_small_disk, using
-from imgcls.data.pixel_cache.fixed_steps import Steps
+from imgcls.data.loading.batches import augment, identity
+from imgcls.data.loading.workers import WatchedLoader, naming_files, note, worker_arguments
+from imgcls.data.pixel_cache.disk import naming_folder, refuse_small_disk
+from imgcls.data.pixel_cache.fixed_steps import CacheSteps
 from imgcls.data.pixel_cache.store import Reader, Writer
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ImageError
@@ -26,78 +25,78 @@ from imgcls.runtime.signals import waited
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-_SAMPLE = 64  # images at most by which the size of all is judged
+_SAMPLE = 64  # images at most from which the size of all is estimated
 
-_MESSAGE = 2**20  # bytes that a process sends at once, unless a single image has more
-MOST = 64  # images in a message
+_BATCH_BYTES = 2**20  # sent at once by a worker, unless a single image is larger
+_LARGEST_BATCH = 64  # images
 
-Decoded = tuple[int, Pixels | str]  # place; pixels (H, W, 3), or the reason why there are none
+Decoded = tuple[int, Pixels | str]  # index; pixels (H, W, 3), or the reason why the image is unreadable
 
 
-class _Decoding(Dataset[Decoded]):
-    """What is kept of each image of a split."""
+class _DecodedImages(Dataset[Decoded]):
+    """The pixels to cache of each image of a split."""
 
-    def __init__(self, split: Split, steps: Steps) -> None:
+    def __init__(self, split: Split, steps: CacheSteps) -> None:
         self.split = split
         self.steps = steps
 
-    def __getitem__(self, place: int) -> Decoded:
-        path = self.split.path(place)
+    def __getitem__(self, index: int) -> Decoded:
+        path = self.split.path(index)
         note(path)
         try:
-            pixels = self.split.read(place)
+            pixels = self.split.read(index)
         except ImageError as error:
-            return place, str(error).removeprefix(f"{path}: ")
-        return place, augment(self.steps.keep, pixels, path, self.steps.once.where)
+            return index, str(error).removeprefix(f"{path}: ")
+        return index, augment(self.steps.before_cache, pixels, path, self.steps.once.where)
 
 
 def fill(
-    folder: Path, split: Split, names: list[str], steps: Steps, workers: int, timeout: float
+    folder: Path, split: Split, names: list[str], steps: CacheSteps, workers: int, timeout: float
 ) -> tuple[int, dict[str, str]]:
-    """Decode the images of a split that are not in the folder yet; a second process waits, and finds them there.
+    """Decode the images of a split that are not cached yet; another process that needs them waits.
 
     Args:
-        folder: The folder of these steps.
+        folder: The cache folder of these transforms.
         split: The images.
-        names: The name of each image in the folder; copies of an image share it.
-        steps: What is kept of an image.
-        workers: Processes that decode; 0: this one alone.
-        timeout: Seconds that an image may take in another process; 0 waits for ever.
+        names: The name of each image in the cache; copies of an image have the same name.
+        steps: The transforms before and after the cache.
+        workers: Number of processes that decode; 0: this one.
+        timeout: Seconds per image in a worker; 0 is unlimited.
 
     Returns:
-        The number of images that were decoded, and those that cannot be read: name -> reason.
+        The number of decoded images, and the unreadable ones: name -> reason.
 
     Raises:
-        ConfigError: If the folder cannot be used, the disk is too small, or a step fails.
+        ConfigError: If the folder cannot be used, the disk is too small, or a transform fails.
         RunError: If a process is killed, or an image takes too long.
     """
     if not _missing(folder, names):
         return 0, {}
-    with using(folder):
+    with naming_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder):
+    with _locked(folder):
         missing = _missing(folder, names)
-        messages = _Messages(_spread_first(missing))
-        decoded = _decoded(_Decoding(split, steps), messages, workers, timeout)
+        batches = _AdaptiveBatches(_sample_first(missing))
+        decoded = _decoded(_DecodedImages(split, steps), batches, workers, timeout)
         with naming_files():
-            return _write(folder, names, decoded, messages)
+            return _write(folder, names, decoded, batches)
 
 
 def _missing(folder: Path, names: list[str]) -> list[int]:
-    """Return the places to decode, each image once."""
-    with using(folder):
-        places = Reader(folder, names).missing
-    return list({names[place]: place for place in places}.values())
+    """Return the indices to decode, each image once."""
+    with naming_folder(folder):
+        indices = Reader(folder, names).missing
+    return list({names[index]: index for index in indices}.values())
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK)
-    with using(folder):
+    with naming_folder(folder):
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("cache: another process fills %s; waiting for it", folder)
+            log.info("cache: waiting for another process that fills %s", folder)
             lock.acquire()
     try:
         yield
@@ -105,45 +104,38 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-class _Messages(Sampler[list[int]]):
-    """The places to decode, by message: one by one until it is known how large images are, then about a megabyte.
+class _AdaptiveBatches(Sampler[list[int]]):
+    """The indices to decode in batches: single images until their size is known, then about a megabyte.
 
-    A message costs the process that writes about as much as 40 small images; one of large photos would fill its memory.
+    Sending a batch costs the writing process as much as 40 small images; a batch of large photos would fill its memory.
     """
 
-    def __init__(self, places: list[int]) -> None:
-        self.places = places
-        self.images = 1  # in the next message
+    def __init__(self, indices: list[int]) -> None:
+        self.indices = indices
+        self.size = 1  # images in the next batch
 
     def __iter__(self) -> Iterator[list[int]]:
         start = 0
-        while start < len(self.places):
-            yield self.places[start : (start := start + self.images)]
+        while start < len(self.indices):
+            yield self.indices[start : (start := start + self.size)]
 
-    def fit(self, image_bytes: float) -> None:
-        """Fit the messages to come to the size of images."""
-        self.images = min(max(int(_MESSAGE / image_bytes), 1), MOST)
+    def adapt(self, image_bytes: float) -> None:
+        """Set the size of the following batches from the mean size of an image."""
+        self.size = min(max(int(_BATCH_BYTES / image_bytes), 1), _LARGEST_BATCH)
 
 
-def _decoded(data: _Decoding, messages: _Messages, workers: int, timeout: float) -> Iterable[list[Decoded]]:
-    loader: WatchedLoader[Any] = WatchedLoader(
-        data,
-        batch_sampler=messages,
-        num_workers=workers,
-        multiprocessing_context=FORK if workers else None,
-        timeout=timeout if workers else 0,
-        collate_fn=as_it_is,  # arrays, which go through a pipe: tensors would take a file of the shared memory each
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # making an iterator must not draw from the global generator
-    )
+def _decoded(data: _DecodedImages, batches: _AdaptiveBatches, workers: int, timeout: float) -> Iterable[list[Decoded]]:
+    # identity: arrays are sent through a pipe, but each tensor would take a file of shared memory
+    arguments = worker_arguments(workers, timeout)
+    loader: WatchedLoader[Any] = WatchedLoader(data, batch_sampler=batches, collate_fn=identity, **arguments)
     return loader
 
 
-def _spread_first(places: list[int]) -> list[int]:
-    """Put a few that stand for all to the front."""
-    chosen = np.linspace(0, len(places) - 1, _sample_size(len(places)), dtype=int)
-    first = [places[number] for number in chosen]
-    return first + sorted(set(places) - set(first))
+def _sample_first(indices: list[int]) -> list[int]:
+    """Move a few indices, spread over all, to the front, to estimate the size of all images."""
+    chosen = np.linspace(0, len(indices) - 1, _sample_size(len(indices)), dtype=int)
+    first = [indices[number] for number in chosen]
+    return first + sorted(set(indices) - set(first))
 
 
 def _sample_size(total: int) -> int:
@@ -151,19 +143,19 @@ def _sample_size(total: int) -> int:
 
 
 def _write(
-    folder: Path, names: list[str], decoded: Iterable[list[Decoded]], messages: _Messages
+    folder: Path, names: list[str], decoded: Iterable[list[Decoded]], batches: _AdaptiveBatches
 ) -> tuple[int, dict[str, str]]:
     faults: dict[str, str] = {}
-    total = len(messages.places)
+    total = len(batches.indices)
+    images = tracked(chain.from_iterable(waited(decoded)), total, "decoding images")
     with Writer(folder) as writer:
-        for done, (place, result) in enumerate(
-            tracked(chain.from_iterable(waited(decoded)), total, "decoding images"), 1
-        ):
+        for done, (index, result) in enumerate(images, 1):
             if isinstance(result, str):
-                faults[names[place]] = result
+                faults[names[index]] = result
             else:
-                writer.add(names[place], result)
+                writer.add(names[index], result)
             if done == _sample_size(total) and writer.count:
-                messages.fit(writer.nbytes / writer.count)
-                refuse_small_disk(folder, writer.nbytes / writer.count * (total - done), total - done)
+                mean_size = writer.nbytes / writer.count
+                batches.adapt(mean_size)
+                refuse_small_disk(folder, mean_size * (total - done), total - done)
     return writer.count, faults

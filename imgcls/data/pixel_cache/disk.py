@@ -1,4 +1,4 @@
-"""What can go wrong with the folder of the cache, in words that say what to type."""
+"""Errors about the cache folder: too little space, or no access."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ from pathlib import Path
 from imgcls.errors import ConfigError, FullDiskError, size_in_words
 from imgcls.runtime.atomic_files import FULL
 
-_MARGIN = 1.1  # of an estimate
-_WAYS_OUT = (
-    "remove older ones, or give --data.cache_dir FOLDER on another disk, --data.cache_size N for a shorter side of N "
+_MARGIN = 1.1  # on top of an estimate
+_REMEDIES = (
+    "remove older caches, or use --data.cache_dir FOLDER on another disk, --data.cache_size N for a shorter side of N "
     "pixels in training, or --data.create_dataset false"
 )
 
 
 @contextmanager
-def using(folder: Path) -> Iterator[None]:
-    """Name the folder and the keys in errors of the system.
+def naming_folder(folder: Path) -> Iterator[None]:
+    """Name the folder and the configuration keys in errors of the system.
 
     Raises:
         ConfigError: If the folder cannot be read or written.
-        FullDiskError: If there is no room.
+        FullDiskError: If the disk is full.
     """
     try:
         yield
@@ -29,28 +29,28 @@ def using(folder: Path) -> Iterator[None]:
         if error.errno in FULL:
             free = size_in_words(shutil.disk_usage(folder).free)
             raise FullDiskError(
-                f"data.init_args.create_dataset: the disk of {folder} is full, {free} are free; {_WAYS_OUT}"
+                f"data.init_args.create_dataset: the disk of {folder} is full ({free} free); {_REMEDIES}"
             ) from error
         raise ConfigError(
-            f"data.init_args.cache_dir: {folder} cannot be used: {error.strerror or error}; give another folder, or "
-            "--data.create_dataset false"
+            f"data.init_args.cache_dir: {folder} cannot be used: {error.strerror or error}; choose another folder, "
+            "or use --data.create_dataset false"
         ) from error
 
 
 def refuse_small_disk(folder: Path, nbytes: float, images: int) -> None:
-    """Refuse to begin what will not fit.
+    """Refuse to fill a disk that is too small.
 
     Args:
-        folder: Where it is to lie.
-        nbytes: Estimated bytes that are still to be written.
-        images: The number of images that they hold.
+        folder: The cache folder.
+        nbytes: Estimated number of bytes still to write.
+        images: Number of images still to write.
 
     Raises:
-        ConfigError: Names the bytes that are needed and free.
+        ConfigError: Gives the needed and the free space.
     """
     free = shutil.disk_usage(folder).free
     if nbytes * _MARGIN > free:
         raise ConfigError(
             f"data.init_args.create_dataset: {images:,} images need about {size_in_words(nbytes * _MARGIN)} in "
-            f"{folder}, {size_in_words(free)} are free; {_WAYS_OUT}"
+            f"{folder}, but {size_in_words(free)} are free; {_REMEDIES}"
         )

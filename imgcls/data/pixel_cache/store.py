@@ -1,9 +1,9 @@
-"""Decoded images of any sizes in one file, and an index that says where each lies; both only ever grow.
+"""Append-only store of decoded images: a file of pixels, and an index with the offset of each image.
 
-A process may be killed, or the machine lose its power, at any moment: an image counts once its record is whole, and
-records are written only after their pixels have reached the disk. What follows the last good record is cut off by the
-next writer. One process writes at a time (see ``fill``); any number may read meanwhile. A record holds a checksum,
-which is compared when an image is read for the first time; links and pipes in place of the files are refused.
+The process may be killed, or the machine lose power, at any moment: an image counts once its record is complete, and
+records are written only after their pixels have reached the disk. The next writer truncates what follows the last valid
+record. One process writes at a time (see ``fill``) while any number read. A record has a checksum, which is compared
+when an image is first read; links and pipes instead of the files are refused.
 """
 
 import mmap
@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.pixel_cache.disk import using
+from imgcls.data.pixel_cache.disk import naming_folder
 from imgcls.errors import RunError
 from imgcls.images import Pixels
 from imgcls.runtime.atomic_files import regular
@@ -32,13 +32,13 @@ _RECORD = np.dtype(
     [("name", f"S{NAME_LENGTH}"), ("start", "<i8"), ("height", "<i4"), ("width", "<i4"), ("checksum", "<u8")]
 )
 _WORD = np.dtype("<u8")
-COMMIT_SECONDS = 2.0  # what a killed process loses at most
+COMMIT_SECONDS = 2.0  # of work that a killed process loses at most
 
 Records = NDArray[Any]  # of _RECORD
 
 
 def read_index(folder: Path) -> Records:
-    """Return the records of the images that are whole; there are none where nothing was written yet."""
+    """Return the records of complete images; none if nothing was written yet."""
     try:
         with open(folder / INDEX, "rb", opener=regular) as file:
             content = file.read()
@@ -48,12 +48,12 @@ def read_index(folder: Path) -> Records:
     records = np.frombuffer(content, _RECORD, count=len(content) // _RECORD.itemsize)
     lengths = _lengths(records)
     ends = np.cumsum(lengths)
-    good = (records["start"] == ends - lengths) & (lengths > 0) & (ends <= size)
-    return records if good.all() else records[: int(np.argmin(good))]
+    valid = (records["start"] == ends - lengths) & (lengths > 0) & (ends <= size)
+    return records if valid.all() else records[: int(np.argmin(valid))]
 
 
 class Reader:
-    """Some images of a folder, by place.
+    """Reads images of a folder by index.
 
     Args:
         folder: The folder.
@@ -66,50 +66,50 @@ class Reader:
         found = {name.decode(): number for number, name in enumerate(records["name"].tolist())}
         rows = np.array([found.get(name, -1) for name in names], dtype=np.intp)
         self.missing: list[int] = np.flatnonzero(rows < 0).tolist()
-        self._kept = np.append(records, np.zeros(1, _RECORD))[rows]  # the last one stands for those that are missing
-        _ = self._compared  # now, to be shared with workers that are forks
+        self._records = np.append(records, np.zeros(1, _RECORD))[rows]  # the last one for missing images
+        _ = self._compared  # created before workers are forked, which share it
         if len(records):
-            _ = self._all  # opened now, before anyone can remove the file
+            _ = self._all  # opened now, before the file can be removed
 
     @property
     def nbytes(self) -> int:
         """Bytes of these images."""
-        return int(_lengths(self._kept).sum())
+        return int(_lengths(self._records).sum())
 
-    def read(self, place: int) -> Pixels:
-        """Return the pixels at ``place``, uint8, ``(H, W, 3)``, read-only.
+    def read(self, index: int) -> Pixels:
+        """Return the pixels of an image, uint8, ``(H, W, 3)``, read-only.
 
         Raises:
-            RunError: If they are not those that were written.
+            RunError: If they do not match their checksum.
         """
-        _, start, height, width, checksum = self._kept[place].item()
+        _, start, height, width, checksum = self._records[index].item()
         pixels = self._all[start : start + 3 * height * width]
-        if not self._compared[place]:  # once a run: to compare takes 11 us of 260 kB, to read and augment them 140
+        if not self._compared[index]:  # once per run: 11 us for 260 kB, which take 140 us to read and augment
             if _checksum(pixels, start) != checksum:
                 raise RunError(
-                    f"cache: {self.file} is damaged: from byte {start:,} on it does not hold what was written; remove "
-                    f"the folder {self.file.parent}, and its images are decoded again"
+                    f"cache: {self.file} is damaged at byte {start:,}; remove the folder {self.file.parent}, so that "
+                    "its images are decoded again"
                 )
-            self._compared[place] = 1
+            self._compared[index] = 1
         return pixels.reshape(height, width, 3)
 
     @cached_property
     def _compared(self) -> mmap.mmap:
-        return mmap.mmap(-1, len(self._kept) + 1)
+        return mmap.mmap(-1, len(self._records) + 1)
 
     @cached_property
     def _all(self) -> Pixels:
         with open(self.file, "rb", opener=regular) as file:
-            # a plain array, whose slices cost less than those of a memmap
+            # an array, since slices of a memmap are slower
             return np.memmap(file, np.uint8, "r").view(np.ndarray)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is mapped; a worker that is no fork maps it anew."""
+        """Leave out memory maps, which a spawned worker creates again."""
         return {key: value for key, value in vars(self).items() if key not in {"_all", "_compared"}}
 
 
 class Writer:
-    """Appends images; leaving the context makes the last ones count, also after an error or Ctrl-C.
+    """Appends images; leaving the context commits the last ones, also after an error or Ctrl-C.
 
     Args:
         folder: The folder; its lock must be held.
@@ -121,9 +121,9 @@ class Writer:
         self.count = 0
 
     def __enter__(self) -> Self:
-        with using(self.folder):
+        with naming_folder(self.folder):
             records = read_index(self.folder)
-            self._end = self._good = int(_lengths(records).sum())
+            self._end = self._committed_end = int(_lengths(records).sum())
             self._pixels = _open_at(self.folder / PIXELS, self._end)
             self._index = _open_at(self.folder / INDEX, records.nbytes)
         self._waiting: list[tuple[bytes, int, int, int, int]] = []
@@ -137,7 +137,7 @@ class Writer:
             RunError: If the disk is full.
         """
         content = np.ascontiguousarray(pixels).reshape(-1)
-        with using(self.folder):
+        with naming_folder(self.folder):
             self._pixels.write(content.data)
         self._waiting.append((name.encode(), self._end, *pixels.shape[:2], _checksum(content, self._end)))
         self._end += pixels.nbytes
@@ -147,11 +147,11 @@ class Writer:
             self._commit()
 
     def _commit(self) -> None:
-        with using(self.folder):
+        with naming_folder(self.folder):
             self._sync(self._pixels)
             self._index.write(np.array(self._waiting, _RECORD).tobytes())
             self._sync(self._index)
-        self._waiting, self._good = [], self._end
+        self._waiting, self._committed_end = [], self._end
         self._committed = time.monotonic()
 
     def _sync(self, file: IO[bytes]) -> None:
@@ -165,27 +165,27 @@ class Writer:
             self._commit()
         finally:
             for file in (self._pixels, self._index):
-                with suppress(OSError):  # of what a full disk did not take
+                with suppress(OSError):  # a full disk, already reported
                     file.close()
-            with using(self.folder):
-                os.truncate(self.folder / PIXELS, self._good)
+            with naming_folder(self.folder):
+                os.truncate(self.folder / PIXELS, self._committed_end)
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:
-    """Open a file to append, cut to a size."""
+    """Open a file for appending, truncated to a size in bytes."""
     file = open(path, "ab", opener=regular)  # noqa: SIM115
     file.truncate(size)
     return file
 
 
 def _checksum(content: Pixels, start: int) -> int:
-    """Return the sum of the 64-bit words of an image as they lie in the file, and of the bytes before and behind them.
+    """Return the sum of an image's aligned 64-bit words in the file, and of the bytes before and after them.
 
-    Any change of a word shows; CRC-32 takes six times as long.
+    It detects any change of a single word; CRC-32 takes six times as long.
 
     Args:
         content: The bytes, ``(N,)``.
-        start: Where they begin in the file.
+        start: Their offset in the file.
     """
     first = min(-start % _WORD.itemsize, len(content))
     last = len(content) - (len(content) - first) % _WORD.itemsize

@@ -1,1 +1,1 @@
-"""Headers and content hashes of image files, and the images that cannot be used."""
+"""Scan image files before training: unreadable files and content hashes, cached between runs."""

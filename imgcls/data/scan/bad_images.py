@@ -1,4 +1,4 @@
-"""What happens to images that cannot be read: an error that lists them, or a run without them that says which."""
+"""Images that cannot be read: an error that lists them, or a run that skips them with a warning for each."""
 
 import logging
 import math
@@ -13,26 +13,28 @@ log = logging.getLogger(__name__)
 
 Policy = Literal["error", "skip"]
 
-_LISTED = 10  # faults that a message names
-_REMEDY = "cannot be read; remove or replace them, or leave them out: --data.on_bad_image skip"
+_LISTED = 10  # images in a message
+_REMEDY = "cannot be read; remove or replace them, or skip them: --data.on_bad_image skip"
 
 
 @dataclass
 class BadImages:
-    """The images of a run that cannot be read.
+    """The unreadable images of a run.
 
     Args:
-        policy: ``error`` ends the run with a list; ``skip`` leaves them out and says so.
-        limit: The share of a dataset that may be left out, 0 to 1.
+        policy: ``error`` ends the run with a list; ``skip`` skips them with a warning.
+        limit: The share of a dataset that may be skipped, 0 to 1.
+        found: Split -> path -> reason.
+        totals: Split -> number of its images before any was skipped.
     """
 
     policy: Policy
     limit: float
-    found: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> path -> reason
-    totals: dict[str, int] = field(default_factory=dict)  # split -> its images before any was left out
+    found: dict[str, dict[str, str]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
 
     def add(self, faults: Mapping[str, Mapping[str, str]], totals: Mapping[str, int]) -> None:
-        """Take in what was found; each image is said once.
+        """Add unreadable images; each is reported once.
 
         Args:
             faults: Split -> path -> reason.
@@ -55,12 +57,12 @@ class BadImages:
         if self.policy == "error":
             raise ConfigError("\n".join(["images that cannot be read:", *_lines(new), f"{_counted(counts)} {_REMEDY}"]))
         for split, path, reason in new:
-            log.warning("left out of %s: %s: %s", split, path, reason)
-        self._refuse_many(counts)
-        self.found |= found  # not before: what was refused is refused again
+            log.warning("skipped in %s: %s: %s", split, path, reason)
+        self._check_limit(counts)
+        self.found |= found  # after the check, so that it fails again the next time
 
     def join(self, others: Iterable[Self]) -> None:
-        """Take in what the processes of the run have found, and said.
+        """Merge the images that the processes of the run have found and reported.
 
         Args:
             others: The images of each process.
@@ -72,9 +74,9 @@ class BadImages:
             self.totals = other.totals | self.totals
             for split, reasons in other.found.items():
                 self.found.setdefault(split, {}).update(reasons)
-        self._refuse_many({split: (len(reasons), self.totals[split]) for split, reasons in self.found.items()})
+        self._check_limit({split: (len(reasons), self.totals[split]) for split, reasons in self.found.items()})
 
-    def _refuse_many(self, counts: Mapping[str, tuple[int, int]]) -> None:
+    def _check_limit(self, counts: Mapping[str, tuple[int, int]]) -> None:
         many = {split: (bad, total) for split, (bad, total) in counts.items() if bad > self.limit * total}
         if many:
             share = math.ceil(100 * max(bad / total for bad, total in many.values())) / 100

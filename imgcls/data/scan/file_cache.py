@@ -1,4 +1,4 @@
-"""What is known of files that were looked at before, by path, size and time of change: nothing is read twice."""
+"""A database of scanned files, so that an unchanged file is not read again in another run."""
 
 import logging
 import os
@@ -12,27 +12,28 @@ from imgcls.runtime.atomic_files import regular
 
 log = logging.getLogger(__name__)
 
-_FILE = "files-2"  # the number of this layout
+_FILE = "files-2"  # with the version of the table
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, width INTEGER, height INTEGER, content TEXT
 ) WITHOUT ROWID
 """
-_KNOWN = """
+# typeof: SQLite stores a text in an integer column as well
+_SELECT = """
 SELECT * FROM files WHERE path BETWEEN ? AND ? AND typeof(content) IN ('text', 'null')
 AND 'text' NOT IN (typeof(size), typeof(mtime_ns), typeof(ctime_ns), typeof(width), typeof(height))
 AND 'blob' NOT IN (typeof(size), typeof(mtime_ns), typeof(ctime_ns), typeof(width), typeof(height))
-"""  # SQLite keeps a text in a column of numbers, too; and what belongs to other data lies elsewhere
-_BUSY = 60.0  # seconds that one program waits for another
+"""
+_BUSY_SECONDS = 60.0  # to wait for another program's lock
 
 
 class Stamp(NamedTuple):
-    """What changes when a file does.
+    """Size and times of a file, by which a change is recognised.
 
     Args:
         size: Size in bytes.
-        mtime_ns: Time of the last change of its content in nanoseconds, which archives and copies set as they like.
-        ctime_ns: Time of the last change of the file's entry, which nobody can set.
+        mtime_ns: Time of the last change of content, in nanoseconds; archives and copies may set it to any value.
+        ctime_ns: Time of the last change of the inode, in nanoseconds; it cannot be set.
     """
 
     size: int
@@ -40,14 +41,14 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
-class Facts(NamedTuple):
-    """What is known of a file; None where nothing is.
+class ScannedFile(NamedTuple):
+    """Scan results of a file; None if unknown.
 
     Args:
-        stamp: The file's stamp when it was looked at.
-        width: Width in pixels, as its header says.
-        height: Height in pixels.
-        content: Hash of its bytes.
+        stamp: The file's stamp at the time of the scan.
+        width: Width in pixels, from the header.
+        height: Height in pixels, from the header.
+        content: Hash of its content.
     """
 
     stamp: Stamp
@@ -56,39 +57,39 @@ class Facts(NamedTuple):
     content: str | None = None
 
 
-class Ledger:
-    """Remembers facts in a small database; where it cannot be written, that is said once and nothing is remembered.
+class FileCache:
+    """Scan results in an SQLite database; if it cannot be used, one line is logged and nothing is cached.
 
     Args:
         folder: The folder of the database.
-        suffix: Behind its name, where the contents are hashed in another way.
+        suffix: Distinguishes databases of different kinds of hashes.
     """
 
     def __init__(self, folder: Path, suffix: str = "") -> None:
         self.path = folder / f"{_FILE}{suffix}.db"
         self._usable = True
 
-    def recall(self, paths: Iterable[str]) -> dict[str, Facts]:
-        """Return what is known of files, whether they have changed since or not."""
+    def get(self, paths: Iterable[str]) -> dict[str, ScannedFile]:
+        """Return the known results of files, which may have changed since."""
         wanted = {_key(path): path for path in paths}
-        found: dict[str, Facts] = {}
+        found: dict[str, ScannedFile] = {}
         if wanted:
             with self._open() as database:
-                for key, size, mtime_ns, ctime_ns, *rest in database.execute(_KNOWN, (min(wanted), max(wanted))):
+                for key, size, mtime_ns, ctime_ns, *rest in database.execute(_SELECT, (min(wanted), max(wanted))):
                     if key in wanted:
-                        found[wanted[key]] = Facts(Stamp(size, mtime_ns, ctime_ns), *rest)
+                        found[wanted[key]] = ScannedFile(Stamp(size, mtime_ns, ctime_ns), *rest)
         return found
 
-    def remember(self, facts: Mapping[str, Facts]) -> None:
-        """Write down what is known of files, in place of what was known before."""
-        rows = [(_key(path), *known.stamp, *known[1:]) for path, known in facts.items()]
+    def put(self, files: Mapping[str, ScannedFile]) -> None:
+        """Store results of files, replacing older ones."""
+        rows = [(_key(path), *scanned.stamp, *scanned[1:]) for path, scanned in files.items()]
         if rows:
             with self._open() as database, database:
                 database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Open the database, or an empty one in memory where it cannot be used, which is said once."""
+        """Open the database, or an empty one in memory if it cannot be used."""
         try:
             with closing(self._connect()) as database:
                 yield database
@@ -100,20 +101,20 @@ class Ledger:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with suppress(FileNotFoundError), open(self.path, "rb", opener=regular):
-                    pass  # no link, and no pipe that would never end
-                return _made(str(self.path))
+                    pass  # an error for a link, or a pipe, which would block
+                return _connected(str(self.path))
             except (sqlite3.Error, OSError) as error:
                 self._give_up(error)
-        return _made(":memory:")
+        return _connected(":memory:")
 
     def _give_up(self, error: Exception) -> None:
         if self._usable:
-            log.info("%s cannot be used (%s): images are looked at anew in each run", self.path, error)
+            log.info("%s cannot be used (%s): images will be scanned again in each run", self.path, error)
         self._usable = False
 
 
-def _made(path: str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_BUSY)
+def _connected(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS)
     database.execute(_TABLE)
     return database
 

@@ -1,4 +1,4 @@
-"""What is known of the samples of a run: each is looked at once, whoever asks."""
+"""Scan results of a run: each dataset is scanned once, however many splits and callers need it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,19 +10,19 @@ from imgcls.data.scan.files import HashKind, fingerprints, unreadable
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 
 Hashes = NDArray[Any]
-"""The hash of each row of a dataset; None where it is not known."""
+"""The hash of each row of a dataset; None if unknown."""
 
 
 class SampleScan:
-    """Looks at headers and contents of samples, and keeps what it has found for as long as the datasets live."""
+    """Scans headers and contents of samples, and keeps the results while the datasets exist."""
 
     def __init__(self) -> None:
-        self._datasets: dict[int, ImageDataset] = {}  # held, so that no other one gets the number of one
+        self._datasets: dict[int, ImageDataset] = {}  # kept alive, so that an id is not reused
         self._unreadable: dict[int, dict[int, str]] = {}
         self._hashes: dict[tuple[int, HashKind], Hashes] = {}
 
     def unreadable(self, data: ImageDataset) -> dict[int, str]:
-        """Return row -> reason, for each sample whose header shows that it cannot be read."""
+        """Return row -> reason for each sample whose header cannot be read."""
         self._datasets[id(data)] = data
         if id(data) not in self._unreadable:
             self._unreadable[id(data)] = unreadable(data)
@@ -34,14 +34,14 @@ class SampleScan:
         Args:
             data: The dataset.
             rows: The rows of the samples.
-            kind: Of what the hash is.
+            kind: How hashes are computed.
         """
         wanted = np.fromiter(rows, dtype=np.intp)
         if isinstance(data, JoinedDataset):
             return self._joined(data, wanted, kind)
         self._datasets[id(data)] = data
         known = self._hashes.setdefault((id(data), kind), np.full(len(data.samples), None, dtype=object))
-        new = wanted[known[wanted] == None]  # noqa: E711 - of each
+        new = wanted[known[wanted] == None]  # noqa: E711 - elementwise
         if len(new):
             known[new] = fingerprints(data, new, kind)
         found: list[str] = known[wanted].tolist()
@@ -57,11 +57,11 @@ class SampleScan:
         hashes: list[str] = found.tolist()
         return hashes
 
-    def take(self, data: ImageDataset, kind: HashKind, hashes: Hashes) -> None:
-        """Take what another process has found."""
+    def set_hashes(self, data: ImageDataset, kind: HashKind, hashes: Hashes) -> None:
+        """Set the hashes that another process has computed."""
         self._datasets[id(data)] = data
         self._hashes[id(data), kind] = hashes
 
     def __reduce__(self) -> tuple[type["SampleScan"], tuple[()]]:
-        """Leave the datasets out: a worker that is no fork hashes nothing."""
+        """Pickle without the datasets: a spawned worker computes no hashes."""
         return SampleScan, ()

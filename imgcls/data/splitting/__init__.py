@@ -1,1 +1,1 @@
-"""Which image is in which split."""
+"""Divide the samples into train, validation and test, and keep the split of a checkpoint."""

@@ -1,4 +1,4 @@
-"""By which rules a training set is divided."""
+"""The rules by which a training set is divided."""
 
 import os
 import re
@@ -19,18 +19,18 @@ OnLeak = Literal["error", "warn"]
 
 
 @dataclass(frozen=True)
-class Rules:
+class SplitRules:
     """How a training set is divided.
 
     Args:
-        share: Share of the samples that is held out, 0 to 1.
+        share: Share of the samples to hold out, 0 to 1.
         seed: Seed of the choice.
-        fold: The part of a cross-validation that is held out, in place of ``share``.
-        group_column: Column of the samples that names the group; None for ``group`` where there is one.
+        fold: The fold of a cross-validation to hold out, instead of ``share``.
+        group_column: Column of the samples that names the group; None for ``group`` if there is such a column.
         group_regex: Finds the group in the path below the root.
-        on_leak: What happens when an image or a group is on two sides.
-        train_on_validation: Whether validation images are trained on, too.
-        content_hash: By what images are told apart.
+        on_leak: Whether an image or group in two splits is an error or a warning.
+        train_on_validation: Whether to train on the validation images as well.
+        content_hash: How content hashes are computed.
     """
 
     share: float
@@ -45,24 +45,24 @@ class Rules:
     def __post_init__(self) -> None:
         column, regex = self.group_column, self.group_regex
         if column is not None and regex is not None:
-            raise ConfigError(f"{KEY}.group_column: {column!r}, but group_regex: {regex!r}; leave out one of them")
+            raise ConfigError(f"{KEY}: give group_column ({column!r}) or group_regex ({regex!r}), not both")
 
-    def groups(self, data: ImageDataset, needed: bool = True) -> NDArray[Any] | None:
-        """Return the group of each sample; None where there are none.
+    def groups(self, data: ImageDataset, required: bool = True) -> NDArray[Any] | None:
+        """Return the group of each sample; None if there are no groups.
 
         Args:
             data: The dataset.
-            needed: Whether a group that is asked for must be there; otherwise a sample without is one by itself.
+            required: Whether a missing column or match is an error; otherwise such a sample is a group by itself.
 
         Raises:
-            ConfigError: If the column is not there, or the expression finds nothing in a path.
+            ConfigError: If the column is missing, or the expression does not match a path.
         """
         if self.group_regex is not None:
             root = getattr(data, "root", None)
-            return np.array([self._found(str(path), root, needed) for path in data.samples["path"]], dtype=object)
+            return np.array([self._match(str(path), root, required) for path in data.samples["path"]], dtype=object)
         columns = list(data.samples.columns)
-        if needed and self.group_column is not None and self.group_column not in columns:
-            hint = did_you_mean(self.group_column, columns) or f"; there are {', '.join(columns)}"
+        if required and self.group_column is not None and self.group_column not in columns:
+            hint = did_you_mean(self.group_column, columns) or f"; the columns are {', '.join(columns)}"
             raise ConfigError(f"{KEY}.group_column: the samples have no column {self.group_column!r}{hint}")
         column = self.group_column or "group"
         if column not in columns:
@@ -70,17 +70,17 @@ class Rules:
         named = zip(data.samples[column], data.samples["path"], strict=True)
         return np.array([_group(name, path) for name, path in named], object)
 
-    def _found(self, path: str, root: str | None, needed: bool) -> str:
+    def _match(self, path: str, root: str | None, required: bool) -> str:
         match = re.search(str(self.group_regex), os.path.relpath(path, root) if root else path)
-        if match is None and needed:
-            raise ConfigError(f"{KEY}.group_regex: {self.group_regex!r} finds nothing in {path!r}")
+        if match is None and required:
+            raise ConfigError(f"{KEY}.group_regex: {self.group_regex!r} does not match {path!r}")
         name = match and (match[1] if match.re.groups else match[0])
-        return f"path {path}" if name is None else str(name)  # None, too, of a bracket that took no part
+        return f"path {path}" if name is None else str(name)  # also None if the bracket is optional and did not match
 
 
 def _group(name: Any, path: object) -> str:
-    """Return a group as a text; what has none is one by itself."""
+    """Return a group as text; a sample without one is a group by itself."""
     if pd.isna(name) or name == "":
         return f"path {path}"
-    # pandas makes floats of a column of whole numbers where one is missing
+    # pandas converts a column of whole numbers to floats if one is missing
     return str(int(name) if isinstance(name, (float, np.floating)) and name.is_integer() else name)

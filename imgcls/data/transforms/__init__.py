@@ -1,1 +1,1 @@
-"""Augmentation lists, and the presets behind them."""
+"""Augmentation and evaluation transforms."""

@@ -1,4 +1,4 @@
-"""The evaluation steps that a checkpoint records, from a fixed table of transforms that compute with plain values."""
+"""Validate the evaluation transforms recorded in a checkpoint against a table of harmless Albumentations classes."""
 
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -9,7 +9,7 @@ from imgcls.errors import ConfigError
 
 KEY = "data.init_args.augmentations.eval"
 
-# of Albumentations: none takes a function, a file or another image
+# of Albumentations 2.0.8: none of them accepts a function, a file or another image
 _NAMES = """
     AdditiveNoise AdvancedBlur Affine AutoContrast Blur CLAHE CenterCrop ChannelDropout ChannelShuffle
     ChromaticAberration CoarseDropout ColorJitter Crop CropAndPad D4 Defocus Downscale ElasticTransform Emboss Equalize
@@ -27,7 +27,7 @@ TRANSFORMS = frozenset(_NAMES.split())
 COMPOSITIONS = frozenset(
     {"Compose", "OneOf", "OneOrOther", "RandomOrder", "SelectiveChannelTransform", "Sequential", "SomeOf"}
 )
-TAKEN_ALONE = {"Compose": frozenset({"transforms", "p", "seed"})}  # the others are of boxes, key points and masks
+ALLOWED_ARGUMENTS = {"Compose": frozenset({"transforms", "p", "seed"})}  # its others are about boxes, points and masks
 _PATHS = {
     **{name: f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
     **{f"albumentations.{name}": f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
@@ -36,18 +36,18 @@ _PATHS = {
     "albumentations.ToTensorV2": "albumentations.pytorch.ToTensorV2",
 }
 _NESTED = {"transforms", "first", "second"}  # arguments of compositions that are transforms themselves
-_REFUSED = {"mask", "mask_params", "additional_targets"}  # arguments that may be a function, or belong to one
-_LARGEST = 2**14  # of a size in pixels
-_LARGEST_OF = {"seed": 2**32} | dict.fromkeys(("max_value", "max_pixel_value", "mean", "std"), 2**16)  # of 16 bits
+_REFUSED = {"mask", "mask_params", "additional_targets"}  # arguments that may be a function, or its parameters
+_LARGEST = 2**14  # value of a number, for example a size in pixels
+_LARGEST_OF = {"seed": 2**32} | dict.fromkeys(("max_value", "max_pixel_value", "mean", "std"), 2**16)  # 16-bit pixels
 _MOST_STEPS = 100
 _MOST_ITEMS = 1000
 
 
 def recorded_steps(steps: Any) -> list[Spec]:
-    """Return the steps with the class paths of the table, and values that are numbers and words.
+    """Return the transforms with class paths from the table, and arguments that are numbers and words.
 
     Raises:
-        ConfigError: Names the step that is not of the table, or the value that is not plain.
+        ConfigError: Names the transform that is not in the table, or the value that is neither.
     """
     if not isinstance(steps, list) or len(steps) > _MOST_STEPS:
         raise ConfigError(f"{KEY}: the checkpoint's steps must be a list of at most {_MOST_STEPS}")
@@ -60,16 +60,16 @@ def _step(step: Any, where: str) -> Spec:
         raise ConfigError(f"{where}: the checkpoint's step must be {{class_path, init_args}}, got {step!r:.80}")
     if class_path not in _PATHS:
         raise ConfigError(
-            f"{KEY}: the checkpoint names {class_path:.80}, and only Albumentations' transforms of plain values are "
-            "taken from a checkpoint; add --config with the YAML of the run"
+            f"{KEY}: the checkpoint names {class_path:.80}, but only Albumentations' transforms with plain values are "
+            "loaded from a checkpoint; add --config with the YAML of the run"
         )
     arguments = step.get("init_args") or {}
     if not isinstance(arguments, dict):
-        raise ConfigError(f"{where} {class_path}: init_args must be named values, got {arguments!r:.80}")
+        raise ConfigError(f"{where} {class_path}: init_args must be a mapping, got {arguments!r:.80}")
     known = _PATHS[class_path]
     kind = known.rpartition(".")[2]
     nested = _NESTED if kind in COMPOSITIONS else set()
-    for key in arguments.keys() - TAKEN_ALONE.get(kind, arguments.keys()):
+    for key in arguments.keys() - ALLOWED_ARGUMENTS.get(kind, arguments.keys()):
         _refuse(f"{where}.{key}")
     return {
         "class_path": known,
@@ -87,11 +87,11 @@ def _nested(value: Any, where: str) -> Any:
 
 
 def _refuse(where: str) -> NoReturn:
-    raise ConfigError(f"{where}: is not taken from a checkpoint; add --config with the YAML of the run")
+    raise ConfigError(f"{where}: is not loaded from a checkpoint; add --config with the YAML of the run")
 
 
 def _plain(key: str, value: Any, where: str) -> Any:
-    """Return a value that is a number, a word, or a list or mapping of these; a list of lists is a list of ranges."""
+    """Return a number, a word, or a list or mapping of these; refuse anything else."""
     largest = _LARGEST_OF.get(key, _LARGEST)
     if key in _REFUSED and value is not None:
         _refuse(where)

@@ -1,4 +1,4 @@
-"""From the lists of a configuration, or the presets that stand for them, to the pipelines of a run."""
+"""The training and evaluation pipelines of a run, from the configured lists or presets."""
 
 import logging
 from collections.abc import Callable
@@ -8,79 +8,68 @@ import numpy as np
 
 from imgcls.config.class_path import Spec
 from imgcls.data.config import KEY, Augmentations
-from imgcls.data.transforms.pipeline import (
-    Pipeline,
-    build_item,
-    build_pipeline,
-    eval_specs,
-    find_normalization,
-    resize_spec,
-)
-from imgcls.data.transforms.presets import DEFAULT_PRESET, EvalPreset, Preset, less_cropped, preset_specs
+from imgcls.data.transforms.build import build_pipeline, build_transform, find_normalization
+from imgcls.data.transforms.model_transforms import eval_specs, less_cropped, resize_spec
+from imgcls.data.transforms.pipeline import Pipeline
+from imgcls.data.transforms.presets import DEFAULT_PRESET, EvalPreset, Preset, preset_specs
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 from imgcls.types import Normalization, Preprocessing
 
 log = logging.getLogger(__name__)
 
-_UNSEEDED = (
-    "draws from a random generator of its own, and differs from run to run; draw from random, numpy.random or torch, "
-    "which are seeded for each image"
-)
-_SEEDS = 8  # by which a list is tried: half of the flips with p 0.5 do nothing
+_SEEDS = 8  # to detect randomness: a flip with p 0.5 does nothing for half of the seeds
 
 
 class Pipelines:
-    """Makes the pipelines of training and evaluation.
+    """Makes the training and evaluation pipelines.
 
     Args:
-        lists: What is configured.
-        expected: Gives what the model expects, where a list leaves it open; asked when it is needed, for the model is
-            made after the data.
+        lists: The configured lists or presets.
+        expected: Returns the model's preprocessing, where a list depends on it; called late, since the model is built
+            after the data.
 
     Raises:
-        ConfigError: If a name stands for no list.
+        ConfigError: If the name of a preset is unknown.
     """
 
     def __init__(self, lists: Augmentations, expected: Callable[[], Preprocessing]) -> None:
         self.lists = lists
         self._expected = expected
         self._resized: set[str] = set()
-        self._doubted = False
+        self._warned_of_randomness = False
         for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
             given = getattr(lists, stage)
             if isinstance(given, str) and given not in names:
-                raise ConfigError(f"{_where(stage)}: {given!r} is no name of a list; known: {', '.join(names)}")
+                raise ConfigError(f"{_where(stage)} must be a list or one of {', '.join(names)}, got {given!r}")
 
     def normalization(self) -> Normalization | None:
-        """Return how the lists normalise; None where they leave it to the model.
+        """Return the normalisation of the lists; None if the model normalises.
 
         Raises:
-            ConfigError: If they do it in two ways.
+            ConfigError: If the lists differ.
         """
-        train, evaluation = (find_normalization(self._given.get(stage), _where(stage)) for stage in ("train", "eval"))
+        train, evaluation = (find_normalization(self._explicit.get(key), _where(key)) for key in ("train", "eval"))
         if train and evaluation and train != evaluation:
-            raise ConfigError(
-                f"{KEY}.augmentations: train normalises with {train}, eval with {evaluation}; they must be the same"
-            )
+            raise ConfigError(f"{KEY}.augmentations: train and eval must normalise alike, got {train} and {evaluation}")
         return train or evaluation
 
     def check(self) -> None:
-        """Build the items of the lists.
+        """Build the transforms of the lists.
 
         Raises:
-            ConfigError: Names the item that cannot be built.
+            ConfigError: Names the transform that cannot be built.
         """
-        for stage, specs in self._given.items():
+        for stage, specs in self._explicit.items():
             build_pipeline(specs, _where(stage))
 
     @property
-    def _given(self) -> dict[str, list[Spec]]:
-        """The lists that are spelt out, by stage."""
+    def _explicit(self) -> dict[str, list[Spec]]:
+        """The lists that are not presets, by stage."""
         return {stage: specs for stage, specs in vars(self.lists).items() if isinstance(specs, list)}
 
     def eval_specs(self) -> list[Spec]:
-        """Return the evaluation steps as plain values, those that suit the model where the configuration has none."""
+        """Return the evaluation transforms as plain values; the model's if the configuration has none."""
         given = self.lists.eval
         if isinstance(given, list):
             return given
@@ -88,46 +77,48 @@ class Pipelines:
         return eval_specs(expected if given == "pretrained" else less_cropped(expected))
 
     def make(self, stage: str, image: Pixels) -> Pipeline:
-        """Make a pipeline of one size, with a resize in front where the list does not fix it.
+        """Make a pipeline with outputs of one size, preceded by a resize if needed.
 
         Args:
             stage: ``train`` or ``eval``.
-            image: One of the images, to try it on.
+            image: One of the images, to check the pipeline with.
 
         Raises:
-            ConfigError: If an item fails, or images differ in size with the resize, too.
+            ConfigError: If a transform fails, or output sizes differ even with the resize.
         """
         specs = self._train_specs() if stage == "train" else self.eval_specs()
         pipeline = build_pipeline(specs, _where(stage))
-        size = pipeline.check(image) if stage in self._given else pipeline.check(image, draws=1)
+        size = pipeline.check(image) if stage in self._explicit else pipeline.check(image, draws=1)
         if stage == "eval":
-            self._doubt(pipeline, image)
+            self._warn_of_randomness(pipeline, image)
         elif pipeline.is_foreign and not np.array_equal(pipeline(image, 0), pipeline(image, 0)):
-            log.warning("%s: %s", _where(stage), _UNSEEDED)
+            log.warning(
+                "%s: uses its own random generator, so that runs are not reproducible; use random, numpy.random or "
+                "torch, which are seeded for each image",
+                _where(stage),
+            )
         if size is not None:
             return pipeline
         resize = resize_spec(self._expected())
-        resized = Pipeline({_shown(resize): build_item(resize, _where(stage)), **pipeline.named}, _where(stage))
+        resized = Pipeline({_shown(resize): build_transform(resize, _where(stage)), **pipeline.named}, _where(stage))
         if resized.check(image) is None:
             raise ConfigError(
-                f"{_where(stage)}: gives images of several sizes, also with {_shown(resize)} in front; end the list "
-                "with albumentations.Resize"
+                f"{_where(stage)}: returns images of different sizes, even after {_shown(resize)}; end the list with "
+                "albumentations.Resize"
             )
         if stage not in self._resized:
             self._resized.add(stage)
-            log.info("%s: does not fix the image size; %s is put in front", _where(stage), _shown(resize))
+            log.info("%s: does not fix the image size; prepending %s", _where(stage), _shown(resize))
         return resized
 
-    def _doubt(self, pipeline: Pipeline, image: Pixels) -> None:
-        """Say that evaluation draws at random, so that a prediction follows from an image's place in the data, too."""
-        if self._doubted:
+    def _warn_of_randomness(self, pipeline: Pipeline, image: Pixels) -> None:
+        """Warn once if evaluation is random."""
+        if self._warned_of_randomness:
             return
         first = pipeline(image, 0)
         if any(not np.array_equal(first, pipeline(image, seed)) for seed in range(1, _SEEDS)):
-            self._doubted = True
-            log.warning(
-                "%s: draws at random; an image's prediction depends on its place among the others", _where("eval")
-            )
+            self._warned_of_randomness = True
+            log.warning("%s: is random; an image's prediction depends on its index in the dataset", _where("eval"))
 
     def _train_specs(self) -> list[Spec]:
         given = self.lists.train

@@ -52,7 +52,7 @@ def test_features_give_the_run_of_the_long_way(
     short = fit(photos, tiny_model, tmp_path / "short", *more)
     said = capsys.readouterr().err
     assert "18 of 18 layers frozen, 0.0 of 0.0 M parameters; trains the head alone" in said
-    assert re.search(r"features of \d views? computed once stand for 4 epochs", said)
+    assert re.search(r"\d augmented versions? of each image reused in all 4 epochs", said)
     long = fit(photos, tiny_model, tmp_path / "long", *more, "--model.feature_views=null")
     assert "computed once" not in capsys.readouterr().err
     assert_same_run(short, long)
@@ -132,7 +132,7 @@ def test_features_lie_in_a_file_where_memory_is_small(
 ) -> None:
     cache = f"--data.cache_dir={tmp_path / 'cache'}"
     in_memory = fit(photos, tiny_model, tmp_path / "memory", *FROZEN, cache)
-    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "available_memory", lambda: 0)
     on_disk = fit(photos, tiny_model, tmp_path / "disk", *FROZEN, cache)
     said = capsys.readouterr().err
     assert "in memory" in said
@@ -148,11 +148,13 @@ def test_features_that_fit_nowhere_are_computed_anew(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: 0)
-    monkeypatch.setattr(imgcls.data.feature_cache.store, "_MARGIN", 1e15)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "available_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "_DISK_MARGIN", 1e15)
     folder = fit(photos, tiny_model, tmp_path, *FROZEN)
     said = capsys.readouterr().err
-    assert re.search(r"features: .* MB for 1 view of 48 images do not fit \(.* GB are free in .*\): .* anew", said)
+    assert re.search(
+        r"features: .* MB for 1 augmented version of 48 images do not fit \(.* GB are free in .*\): .* recomputed", said
+    )
     assert "computed once" not in said
     assert load(folder / "checkpoints/last.ckpt")["epoch"] == 1
 
@@ -170,8 +172,8 @@ def test_options_that_read_a_part_of_the_data(
 ) -> None:
     main(["fit", *arguments(photos, tiny_model, tmp_path, *FROZEN, option)])
     said = capsys.readouterr().err
-    assert f"{reason}: features are computed anew in each epoch" in said
-    assert "computed once" not in said
+    assert f"{reason}: feature cache off: features are recomputed every epoch" in said
+    assert "reused in" not in said
 
 
 def test_views_must_be_at_least_one(
@@ -179,11 +181,11 @@ def test_views_must_be_at_least_one(
 ) -> None:
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--model.feature_views=0")], capsys)
     assert code == 2
-    assert "model.init_args.feature_views must be at least 1, or null, got 0" in message
+    assert "model.init_args.feature_views: 0; it must be at least 1, or null" in message
 
 
 @pytest.mark.parametrize(("kinds", "limit", "use"), [("", "memory.max", "memory.current"), ("memory", "most", "use")])
-def test_free_memory_is_what_the_groups_of_the_process_leave(
+def test_available_memory_is_what_the_groups_of_the_process_leave(
     kinds: str, limit: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "tree/slurm/job_7"
@@ -193,17 +195,17 @@ def test_free_memory_is_what_the_groups_of_the_process_leave(
             (folder / name).write_text(f"{value}\n")
     (tmp_path / "groups").write_text(f"9:cpu:/other\n0:{kinds}:/slurm/job_7/step_0\n")
     feature_store = imgcls.data.feature_cache.store
-    monkeypatch.setattr(feature_store, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(feature_store, "_LIMITS", {kinds: (tmp_path / "tree", limit, use)})
-    assert feature_store.free_memory() == 2000
+    monkeypatch.setattr(feature_store, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(feature_store, "_CGROUP_LIMITS", {kinds: (tmp_path / "tree", limit, use)})
+    assert feature_store.available_memory() == 2000
 
 
 def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: 0)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "available_memory", lambda: 0)
     monkeypatch.delattr("os.posix_fallocate")
-    with pytest.raises(OSError, match="this system reserves no room for a file"):
+    with pytest.raises(OSError, match="this system cannot reserve space for a file"):
         FeatureStore(2, 8, torch.zeros(5, 7), tmp_path)
 
 
@@ -213,15 +215,15 @@ def test_a_system_that_reserves_no_room_keeps_features_in_memory_alone(
 def test_store_gives_back_what_it_took(
     shape: tuple[int, ...], dtype: torch.dtype, free: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgcls.data.feature_cache.store, "free_memory", lambda: free)
+    monkeypatch.setattr(imgcls.data.feature_cache.store, "available_memory", lambda: free)
     features = torch.randn(shape).to(dtype)
     if len(shape) == 4:
         features = features.contiguous(memory_format=torch.channels_last)
     store = FeatureStore(2, 8, features, tmp_path)
     store.put(1, [0, 1, 2, 3, 7], features)
     assert store.is_on_disk == (free == 0)
-    taken = store.take(1, [7, 0])
+    taken = store.get(1, [7, 0])
     assert torch.equal(taken, features[[4, 0]])
     assert taken.dtype == dtype
     assert len(shape) < 4 or taken.is_contiguous(memory_format=torch.channels_last)
-    assert store.there.sum(1).tolist() == [0, 5]
+    assert store.present.sum(1).tolist() == [0, 5]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from imgcls import Augmentations, DatasetClasses, ImageDataModule
-from imgcls.data.loading import batches
-from imgcls.data.loading.samplers import SLOTS
+from imgcls.data.loading import shared_memory
+from imgcls.data.loading.shared_memory import SLOTS
 from imgcls.types import Batch
 
 
@@ -61,9 +61,9 @@ def test_memory_of_epochs_that_are_given_up_is_used_again(photos: Path) -> None:
 
 
 def test_slots_of_pinned_batches_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "get_worker_info", lambda: object())
-    room = batches.Room(pinned=True)
-    places = [room.take((2, 4, 4, 3), np.dtype(np.uint8)).data_ptr() for _ in range(3 * SLOTS)]
+    monkeypatch.setattr(shared_memory, "get_worker_info", lambda: object())
+    memory = shared_memory.BatchMemory(pinned=True)
+    places = [memory.allocate((2, 4, 4, 3), np.dtype(np.uint8)).data_ptr() for _ in range(3 * SLOTS)]
     assert places == places[:SLOTS] * 3
     assert len(set(places)) == SLOTS
-    assert room.take((3, 4, 4, 3), np.dtype(np.float32)).shape == (3, 4, 4, 3)  # a larger one takes a new slot
+    assert memory.allocate((3, 4, 4, 3), np.dtype(np.float32)).shape == (3, 4, 4, 3)  # a larger one takes a new slot

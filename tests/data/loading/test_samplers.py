@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
-from imgcls.data.loading.samplers import BalancedSampler, Key, KeyedSampler, RepeatingSampler, TrainLoader
+from imgcls.data.loading.loaders import TrainLoader
+from imgcls.data.loading.samplers import BalancedSampler, Key, KeyedSampler, RepeatingSampler
 from imgcls.runtime.seeding import mix, run_seed
 from imgcls.types import Batch
 

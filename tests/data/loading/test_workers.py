@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 from torch.utils.data import Dataset
 
 from imgcls.cli.main import main
-from imgcls.data.loading.workers import WatchedLoader, outlive_signals, worker_error
+from imgcls.data.loading.workers import WatchedLoader, follow_parent, worker_error
 from tests.helpers.runs import arguments
 
 
@@ -66,7 +66,7 @@ def test_more_workers_than_cores_are_what_the_user_wants(photos: Path, tiny_mode
 
 
 def wait_as_worker(ready: multiprocessing.synchronize.Event) -> None:
-    outlive_signals()
+    follow_parent()
     ready.set()
     time.sleep(600)
 
@@ -136,7 +136,7 @@ def test_full_shared_memory_says_what_to_do(said: str) -> None:
 
 
 def _share(ready: "multiprocessing.connection.Connection") -> None:
-    outlive_signals()
+    follow_parent()
     handle = multiprocessing.reduction.DupFd(os.open(os.devnull, os.O_RDONLY))
     ready.send(handle._id[0])  # type: ignore[union-attr]  # the address of the thread that hands memory over
     ready.recv()

@@ -28,13 +28,13 @@ from imgcls.cli.main import main
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.pixel_cache import build
-from imgcls.data.pixel_cache import cached_split as cache_split
+from imgcls.data.pixel_cache import build, cache_keys
 from imgcls.data.pixel_cache.build import fill
+from imgcls.data.pixel_cache.cached_split import CachedSplit
 from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
 from imgcls.data.pixel_cache.store import INDEX, PIXELS, Reader, Writer, read_index
 from imgcls.data.splitting.split import Split
-from imgcls.data.transforms.pipeline import build_pipeline
+from imgcls.data.transforms.build import build_pipeline
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError, ImageError, RunError
@@ -87,9 +87,9 @@ def module(data: ImageDataset | str, cache: Path | None, **more: Any) -> ImageDa
     return made
 
 
-def kept_split(loader: Any) -> cache_split.CachedSplit:
+def kept_split(loader: Any) -> CachedSplit:
     split = loader.dataset.split
-    assert isinstance(split, cache_split.CachedSplit)
+    assert isinstance(split, CachedSplit)
     return split
 
 
@@ -133,15 +133,20 @@ def folders(cache: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("specs", "cache_size", "side", "why"),
     [
-        ([CROP, FLIP], None, 40, "shorter side 40 pixels at most, as RandomResizedCrop(20, scale from 0.25) can use"),
-        ([item("RandomResizedCrop", size=[224, 224])], None, 792, "shorter side 792 pixels at most, as Random"),
-        ([CROP], 24, 24, "shorter side 24 pixels at most, as cache_size says"),
-        ([FLIP], 24, 24, "shorter side 24 pixels at most, as cache_size says"),
+        ([CROP, FLIP], None, 40, "shorter side at most 40 pixels, enough for RandomResizedCrop(20, scale from 0.25)"),
+        ([item("RandomResizedCrop", size=[224, 224])], None, 792, "shorter side at most 792 pixels, enough for Random"),
+        ([CROP], 24, 24, "shorter side at most 24 pixels, from cache_size"),
+        ([FLIP], 24, 24, "shorter side at most 24 pixels, from cache_size"),
         ([FLIP, CROP], None, None, "whole images"),
         ([INVERTED, RESIZE], None, None, "whole images"),
         ([item("RandomResizedCrop", size=[20, 16], p=0.5), RESIZE], None, None, "whole images"),
         ([RESIZE, FLIP], None, None, "the result of Resize"),
-        ([item("SmallestMaxSize", max_size=90), CROP], None, 40, "the result of SmallestMaxSize, shorter side 40"),
+        (
+            [item("SmallestMaxSize", max_size=90), CROP],
+            None,
+            40,
+            "the result of SmallestMaxSize, shorter side at most 40",
+        ),
         ([item("SmallestMaxSize", max_size=[30, 40]), RESIZE], None, None, "whole images"),
         ([item("PadIfNeeded", min_height=64, min_width=64, position="random"), RESIZE], None, None, "whole images"),
         ([item("Resize", height=8, width=8, p=0.5), RESIZE], None, None, "whole images"),
@@ -152,7 +157,7 @@ def test_train_steps_keep_the_smallest_that_the_list_can_use(
 ) -> None:
     steps = train_steps(build_pipeline(specs, "train"), cache_size)
     assert steps.shorter_side == side
-    assert steps.why.startswith(why)
+    assert steps.description.startswith(why)
 
 
 def test_smallest_crop_of_what_is_kept_has_the_pixels_of_the_output() -> None:
@@ -164,22 +169,22 @@ def test_smallest_crop_of_what_is_kept_has_the_pixels_of_the_output() -> None:
 def test_images_are_shrunk_by_area_and_never_enlarged() -> None:
     steps = train_steps(build_pipeline([FLIP], "train"), cache_size=10)
     board = np.repeat((np.indices((40, 60)).sum(0) % 2 * 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    kept = steps.keep(board)
+    kept = steps.before_cache(board)
     assert kept.shape == (10, 15, 3)
     assert set(np.unique(kept)) <= {127, 128}
-    assert steps.keep(board[:9]) is not None
-    np.testing.assert_array_equal(steps.keep(board[:9]), board[:9])
+    assert steps.before_cache(board[:9]) is not None
+    np.testing.assert_array_equal(steps.before_cache(board[:9]), board[:9])
 
 
 def test_eval_steps_end_before_what_may_differ() -> None:
     kept = eval_steps(build_pipeline([RESIZE, item("Normalize")], "eval")).once
-    names = [type(part).__name__ for part in kept.items]
+    names = [type(part).__name__ for part in kept.transforms]
     assert names == ["Resize"]
     whole = eval_steps(
         build_pipeline([item("SmallestMaxSize", max_size=9), item("CenterCrop", height=8, width=8)], "eval")
     )
-    assert whole.each_time.items == []
-    assert whole.why == "the result of SmallestMaxSize, CenterCrop"
+    assert whole.each_time.transforms == []
+    assert whole.description == "the result of SmallestMaxSize, CenterCrop"
 
 
 def test_key_follows_from_steps_and_size_alone() -> None:
@@ -333,32 +338,39 @@ class Inheriting(Darker):
     ids=lambda value: type(value).__name__,
 )
 def test_settings_of_ones_own_class_are_part_of_the_key(one: object, other: object, photos: Path) -> None:
-    first, second = (cache_split._ways(Inheriting(str(photos), value))[0] for value in (one, other))
+    first, second = (cache_keys.reader_keys(Inheriting(str(photos), value))[0] for value in (one, other))
     assert first != second
-    assert first == cache_split._ways(Inheriting(str(photos), copy.deepcopy(one)))[0]
+    assert first == cache_keys.reader_keys(Inheriting(str(photos), copy.deepcopy(one)))[0]
 
 
 def test_key_leaves_out_what_is_of_the_rows_and_what_has_no_value(photos: Path, tmp_path: Path) -> None:
     data = Inheriting(str(photos), None)
     data.pixels = np.zeros((60, 1000), np.uint8)  # type: ignore[attr-defined]
-    first = cache_split._ways(data)
+    first = cache_keys.reader_keys(data)
     data.samples = data.samples.head(4)
     data.pixels = np.ones((60, 1000), np.uint8)  # type: ignore[attr-defined]
     assert len(data.sample_paths) == 4  # is kept from now on
     data.setting = (tmp_path / "opened").open("w")  # which was not yet
-    assert cache_split._ways(data) == first[:4]
+    assert cache_keys.reader_keys(data) == first[:4]
     data.setting.close()
 
 
-def test_settings_may_hold_each_other_and_bytes_count() -> None:
+def test_settings_may_hold_each_other_and_bytes_count(photos: Path) -> None:
     tree: dict[str, Any] = {"name": "root"}
     tree["children"] = [{"parent": tree}]
-    assert cache_split._text(tree) != cache_split._text(tree | {"name": "other"})
-    assert cache_split._text(bytes(range(256))) != cache_split._text(bytes(256))
+    for one, other in ((tree, tree | {"name": "other"}), (bytes(range(256)), bytes(256)), ("a" * 999, "b" * 999)):
+        first, second = (cache_keys.reader_keys(Inheriting(str(photos), value))[0] for value in (one, other))
+        assert first != second
 
 
 def test_key_does_not_depend_on_the_order_of_a_set() -> None:
-    code = "from imgcls.data.pixel_cache.cached_split import _text; print(_text({'x': {'a', 'b', 'c', 'd'}}))"
+    code = (
+        "from imgcls import FolderImageDataset\n"
+        "from imgcls.data.pixel_cache.cache_keys import _settings\n"
+        "data = FolderImageDataset('x')\n"
+        "data.setting = {'x': {'a', 'b', 'c', 'd'}}\n"
+        "print(_settings(data))"
+    )
     lines = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -375,9 +387,9 @@ def test_key_does_not_depend_on_the_order_of_a_set() -> None:
 def test_sources_of_bases_are_part_of_the_key(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = {Darker: "class Darker: 1", Inheriting: "class Inheriting"}
     monkeypatch.setattr("inspect.getsource", sources.__getitem__)
-    first = cache_split._ways(Inheriting(str(photos), 1))
+    first = cache_keys.reader_keys(Inheriting(str(photos), 1))
     sources[Darker] = "class Darker: 2"
-    assert cache_split._ways(Inheriting(str(photos), 1)) != first
+    assert cache_keys.reader_keys(Inheriting(str(photos), 1)) != first
 
 
 def test_samples_that_are_no_files_are_kept(tmp_path: Path) -> None:
@@ -481,7 +493,7 @@ def test_two_processes_share_one_build(photos: Path, tmp_path: Path) -> None:
         wait_for(log.exists)
         with builder(photos, tmp_path, log, 0) as second:
             lines: Iterator[str] = iter(second.stdout or ())
-            assert any("another process fills" in line for line in lines)
+            assert any("waiting for another process that fills" in line for line in lines)
             (tmp_path / GO).touch()
             ours, _ = first.communicate(timeout=60)
             theirs = list(lines)
@@ -497,10 +509,10 @@ def test_disk_that_is_too_small_is_refused(photos: Path, tmp_path: Path, monkeyp
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9, 12_345))
     data = module(str(photos), tmp_path)
-    message = (
-        r"create_dataset: 36 images need about 0\.\d MB in .*/pixels/\w+, 0\.0 MB are free; remove older ones, or "
-    )
-    with pytest.raises(ConfigError, match=message + "give --data.cache_dir FOLDER .* --data.cache_size N .* false"):
+    message = r"create_dataset: 36 images need about 0\.\d MB in .*/pixels/\w+, but 0\.0 MB are free; remove older "
+    with pytest.raises(
+        ConfigError, match=message + "caches, or use --data.cache_dir FOLDER .* --data.cache_size N .* false"
+    ):
         data.train_dataloader()
     assert list(folders(tmp_path).values()) == [12]  # by which the size was judged; they are good
 
@@ -518,7 +530,7 @@ class Uneven(ImageDataset):
 
 
 def test_disk_that_runs_full_is_named(small_disk: Path) -> None:
-    message = r"the disk of .*/pixels/\w+ is full, 0\.\d MB are free; remove older ones, or give --data"
+    message = r"the disk of .*/pixels/\w+ is full \(0\.\d MB free\); remove older caches, or use --data"
     with pytest.raises(RunError, match=message):
         module(Uneven(), small_disk, train=[FLIP, RESIZE], validation=One("red")).train_dataloader()
     [(folder, kept)] = folders(small_disk).items()
@@ -542,7 +554,7 @@ def test_pixels_that_are_not_those_that_were_written_are_named(photos: Path, tmp
         with (folder / PIXELS).open("r+b") as file:
             file.write(bad)
         loader = module(str(photos), tmp_path, num_workers=workers).train_dataloader()
-        message = rf"cache: {folder}/{PIXELS} is damaged: from byte [\d,]+ on .*remove the folder {folder}, and"
+        message = rf"cache: {folder}/{PIXELS} is damaged at byte [\d,]+; remove the folder {folder}, so that"
         with pytest.raises(RunError, match=message):
             pixels(loader)
     shutil.rmtree(folder)
@@ -555,7 +567,7 @@ def test_links_and_pipes_in_the_cache_are_refused(photos: Path, tmp_path: Path, 
     [folder] = (tmp_path / "pixels").iterdir()
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
-    message = rf"data.init_args.cache_dir: {folder} cannot be used: a link or a pipe lies in its place; give another"
+    message = rf"data.init_args.cache_dir: {folder} cannot be used: a link or a pipe lies in its place; choose another"
     for plant in (lambda path: path.symlink_to(victim), os.mkfifo):
         (folder / name).unlink()
         plant(folder / name)
@@ -566,7 +578,7 @@ def test_links_and_pipes_in_the_cache_are_refused(photos: Path, tmp_path: Path, 
 
 def test_folder_that_cannot_be_used_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "pixels").touch()
-    message = rf"data.init_args.cache_dir: {tmp_path}/pixels/\w+ cannot be used: Not a directory; give another folder"
+    message = rf"data.init_args.cache_dir: {tmp_path}/pixels/\w+ cannot be used: Not a directory; choose another folder"
     with pytest.raises(ConfigError, match=message):
         module(str(photos), tmp_path).train_dataloader()
 
@@ -584,7 +596,7 @@ def test_unreadable_images_are_named_with_their_reasons(
         main(["fit", *arguments(root, tiny_model, tmp_path, *more)])
     assert stop.value.code == 2
     said = capsys.readouterr().err.splitlines()
-    assert re.match(r"\d+ of \d+ images in train cannot be read; remove or replace them, or leave", said[-1])
+    assert re.match(r"\d+ of \d+ images in train cannot be read; remove or replace them, or skip", said[-1])
     assert any(re.match(rf"  train: {root}/red/bad\d\d\.jpg: .*truncated", line) for line in said)
 
 
@@ -612,14 +624,14 @@ def test_cache_that_is_removed_while_it_is_filled_is_an_error(
         return result
 
     monkeypatch.setattr("imgcls.data.pixel_cache.cached_split.fill", emptied)
-    with pytest.raises(RunError, match=rf"cache: {tmp_path}/pixels/\w+ was emptied while it was filled; run the"):
+    with pytest.raises(RunError, match=rf"cache: {tmp_path}/pixels/\w+ was removed while it was filled; run the"):
         module(str(photos), tmp_path).train_dataloader()
 
 
 def test_cached_split_says_why_an_image_cannot_be_read(photos: Path, tmp_path: Path) -> None:
     split = Split(FolderImageDataset(str(photos)), None)
-    reader = Reader(tmp_path, cache_split.image_names(split))
-    kept = cache_split.CachedSplit(split, reader, eval_steps(build_pipeline([], "eval")), {2: "is truncated"})
+    reader = Reader(tmp_path, cache_keys.image_names(split))
+    kept = CachedSplit(split, reader, eval_steps(build_pipeline([], "eval")), {2: "is truncated"})
     with pytest.raises(ImageError, match=r"^/.*/blue/002\.png: is truncated$"):
         kept.read(2)
 
@@ -692,7 +704,7 @@ def test_cache_folder_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cache_size_says_when_it_has_no_effect(said: pytest.LogCaptureFixture) -> None:
     ImageDataModule(cache_size=3)
     assert said.messages == ["data.init_args.cache_size: 3 has no effect without create_dataset: true"]
-    with pytest.raises(ConfigError, match="cache_size: 0; it must be at least 1, or null"):
+    with pytest.raises(ConfigError, match="cache_size must be at least 1, or null, got 0"):
         ImageDataModule(cache_size=0, create_dataset=True)
 
 
@@ -701,5 +713,5 @@ def test_fast_dev_run_leaves_the_cache_alone(
 ) -> None:
     more = ["--data.create_dataset=true", f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.fast_dev_run=true"]
     main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
-    assert "cache: train: left alone" in capsys.readouterr().err
+    assert "cache: train: not used" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()

@@ -29,7 +29,7 @@ def test_damage_that_a_class_of_ones_own_lets_through_is_skipped(
     code, message = fails(["fit", *line], capsys)
     assert (code, "square/004: UnidentifiedImageError: cannot identify image file" in message) == (2, True), message
     main(["fit", *line, "--data.on_bad_image=skip", "--data.max_bad_fraction=0.1"])
-    assert "left out of train: square/004: UnidentifiedImageError" in capsys.readouterr().err
+    assert "skipped in train: square/004: UnidentifiedImageError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cached", ["false", "true"])
@@ -40,7 +40,7 @@ def test_what_a_class_of_ones_own_reads_is_checked_in_workers(
     line = arguments(Path("{class_path: tests.helpers.own.Floats}"), tiny_model, tmp_path, *more)
     code, message = fails(["fit", *line, f"--data.cache_dir={tmp_path}/cache"], capsys)
     assert code == 2
-    wanted = r"Floats\.read\(\d+\) gave float64 of shape \(32, 32, 3\); it must be uint8 of shape \(H, W, 3\)"
+    wanted = r"Floats\.read\(\d+\) must return uint8 of shape \(H, W, 3\), got float64 of shape \(32, 32, 3\)"
     assert re.fullmatch(wanted, message.removeprefix("imgcls: ")), message
 
 
@@ -51,7 +51,7 @@ def test_share_of_bad_images_is_of_the_whole_dataset(
     table = splits(tmp_path)
     truncate(Path(table[table["split"] == "validation"]["path"].iloc[0]))
     main(line("--trainer.max_epochs=1", "--data.on_bad_image=skip", "--data.max_bad_fraction=0.02"))  # 1 of 60
-    assert "left out of train: " in capsys.readouterr().err
+    assert "skipped in train: " in capsys.readouterr().err
     code, message = fails(line("--data.on_bad_image=skip", "--data.max_bad_fraction=0.01"), capsys)
     assert (code, "1 of 60 images in train cannot be read (limit 0.01" in message) == (2, True), message
     assert message.endswith("remove or replace them, or raise the limit: --data.max_bad_fraction 0.02")
@@ -86,7 +86,7 @@ def test_a_scan_lists_all_bad_images_before_the_first_step(
     assert stop.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == (
-        "2 of 60 images in train, 1 of 9 images in test cannot be read; remove or replace them, or leave them out: "
+        "2 of 60 images in train, 1 of 9 images in test cannot be read; remove or replace them, or skip them: "
         "--data.on_bad_image skip"
     )
     assert f"  train: {folder}/red/001.png: is empty" in said
@@ -103,7 +103,7 @@ def test_skip_goes_on_without_them_and_accounts_for_each(
     main(line("--data.on_bad_image=skip", "--data.max_bad_fraction=0.1", "--data.num_workers=2"))
     said = capsys.readouterr().err
     for path in ("red/000.png: is empty", "green/003.png: "):
-        assert len(re.findall(rf"left out of \w+: {folder}/{path}", said)) == 1
+        assert len(re.findall(rf"skipped in \w+: {folder}/{path}", said)) == 1
     account = json.loads((tmp_path / "runs/run/version_0/data.json").read_text())
     reasons = {Path(item["path"]).relative_to(folder).as_posix(): item["reason"] for item in account["unused"]}
     assert reasons.keys() == {"red/000.png", "green/003.png", "red/.DS_Store"}
@@ -170,7 +170,7 @@ def test_a_validation_image_that_vanishes_ends_the_run(
     options = [f"--data.dataset_classes.validation={validation}", "--data.on_bad_image=skip"]
     done = program(*line(*options, "--trainer.callbacks+=own.Vanish"), cwd=tmp_path)
     assert done.returncode == 2
-    assert f"{validation}/red/001.png: No such file or directory; it was there when" in done.stderr.splitlines()[-1]
+    assert f"{validation}/red/001.png: No such file or directory; it existed when" in done.stderr.splitlines()[-1]
 
 
 # -- leaks
@@ -225,7 +225,7 @@ def test_an_evaluation_on_trained_images_is_refused(
     ]
     code, said = fails(evaluation, capsys)
     assert code == 2
-    assert f"{split}: the checkpoint was trained on 48 of these 60 images, such as {folder}/" in said
+    assert f"{split}: the checkpoint was trained on 48 of these 60 images, for example {folder}/" in said
     main([*evaluation, "--data.on_leak=warn"])
     assert "the checkpoint was trained on 48 of these 60 images" in capsys.readouterr().err
 
@@ -243,7 +243,7 @@ def test_group_regex_keeps_groups_whole(
     assert set(table["split"]) == {"train", "validation"}
     code, said = fails(line("--data.group_regex=patient"), capsys)
     assert code == 2
-    assert f"data.init_args.group_regex: 'patient' finds nothing in '{folder}/blue/000.png'" in said
+    assert f"data.init_args.group_regex: 'patient' does not match '{folder}/blue/000.png'" in said
 
 
 def test_a_group_of_train_in_test_is_a_leak(
@@ -266,7 +266,7 @@ def test_group_column_that_is_missing_is_named(
 ) -> None:
     code, said = fails(line("--data.group_column=patient"), capsys)
     assert code == 2
-    assert "data.init_args.group_column: the samples have no column 'patient'; there are path, label" in said
+    assert "data.init_args.group_column: the samples have no column 'patient'; the columns are path, label" in said
 
 
 def test_fold_holds_its_part_out(folder: Path, line: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_fold_holds_its_part_out(folder: Path, line: Callable[..., list[str]], t
 def test_a_wrong_expression_is_named(line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fails(line(r"--data.group_regex=patient(\d+"), capsys)
     assert code == 2
-    assert "is no regular expression: missing ), unterminated subpattern" in said
+    assert "group_regex must be a regular expression, got 'patient(\\\\d+': missing ), unterminated subpattern" in said
 
 
 def test_groups_that_leave_one_side_empty_are_refused(

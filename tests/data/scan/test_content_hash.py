@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import imgcls.datasets.dataset
+import imgcls.datasets.fingerprint
 from imgcls.checkpoints.content import data_state
 from imgcls.cli.main import main
-from imgcls.data.pixel_cache.cached_split import image_names
+from imgcls.data.pixel_cache.cache_keys import image_names
 from imgcls.data.scan.files import HashKind, fingerprints
+from imgcls.data.splitting.split_report import file_report, split_table
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset, PathListDataset
 from imgcls.datasets.huggingface import HubImageDataset
 from imgcls.datasets.webdataset_local import ShardImageDataset
@@ -86,13 +87,13 @@ def test_a_file_has_the_same_hash_wherever_it_lies(kind: HashKind, pictures: lis
 def test_none_reads_nothing_and_says_what_is_not_looked_for(
     photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(imgcls.datasets.dataset, "file_digest", None)
+    monkeypatch.setattr(imgcls.datasets.fingerprint, "file_digest", None)
     caplog.set_level(logging.INFO, "imgcls")
     data = module(str(photos), validation=str(photos), content_hash="none")
     data.splitter.refuse_leaks()
     assert caplog.text.count("content_hash: none: copies of an image, leaks between splits and images that") == 1
-    assert set(data.splitter.table()["content"]) == {""}
-    assert data.splitter.file_report()["content_hash"] == "none"
+    assert set(split_table(data.splitter)["content"]) == {""}
+    assert file_report(data.splitter)["content_hash"] == "none"
 
 
 def test_none_still_keeps_groups_apart(photos: Path) -> None:
@@ -112,11 +113,9 @@ def test_none_keeps_the_split_by_path_below_the_root(photos: Path, tmp_path: Pat
 
 
 def test_none_has_no_names_for_the_cache(photos: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="create_dataset: true names images by their contents, and content_hash: none"
-    ):
+    with pytest.raises(ConfigError, match="content_hash must be full or sampled with create_dataset: true"):
         module(str(photos), content_hash="none", create_dataset=True)
-    with pytest.raises(ConfigError, match="content_hash: fast; it must be full, sampled or none"):
+    with pytest.raises(ConfigError, match="content_hash must be full, sampled or none, got fast"):
         module(str(photos), content_hash="fast")
 
 
@@ -167,7 +166,7 @@ def test_an_older_checkpoint_has_full_hashes(photos: Path) -> None:
 
 def test_a_kind_that_nobody_knows_is_refused(photos: Path) -> None:
     data = module(str(photos))
-    with pytest.raises(ConfigError, match="content_hash is 'fast'; it must be full, sampled or none"):
+    with pytest.raises(ConfigError, match="content_hash must be full, sampled or none, got 'fast'"):
         data.load_state_dict(data.state_dict() | {"content_hash": "fast"})
 
 

@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import imgcls.datasets.dataset
-from imgcls.data.scan import files as survey
-from imgcls.data.scan.file_cache import Facts, Ledger, Stamp
-from imgcls.datasets.dataset import ImageDataset, JoinedDataset, fingerprint_of, read_sample
+import imgcls.datasets.fingerprint
+from imgcls.data.scan import files, parallel
+from imgcls.data.scan.file_cache import FileCache, ScannedFile, Stamp
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset, read_sample
+from imgcls.datasets.fingerprint import fingerprint_of
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError, ImageError
 from imgcls.images import Pixels, check_header
@@ -52,27 +53,27 @@ def looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         found.append(f"content {Path(str(data.samples['path'].iat[index])).name}")
         return hashed(data, index)
 
-    monkeypatch.setattr(survey, "check_header", header)
+    monkeypatch.setattr(files, "check_header", header)
     monkeypatch.setattr(FolderImageDataset, "fingerprint", fingerprint)
     return found
 
 
 def test_headers_are_read_once(folder: Path, looked_at: list[str]) -> None:
-    assert survey.unreadable(FolderImageDataset(str(folder))) == {}
+    assert files.unreadable(FolderImageDataset(str(folder))) == {}
     assert sorted(looked_at) == [f"header {number}.png" for number in range(4)]
     looked_at.clear()
-    assert survey.unreadable(FolderImageDataset(str(folder))) == {}
+    assert files.unreadable(FolderImageDataset(str(folder))) == {}
     assert looked_at == []
 
 
 def test_a_changed_file_is_looked_at_again(folder: Path, looked_at: list[str]) -> None:
     data = FolderImageDataset(str(folder))
-    survey.unreadable(data)
-    before = survey.fingerprints(data, range(4))
+    files.unreadable(data)
+    before = files.fingerprints(data, range(4))
     looked_at.clear()
     (folder / "a/2.png").write_text("no image")
-    assert list(survey.unreadable(data).values()) == ["is a text file, not an image"]
-    after = survey.fingerprints(data, range(4))
+    assert list(files.unreadable(data).values()) == ["is a text file, not an image"]
+    after = files.fingerprints(data, range(4))
     assert looked_at == ["header 2.png", "content 2.png"]
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
 
@@ -83,7 +84,7 @@ def test_a_bad_file_is_looked_at_in_every_run(folder: Path, looked_at: list[str]
     data = FolderImageDataset(str(folder))
     for _ in range(2):
         looked_at.clear()
-        rows = survey.unreadable(data)
+        rows = files.unreadable(data)
         names = {Path(str(data.samples["path"].iat[row])).name: reason for row, reason in rows.items()}
         assert names == {"bad.png": "is empty", "gone.png": "No such file or directory"}
         assert {"header bad.png", "header gone.png"} <= set(looked_at)
@@ -102,65 +103,67 @@ def test_a_content_that_could_not_be_read_is_not_remembered(
         return file_digest(file, digest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(imgcls.datasets.dataset, "file_digest", failing)
-        assert fingerprint_of(before) not in survey.fingerprints(data, range(4))
+        patch.setattr(imgcls.datasets.fingerprint, "file_digest", failing)
+        assert fingerprint_of(before) not in files.fingerprints(data, range(4))
     looked_at.clear()
-    assert fingerprint_of(before) in survey.fingerprints(data, range(4))
+    assert fingerprint_of(before) in files.fingerprints(data, range(4))
     assert looked_at == ["content 2.png"]
 
 
 def test_another_limit_is_honoured(folder: Path, looked_at: list[str]) -> None:
-    survey.unreadable(FolderImageDataset(str(folder)))
-    reasons = survey.unreadable(FolderImageDataset(str(folder), max_pixels=60))
+    files.unreadable(FolderImageDataset(str(folder)))
+    reasons = files.unreadable(FolderImageDataset(str(folder), max_pixels=60))
     assert list(reasons.values()) == ["has 11 x 6 pixels, more than max_pixels 60"]
 
 
 def test_contents_are_hashed_once_and_keep_what_the_header_said(folder: Path, looked_at: list[str]) -> None:
     data = FolderImageDataset(str(folder))
-    survey.unreadable(data)
-    first = survey.fingerprints(data, [1, 3])
+    files.unreadable(data)
+    first = files.fingerprints(data, [1, 3])
     looked_at.clear()
-    assert survey.fingerprints(FolderImageDataset(str(folder)), [3, 1]) == first[::-1]
-    survey.unreadable(data)
+    assert files.fingerprints(FolderImageDataset(str(folder)), [3, 1]) == first[::-1]
+    files.unreadable(data)
     assert looked_at == []
 
 
 def test_a_file_that_only_seems_unchanged_is_hashed_anew(folder: Path) -> None:
     data = FolderImageDataset(str(folder))
     path = folder / "a/2.png"
-    before, status = survey.fingerprints(data, range(4)), path.stat()
+    before, status = files.fingerprints(data, range(4)), path.stat()
     path.write_bytes(path.read_bytes()[::-1])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as unpacking an archive does
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
-    after = survey.fingerprints(data, range(4))
+    after = files.fingerprints(data, range(4))
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
 
 
 def test_processes_read_the_headers_of_many(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IMGCLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(survey, "_MANY", 1)
+    monkeypatch.setattr(parallel, "_MANY", 1)
     (folder / "b/3.png").write_bytes(b"")
-    assert survey.unreadable(FolderImageDataset(str(folder))) == {3: "is empty"}
+    assert files.unreadable(FolderImageDataset(str(folder))) == {3: "is empty"}
 
 
 def test_ledger_takes_any_name(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    facts = Facts(Stamp(3, 4, 5), 5, 6, "content")
+    ledger = FileCache(tmp_path)
+    facts = ScannedFile(Stamp(3, 4, 5), 5, 6, "content")
     paths = ["/a/ü.png", os.fsdecode(b"/a/\xff.png"), "relative.png", "/a/b'c\n.png"]
-    ledger.remember(dict.fromkeys(paths, facts))
-    assert Ledger(tmp_path).recall([*paths, "/a/unknown"]) == dict.fromkeys(paths, facts)
-    assert ledger.recall([os.path.abspath("relative.png")]) == {os.path.abspath("relative.png"): facts}
-    assert ledger.recall([]) == {}
+    ledger.put(dict.fromkeys(paths, facts))
+    assert FileCache(tmp_path).get([*paths, "/a/unknown"]) == dict.fromkeys(paths, facts)
+    assert ledger.get([os.path.abspath("relative.png")]) == {os.path.abspath("relative.png"): facts}
+    assert ledger.get([]) == {}
 
 
 def test_ledger_that_cannot_be_used_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "imgcls")
     (tmp_path / "files-2.db").write_text("not a database, but a text that is long enough to look like one" * 30)
-    ledger = Ledger(tmp_path)
+    ledger = FileCache(tmp_path)
     for _ in range(2):
-        ledger.remember({"/a": Facts(Stamp(1, 2, 3))})
-        assert ledger.recall(["/a"]) == {}
-    lines = [record.message for record in caplog.records if "images are looked at anew in each run" in record.message]
+        ledger.put({"/a": ScannedFile(Stamp(1, 2, 3))})
+        assert ledger.get(["/a"]) == {}
+    lines = [
+        record.message for record in caplog.records if "images will be scanned again in each run" in record.message
+    ]
     assert len(lines) == 1
 
 
@@ -168,22 +171,22 @@ def test_ledger_that_cannot_be_used_says_so_once(tmp_path: Path, caplog: pytest.
 def test_rows_of_other_types_are_passed_over(folder: Path, column: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGCLS_CACHE", str(folder.parent / "cache"))
     data = FolderImageDataset(str(folder))
-    assert survey.unreadable(data) == {}
+    assert files.unreadable(data) == {}
     [file] = (folder.parent / "cache").glob("files-*.db")
     with closing(sqlite3.connect(file)) as database, database:
         database.execute(f"UPDATE files SET {column} = 'x'")  # noqa: S608
-    assert survey.unreadable(data) == {}
+    assert files.unreadable(data) == {}
 
 
 @pytest.mark.parametrize("plant", [os.mkfifo, lambda path: path.symlink_to(path.with_name("victim"))])
 def test_a_link_or_pipe_in_place_of_the_file_cache_is_not_opened(
     tmp_path: Path, plant: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = FileCache(tmp_path)
     plant(ledger.path)
     with within(10), caplog.at_level(logging.INFO, "imgcls"):
-        ledger.remember({"/x": Facts(Stamp(1, 2, 3))})
-        assert ledger.recall(["/x"]) == {}
+        ledger.put({"/x": ScannedFile(Stamp(1, 2, 3))})
+        assert ledger.get(["/x"]) == {}
     assert "a link or a pipe lies in its place" in caplog.text
     assert not (tmp_path / "victim").exists()
 
@@ -191,10 +194,10 @@ def test_a_link_or_pipe_in_place_of_the_file_cache_is_not_opened(
 def test_a_file_that_vanishes_is_no_copy_of_another(folder: Path, looked_at: list[str]) -> None:
     """That it is gone is said when it is read."""
     data = FolderImageDataset(str(folder))
-    survey.unreadable(data)
-    before = survey.fingerprints(data, range(4))
+    files.unreadable(data)
+    before = files.fingerprints(data, range(4))
     (folder / "a/2.png").unlink()
-    after = survey.fingerprints(data, range(4))
+    after = files.fingerprints(data, range(4))
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True, True]
     assert len(set(after)) == 4
 
@@ -221,7 +224,7 @@ def test_a_class_of_ones_own_is_read_by_one_thread(joined: bool, folder: Path, t
     own = OneHandle(tmp_path / "rows", 40)
     data: ImageDataset = JoinedDataset([own, FolderImageDataset(str(folder))]) if joined else own
     expected = [data.fingerprint(row) for row in range(len(data.samples))]
-    assert survey.fingerprints(data, range(len(data.samples))) == expected
+    assert files.fingerprints(data, range(len(data.samples))) == expected
     own.file.close()
 
 
@@ -236,8 +239,8 @@ def test_files_are_read_in_threads(
         readers.add(threading.get_ident())
         return file_digest(file, hasher)
 
-    monkeypatch.setattr(imgcls.datasets.dataset, "file_digest", digest)
-    survey.fingerprints(JoinedDataset([FolderImageDataset(str(folder))]), range(4))
+    monkeypatch.setattr(imgcls.datasets.fingerprint, "file_digest", digest)
+    files.fingerprints(JoinedDataset([FolderImageDataset(str(folder))]), range(4))
     assert readers
     assert threading.get_ident() not in readers
 
@@ -292,7 +295,7 @@ class Returning(ImageDataset):
 @pytest.mark.parametrize("joined", [False, True])
 def test_what_is_no_image_is_refused(value: object, what: str, joined: bool) -> None:
     data: ImageDataset = JoinedDataset([Returning(value)]) if joined else Returning(value)
-    for reading in (lambda: read_sample(data, 0), lambda: survey.fingerprints(data, [0])):
+    for reading in (lambda: read_sample(data, 0), lambda: files.fingerprints(data, [0])):
         with pytest.raises(ConfigError) as refused:
             reading()
-        assert str(refused.value) == f"Returning.read(0) gave {what}; it must be uint8 of shape (H, W, 3)"
+        assert str(refused.value) == f"Returning.read(0) must return uint8 of shape (H, W, 3), got {what}"

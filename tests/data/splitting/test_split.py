@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from imgcls.data.splitting.checkpoint_split import check_unchanged, recorded_hold_out, trained_on
-from imgcls.data.splitting.config import Rules
+from imgcls.data.splitting.class_labels import class_names_of, labels_of
+from imgcls.data.splitting.config import SplitRules
 from imgcls.data.splitting.leakage import find_leaks
-from imgcls.data.splitting.split import Split, class_names_of, labels_of
+from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.train_val_split import Fold, hold_out
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
@@ -61,15 +62,18 @@ def test_class_names_of_sorts_naturally_and_by_name() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["cat", "cat"], "train: found one class, 'cat' in Table; a classifier needs one folder of images a class"),
+        (["cat", "cat"], r"train: Only one class \('cat'\) found in Table; at least two class folders are needed"),
         ([], "train: no image in Table"),
         (
             ["train", "test", "val"],
-            "train: Table holds splits and no classes: 'test', 'train', 'val'; give each by itself",
+            "train: Table contains splits instead of classes: 'test', 'train', 'val'; give each split",
         ),
-        (["Train", "Test"], "holds splits and no classes: .*--data.dataset_classes.train Table/Train"),
-        (["train", "test", "extra"], "train: Table holds splits and no classes: 'extra', 'test', 'train'"),
-        (["cat", None], "train: '1.png' has no label; put the images into one folder a class"),
+        (
+            ["Train", "Test"],
+            "splits instead of classes: .*--data.dataset_classes.train Table/Train --data.dataset_classes.test Table",
+        ),
+        (["train", "test", "extra"], "train: Table contains splits instead of classes: 'extra', 'test', 'train'"),
+        (["cat", None], "train: '1.png' has no label; add it, or set the column of labels"),
     ],
 )
 def test_class_names_of_says_what_is_missing(labels: list[str | None], message: str) -> None:
@@ -91,7 +95,7 @@ def test_labels_of_go_by_name_when_a_class_is_missing() -> None:
 
 
 def test_labels_of_names_unknown_classes_and_known_ones() -> None:
-    with pytest.raises(ConfigError, match=re.escape("test: classes 'y10', 'z' are not among those of the model, 'a'")):
+    with pytest.raises(ConfigError, match=re.escape("test: classes 'y10', 'z' are not among the model's classes, 'a'")):
         labels_of(Table(["a", "z", "y10"]), ["a"], "test")
 
 
@@ -109,7 +113,7 @@ def test_labels_of_names_classes_that_look_like_known_ones() -> None:
 
 
 def test_a_class_needs_a_name() -> None:
-    with pytest.raises(ConfigError, match=r"^train: a class of Table is called ' '; every class needs a name$"):
+    with pytest.raises(ConfigError, match=r"^train: class names must not be blank, got ' ' in Table$"):
         class_names_of(Table(["a", " ", "b"]))
 
 
@@ -120,7 +124,7 @@ def test_a_very_long_name_is_cut_in_messages() -> None:
 
 
 def test_labels_of_refuses_a_path_twice() -> None:
-    with pytest.raises(ConfigError, match=r"validation: Table lists 'x\.png' twice; 'path' must be unique"):
+    with pytest.raises(ConfigError, match=r"validation: 'path' must be unique, but Table lists 'x\.png' twice"):
         labels_of(Table(["a", "b"], ["x.png", "x.png"]), ["a", "b"], "validation")
 
 
@@ -176,7 +180,7 @@ def test_hold_out_of_copies_alone_divides_them_and_says_so(tmp_path: Path, caplo
     data = write(tmp_path, {f"{label}/{number}.png": label for label in "ab" for number in range(10)})
     splits = hold_out(whole(data), 0.2, seed=0)
     assert Counter(splits["validation"].table()["label"]) == {"a": 2, "b": 2}
-    assert caplog.messages[-1].startswith("train: 20 images, but only 2 are distinct: copies of an image are on both")
+    assert caplog.messages[-1].startswith("train: only 2 of 20 images are distinct: copies of an image are in both")
     again = recorded_hold_out(whole(data), {name: split.fingerprints for name, split in splits.items()})
     assert again["validation"].fingerprints == splits["validation"].fingerprints
 
@@ -268,7 +272,7 @@ def test_folds_are_a_partition() -> None:
 
 @pytest.mark.parametrize("text", ["0/5", "6/5", "1", "1/1", "a/b", "1/5/2"])
 def test_fold_says_how_it_is_written(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"data.init_args.fold: '{text}'; write k/n, such as 1/5"):
+    with pytest.raises(ConfigError, match=f"data.init_args.fold must be k/n, for example 1/5 .* got '{text}'"):
         Fold.read(text)
 
 
@@ -283,7 +287,7 @@ def test_find_leaks_names_both_paths_and_splits(tmp_path: Path) -> None:
 
 def test_groups_are_the_same_as_whole_numbers_and_as_floats() -> None:
     """As pandas reads a column of numbers in which one is missing."""
-    rules = Rules(0.2, 0, None, "patient", None, "error", False)
+    rules = SplitRules(0.2, 0, None, "patient", None, "error", False)
     data = Table(["a", "b", "a"])
     found = []
     for patients in ([1, 2, 3], [1.0, 2.0, None], ["1", "2", "3"]):
@@ -371,7 +375,7 @@ def test_recorded_hold_out_takes_as_many_copies_as_were_held_out(tmp_path: Path)
     assert str(tmp_path / "a/zzz.png") in paths(splits["train"])
     held.unlink()
     (tmp_path / "a/zzz.png").unlink()
-    with pytest.raises(ConfigError, match="1 of the 5 images that the checkpoint's run held out are gone"):
+    with pytest.raises(ConfigError, match="1 of the 5 images that the checkpoint's run held out are missing"):
         recorded_hold_out(whole(FolderImageDataset(str(tmp_path))), recorded)
 
 
@@ -380,7 +384,7 @@ def test_recorded_hold_out_says_that_held_out_images_are_gone(tmp_path: Path) ->
     recorded = record(data)
     Path(paths(hold_out(whole(data), 0.2, seed=3)["validation"])[0]).unlink()
     with pytest.raises(
-        ConfigError, match="1 of the 4 images that the checkpoint's run held out are gone or changed; give"
+        ConfigError, match="1 of the 4 images that the checkpoint's run held out are missing or changed; give"
     ):
         recorded_hold_out(whole(FolderImageDataset(str(tmp_path))), recorded)
 
@@ -391,12 +395,12 @@ def test_check_unchanged_names_new_changed_and_lost_images(tmp_path: Path) -> No
     trained = Path(paths(hold_out(whole(data), 0.2, seed=3)["train"])[0])
     trained.write_text("changed")
     message = (
-        rf"train: .* not those of the checkpoint: 1 new or changed \['{trained}'\], 1 gone; restore them, or start"
+        rf"train: .* differ from the checkpoint's: 1 new or changed \['{trained}'\], 1 missing; restore them, or start"
     )
     with pytest.raises(ConfigError, match=message):
         check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
     trained.unlink()
-    with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 gone"):
+    with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 missing"):
         check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
 
 
@@ -412,7 +416,9 @@ def test_check_unchanged_names_images_in_another_class(side: str, tmp_path: Path
     path = Path(paths(hold_out(whole(data), 0.2, seed=3)[side])[0])
     moved = path.rename(tmp_path / "b/zzz.png")
     after = whole(FolderImageDataset(str(tmp_path)))
-    with pytest.raises(ConfigError, match=rf"0 new or changed \[\], 0 gone, 1 in another class \['{moved}'\]; restore"):
+    with pytest.raises(
+        ConfigError, match=rf"0 new or changed \[\], 0 missing, 1 in another class \['{moved}'\]; restore"
+    ):
         check_unchanged(after, recorded, classes)
     check_unchanged(after, recorded)  # an older checkpoint holds no labels
 
@@ -423,7 +429,7 @@ def test_check_unchanged_counts_copies(tmp_path: Path) -> None:
     check_unchanged(whole(data), recorded, classes)
     more = write(tmp_path, {"a/zzz.png": "a0"})
     for known in (classes, None):
-        message = rf"0 new or changed \[\], 0 gone, 1 copied \['{tmp_path}/a/zzz\.png'\]; restore"
+        message = rf"0 new or changed \[\], 0 missing, 1 copied \['{tmp_path}/a/zzz\.png'\]; restore"
         with pytest.raises(ConfigError, match=message):
             check_unchanged(whole(more), recorded, known)
 
@@ -434,7 +440,7 @@ def test_check_unchanged_counts_copies_that_are_gone(tmp_path: Path) -> None:
     trained[0].write_text(trained[1].read_text())
     recorded = record(data)
     trained[0].unlink()
-    with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 gone; restore"):
+    with pytest.raises(ConfigError, match=r"0 new or changed \[\], 1 missing; restore"):
         check_unchanged(whole(FolderImageDataset(str(tmp_path))), recorded)
 
 

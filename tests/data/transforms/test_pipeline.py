@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Augmentations
-from imgcls.data.transforms.pipeline import build_item, build_pipeline, eval_specs, find_normalization, resize_spec
-from imgcls.data.transforms.presets import less_cropped, preset_specs
+from imgcls.data.transforms.build import build_pipeline, build_transform, find_normalization
+from imgcls.data.transforms.model_transforms import eval_specs, less_cropped, resize_spec
+from imgcls.data.transforms.presets import preset_specs
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
@@ -140,22 +141,34 @@ WRONG = {
     "word": (item("Resize", height=3, width=3, interpolation="cubic"), "interpolation: Input should be 0, 6, 1, 2, 3"),
     "missing": (item("Resize", height=3), "needs the argument 'width'"),
     "key": ({"class_path": "Blur", "args": {}}, "unknown key 'args' beside 'class_path' and 'init_args'"),
-    "list": ({"class_path": "Blur", "init_args": [3]}, "init_args are named values, not [3]"),
-    "not callable": (item("collections.OrderedDict"), "is neither an Albumentations transform nor callable"),
+    "list": ({"class_path": "Blur", "init_args": [3]}, "init_args must be a mapping, got [3]"),
+    "not callable": (
+        item("collections.OrderedDict"),
+        "must be an Albumentations transform or callable as f(image=array)",
+    ),
     "function argument": (item(f"{__name__}.darker", bye=3), "has no argument 'bye'; did you mean 'by'?"),
     "class argument": (item(f"{__name__}.Stripes"), "needs the argument 'every'"),
-    "returns": (item(f"{__name__}.only_the_array"), "must return {'image': array}, not ndarray"),
+    "returns": (item(f"{__name__}.only_the_array"), "must return {'image': array}, got ndarray"),
     "signature": (
         item("torch.nn.Flatten"),
         "fails on an image of shape (40, 50, 3): Flatten.forward() got an unexpected",
     ),
     "too small": (item("RandomCrop", height=64, width=64), "fails on an image of shape (40, 50, 3): Crop size"),
-    "floats": (item("ToFloat"), "makes float32 pixels; pixels stay uint8 and the model normalises them; remove"),
-    "floats by chance": (item("ToFloat", p=0.01), "makes float32 pixels; pixels stay uint8"),
-    "own floats": (item(f"{__name__}.MyNormalize"), "makes float32 pixels; pixels stay uint8"),
-    "nested floats": (item("OneOf", transforms=[item("Normalize")], p=0.5), "makes float32 pixels; pixels stay uint8"),
-    "nested normalisation": (item("Compose", transforms=[item("Normalize")]), "Normalize itself, at the top"),
-    "boxes": (item("BBoxSafeRandomCrop"), "needs more than an image ('bboxes'), and cannot be used here"),
+    "floats": (
+        item("ToFloat"),
+        "returns float32 pixels; pixels must stay uint8, since the model normalises them; remove",
+    ),
+    "floats by chance": (item("ToFloat", p=0.01), "returns float32 pixels; pixels must stay uint8"),
+    "own floats": (item(f"{__name__}.MyNormalize"), "returns float32 pixels; pixels must stay uint8"),
+    "nested floats": (
+        item("OneOf", transforms=[item("Normalize")], p=0.5),
+        "returns float32 pixels; pixels must stay uint8",
+    ),
+    "nested normalisation": (
+        item("Compose", transforms=[item("Normalize")]),
+        "use albumentations.Normalize at the top level of the list",
+    ),
+    "boxes": (item("BBoxSafeRandomCrop"), "cannot be used, since it needs more than an image ('bboxes')"),
     "volume": (item("CoarseDropout3D"), "needs more than an image ('volume')"),
     "metadata": (item("OneOf", transforms=[item("FDA")], p=1), "needs more than an image (FDA requires ['fda"),
 }
@@ -172,13 +185,13 @@ def test_pipeline_names_the_item_that_is_wrong(mistake: str) -> None:
 
 def test_a_tensor_comes_last() -> None:
     text = refusal(item("Resize", height=8, width=9), item("ToTensorV2"), item("HorizontalFlip"))
-    assert text == f"{WHERE}[1] ToTensorV2: makes a tensor, which the items behind it cannot take; put it last"
+    assert text == f"{WHERE}[1] ToTensorV2: returns a tensor, which later transforms cannot process; put it last"
 
 
 def test_an_item_that_clips_normalised_pixels_is_refused() -> None:
     text = refusal(item("Normalize"), item("ColorJitter"))
     assert text == (
-        f"{WHERE}[1] ColorJitter: clips pixels to 0..1, and normalised ones lie beyond; put it in front of "
+        f"{WHERE}[1] ColorJitter: clips pixels to 0..1, which normalised pixels exceed; put it before "
         "albumentations.Normalize"
     )
     rest = [item("CoarseDropout"), item("Blur"), item("Rotate"), item("RandomCrop", height=8, width=8)]
@@ -195,14 +208,14 @@ def test_pipeline_refuses_a_text_and_a_grey_image() -> None:
         build_pipeline(["HorizontalFlip"], WHERE)  # type: ignore[list-item]
     assert (
         refusal(item("ToGray", num_output_channels=1))
-        == f"{WHERE}: gives an image of shape (40, 50); (H, W, 3) is needed"
+        == f"{WHERE}: must return images of shape (H, W, 3), got (40, 50)"
     )
 
 
 def test_pipeline_refuses_floats_that_only_some_images_get() -> None:
     pipeline = build_pipeline([item("OneOf", transforms=[item("ToFloat", p=1), item("NoOp", p=1)], p=1)], WHERE)
     with pytest.raises(
-        ConfigError, match=re.escape(f"{WHERE}: makes float32 pixels of some images; pixels stay uint8")
+        ConfigError, match=re.escape(f"{WHERE}: returns float32 pixels for some images; pixels must stay uint8")
     ):
         [pipeline(IMAGE, seed) for seed in range(20)]
 
@@ -239,7 +252,7 @@ SPREADING = [
 @pytest.mark.parametrize("spec", SPREADING, ids=lambda spec: spec["class_path"])
 def test_a_list_that_no_resize_in_front_brings_to_one_size_is_refused(spec: Spec) -> None:
     lists = Augmentations(train=[spec])
-    with pytest.raises(ConfigError, match=r"of several sizes, also with .* in front; end the list with a"):
+    with pytest.raises(ConfigError, match=r"images of different sizes, even after .*; end the list with a"):
         Pipelines(lists, lambda: Preprocessing(size=(32, 32))).make("train", IMAGE)
     lists = Augmentations(train=[spec, item("Resize", height=8, width=9)])
     made = Pipelines(lists, lambda: Preprocessing(size=(32, 32))).make("train", IMAGE)
@@ -258,7 +271,7 @@ class OwnGenerator:
 def test_a_generator_of_ones_own_is_said(name: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
     lists = Augmentations(train=[item("Resize", height=8, width=9), item(f"{__name__}.{name}")])
     Pipelines(lists, Preprocessing).make("train", IMAGE)
-    assert len([text for text in caplog.messages if "differs from run to run" in text]) == lines
+    assert len([text for text in caplog.messages if "runs are not reproducible" in text]) == lines
 
 
 ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
@@ -302,8 +315,8 @@ def test_evaluation_sees_more_than_the_models_own_crop_unless_that_is_asked_for(
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        (Augmentations(eval="model"), "augmentations.eval: 'model' is no name of a list; known: pretrained"),  # type: ignore[arg-type]
-        (Augmentations(train="more"), "augmentations.train: 'more' is no name of a list; known: light, medium, strong"),  # type: ignore[arg-type]
+        (Augmentations(eval="model"), "augmentations.eval must be a list or one of pretrained, got 'model'"),  # type: ignore[arg-type]
+        (Augmentations(train="more"), "augmentations.train must be a list or one of light, medium, strong, got 'more'"),  # type: ignore[arg-type]
     ],
 )
 def test_a_name_of_no_list_is_refused(lists: Augmentations, message: str) -> None:
@@ -348,12 +361,12 @@ def test_find_normalization_is_what_the_list_does() -> None:
     [
         (
             [item("Normalize", normalization="image")],
-            "[0] Normalize: normalization 'image' with p 1.0 differs from image",
+            "[0] Normalize: must have normalization 'standard' and p 1",
         ),
-        ([item("Normalize", p=0.5)], "[0] Normalize: normalization 'standard' with p 0.5 differs from image to image"),
-        ([item("Normalize", mean=[0, 0], std=[1, 1])], "[0] Normalize: mean and std need one value, or three"),
-        ([item("Normalize", std=[0, 0, 0])], "[0] Normalize: std (0.0, 0.0, 0.0); it must be above 0"),
-        ([item("Normalize"), item("Normalize")], "[1] Normalize: the list normalises already, by"),
+        ([item("Normalize", p=0.5)], "[0] Normalize: must have normalization 'standard' and p 1"),
+        ([item("Normalize", mean=[0, 0], std=[1, 1])], "[0] Normalize: mean and std must have one or three values"),
+        ([item("Normalize", std=[0, 0, 0])], "[0] Normalize: std must be above 0, got (0.0, 0.0, 0.0)"),
+        ([item("Normalize"), item("Normalize")], "[1] Normalize: the list already normalises with"),
         ([item("Normalize", men=3)], "[0] Normalize: has no argument 'men'; did you mean 'mean'?"),
     ],
 )
@@ -364,5 +377,5 @@ def test_find_normalization_refuses_what_a_model_cannot_keep(specs: list[Spec], 
 
 def test_build_item_leaves_the_spec_as_it_is() -> None:
     spec = item("OneOf", transforms=[item("HorizontalFlip", p=0.5)])
-    build_item(spec, WHERE)
+    build_transform(spec, WHERE)
     assert spec == item("OneOf", transforms=[item("HorizontalFlip", p=0.5)])

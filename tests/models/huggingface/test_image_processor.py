@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from imgcls.data.transforms.pipeline import build_pipeline, eval_specs
+from imgcls.data.transforms.build import build_pipeline
+from imgcls.data.transforms.model_transforms import eval_specs
 from imgcls.errors import ConfigError
 from imgcls.models.architecture import call
 from imgcls.models.huggingface.build import build, load_network, set_classes

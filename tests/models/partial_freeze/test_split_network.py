@@ -132,8 +132,8 @@ def test_fraction_gives_the_run_of_the_long_way(
     short = fit(photos, tiny_model, tmp_path / "short", *HALF, *more)
     said = capsys.readouterr().err
     assert "9 of 18 layers frozen, " in said
-    assert "features of train: of resnet.encoder.stages.0, " in said
-    assert "features of validation: of resnet.encoder.stages.0, " in said
+    assert "features of train from resnet.encoder.stages.0: " in said
+    assert "features of validation from resnet.encoder.stages.0: " in said
     long = fit(photos, tiny_model, tmp_path / "long", *HALF, *more, "--model.feature_views=null")
     assert "features" not in capsys.readouterr().err
     assert_same_run(short, long)

@@ -1,0 +1,54 @@
+"""Data loaders: batches in reused shared memory, and epochs that start at the position of the training loop."""
+
+from collections import deque
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from imgcls.data.loading.samplers import KeyedSampler
+from imgcls.data.loading.shared_memory import SLOTS, lend
+from imgcls.data.loading.workers import WatchedLoader
+from imgcls.runtime.signals import waited
+from imgcls.types import Batch
+
+
+class BatchLoader(WatchedLoader[Batch]):
+    """A loader whose workers reuse shared memory as soon as the batch in it is no longer referenced."""
+
+    def __iter__(self) -> Any:
+        """Iterate over the batches."""
+        # tensors that are kept alive need not be mapped into memory again
+        mapped: deque[torch.Tensor] = deque(maxlen=2 * SLOTS * self.num_workers)
+        for batch in waited(super().__iter__()):
+            if self.num_workers and batch["image"].is_shared():  # pinned memory is a copy already
+                mapped.append(batch["image"])
+                batch["image"] = lend(batch["image"])
+            yield batch
+
+
+class TrainLoader(BatchLoader):
+    """A loader that starts each epoch at the position of the training loop, also within a resumed epoch.
+
+    Outside of a fit it yields the whole epoch that it yielded last. Lightning creates a loader's iterator before it
+    restores the epoch, so the epoch is read at the first batch.
+    """
+
+    trainer: pl.Trainer | None = None
+
+    def __iter__(self) -> Any:
+        """Iterate over the remaining batches of the trainer's current epoch."""
+        trainer, sampler = self.trainer, self.sampler
+        if trainer is not None and isinstance(sampler, KeyedSampler):
+            sampler.skip = 0
+            if trainer.training:
+                sampler.set_epoch(trainer.current_epoch)
+                sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready * (self.batch_size or 1)
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty state; that the method exists tells Lightning that the loader can resume within an epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""
