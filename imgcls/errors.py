@@ -23,6 +23,10 @@ class ConfigError(ImgclsError, ValueError):
     exit_code = 2
 
 
+class NotLoggedError(ConfigError):
+    """A monitored value that a run does not log; its text names the option, the value, and those that are logged."""
+
+
 class RunError(ImgclsError, RuntimeError):
     """A run that started and could not be finished (exit code 1)."""
 

@@ -61,7 +61,7 @@ class CheckpointSaver(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self._validated_at = trainer.global_step
-        of_validation = self.monitor is not None and self.monitor.startswith("validation_")
+        of_validation = self.monitor is not None and not self.monitor.startswith("train_")
         if of_validation and not trainer.is_last_batch and self._improved(trainer):
             self._last_is_best = False
             trainer.save_checkpoint(self.best)
@@ -110,7 +110,8 @@ class CheckpointSaver(Checkpoint):
             return False
         self.best_score, self.best_epoch = float(value), trainer.current_epoch
         logged = trainer.callback_metrics.items()
-        self.best_values = {name: float(value) for name, value in logged if name.startswith("validation_")}
+        kept = {name: value for name, value in logged if name == self.monitor or name.startswith("validation_")}
+        self.best_values = {name: float(value) for name, value in kept.items()}
         return True
 
     def _is_better(self, score: float, loss: float) -> bool:

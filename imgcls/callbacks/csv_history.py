@@ -1,4 +1,4 @@
-"""History: one row an epoch in metrics.csv, and one line an epoch on the terminal."""
+"""History: one row per epoch in metrics.csv, and one line per epoch on the terminal."""
 
 import logging
 import time
@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 class History(Callback):
-    """Keeps the values of every epoch.
+    """Keeps the logged values of every epoch.
 
-    The rows are part of the checkpoint, and the file is written anew from them: after a resume it has each epoch once.
+    The rows are part of the checkpoint, and the whole file is written from them: after a resume it has each epoch once.
 
     Args:
-        path: The CSV file; None to print alone.
-        monitor: The value that the line shows besides the losses; None for the losses alone.
+        path: The CSV file; None to print only.
+        monitor: The value that the line shows besides the losses; None for the losses only.
     """
 
     def __init__(self, path: Path | None, monitor: str | None) -> None:
@@ -29,43 +29,55 @@ class History(Callback):
         self.monitor = monitor
         self.rows: list[dict[str, Any]] = []
         self._start = 0.0
-        self._validated = False
+        self._before: dict[str, Any] = {}  # the values at the start of the epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of an epoch that a checkpoint from the middle of it goes on with."""
+        """Start the clock of an epoch that is resumed in its middle."""
         self._start = time.monotonic()
+        self._before = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the epoch's clock."""
+        """Start the epoch's clock; complete the row of the epoch before."""
+        self._complete(trainer)
         self._start = time.monotonic()
-        self._validated = False
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember that the validation values are this epoch's."""
-        self._validated = True
+        self._before = dict(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
-        values = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if self._validated or not name.startswith("validation_")
-        }
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **values}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **self._logged(trainer)}
         self.rows.append(row)
-        if not trainer.is_global_zero:
-            return
-        self._print(row, trainer.max_epochs)
-        if self.path is not None:
-            write_table(self.path, pd.DataFrame(self.rows))
+        if trainer.is_global_zero:
+            self._print(row, trainer.max_epochs)
+            self._write()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Complete the last row."""
+        self._complete(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """All rows so far."""
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the rows of the checkpoint."""
+        """Continue after the rows of the checkpoint."""
         self.rows = state_dict["rows"]
+
+    def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Return the values that were logged in this epoch; Lightning keeps those of earlier ones, the same tensors."""
+        values = trainer.callback_metrics.items()
+        return {name: float(value) for name, value in values if value is not self._before.get(name)}
+
+    def _complete(self, trainer: pl.Trainer) -> None:
+        """Add what the model's own ``on_train_epoch_end`` logged, which runs after that of callbacks."""
+        late = {name: value for name, value in self._logged(trainer).items() if self.rows and name not in self.rows[-1]}
+        if late:
+            self.rows[-1] |= late
+            if trainer.is_global_zero:
+                self._write()
+
+    def _write(self) -> None:
+        if self.path is not None:
+            write_table(self.path, pd.DataFrame(self.rows))
 
     def _print(self, row: dict[str, Any], max_epochs: int | None) -> None:
         shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]

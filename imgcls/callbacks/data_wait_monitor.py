@@ -27,6 +27,7 @@ class WaitingTime(Callback):
         self._steps = 0
         self._waited = 0.0
         self._since = self._start = 0.0
+        self._busy = False  # with something else than data since the last step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin anew."""
@@ -37,10 +38,11 @@ class WaitingTime(Callback):
     ) -> None:
         """Add the time since the last step; the first batch of an epoch waits for the workers to start."""
         now = time.perf_counter()
-        if self._steps:
-            self._waited += now - self._since
-        else:
+        if not self._steps:
             self._start = now
+        elif not self._busy:
+            self._waited += now - self._since
+        self._busy = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -48,6 +50,16 @@ class WaitingTime(Callback):
         """Remember when the step was done."""
         self._steps += 1
         self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do not count the time of a validation within the epoch."""
+        self._busy = True
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Do not count the time of a checkpoint within the epoch."""
+        self._busy = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say it, once, where it is much."""

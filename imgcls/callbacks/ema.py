@@ -6,10 +6,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
 from imgcls.errors import ConfigError
+
+RAW_WEIGHTS = (
+    "ModelCheckpoint with save_weights_only: true would save the weights that are not averaged; leave out the option, "
+    "or the callback that averages"
+)
+"""Why callbacks that ``saves_raw_weights`` finds are refused."""
 
 _WARM_UP = 10  # updates, as in TensorFlow's ExponentialMovingAverage
 
@@ -49,7 +55,8 @@ class EMA(WeightAveraging):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Copy the model for the average."""
-        check_averaging(trainer.callbacks)  # type: ignore[attr-defined]
+        if saves_raw_weights(trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(f"trainer.callbacks: {RAW_WEIGHTS}")
         with warnings.catch_warnings():  # of models that are sharded, which none of ours is
             warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
             super().setup(trainer, pl_module, stage)
@@ -148,26 +155,8 @@ def _tensors(module: torch.nn.Module) -> list[Tensor]:
     return list({id(value): value for value in state if isinstance(value, Tensor)}.values())
 
 
-def check_averaging(callbacks: Sequence[Callback]) -> None:
-    """Refuse callbacks that would save, or evaluate, other weights than the averaged ones without a word.
-
-    Raises:
-        ConfigError: Names the callback.
-    """
-    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
-        raise ConfigError(
-            "trainer.callbacks: StochasticWeightAveraging makes its average after the last checkpoint is saved, and "
-            "best.ckpt would be without it; take imgcls.EMA"
-        )
-    averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
-    for callback in averaging:
-        if not isinstance(callback, EMA):
-            raise ConfigError(
-                f"trainer.callbacks: {type(callback).__name__} stays in charge after the fit, and best.ckpt would be "
-                "evaluated with its last average; take imgcls.EMA"
-            )
-    if averaging and any(isinstance(item, ModelCheckpoint) and item.save_weights_only for item in callbacks):
-        raise ConfigError(
-            "ModelCheckpoint: save_weights_only: true saves the weights that are not averaged, and imgcls.EMA is "
-            "there; leave out one of them"
-        )
+def saves_raw_weights(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Return the callbacks that save the weights that are not averaged, beside an average."""
+    if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        return []
+    return [callback for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.save_weights_only]

@@ -1,10 +1,14 @@
 """MetricsLogger: losses and torchmetrics of every stage, without a stall in the training step."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.data import extract_batch_size
+from torch import Tensor
 
 from imgcls.config.class_path import Spec
 from imgcls.metrics.build import Described, check_distinct, check_spec, describe
@@ -104,11 +108,12 @@ class MetricsLogger(Callback):
         batch_idx: int,
     ) -> None:
         """Keep the outputs; now and then log the loss of the step."""
-        self._stages["train"].add(outputs)
+        outputs, size = _seen(outputs, batch, trainer.accumulate_grad_batches)
+        self._stages["train"].add(outputs, size)
         self._trains = True
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         stepped, self._step = trainer.global_step != self._step, trainer.global_step  # no: gradients are accumulated
-        if stepped and outputs and "batch_loss" in outputs and every and trainer.global_step % every == 0:
+        if stepped and "batch_loss" in outputs and every and trainer.global_step % every == 0:
             values = {"train_loss_step": outputs["batch_loss"].item(), "lr": rate_of(trainer)}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
@@ -123,7 +128,7 @@ class MetricsLogger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the outputs."""
-        self._stages["validation"].add(outputs)
+        self._stages["validation"].add(*_seen(outputs, batch))
 
     def on_test_batch_end(
         self,
@@ -135,7 +140,7 @@ class MetricsLogger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the outputs."""
-        self._stages["test"].add(outputs)
+        self._stages["test"].add(*_seen(outputs, batch))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch's values; of a checkpoint from behind its last batch, none is left to train on."""
@@ -172,7 +177,37 @@ class MetricsLogger(Callback):
         pl_module.log_dict(self._stages[stage].compute())
 
 
+def _seen(outputs: Any, batch: Any, accumulated: int = 1) -> tuple[dict[str, Tensor], int]:
+    """Return what metrics need of a step's outputs, and the number of images.
+
+    A step of the user's may return a loss alone, or nothing; what has another form is left out.
+
+    Args:
+        outputs: Of the step, as Lightning gives them to callbacks.
+        batch: The batch.
+        accumulated: By what Lightning has divided a loss under the key ``loss``.
+    """
+    label = batch.get("label") if isinstance(batch, Mapping) else None
+    given = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
+    label = given.get("label", label)
+    size = len(label) if isinstance(label, Tensor) else extract_batch_size(batch)
+    if not size:
+        return {}, 0
+    logits, loss, batch_loss = (given.get(key) for key in ("logits", "loss", "batch_loss"))
+    seen = {}
+    if isinstance(batch_loss, Tensor):
+        seen["batch_loss"] = batch_loss
+    elif isinstance(loss, Tensor) and loss.numel() == 1:
+        seen["batch_loss"] = loss.detach() * accumulated
+    if isinstance(logits, Tensor) and isinstance(label, Tensor) and logits.ndim == 2 and len(logits) == size:
+        seen |= {"logits": logits.detach(), "label": label}
+    return seen, size
+
+
 def rate_of(trainer: pl.Trainer) -> float:
-    """Return where ``optimizer_config.lr`` stands, of which each group of parameters has its multiple."""
-    rates: list[float] = [group["lr"] / group.get(_SCALE, 1) for group in trainer.optimizers[0].param_groups]
-    return max(rates)  # but for rounding, they are alike
+    """Return the current value of ``optimizer_config.lr``, of which each group of parameters has its multiple.
+
+    NaN where ``configure_optimizers`` of the user's returns nothing.
+    """
+    groups = [group for group in trainer.optimizers[0].param_groups if "lr" in group]
+    return max((float(group["lr"] / group.get(_SCALE, 1)) for group in groups), default=math.nan)

@@ -46,7 +46,8 @@ class FiniteWeights(Callback):
             return
         value, copied = _without_waiting(loss.detach())
         place = trainer.current_epoch + 1, trainer.global_step, rate
-        self._step = _Step(*place, value, copied, outputs.get("logits"), batch.get("path", []))
+        paths = batch.get("path", []) if isinstance(batch, Mapping) else []
+        self._step = _Step(*place, value, copied, outputs.get("logits"), paths)
         if copied is None:
             self._check_step(trainer)
 

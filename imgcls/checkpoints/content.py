@@ -174,12 +174,12 @@ class _Loops(_Shape):
 
 class _Group(_Shape):
     params: list[int]
-    lr: float | torch.Tensor
+    lr: float | torch.Tensor | None = _ABSENT  # which optimizers of the user's may lack
 
 
 class _OptimizerState(_Shape):
-    state: dict[int, dict[str, Any]]
-    param_groups: list[_Group]
+    state: dict[int, dict[str, Any]] = _ABSENT  # Lightning's, where configure_optimizers returns none, is empty
+    param_groups: list[_Group] = _ABSENT
 
 
 # -- the states of callbacks

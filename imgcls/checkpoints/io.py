@@ -1,6 +1,7 @@
 """Checkpoint files: written so that a crash leaves the old or the new one, read without running anything in them."""
 
 import errno
+import io
 import lzma
 import os
 import pickle
@@ -8,6 +9,7 @@ import shlex
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ _DAMAGED = (
     OSError,
 )
 """What Python and torch raise of archives whose bytes are wrong."""
+
+_TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states", "ImageDataModule"}
+"""Keys of a checkpoint that hold tensors and plain values in any case, and may be large."""
 
 
 class DamagedError(ConfigError):
@@ -102,6 +107,24 @@ def _checkpoints_in(folder: Path) -> str:
     return "type " + ", ".join(f"--ckpt_path {shlex.quote(str(path))} {uses[path.name]}" for path in files)
 
 
+def _check_plain(checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to write a checkpoint that could not be read back, because of objects of the user's classes.
+
+    Raises:
+        ConfigError: Names the key and the classes.
+    """
+    parts = {key: value for key, value in checkpoint.items() if key not in _TENSORS}
+    for key, value in (*parts.pop("callbacks", {}).items(), *parts.items()):
+        file = io.BytesIO()
+        torch.save(value, file)
+        file.seek(0)
+        if found := torch.serialization.get_unsafe_globals_in_checkpoint(file):
+            raise ConfigError(
+                f"the checkpoint's {key} holds objects ({', '.join(sorted(found))}), which are never loaded; save "
+                "plain values and tensors alone"
+            )
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint so that the file is always whole.
 
@@ -111,11 +134,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def __init__(self, config: str | None = None) -> None:
         self.config = config
+        self._checked = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint to a local path; a URL goes Lightning's way."""
         if self.config is not None:
             checkpoint[CONFIG_KEY] = self.config
+        if not self._checked:
+            _check_plain(checkpoint)
+            self._checked = True
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

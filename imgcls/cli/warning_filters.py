@@ -27,9 +27,10 @@ _WARNINGS = (
     ".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`",  # Lightning, when a step is skipped by the scaler
 )
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
-_ASKED_FOR = (  # these print only what a user asked for: a profiler, or verbose: true
+_ASKED_FOR = (  # these print only what a user asked for: a profiler, a summary, or verbose: true
     "lightning.pytorch.profilers.profiler",
     "lightning.pytorch.callbacks.early_stopping",
+    "lightning.pytorch.callbacks.model_summary",
 )
 _RANK_ZERO = "lightning.pytorch.utilities.rank_zero"  # of tips, devices, and ModelCheckpoint with verbose: true
 

@@ -17,11 +17,11 @@ from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output, 
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.checkpoints.run_folder import run_folder_of, runs_folder
 from imgcls.commands.checkpoint_config import Recorded
-from imgcls.commands.default_callbacks import shown_callbacks
+from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
 from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import Start
-from imgcls.commands.trainer import as_list, build_trainer, choose_precision, is_first_process
+from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process
 from imgcls.config.sections import ExperimentConfig
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split_report import warn_missing_classes
@@ -106,8 +106,9 @@ class Command(ABC):
         with_weights: dict[str, Any] = {"ckpt_path": path, "weights_only": True} if path else {}
         with postponed(waits=True):
             run(self.model, datamodule=self.data, verbose=False, **with_weights)
-        values = self.trainer.callback_metrics
-        return {name: float(value) for name, value in values.items() if name.startswith(f"{split}_")}
+        logged = self.trainer.callback_metrics  # values of the user's may have names of another form
+        values = {f"{split}_{name.removeprefix(f'{split}_')}": value for name, value in logged.items()}
+        return {name: float(value) for name, value in values.items()}
 
     def show(self, results: dict[str, dict[str, float]]) -> None:
         """Print the table of results."""
@@ -159,7 +160,7 @@ class Evaluation(Command):
             self.model.check_task("the data", self.data.multilabel)
         self.model.check_weights(start.content["state_dict"])
         self.model.views = parts.section["tta"]
-        callbacks, _ = take_finders(as_list(options["callbacks"]))  # which only a fit has use for
+        callbacks, _ = take_finders(user_callbacks(options))  # which only a fit has use for
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded.metrics)
         self.trainer = build_trainer(options, callbacks, self.files)

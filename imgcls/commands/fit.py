@@ -10,13 +10,22 @@ from typing import Any
 import yaml
 from filelock import FileLock
 from lightning import seed_everything
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    ModelCheckpoint,
+    ProgressBar,
+    Timer,
+    WeightAveraging,
+)
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from imgcls.callbacks.awaited_values import AwaitedValues
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.data_wait_monitor import WaitingTime
-from imgcls.callbacks.ema import EMA, check_averaging
+from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.stopping import Patience, StopBeforeTraining
 from imgcls.callbacks.terminate_on_nan import FiniteWeights, refuse_not_finite
@@ -25,12 +34,11 @@ from imgcls.checkpoints.content import data_state
 from imgcls.checkpoints.run_folder import RESULTS, hold, new_run_folder, sign
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.default_callbacks import (
-    Watched,
     early_stopping,
     moving_average,
     run_callbacks,
     shown_callbacks,
-    watch,
+    user_callbacks,
 )
 from imgcls.commands.lr_and_batch_size_finders import (
     recorded,
@@ -40,6 +48,7 @@ from imgcls.commands.lr_and_batch_size_finders import (
     take_values,
     without_finders,
 )
+from imgcls.commands.monitored_values import Monitored, monitored_values
 from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import (
     Start,
@@ -76,6 +85,15 @@ class Trial:
     callbacks: Sequence[Callback] = field(default_factory=list)
     base: Parts | None = None
 
+    @property
+    def modes(self) -> dict[str, str]:
+        """``max`` or ``min`` of each metric of the search, where ``optuna.direction`` is configured."""
+        if self.base is None or self.base.section["optuna"].direction is None:
+            return {}
+        config = self.base.section["optuna"]
+        modes = ("max" if direction == "maximize" else "min" for direction in as_list(config.direction))
+        return dict(zip(as_list(config.metric), modes, strict=False))
+
 
 class Fit(Command):
     """Train; then evaluate the best checkpoint.
@@ -108,11 +126,11 @@ class Fit(Command):
                 f"trainer.sync_batchnorm: true would take the activations out of this network's {', '.join(kinds)}"
             )
         self._doubt()
-        callbacks, self.watched = self._callbacks()
+        callbacks, self.monitored = self._callbacks()
         callbacks, self.finders = take_finders(callbacks)
         if self.start is not None and not self.weights_only:
             course = without_finders(self.parts.saved, recorded(self.finders, self.start.config))
-            check_same_course(self.start, course, any(isinstance(item, EMA) for item in callbacks))
+            check_same_course(self.start, course, any(isinstance(item, WeightAveraging) for item in callbacks))
             log.info("%s", going_on(self.start, course))
         refuse_several_devices(self.finders, options)
         self.done = self._is_done(callbacks)
@@ -201,20 +219,23 @@ class Fit(Command):
         if self.model.frozen_share.least == 1 and not self.model.pretrained and self.start is None:
             log.warning("model.freeze_encoder: true, with pretrained: false: the head learns on random features")
 
-    def _callbacks(self) -> tuple[list[Callback], Watched]:
+    def _callbacks(self) -> tuple[list[Callback], Monitored]:
         options, experiment = self.parts.options, self.parts.experiment
-        callbacks = as_list(options["callbacks"])
+        callbacks = user_callbacks(options)
         if experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options)
             before = None if self.start is None or self.weights_only else self.start.content
             callbacks += moving_average(callbacks, None if before is None else "averaging_state" in before)
-        check_averaging(callbacks)
-        watched = watch(callbacks, options, self.data.class_names, experiment.monitor, self.data.multilabel)
+        modes = {} if self.trial is None else self.trial.modes
+        classes, multilabel = self.data.class_names, self.data.multilabel
+        monitored = monitored_values(callbacks, options, self.model, classes, multilabel, experiment.monitor, modes)
         if experiment.default_callbacks:
-            callbacks += early_stopping(callbacks, watched, options)
+            callbacks += early_stopping(callbacks, monitored, options)
         if self.trial is not None:
             callbacks = [item for item in callbacks if not isinstance(item, ProgressBar)]  # the search has its own line
-        return callbacks, watched
+        if monitored.awaited:
+            callbacks = [AwaitedValues(monitored.awaited), *callbacks]
+        return callbacks, monitored
 
     def _with_files(self, callbacks: list[Callback]) -> list[Callback]:
         """Add the callbacks that write into the run folder."""
@@ -223,7 +244,7 @@ class Fit(Command):
             for saver in (item for item in callbacks if isinstance(item, ModelCheckpoint)):
                 saver.dirpath = None  # a folder of its own, too
         keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
-        found = [*callbacks, *run_callbacks(callbacks, self.watched, self.folder, keeps)]
+        found = [*callbacks, *run_callbacks(callbacks, self.monitored, self.folder, keeps)]
         found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
         found.append(StopBeforeTraining() if self.done else Patience(callbacks))
         found.append(FiniteWeights())
@@ -310,7 +331,8 @@ class Fit(Command):
 
     def _train(self) -> None:
         if chosen := self.model.chosen:
-            log.info("chosen: %s", ", ".join(f"{name} {value:g}" for name, value in chosen.items()))
+            shown = (f"{name.replace('_', ' ')} {value:g}" for name, value in chosen.items())
+            log.info("using defaults: %s", ", ".join(shown))
         if self.parts.options["enable_autolog_hparams"] and self.trainer.is_global_zero and not self.done:
             values = leaves({key: self.parts.saved[key] for key in ("seed_everything", "model", "data")})
             for logger in self.trainer.loggers:
@@ -361,6 +383,12 @@ class Fit(Command):
 
     def _evaluate_best(self) -> dict[str, dict[str, float]]:
         path = self._best_checkpoint()
+        # Lightning 2.6 evaluates with the last average of a WeightAveraging that was fitted, whatever the checkpoint is
+        self.trainer.callbacks = [  # type: ignore[attr-defined]
+            item
+            for item in self.trainer.callbacks  # type: ignore[attr-defined]
+            if not isinstance(item, WeightAveraging)
+        ]
         results = {}
         if self.trainer.limit_val_batches:
             loggers, self.trainer.loggers = self.trainer.loggers, []  # whose curves have the epoch already

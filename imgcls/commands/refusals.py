@@ -1,128 +1,241 @@
-"""Refuse Trainer options, callbacks, strategies and plugins before data and model are read."""
+"""Refuse Trainer options, callbacks, strategies and plugins that would give a wrong result or lose data."""
 
 import re
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler, ModelPruning, Timer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    ModelPruning,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+)
 from lightning.pytorch.plugins import CheckpointIO
 
-from imgcls.commands.trainer import FLAGS, LIGHTNING_ERRORS, as_list
+from imgcls.callbacks.ema import RAW_WEIGHTS, saves_raw_weights
+from imgcls.checkpoints.run_folder import BEST, LAST
+from imgcls.commands.trainer import LIGHTNING_ERRORS, as_list
 from imgcls.errors import ConfigError, first_line
 
-_NEEDED = {  # command -> what must not be 0
-    "fit": ("max_epochs", "max_steps", "limit_train_batches"),
-    "validate": ("limit_val_batches",),
-    "test": ("limit_test_batches",),
-    "predict": ("limit_predict_batches",),
-}
-_LEAST = ("min_epochs", "min_steps")
-_LOWEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0}
+Options = dict[str, Any]  # the Trainer's arguments, callbacks made
+Finds = Callable[[Any, Options], Sequence[object]]
+
 _SILENT: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-_INSTEAD: dict[type, str] = {  # callback -> why not, and what to take
-    BaseFinetuning: "would freeze the new head with the encoder; take model.init_args.freeze_encoder and unfreeze",
-    GradientAccumulationScheduler: (
-        "changes the number of steps, which the schedule of the learning rate would not know; take "
-        "trainer.accumulate_grad_batches"
+
+
+class Refused(NamedTuple):
+    """One refusal.
+
+    Args:
+        key: The option below ``trainer``.
+        finds: Given its value and all options, returns what is refused; empty if nothing is.
+        why: The message after the key; ``{}`` is what was found first.
+        instead: What to type instead; may be empty.
+        commands: The commands that refuse it.
+    """
+
+    key: str
+    finds: Finds
+    why: str
+    instead: str = ""
+    commands: str = "fit validate test predict"
+
+
+def _below(lowest: float) -> Finds:
+    return lambda value, _: [value] if value is not None and value < lowest else []
+
+
+def _zero(value: Any, _: Options) -> Sequence[object]:
+    return [value] if value == 0 and not isinstance(value, bool) else []
+
+
+def _matching(pattern: str) -> Finds:
+    """Find a strategy by its name, or by the name of its class."""
+
+    def finds(value: Any, _: Options) -> Sequence[object]:
+        name = value if isinstance(value, str) else type(value).__name__
+        return [name] if re.search(pattern, name, re.IGNORECASE) else []
+
+    return finds
+
+
+def _containing(*kinds: type) -> Finds:
+    return lambda value, _: [type(item).__name__ for item in as_list(value) if isinstance(item, kinds)]
+
+
+def _off_beside(kind: type) -> Finds:
+    """Find a flag that is false although ``trainer.callbacks`` has a callback of its kind."""
+    return lambda value, options: _containing(kind)(options["callbacks"], options) if value is False else []
+
+
+def _beside_max_steps(value: Any, options: Options) -> Sequence[object]:
+    return [f"{value} and trainer.max_steps: {options['max_steps']}"] if value and options["max_steps"] != -1 else []
+
+
+def _beside_timer(value: Any, options: Options) -> Sequence[object]:
+    return _containing(Timer)(options["callbacks"], options) if value is not None else []
+
+
+def _cuts(value: Any, _: Options) -> Sequence[object]:
+    """Find a limit below all batches; 1 is one batch, 1.0 all of them."""
+    return [value] if value is not None and (isinstance(value, int) or value != 1) else []
+
+
+def _reserved(value: Any, _: Options) -> Sequence[object]:
+    """Find savers that would write best.ckpt or last.ckpt of the run folder."""
+    savers = [item for item in as_list(value) if isinstance(item, ModelCheckpoint) and item.dirpath is None]
+    names = [f"filename: {item.filename}" for item in savers if f"{item.filename}.ckpt" in {BEST, LAST}]
+    return names + [f"save_last: {item.save_last}" for item in savers if item.save_last]
+
+
+REFUSED = (
+    # nothing to do: the weights of the start would be evaluated as if they were trained
+    Refused("max_epochs", _zero, " must be above 0, got {}", commands="fit"),
+    Refused("max_steps", _zero, " must be above 0, got {}", commands="fit"),
+    Refused("limit_train_batches", _zero, " must be above 0, got {}", commands="fit"),
+    Refused("limit_val_batches", _zero, " must be above 0, got {}", commands="validate"),
+    Refused("limit_test_batches", _zero, " must be above 0, got {}", commands="test"),
+    Refused("limit_predict_batches", _zero, " must be above 0, got {}", commands="predict"),
+    # predict writes a row for each image
+    Refused("limit_predict_batches", _cuts, ": {} would leave images without a prediction", "leave it out", "predict"),
+    Refused(
+        "fast_dev_run",
+        lambda value, _: [value] if value else [],
+        ": {} would leave images without a prediction",
+        "leave it out",
+        "predict",
     ),
-    ModelPruning: "prunes behind the validation, so that what is saved is not what was validated; leave it out",
-}
-_STRATEGIES = {  # names -> why not
-    "fsdp|deepspeed|model_parallel": "divides the weights, which are averaged and saved whole",
-    "spawn|fork|notebook": "leaves what is learnt in processes that end",
-}
+    # Lightning 2.6 divides by these, or reverses the gradients
+    Refused("accumulate_grad_batches", _below(1), " must be at least 1, got {}", commands="fit"),
+    Refused("check_val_every_n_epoch", _below(1), " must be at least 1, got {}", commands="fit"),
+    Refused("gradient_clip_val", _below(0), " must be at least 0, got {}", commands="fit"),
+    Refused(
+        "val_check_interval",
+        lambda value, _: [value] if isinstance(value, (int, float)) and value <= 0 else [],
+        " must be above 0, got {}",
+        commands="fit",
+    ),
+    # without effect
+    Refused(
+        "default_root_dir",
+        lambda value, _: as_list(value),
+        ": {} has no effect",
+        "set experiment.output_dir",
+        "fit",
+    ),
+    Refused("max_time", _beside_timer, " has no effect beside {} in trainer.callbacks", "leave out one of them"),
+    # options that contradict each other
+    Refused(
+        "enable_checkpointing",
+        _off_beside(Checkpoint),
+        ": false, but trainer.callbacks contains {}",
+        "leave out one of them",
+    ),
+    Refused(
+        "enable_progress_bar",
+        _off_beside(ProgressBar),
+        ": false, but trainer.callbacks contains {}",
+        "leave out one of them",
+    ),
+    Refused("min_epochs", _beside_max_steps, ": {} contradict each other", "leave out one of them"),
+    Refused("min_steps", _beside_max_steps, ": {} contradict each other", "leave out one of them"),
+    # callbacks
+    Refused(
+        "callbacks",
+        _containing(BackboneFinetuning),
+        ": {} would freeze the new head with the encoder",
+        "use model.init_args.freeze_encoder and unfreeze",
+    ),
+    Refused(
+        "callbacks",
+        _containing(GradientAccumulationScheduler),
+        ": {} changes the number of steps, which the learning-rate schedule cannot know",
+        "use trainer.accumulate_grad_batches",
+    ),
+    Refused(
+        "callbacks",
+        _containing(ModelPruning),
+        ": {} prunes after the validation, so the saved weights would not be those that were validated",
+        "leave it out",
+    ),
+    Refused(
+        "callbacks",
+        _containing(StochasticWeightAveraging),
+        ": {} averages after the last checkpoint is saved, so best.ckpt would not hold the average",
+        "use imgcls.EMA",
+    ),
+    Refused("callbacks", lambda value, _: saves_raw_weights(as_list(value)), f": {RAW_WEIGHTS}"),
+    Refused(
+        "callbacks",
+        _reserved,
+        f": ModelCheckpoint: {{}} would overwrite the run's own {BEST} or {LAST}",
+        "use another filename, and leave out save_last",
+    ),
+    # strategies and plugins
+    Refused(
+        "strategy",
+        _matching("fsdp|deepspeed|model_?parallel"),
+        ": {} shards the weights, which checkpoints hold whole",
+        "use ddp",
+    ),
+    Refused(
+        "strategy",
+        _matching("spawn|fork|notebook"),
+        ": {} leaves the trained weights in processes that end",
+        "use ddp",
+    ),
+    Refused(
+        "plugins",
+        _containing(CheckpointIO),
+        ": {} would replace the writer of checkpoints, and they could not be read back",
+        "leave it out",
+    ),
+)
 
 
-def check_options(options: dict[str, Any], command: str) -> None:
-    """Refuse what cannot run, before any image or model is looked at.
+def check_options(options: Options, command: str) -> None:
+    """Refuse options that cannot run, before data and model are read.
 
     Args:
         options: The Trainer's arguments, callbacks made.
         command: The command that they are for.
 
     Raises:
-        ConfigError: Says what was asked for, and what would be right.
+        ConfigError: Names the option, what was found, and what to type instead.
     """
-    for key in _NEEDED[command]:
-        if options[key] == 0:
-            raise ConfigError(f"trainer.{key}: 0 leaves nothing to do; it must be above 0")
-    if command == "fit":
-        _check_numbers(options)
-    if command == "predict":
-        _check_whole(options)
-    for flag, kind in FLAGS.items():
-        listed = [type(item).__name__ for item in as_list(options["callbacks"]) if isinstance(item, kind)]
-        if options[flag] is False and listed:
-            raise ConfigError(f"trainer.{flag}: false, but trainer.callbacks lists {listed[0]}; leave out one of them")
-    for callback in as_list(options["callbacks"]):
-        if why := next((why for kind, why in _INSTEAD.items() if isinstance(callback, kind)), None):
-            raise ConfigError(f"trainer.callbacks: {type(callback).__name__} {why}")
-    if options["max_time"] is not None and any(isinstance(item, Timer) for item in as_list(options["callbacks"])):
-        raise ConfigError("trainer.max_time does nothing beside a Timer in trainer.callbacks; leave out one of them")
-    _refuse_kinds(options)
-    with warnings.catch_warnings(action="ignore"):  # given again when the real Trainer is built
-        _check_devices(options)
-        _check_values(options)
+    for key, finds, why, instead, commands in REFUSED:
+        if command in commands.split() and (found := finds(options[key], options)):
+            raise ConfigError("; ".join(filter(None, [f"trainer.{key}{why.format(found[0])}", instead])))
+    with warnings.catch_warnings(action="ignore"):  # repeated when the real Trainer is built
+        _try_devices(options)
+        _try_values(options)
 
 
-def _check_numbers(options: dict[str, Any]) -> None:
-    """Refuse numbers that Lightning divides by, or takes for something else."""
-    for key, lowest in _LOWEST.items():
-        if options[key] is not None and options[key] < lowest:
-            raise ConfigError(f"trainer.{key}: {options[key]}; it must be at least {lowest}")
-    interval = options["val_check_interval"]
-    if isinstance(interval, (int, float)) and interval <= 0:
-        raise ConfigError(f"trainer.val_check_interval: {interval}; it must be above 0")
-    if options["default_root_dir"] is not None:
-        raise ConfigError(
-            f"trainer.default_root_dir: {options['default_root_dir']}, but where runs lie says experiment.output_dir; "
-            "leave it out"
-        )
-
-
-def _check_whole(options: dict[str, Any]) -> None:
-    """Refuse to leave images without a row."""
-    limit = options["limit_predict_batches"]
-    cut = {"limit_predict_batches": limit is not None and (isinstance(limit, int) or limit != 1)}
-    for key in [key for key, is_cut in (cut | {"fast_dev_run": bool(options["fast_dev_run"])}).items() if is_cut]:
-        raise ConfigError(f"trainer.{key}: {options[key]}, but predict writes a row for each image; leave it out")
-
-
-def _refuse_kinds(options: dict[str, Any]) -> None:
-    """Refuse strategies, plugins and limits that Lightning takes, and a run of imgcls cannot."""
-    for kinds, why in _STRATEGIES.items():
-        if re.search(kinds, str(options["strategy"])):
-            raise ConfigError(f"trainer.strategy: {options['strategy']} {why}; take ddp")
-    writers = [type(plugin).__name__ for plugin in as_list(options["plugins"]) if isinstance(plugin, CheckpointIO)]
-    if writers:
-        raise ConfigError(f"trainer.plugins: {writers[0]} would write checkpoints in its own way; leave it out")
-    least = [key for key in _LEAST if options[key]]
-    if least and options["max_steps"] != -1:
-        raise ConfigError(
-            f"trainer.{least[0]}: {options[least[0]]}, but max_steps: {options['max_steps']} is the end; give one"
-        )
-
-
-def _check_devices(options: dict[str, Any]) -> None:
+def _try_devices(options: Options) -> None:
     asked = {key: options[key] for key in ("accelerator", "devices", "num_nodes")}
     try:
         Trainer(**asked, **_SILENT)
     except LIGHTNING_ERRORS as error:
         raise ConfigError(
             f"trainer: {first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
-            "accelerator: auto and devices: auto take what this machine has"
+            "--trainer.accelerator auto --trainer.devices auto uses what this machine has"
         ) from error
 
 
-def _check_values(options: dict[str, Any]) -> None:
-    """Try the plain arguments, so that a wrong one is refused before a run folder is made."""
-    values = {key: value for key, value in options.items() if isinstance(value, (bool, int, float, str))}
+def _try_values(options: Options) -> None:
+    """Let Lightning check the plain arguments before a run folder is made."""
+    values: Options = {key: value for key, value in options.items() if isinstance(value, (bool, int, float, str))}
     try:
         Trainer(**values | {"devices": options["devices"]} | _SILENT)
     except LIGHTNING_ERRORS as error:

@@ -117,6 +117,8 @@ def build_trainer(
         trainer = ImgclsTrainer(**options | chosen | flags)
     except LIGHTNING_ERRORS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error
+    if not hasattr(trainer, "val_check_interval"):  # Lightning 2.6 leaves it out for a time; EarlyStopping reads it
+        trainer.val_check_interval = options["val_check_interval"]
     # Lightning 2.6 trains to the end of the epoch after SIGTERM, and talks to the other processes in the midst of a
     # step; imgcls handles the signal. There is no public switch; this may go when Lightning has one.
     trainer._signal_connector._sigterm_notifier_fn = _leave  # type: ignore[method-assign, assignment] # noqa: SLF001

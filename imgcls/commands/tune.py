@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from imgcls.checkpoints.io import is_intact
 from imgcls.checkpoints.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.commands.command import Parts
-from imgcls.commands.default_callbacks import Watched, shown_callbacks, watch
+from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
+from imgcls.commands.monitored_values import Monitored, monitored_values
 from imgcls.commands.refusals import check_options
 from imgcls.commands.trainer import as_list
 from imgcls.config.overrides import Config, value_at, with_values
@@ -70,12 +71,12 @@ class Tune:
         space = Space({key: SearchSpace(**values) for key, values in spaces.items()})
         base = self._base()
         check_options(parts.options | {"devices": base["trainer"]["devices"]}, "fit")
-        watched = self._watched()
+        monitored = self._monitored()
         metrics: list[str] = as_list(self.config.metric)
         if not metrics:
             raise ConfigError("optuna.metric: an empty list; name one, such as validation_f1_score")
         for metric in metrics:
-            watched.require("optuna.metric", metric)
+            monitored.require("optuna.metric", metric)
         if self.config.retrain:
             _check_retrain(space, base, parts.data.streams)
         base["experiment"]["monitor"] = base["experiment"]["monitor"] or metrics[0]
@@ -84,7 +85,7 @@ class Tune:
         runs = parts.runs_folder
         name = self.config.study_name
         folder = runs / (f"{FOLDER}-{name}" if name else FOLDER)
-        directions = _directions(self.config, metrics, watched)
+        directions = _directions(self.config, metrics, monitored)
         images = _images(parts.data.splitter.record())
         name = name or runs.name
         self.task = Task(self.config, metrics, directions, base, images, space, folder, name, fit, parts.drawn_seed)
@@ -174,26 +175,31 @@ class Tune:
             trainer["devices"] = 1
         return base | {"trainer": trainer, "experiment": dict(base["experiment"])}
 
-    def _watched(self) -> Watched:
+    def _monitored(self) -> Monitored:
         parts = self.parts
-        callbacks = as_list(parts.options["callbacks"])
+        callbacks = user_callbacks(parts.options)
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, parts.options)
         data = parts.data
         data.setup("fit")
-        return watch(callbacks, parts.options, data.class_names, parts.experiment.monitor, data.multilabel)
+        return monitored_values(
+            callbacks, parts.options, parts.model, data.class_names, data.multilabel, parts.experiment.monitor
+        )
 
 
-def _directions(config: OptunaConfig, metrics: list[str], watched: Watched) -> list[Direction]:
+def _directions(config: OptunaConfig, metrics: list[str], monitored: Monitored) -> list[Direction]:
     """Return the direction of each metric, as configured or as the metric has it."""
-    natural: list[Direction] = ["maximize" if watched.mode_of(metric) == "max" else "minimize" for metric in metrics]
+    natural: list[Direction] = ["maximize" if monitored.mode_of(metric) == "max" else "minimize" for metric in metrics]
     if config.direction is None:
+        for metric, direction in zip(metrics, natural, strict=True):
+            if monitored.is_guessed(metric):
+                log.info("optuna.direction: %s of %s, assumed from its name", direction, metric)
         return natural
     given: list[Direction] = as_list(config.direction)
     if len(given) != len(metrics):
         raise ConfigError(f"optuna.direction: {len(given)} for {len(metrics)} metrics; give one for each")
     for metric, ours, theirs in zip(metrics, given, natural, strict=True):
-        if ours != theirs:
+        if ours != theirs and not monitored.is_guessed(metric):
             log.warning("optuna.direction: %s of %s, though %s is better: as you say", ours, metric, theirs)
     return given
 

@@ -1,8 +1,7 @@
 """Classes given in a YAML as ``{class_path, init_args}``: find the class and check the names of its arguments."""
 
 import importlib
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from imgcls.errors import ConfigError, did_you_mean, first_line
@@ -47,7 +46,7 @@ def find_class(class_path: str, package: str, where: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def check_arguments(given: Iterable[str], parameters: dict[str, inspect.Parameter], where: str) -> None:
+def check_arguments(given: Iterable[str], parameters: Collection[str], where: str) -> None:
     """Refuse an argument that a class does not take.
 
     Raises:

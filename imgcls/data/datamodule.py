@@ -183,8 +183,8 @@ class ImageDataModule(pl.LightningDataModule):
         return self._eval_loader("predict")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Report the images that were skipped in a batch."""
-        if skipped := batch.pop("skipped", None):
+        """Report the images that were skipped in a batch; a user's own loader may return other batches."""
+        if isinstance(batch, dict) and (skipped := batch.pop("skipped", None)):
             split = _SPLITS[self.trainer.state.stage.value]  # type: ignore[union-attr]
             data = self.split(split).data
             total = len(self.split(split))
@@ -202,9 +202,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the tensors; Lightning's default visits each path as well, which takes 0.5 ms per batch."""
+        if not isinstance(batch, dict):  # from a user's own loader
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
         blocks = device.type in {"cpu", "mps"}  # as in Lightning
-        for key in batch.keys() & {"image", "features", "label"}:
-            batch[key] = batch[key].to(device, non_blocking=not blocks)  # type: ignore[literal-required]
+        for key, value in batch.items():
+            if isinstance(value, torch.Tensor):
+                batch[key] = value.to(device, non_blocking=not blocks)  # type: ignore[literal-required]
         return batch
 
     def on_exception(self, exception: BaseException) -> None:

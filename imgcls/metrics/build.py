@@ -16,6 +16,15 @@ from imgcls.errors import ConfigError, first_line
 _PACKAGE = "torchmetrics"
 _KEY = "imgcls.MetricsLogger: metrics"
 _ERRORS = "EER"  # of torchmetrics' classes that do not say so, those that are better when they are low
+_OF_EVERY_METRIC = (  # what torchmetrics' base class takes by **kwargs (1.9)
+    "compute_on_cpu",
+    "compute_with_cache",
+    "dist_sync_fn",
+    "dist_sync_on_step",
+    "distributed_available_fn",
+    "process_group",
+    "sync_on_compute",
+)
 _TRIED = 16  # images that a metric is tried on: one of each class would be a table of classes x classes
 
 
@@ -43,8 +52,8 @@ def check_spec(name: str, spec: Spec) -> None:
         raise ConfigError(f"{_KEY}: {name!r} is no name for a metric; give it one of letters, digits and _")
     where = f"{_KEY}.{name}"
     class_path = class_path_of(spec, where)
-    parameters = _parameters(find_class(class_path, _PACKAGE, where))
-    check_arguments(spec.get("init_args") or {}, parameters, f"{where}: {class_path}")
+    known = [*_parameters(find_class(class_path, _PACKAGE, where)), *_OF_EVERY_METRIC]
+    check_arguments(spec.get("init_args") or {}, known, f"{where}: {class_path}")
 
 
 def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> Metric:
@@ -67,6 +76,8 @@ def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> 
         raise ConfigError(f"{where}: cannot score images of several labels{_given(arguments)}; take another metric")
     try:
         metric: Metric = kind(**arguments)
+        if is_binary(metric) and not multilabel and num_classes > 2:  # AUROC and LogAUC would score class 1 alone
+            raise ConfigError(f"scores two classes, the data have {num_classes}; leave out task: binary")
         is_per_class(metric, num_classes, multilabel)
     except Exception as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error

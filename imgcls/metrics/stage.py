@@ -14,7 +14,7 @@ from imgcls.metrics.build import build, has_threshold, is_binary
 from imgcls.metrics.states import is_like, set_state, try_state
 
 _Kind = Literal["classes", "second class", "decisions"]
-_LOSS_SUM, _COUNT = "./loss", "./images"  # no name of a metric has such letters
+_LOSS_SUM, _COUNT, _SCORED = "./loss", "./images", "./scored"  # no name of a metric has such letters
 _ROUNDING = 1e-6
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
@@ -42,11 +42,11 @@ class StageMetrics:
         self.metrics = {name: build(name, spec, len(class_names), several) for name, spec in specs.items()}
         self.kinds = {name: _kind(metric, specs[name], several) for name, metric in self.metrics.items()}
         self._specs = {name: json.dumps(spec, sort_keys=True, default=str) for name, spec in specs.items()}
-        self._specs |= dict.fromkeys((_LOSS_SUM, _COUNT), "")
+        self._specs |= dict.fromkeys((_LOSS_SUM, _COUNT, _SCORED), "")
         # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
         # wait for the device in every step
-        self.loss_sum, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
-        self.images = 0
+        self.loss_sum, self.count, self.scored = (SumMetric(nan_strategy="disable") for _ in range(3))
+        self.offered = self.images = self.rows = 0
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.waiting = 0
@@ -58,35 +58,48 @@ class StageMetrics:
         for metric in self._all().values():
             metric.to(device)
 
-    def add(self, outputs: Mapping[str, Tensor] | None) -> None:
-        """Keep the outputs of a step."""
-        if not outputs or "logits" not in outputs:  # an empty batch
-            return
-        logits, labels = outputs["logits"], outputs["label"]
-        self.loss_sum.update(outputs["batch_loss"] * len(labels))
-        self.images += len(labels)
-        self.logits.append(logits)
-        self.labels.append(labels)
-        self.waiting += logits.numel()
-        if self.waiting > _BUFFER_VALUES:
-            self._flush()
+    def add(self, outputs: Mapping[str, Tensor] | None, size: int | None = None) -> None:
+        """Keep the outputs of a step.
+
+        Args:
+            outputs: ``batch_loss``, a mean over the batch, and ``logits`` ``(B, classes)`` with ``label``; each may be
+                missing.
+            size: Number of images in the batch; None for the number of labels.
+        """
+        outputs = outputs or {}
+        size = len(outputs["label"]) if size is None else size
+        self.offered += size
+        if "batch_loss" in outputs:
+            self.loss_sum.update(outputs["batch_loss"] * size)
+            self.images += size
+        if "logits" in outputs:
+            self.rows += size
+            self.logits.append(outputs["logits"])
+            self.labels.append(outputs["label"])
+            self.waiting += outputs["logits"].numel()
+            if self.waiting > _BUFFER_VALUES:
+                self._flush()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the value of each metric, over all processes, and begin anew.
+        """Return the value of each metric over all processes, and reset them.
+
+        The loss is left out if no step gave it, the metrics are if no step gave logits.
 
         Raises:
             RunError: If no image was seen.
         """
         self._take_in()
-        count = self.count.compute()
-        if not count:
+        count, scored = self.count.compute(), self.scored.compute()
+        if not count and not scored and not self.offered:
             raise RunError(f"{self.stage}: none of the images could be read, see data.json")
-        loss = self.loss_sum.compute() / count
-        found = {"loss": loss} | {name: _value(metric) for name, metric in self.metrics.items()}
+        found = {"loss": self.loss_sum.compute() / count} if count else {}
+        if scored:
+            found |= {name: _value(metric) for name, metric in self.metrics.items()}
         for metric in self._all().values():
             metric.reset()
+        self.offered = 0
         values: dict[str, Tensor] = {}
-        for name in self.names:
+        for name in (name for name in self.names if name in found):
             values |= self._named(f"{self.stage}_{name}", found[name])
         return values
 
@@ -101,11 +114,13 @@ class StageMetrics:
         return found
 
     def restore(self, states: Mapping[str, dict[str, Any]]) -> None:
-        """Go on from a state; that of another metric, or of one with other arguments, is left out.
+        """Continue from a state; that of another metric, or of one with other arguments, is left out.
 
         Raises:
-            ConfigError: If a metric cannot go on from its state.
+            ConfigError: If a metric cannot continue from its state.
         """
+        if _COUNT in states:  # checkpoints of 0.1 count the images of both alike
+            states = {_SCORED: states[_COUNT], **states}
         for name, metric in self._all().items():
             kept = states.get(name)
             if kept is not None and kept["spec"] == self._specs[name] and is_like(kept["state"], metric):
@@ -115,12 +130,13 @@ class StageMetrics:
                 set_state(metric, kept["state"])
 
     def _all(self) -> dict[str, Metric]:
-        return {**self.metrics, _LOSS_SUM: self.loss_sum, _COUNT: self.count}
+        return {**self.metrics, _LOSS_SUM: self.loss_sum, _COUNT: self.count, _SCORED: self.scored}
 
     def _take_in(self) -> None:
         self._flush()
         self.count.update(self.images)
-        self.images = 0
+        self.scored.update(self.rows)
+        self.images = self.rows = 0
 
     def _flush(self) -> None:
         if not self.logits:

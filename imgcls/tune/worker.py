@@ -20,7 +20,7 @@ from imgcls.checkpoints.io import is_intact
 from imgcls.checkpoints.run_folder import CHECKPOINTS, LAST
 from imgcls.config.overrides import Config, with_values
 from imgcls.config.sections import Direction, Fidelity, OptunaConfig
-from imgcls.errors import ConfigError, FullDiskError, RunError, first_line, size_in_words
+from imgcls.errors import ConfigError, FullDiskError, NotLoggedError, RunError, did_you_mean, first_line, size_in_words
 from imgcls.runtime.error_messages import reason
 from imgcls.tune.pruning_callback import Reporter
 from imgcls.tune.results import Results
@@ -160,7 +160,7 @@ class Worker:
             self.study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
             log.info("trial %d is interrupted; the same command goes on with it", number)
             raise
-        except FullDiskError:
+        except (FullDiskError, NotLoggedError):  # the next trial would fail alike
             with suppress(StorageInternalError):  # whose database may be on that disk; then the trial counts as killed
                 self.study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
             raise
@@ -272,6 +272,9 @@ def _numbers(row: dict[str, Any], metrics: list[str]) -> list[float]:
     """Return the values; a metric may be a number where the loss is none, but means nothing then."""
     losses = [name for name in ("train_loss", "validation_loss") if name in row]
     for name in (*metrics, *losses):
+        if name not in row:
+            hint = f"{did_you_mean(name, row)}; logged: {', '.join(row)}"
+            raise NotLoggedError(f"optuna.metric: {name!r} was not logged{hint}")
         if not math.isfinite(row[name]):
             raise RunError(f"{name} is {row[name]}")
     return [float(row[metric]) for metric in metrics]

@@ -22,7 +22,8 @@ from imgcls.callbacks.data_wait_monitor import WaitingTime
 from imgcls.callbacks.terminate_on_nan import FiniteWeights
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.cli.warning_filters import quieten
-from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks, watch
+from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks
+from imgcls.commands.monitored_values import monitored_values
 from imgcls.commands.trainer import build_trainer
 from imgcls.data.loading.batches import identity
 from imgcls.models.training.optimizer import make_optimizer
@@ -113,11 +114,11 @@ def our_gap(folder: Path) -> float:
     options |= {"enable_model_summary": False}
     callbacks = shown_callbacks([], options)
     callbacks += moving_average(callbacks, None)
-    watched = watch(callbacks, options, CLASSES)
+    monitored = monitored_values(callbacks, options, model, CLASSES)
     run = folder / "run"
     (run / "version_0").mkdir(parents=True, exist_ok=True)
-    callbacks += early_stopping(callbacks, watched, options)
-    callbacks += run_callbacks(callbacks, watched, run / "version_0", keep_checkpoints=False)
+    callbacks += early_stopping(callbacks, monitored, options)
+    callbacks += run_callbacks(callbacks, monitored, run / "version_0", keep_checkpoints=False)
     callbacks += [WaitingTime(cached=True), FiniteWeights()]
     trainer = build_trainer(options, callbacks, AtomicCheckpointIO(), run / "version_0")
     trainer.fit(model, datamodule=Data(batches))

@@ -202,7 +202,7 @@ def test_predict_leaves_no_image_out(
         f"--output={tmp_path / 'p.csv'}",
     ]
     code, message = fails([*line, f"--trainer.{option}"], capsys)
-    assert (code, "but predict writes a row for each image; leave it out" in message) == (2, True), message
+    assert (code, "would leave images without a prediction; leave it out" in message) == (2, True), message
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -160,7 +160,7 @@ def test_mode_that_keeps_the_worst_is_refused(
     callback = f"{{class_path: lightning.pytorch.callbacks.{name}, init_args: {{monitor: validation_accuracy}}}}"
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={callback}")], capsys)
     assert (code, f"{name}: monitor: validation_accuracy, mode: min" in message) == (2, True), message
-    assert "give mode: max" in message
+    assert "set mode: max" in message
 
 
 def test_max_time_beside_a_timer_is_refused(
@@ -169,7 +169,7 @@ def test_max_time_beside_a_timer_is_refused(
     timer = "[{class_path: lightning.pytorch.callbacks.Timer, init_args: {duration: {seconds: 1}}}]"
     more = ["--trainer.max_time.seconds=1", f"--trainer.callbacks={timer}"]
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, *more)], capsys)
-    assert (code, "trainer.max_time does nothing beside a Timer" in message) == (2, True), message
+    assert (code, "trainer.max_time has no effect beside Timer" in message) == (2, True), message
 
 
 @pytest.mark.parametrize("key", ["trainer.max_time", "the duration of Timer"])

@@ -269,7 +269,7 @@ def test_f24_classes_of_checkpoint_and_data_differ(fit: Callable[..., Ended], fo
     assert "test: classes 'grün' are not among the model's classes, 'blue', 'green', 'red'" in renamed.last
     wrong = fit("--model.num_classes=7")
     assert wrong.code == 2
-    assert "num_classes: 7, but the data have 3 classes: 'blue', 'green', 'red'" in wrong.last
+    assert "num_classes must be 3, the number of classes of the data ('blue', 'green', 'red'), got 7" in wrong.last
 
 
 # -- F25, F27

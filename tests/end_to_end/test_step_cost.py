@@ -11,7 +11,7 @@ import torch
 
 import imgcls
 from imgcls.cli.main import main
-from imgcls.models.classifier import _seed
+from imgcls.models.training.fit_hooks import _seed
 from imgcls.types import Batch
 from tests.benchmarks import step_cost
 from tests.helpers.meta import CountWaits, Waits

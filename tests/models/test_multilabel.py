@@ -312,7 +312,7 @@ def test_evaluation_refuses_data_of_the_other_kind(
     checkpoint = str(run[0] / "checkpoints/best.ckpt")
     code, text = fails(["test", "--ckpt_path", checkpoint, f"--data.dataset_classes.test={photos}"], capsys)
     assert code == 2
-    assert "the model was built for several labels an image, the data have one label; give label_separator" in text
+    assert "the model is multi-label, but the data single-label; set label_separator" in text
     code, text = fails(["test", "--ckpt_path", checkpoint, "--model.num_classes=3"], capsys)
     assert (code, "the model is the checkpoint's; leave out --model.num_classes=3" in text) == (2, True)
 

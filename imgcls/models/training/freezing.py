@@ -21,8 +21,11 @@ class FrozenShare:
     """
 
     def __init__(self, first: bool | float, later: Mapping[int, float]) -> None:
-        if not 0 <= float(first) <= 1:
-            raise ConfigError(f"model.init_args.freeze_encoder: {first}; true, false or a fraction 0 to 1")
+        if first is None or not 0 <= float(first) <= 1:  # the parser lets null through from a file
+            shown = "null" if first is None else first
+            raise ConfigError(
+                f"model.init_args.freeze_encoder must be true, false or a fraction from 0 to 1, got {shown}"
+            )
         self._shares = {0: float(first)}
         for epoch, share in sorted((int(epoch), float(share)) for epoch, share in later.items()):
             if epoch < 1:

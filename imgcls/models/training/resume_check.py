@@ -18,7 +18,7 @@ class Pace:
     """The length of an epoch and of its batches.
 
     Args:
-        steps: Optimizer steps of an epoch.
+        steps: Optimizer steps of an epoch; 0 if the training loader has no length.
         images: Images of a batch, over all processes; 0 where the data does not tell.
     """
 
@@ -38,7 +38,8 @@ class Pace:
             if isinstance(error, ConfigError) or "val_check_interval" not in str(error):
                 raise
             raise ConfigError(f"trainer: {first_line(error)}") from error
-        steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        batches = trainer.num_training_batches
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else 0
         batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
         return cls(steps, batch_size * trainer.world_size)
 

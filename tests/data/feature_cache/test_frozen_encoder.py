@@ -181,7 +181,7 @@ def test_views_must_be_at_least_one(
 ) -> None:
     code, message = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--model.feature_views=0")], capsys)
     assert code == 2
-    assert "model.init_args.feature_views: 0; it must be at least 1, or null" in message
+    assert "model.init_args.feature_views must be at least 1, or null, got 0" in message
 
 
 @pytest.mark.parametrize(("kinds", "limit", "use"), [("", "memory.max", "memory.current"), ("memory", "most", "use")])

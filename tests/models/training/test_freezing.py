@@ -35,7 +35,7 @@ def test_layers_learn_from_their_epoch_on(
     assert "18 of 18 layers frozen" in said
     assert "from epoch 3 on: 9 of 18 layers frozen" in said
     assert "from epoch 5 on: 0 of 18 layers frozen" in said
-    assert "model.init_args.unfreeze: features are computed anew in each epoch" in said
+    assert "model.init_args.unfreeze: feature cache off" in said
     assert "computed once" not in said
     folder = tmp_path / "run/version_0/checkpoints"
     states = [weights(folder / f"e{epoch}.ckpt") for epoch in range(5)]

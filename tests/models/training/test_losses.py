@@ -114,9 +114,9 @@ class Oracle(imgcls.ImageClassifier):
 def test_mixtures_count_as_what_they_have_most_of(multilabel: bool, probability: float) -> None:
     config = MixConfig(mixup=1.0, probability=probability)
     oracle = Oracle(mix_config=config)
-    oracle.training_loss = MultilabelLoss(LossConfig()) if multilabel else TrainingLoss(LossConfig())
     oracle.thresholds = [0.5] * 3 if multilabel else None
-    oracle._mixer = make_mixer(config, 3)
+    loss = MultilabelLoss(LossConfig()) if multilabel else TrainingLoss(LossConfig())
+    oracle._objective = loss, make_mixer(config, 3)
     label = torch.arange(24) % 3
     dtype = torch.bfloat16 if multilabel else torch.int64
     rows = one_hot(label, 3).float()

@@ -102,7 +102,7 @@ def test_a_rate_that_is_chosen_is_said(
     line = [f"--data.dataset_classes.train={photos}", f"--model.model_name={model}", "--trainer.max_epochs=1"]
     more = [f"--experiment.output_dir={tmp_path}", "--experiment.custom_folder_name=run", "--data.num_workers=0"]
     main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
-    chosen = f"\nchosen: lr {lr:g}, weight_decay 0.05, layer_decay {decay}, label_smoothing 0.1\n"
+    chosen = f"\nusing defaults: lr {lr:g}, weight decay 0.05, layer decay {decay}, label smoothing 0.1\n"
     assert chosen in capsys.readouterr().err
     [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
     rates = sorted({group["lr"] for group in state["param_groups"]})
@@ -258,7 +258,7 @@ def test_warm_up_is_an_epoch_however_the_end_is_given(
         return make_scheduler(config, optimizer, total, per_epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imgcls.models.classifier.make_scheduler", make)
+        patch.setattr("imgcls.models.training.optimization.make_scheduler", make)
         main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     assert made == [(steps, 6)]
 
@@ -301,14 +301,14 @@ def test_plateau_of_a_checkpoint_is_not_that_of_another_fit(photos: Path, tiny_m
     path = tmp_path / "run/version_0/checkpoints/last.ckpt"
     model = ImageClassifier.load_from_checkpoint(path)
     assert load(path)["plateau_schedule"]["best"] < 10
-    assert model._plateau_state is None
+    assert model.fit_hooks.plateau is None
 
 
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ("--experiment.default_callbacks=false", "'plateau' waits for validation_loss, which nothing logs"),
-        ("--trainer.limit_val_batches=0", "'plateau' waits for validations; there are none"),
+        ("--experiment.default_callbacks=false", "'plateau' needs validation_loss"),
+        ("--trainer.limit_val_batches=0", "'plateau' needs validations"),
     ],
 )
 def test_plateau_needs_what_it_waits_for(

@@ -1,0 +1,73 @@
+"""Freeze layers of the encoder, epoch by epoch, and compute what frozen layers return for the feature cache."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from imgcls.errors import ConfigError
+from imgcls.models.inference import InferenceModule
+from imgcls.models.training.freezing import FrozenShare
+from imgcls.models.training.losses import MixConfig
+
+log = logging.getLogger(__name__)
+
+
+class PartlyFrozenModule(InferenceModule):
+    """A classifier whose first layers may be frozen; the constructor of the subclass sets the attributes."""
+
+    frozen_share: FrozenShare
+    feature_views: int | None
+    mix_config: MixConfig
+    compiles: bool
+    _frozen_logged = False
+
+    def _freeze_at_start(self, processes: int) -> None:
+        backbone, share = self.built(), self.frozen_share
+        if share.changes and processes > 1:
+            raise ConfigError(
+                f"model.init_args.unfreeze needs one process, got {processes}: DistributedDataParallel fixes the "
+                "parameters that learn at the start; set trainer.devices: 1"
+            )
+        backbone.freeze(share.at(0))
+        if backbone.frozen and not self._frozen_logged:  # EMA builds the model before the Trainer does
+            self._frozen_logged = True
+            log.info("%s", backbone.describe_frozen())
+            if self.feature_views and (reason := self._reason_against_features()):
+                log.info("%s: feature cache off, frozen layers are recomputed every epoch", reason)
+
+    def update_frozen_layers(self) -> None:
+        """Freeze the share of layers that is configured for this epoch."""
+        backbone, before = self.built(), self.built().frozen
+        if self.frozen_share.changes:
+            backbone.freeze(self.frozen_share.at(self.current_epoch))
+        if backbone.frozen != before:
+            log.info("from epoch %d on: %s", self.current_epoch + 1, backbone.describe_frozen())
+
+    @property
+    def frozen_views(self) -> int:
+        """Versions of each training image whose features are cached; 0: none, they are recomputed every epoch."""
+        return (self.feature_views or 0) if self.built().frozen and not self._reason_against_features() else 0
+
+    def _reason_against_features(self) -> str:
+        """Return the option that forbids cached features; empty if none does."""
+        reasons = {
+            "unfreeze": self.frozen_share.changes,
+            "mix_config": self.mix_config.mixes,
+            "compile": self.compiles,
+        }
+        return next((f"model.init_args.{key}" for key, holds in reasons.items() if holds), "")
+
+    def frozen_until(self, size: tuple[int, int]) -> str | None:
+        """Return the name of the last layer whose output is cached, for images of (height, width); None: there is none.
+
+        The layer is the last frozen one whose output alone feeds the rest.
+        """
+        with self.trainer.precision_plugin.forward_context():
+            return self.built().frozen_until(size)
+
+    @torch.no_grad()
+    def compute_features(self, images: Tensor) -> Tensor:
+        """Return the features ``(B, ...)`` of images ``(B, 3, H, W)``, in the run's precision and on its device."""
+        with self.trainer.precision_plugin.forward_context():
+            return self.built().begin(self.normalize(images.to(self.device, non_blocking=True)))
