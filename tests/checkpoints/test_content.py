@@ -124,8 +124,8 @@ def test_text_in_place_of_a_dataset_makes_no_class(
     option = changed(good, tmp_path / "x.ckpt", config_edit("data", "init_args", "dataset_classes", "train", to=spec))
     assert fails(["validate", option], capsys) == (
         2,
-        "imgcls: no validation data: give --data.dataset_classes."
-        "validation FOLDER, or that of train, of which it was held out",
+        "imgcls: no validation data: give --data.dataset_classes.validation FOLDER, --data.dataset_classes.train with "
+        "the folder that it was held out of, or --config with the YAML of the run",
     )
     assert not (tmp_path / "pwned").exists()
 
@@ -393,7 +393,7 @@ def test_malformed_value_is_refused_by_name(
         ([{"class_path": "Resize", "init_args": "{height: 8}"}], "init_args must be named values"),
         ([{"class_path": "OneOf", "init_args": {"transforms": [{"class_path": "Lambda"}]}}], "names Lambda"),
         ([{"class_path": "OneOf", "init_args": {"transforms": "os.system"}}], "[0].transforms: "),
-        ([{"class_path": "Equalize", "init_args": {"mask": "os.system"}}], "[0].mask: is not taken"),
+        ([{"class_path": "Equalize", "init_args": {"mask": "os.system"}}], "[0].mask: is not loaded"),
         ([{"class_path": "Blur", "init_args": {"p": float("nan")}}], "[0].p: "),
         ([{"class_path": ["Resize"]}], "[0]: "),
         ([{"class_path": "OneOf", "init_args": {"transforms": [{"class_path": "NoOp"}] * 101}}], "[0].transforms: "),

@@ -189,7 +189,7 @@ def test_option_of_odd_yaml_is_a_text(value: str, capsys: pytest.CaptureFixture[
     code, message = fails(["fit", f"--experiment.custom_folder_name={value}"], capsys)
     assert (code, message) == (
         2,
-        "imgcls: no train data: give --data.dataset_classes.train FOLDER, or the key in the YAML",
+        "imgcls: no train data: give --data.dataset_classes.train FOLDER, or --config with the YAML of the run",
     )
 
 
@@ -299,13 +299,13 @@ REAL = {
     "--model.init_args.optimizer_config.name=adamm": "expected one of 'adam', 'adamw', 'sgd', not adamm",
     "--model.init_args.optimizer_config.momentum=0.9": "momentum does not apply to 'adamw', only to sgd",
     "--data.batch_size=big": "data.init_args.batch_size: expected int, not big",
-    "--data.batch_size=0": "data.init_args.batch_size: 0; it must be at least 1",
-    "--data.validation_split=1.5": "data.init_args.validation_split: 1.5; it must lie between 0 and 1",
+    "--data.batch_size=0": "data.init_args.batch_size must be at least 1, got 0",
+    "--data.validation_split=1.5": "data.init_args.validation_split must be between 0 and 1",
     "--model.freeze_encoder=1.5": "model.init_args.freeze_encoder must be true, false or a fraction from 0 to 1, got 1.5",
     "--model.num_classes=42": "model.init_args.num_classes must be 10, the number of classes of the data ('0', '1', '2'",
     "--model.class_path=torch.nn.Linear": "torch.nn.Linear does not correspond to a subclass of ImageClassifier",
     "--model.model_name=./none": "model.init_args.model_name: no folder './none'",
-    "--data.dataset_classes.train=/none": "no folder '/none'",
+    "--data.dataset_classes.train=/none": "Folder '/none' does not exist",
     "--data.dataset_classes.train.class_path=imgcls.DigitDataset": "did you mean 'DigitsDataset'?",
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStoping, init_args: {monitor: x}}]": "did you mean 'EarlyStopping'?",
     "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_f1}}]": "did you mean 'validation_f1_score'?",
@@ -328,7 +328,7 @@ REAL = {
     "--model.optimizer_config=adamw": "'model.optimizer_config' is 'adamw'; it is a section with keys: name, lr, weight_decay",
     "--experiment=foo": "'experiment' is 'foo'; it is a section with keys: custom_folder_name, output_dir",
     "--data.dataset_classes.train=list.csv": "data.dataset_classes.train: 'list.csv' is no folder; of a table, type --data.dataset_classes.train.class_path imgcls.CsvImageDataset --data.dataset_classes.train.init_args.csv list.csv",
-    "--data.dataset_classes.train={class_path: scans.Scan, init_args: {root: x}}": "data.init_args.dataset_classes.train: no dataset class takes these arguments: {'class_path': 'scans.Scan'",
+    "--data.dataset_classes.train={class_path: scans.Scan, init_args: {root: x}}": "data.init_args.dataset_classes.train: no dataset class has these arguments: {'class_path': 'scans.Scan'",
     "--optuna.direction=up": "optuna.direction: expected one of 'maximize', 'minimize'",
     "--optuna.search_spaces={a: {distribution: uniform, lo: 1}}": "did you mean 'low'?",
 }

@@ -29,7 +29,7 @@ WRONG = {
     "--data.num_workers=-1": "data.init_args.num_workers must be at least 0, or null, got -1",
     "--data.split_seed=-1": "data.init_args.split_seed must be between 0 and 4294967295, got -1",
     "--data.class_names=[red, green, red]": "data.init_args.class_names must be unique, got 'red' twice",
-    "--data.class_names=[red, '']": "data.init_args.class_names[1]: ''; every class needs a name",
+    "--data.class_names=[red, '']": "data.init_args.class_names[1] must not be blank, got ''",
     "--data.dataset_classes.train.init_args.max_pixels=0": (
         "data.init_args.dataset_classes.train.init_args.max_pixels must be at least 1, got 0"
     ),

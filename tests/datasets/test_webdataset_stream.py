@@ -81,7 +81,7 @@ def test_stream_names_numbers_and_refuses_other_labels(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"0.tar/2: the label must be an index of class_names, 0 to 1, got 'cat'"):
         list(zip(StreamImageDataset(url, ["x", "y"], 2, shuffle=1).images(0, 0, 1), range(2), strict=False))
     pack(tmp_path / "0.tar", {"1.png": png("red"), "1.txt": b""})
-    with pytest.raises(ConfigError, match=r"0.tar/1: a sample has one image and a member cls; it has the members png"):
+    with pytest.raises(ConfigError, match=r"0.tar/1: expected one image and a label cls, got the members png"):
         next(data.images(0, 0, 1))
     pack(tmp_path / "0.tar", {"README.md": b""})
     with pytest.raises(ConfigError, match=r"0.tar: no image in the 1 shards of a loader process"):

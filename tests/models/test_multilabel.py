@@ -220,7 +220,7 @@ def test_split_is_written_down_and_kept(
     line = fit_line(bands, tiny_model, tmp_path, "--ckpt_path=last", "--trainer.max_epochs=3", changed)
     code, message = fails(line, capsys)
     assert code == 2
-    assert "classes 'other' are not among those of the model" in message
+    assert "classes 'other' are not among the model's" in message
     swapped = "train000.png," + {"": "red", "red": ""}.get(";".join(listed["label"][0]), "red")
     text = (bands / "all.csv").read_text().splitlines()
     (tmp_path / "all.csv").write_text("\n".join([text[0], f"{swapped},train", *text[2:]]))
@@ -396,9 +396,9 @@ def test_csv_dataset_names_rows_whose_labels_are_wrong(tmp_path: Path) -> None:
     assert "row 2: 'cat' twice in 'cat;cat'; row 3: an empty name in 'cat;;dog'; row 4: an empty name in ';' (" in str(
         error.value
     )
-    with pytest.raises(ConfigError, match="label_separator is empty; give the text between names"):
+    with pytest.raises(ConfigError, match="label_separator must not be empty; give the text between names"):
         CsvImageDataset(csv, label_separator="")
-    with pytest.raises(ConfigError, match="label_separator: ';', but label_column is null"):
+    with pytest.raises(ConfigError, match="label_separator: ';' needs a label_column"):
         CsvImageDataset(csv, label_column=None, label_separator=";")
 
 
@@ -418,12 +418,12 @@ class Table(ImageDataset):
     [
         (
             [("a", "b"), "a"],
-            "train: Table: the label of '1' is 'a'; give each image a tuple of names, or each one name",
+            "train: Table: labels must all be names, or all tuples of names; '1' has 'a'",
         ),
-        ([["a", "b"], ["a"]], r"train: Table: the label of '0' is \['a', 'b'\]; give each image a tuple of names"),
-        ([("a", "b"), ("a", "a")], "train: Table: the label of '1' holds 'a' twice"),
-        ([("a", "b"), ("",)], "train: Table: the label of '1' holds an empty name"),
-        ([("a",), ("a",), ()], "train: Only one class ('a') found in Table; at least two classes are needed"),
+        ([["a", "b"], ["a"]], r"train: Table: labels must all be names, or all tuples of names; '0' has \['a', 'b'\]"),
+        ([("a", "b"), ("a", "a")], "train: Table: the label of '1' has 'a' twice"),
+        ([("a", "b"), ("",)], "train: Table: the label of '1' has an empty name"),
+        ([("a",), ("a",), ()], "train: Only one class .'a'. found in Table; at least two classes are needed"),
         ([("a", "b"), None], "train: '1' has no label"),
     ],
 )
@@ -436,7 +436,7 @@ def test_several_labels_become_zeros_and_ones() -> None:
     data = Table([("b", "a"), (), ("c",)])
     labels = labels_of(data, ["c", "a", "b"], "train")
     assert labels.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
-    with pytest.raises(ConfigError, match=r"test: classes 'c' are not among those of the model"):
+    with pytest.raises(ConfigError, match=r"test: classes 'c' are not among the model's"):
         labels_of(data, ["a", "b"], "test")
     split = Split(data, labels)
     assert split.label_names == list(split.table()["label"]) == ["a;b", "", "c"]

@@ -589,7 +589,7 @@ def test_retrain_uses_all_labelled_images(
     main(["predict", f"--ckpt_path={last}", f"--images={photos / 'red'}"])
     assert len(pd.read_csv(folder / "predictions.csv")) == 20
     code, message = fails(["validate", f"--ckpt_path={last}"], capsys)
-    assert (code, "the checkpoint's run held no image out" in message) == (2, True)
+    assert (code, "the checkpoint's run held out no image" in message) == (2, True)
     others = f"--data.dataset_classes.validation={photos}"
     code, message = fails(["validate", f"--ckpt_path={last}", others], capsys)
     assert (code, "the checkpoint was trained on 60 of these 60 images" in message) == (2, True)
