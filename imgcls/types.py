@@ -5,6 +5,9 @@ from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
+LR_SCALE = "lr_scale"
+"""Key of an optimizer's parameter group: its learning rate relative to ``lr``, as timm names it."""
+
 
 class Batch(TypedDict):
     """One batch of B images, as ``ImageDataModule`` loads it and a model's steps receive it.

@@ -18,9 +18,9 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"config", "errors"},
     "datasets": {"errors", "images", "runtime"},
     "data": {"config", "datasets", "errors", "images", "runtime", "types"},
-    "models": {"checkpoints", "errors", "runtime", "types"},
+    "models": {"checkpoints", "config", "errors", "runtime", "types"},
     "checkpoints": {"errors", "runtime"},
-    "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime"},
+    "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime", "types"},
     "check": {"data", "datasets", "errors", "images", "runtime"},
     "tune": {"callbacks", "checkpoints", "config", "errors", "runtime"},
     "commands": {
@@ -35,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "runtime",
         "tune",
+        "types",
     },
     "cli": {
         "callbacks",

@@ -1,4 +1,4 @@
-"""CheckpointSaver: the two checkpoints that every run keeps, best.ckpt and last.ckpt."""
+"""CheckpointSaver: save best.ckpt and last.ckpt in every run."""
 
 import math
 from pathlib import Path
@@ -13,14 +13,14 @@ from imgcls.runtime.atomic_files import link
 
 
 class CheckpointSaver(Checkpoint):
-    """Writes last.ckpt at the end of each epoch, and keeps it as best.ckpt where the monitored value improved.
+    """Save last.ckpt at the end of each epoch and link it as best.ckpt if the monitored value improved.
 
-    Among equal values the lower ``validation_loss`` is the better one. Where an epoch has several validations, or fewer
-    than one, best.ckpt is written after the best of them.
+    Ties are broken by the lower ``validation_loss``. Within an epoch that is validated several times, best.ckpt is
+    saved after the best validation.
 
     Args:
-        folder: Where the two files lie.
-        monitor: The logged value that decides; None where nothing is validated, so that the last epoch is the best.
+        folder: The folder of both files.
+        monitor: The logged value; None without validation, so that the last epoch is the best.
         mode: ``max`` if higher is better, ``min`` if lower.
     """
 
@@ -31,11 +31,11 @@ class CheckpointSaver(Checkpoint):
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self.best_values: dict[str, float] = {}
-        """The values of the best validation, of which an epoch may have several."""
+        """Logged values of the best validation."""
         self._validated_at = -1  # step
         self._last_is_best = False
-        self.stands = ""
-        """In words, what last.ckpt holds; empty until it is written."""
+        self.saved_at = ""
+        """Position of last.ckpt in words, for messages; empty until it is saved."""
 
     @property
     def best(self) -> Path:
@@ -48,16 +48,16 @@ class CheckpointSaver(Checkpoint):
         return self.folder / LAST
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Mend what a killed run left half-written; forget a best epoch whose file lies in another run's folder."""
+        """Repair the link of a killed run; forget a best epoch whose file is in another run's folder."""
         if trainer.is_global_zero:
-            goes_on_from_last = trainer.ckpt_path and Path(trainer.ckpt_path) == self.last
-            if self._last_is_best and goes_on_from_last:  # perhaps killed between the two
+            resumes_last = trainer.ckpt_path and Path(trainer.ckpt_path) == self.last
+            if self._last_is_best and resumes_last:  # it may have been killed between saving and linking
                 link(self.last, self.best)
         if not self.best.exists():
             self.best_score = self.best_epoch = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember that the monitored value is new; within an epoch, save what it is the value of."""
+        """Note that the monitored value is new; within an epoch, save an improved model at once."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self._validated_at = trainer.global_step
@@ -67,31 +67,31 @@ class CheckpointSaver(Checkpoint):
             trainer.save_checkpoint(self.best)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; an epoch's end is the place from which a resumed run is the same run bit for bit."""
+        """Save last.ckpt, from which a resumed run is bit-identical to an uninterrupted one."""
         self._last_is_best = self._improved(trainer)
         trainer.save_checkpoint(self.last)
-        self.stands = f"after epoch {trainer.current_epoch + 1}"
+        self.saved_at = f"after epoch {trainer.current_epoch + 1}"
         if self._last_is_best and trainer.is_global_zero:
             link(self.last, self.best)
 
     def save_within_epoch(self, trainer: pl.Trainer) -> None:
-        """Write last.ckpt between two steps."""
+        """Save last.ckpt between two steps."""
         self._last_is_best = False
         trainer.save_checkpoint(self.last)
-        self.stands = f"after step {trainer.global_step}, within epoch {trainer.current_epoch + 1}"
+        self.saved_at = f"after step {trainer.global_step}, within epoch {trainer.current_epoch + 1}"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Where nothing was validated, let the last epoch be the best."""
+        """Link the last epoch as the best one if nothing was validated."""
         if trainer.is_global_zero and self.last.exists() and not self.best.exists():
             link(self.last, self.best)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far."""
+        """Return the best epoch so far."""
         best = {"best_score": self.best_score, "best_epoch": self.best_epoch, "best_values": self.best_values}
         return {"monitor": self.monitor, "last_is_best": self._last_is_best} | best
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best epoch, unless another value is monitored now."""
+        """Restore the best epoch, unless the monitored value has changed."""
         if state_dict["monitor"] == self.monitor:
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
             self.best_values = state_dict.get("best_values", {})
@@ -104,7 +104,7 @@ class CheckpointSaver(Checkpoint):
         if self.monitor.startswith("validation_") and self._validated_at != trainer.global_step:
             return False
         value = trainer.callback_metrics.get(self.monitor)
-        if value is None:  # of an epoch that was trained before the run went on
+        if value is None:  # the epoch was trained before the run was resumed
             return False
         if not self._is_better(float(value), float(trainer.callback_metrics.get("validation_loss", math.nan))):
             return False

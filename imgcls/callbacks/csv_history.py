@@ -1,4 +1,4 @@
-"""History: one row per epoch in metrics.csv, and one line per epoch on the terminal."""
+"""History: one row per epoch in metrics.csv and one line per epoch on the terminal."""
 
 import logging
 import time
@@ -15,13 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class History(Callback):
-    """Keeps the logged values of every epoch.
+    """Record the logged values of every epoch.
 
-    The rows are part of the checkpoint, and the whole file is written from them: after a resume it has each epoch once.
+    The rows are saved in the checkpoint and the file is rewritten from them, so that it has each epoch once after a
+    resume.
 
     Args:
-        path: The CSV file; None to print only.
-        monitor: The value that the line shows besides the losses; None for the losses only.
+        path: The CSV file; None to only print.
+        monitor: The value shown beside the losses; None for the losses only.
     """
 
     def __init__(self, path: Path | None, monitor: str | None) -> None:
@@ -32,7 +33,7 @@ class History(Callback):
         self._before: dict[str, Any] = {}  # the values at the start of the epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of an epoch that is resumed in its middle."""
+        """Start the clock, for a run that resumes within an epoch."""
         self._start = time.monotonic()
         self._before = {}
 
@@ -55,11 +56,11 @@ class History(Callback):
         self._complete(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """All rows so far."""
+        """Return all rows."""
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after the rows of the checkpoint."""
+        """Restore the rows of the checkpoint."""
         self.rows = state_dict["rows"]
 
     def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
@@ -81,7 +82,7 @@ class History(Callback):
 
     def _print(self, row: dict[str, Any], max_epochs: int | None) -> None:
         shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]
-        # without its prefix, the monitored value leaves the line within 80 columns
+        # the monitored value is shown without its prefix to keep the line within 80 columns
         values = "  ".join(f"{_label(name)} {row[name]:.4f}" for name in dict.fromkeys(shown))
         total = max_epochs if max_epochs is not None and max_epochs > 0 else "?"
         log.info("epoch %d/%s  %s  %.1f s", row["epoch"] + 1, total, values, time.monotonic() - self._start)

@@ -1,4 +1,4 @@
-"""WaitingTime: says so where the loader, and not the model, decides how long an epoch takes."""
+"""DataWaitMonitor: log when the loader, not the model, limits the speed of training."""
 
 import logging
 import time
@@ -9,34 +9,35 @@ from lightning.pytorch.callbacks import Callback
 
 log = logging.getLogger(__name__)
 
-_MUCH = 0.3  # share of an epoch
-_FEW = 10  # steps that tell nothing: the workers have only just started
+_MUCH = 0.3  # fraction of an epoch
+_FEW = 10  # steps after which the loader workers have started
 
 
-class WaitingTime(Callback):
-    """Measures how long the steps of an epoch wait for their batch, and says once what would help.
+class DataWaitMonitor(Callback):
+    """Measure the time that the steps of an epoch wait for their batch; log once if it is large.
 
     Args:
-        cached: Whether decoded images come from the cache already.
+        cached: Whether decoded images already come from the cache.
     """
 
     def __init__(self, cached: bool) -> None:
         self.cached = cached
         self.share: float | None = None
-        self._said = False
+        """Fraction of the last epoch spent waiting, 0 to 1."""
+        self._is_logged = False
         self._steps = 0
         self._waited = 0.0
         self._since = self._start = 0.0
         self._busy = False  # with something else than data since the last step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+        """Reset the measurement."""
         self._steps, self._waited = 0, 0.0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Add the time since the last step; the first batch of an epoch waits for the workers to start."""
+        """Add the time since the last step, except for the first batch, which waits for the workers to start."""
         now = time.perf_counter()
         if not self._steps:
             self._start = now
@@ -47,7 +48,7 @@ class WaitingTime(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember when the step was done."""
+        """Start waiting for the next batch."""
         self._steps += 1
         self._since = time.perf_counter()
 
@@ -62,12 +63,12 @@ class WaitingTime(Callback):
         self._busy = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say it, once, where it is much."""
+        """Log the share and a remedy, once."""
         if self._steps <= _FEW or self._since <= self._start:
             return
         self.share = self._waited / (self._since - self._start)
-        if self.share > _MUCH and not self._said and trainer.is_global_zero:
-            self._said = True
+        if self.share > _MUCH and not self._is_logged and trainer.is_global_zero:
+            self._is_logged = True
             workers = "more --data.num_workers"
             remedy = workers if self.cached else f"--data.create_dataset true, or {workers}"
             log.info("waiting for data %.0f %% of the time; try %s", 100 * self.share, remedy)

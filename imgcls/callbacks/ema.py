@@ -1,4 +1,4 @@
-"""EMA: validation, best epoch and checkpoints of the weights' moving average."""
+"""EMA: validate, select and save an exponential moving average of the weights."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,63 +8,66 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from imgcls.errors import ConfigError
 
 RAW_WEIGHTS = (
-    "ModelCheckpoint with save_weights_only: true would save the weights that are not averaged; leave out the option, "
-    "or the callback that averages"
+    "ModelCheckpoint with save_weights_only: true would save the weights that are not averaged; remove the option or "
+    "the callback that averages"
 )
-"""Why callbacks that ``saves_raw_weights`` finds are refused."""
+"""Why the callbacks found by ``saves_raw_weights`` are refused."""
 
 _WARM_UP = 10  # updates, as in TensorFlow's ExponentialMovingAverage
 
 
 class EMA(WeightAveraging):
-    """Keeps an exponential moving average of the weights, which is what is validated, saved and evaluated.
+    """Keep an exponential moving average of the weights, which is validated, saved and evaluated.
 
-    Lightning's WeightAveraging with one fused update a step; its own EMA starts over a thousand kernels a step, and
-    waits for the device twice. What a checkpoint keeps is averaged: parameters, and buffers such as the statistics of
-    BatchNorm. A fit has it by default, unless a ModelCheckpoint saves weights alone, or the run goes on that had none.
+    Averages what a checkpoint keeps: parameters, and buffers such as the statistics of BatchNorm. Used by default in
+    every fit, unless a ModelCheckpoint saves only weights or the resumed run did not use it.
 
     Args:
-        decay: Share of the average that a step keeps, 0 to below 1. The first steps keep less, at most
-            (1 + step) / (10 + step), so that the weights of the start are soon forgotten. 0: no average, the weights
-            as they are.
+        decay: Fraction of the average kept per step, 0 to below 1. The first steps keep at most
+            (1 + step) / (10 + step), so that the initial weights are forgotten quickly. 0: no averaging.
     """
+
+    # Subclass of Lightning 2.6's WeightAveraging for its checkpoint format; uses its private ``_average_model`` and
+    # ``_latest_update_step``, which no hook gives. Its updates, also with ``multi_avg_fn``, wait for the device twice a
+    # step (torch's AveragedModel compares ``n_averaged``), average frozen parameters and fail on non-persistent buffers
+    # that a forward pass replaces (ConViT). May go when AveragedModel updates chosen tensors without a synchronisation.
 
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise ConfigError(f"imgcls.EMA: decay: {decay}; it must be at least 0 and below 1")
+            raise ConfigError(f"imgcls.EMA: decay must be at least 0 and below 1, got {decay}")
         super().__init__()
         self.decay = decay
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._swapped = False  # whether the model holds the average
-        self._epoch = -1  # in which the tensors are lined up
+        self._epoch = -1  # for which the lists below were made
         self._averages: list[Tensor] = []
         self._currents: list[Tensor] = []
-        self._casts = False  # whether the average has more bits than the weights
-        self._kept: list[Tensor] = []  # the weights, while the average of a model in 16 bits is validated
-        self._counts: list[Tensor] = []
-        self._current_counts: list[Tensor] = []
+        self._casts = False  # whether the average has a higher precision than the weights
+        self._kept: list[Tensor] = []  # the weights, while the average of a 16-bit model is validated
+        self._counts: list[tuple[Tensor, Tensor]] = []  # integer buffers, which are copied before they are used
 
     def _pairs(self, pl_module: pl.LightningModule) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(_tensors(self._average_model.module), _tensors(pl_module), strict=True)  # type: ignore[union-attr]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Copy the model for the average."""
+        """Copy the model."""
         if saves_raw_weights(trainer.callbacks):  # type: ignore[attr-defined]
             raise ConfigError(f"trainer.callbacks: {RAW_WEIGHTS}")
-        with warnings.catch_warnings():  # of models that are sharded, which none of ours is
+        with warnings.catch_warnings():  # about sharded models, which imgcls does not support
             warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides")
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the dtypes of the model, and the weights of a run that begins, now that they are final."""
+        """Choose the dtype of the average and, in a new run, copy the initial weights."""
         for average, current in self._pairs(pl_module):
-            if current.is_floating_point():  # bfloat16 would lose what a step adds
+            if current.is_floating_point():  # bfloat16 would round the update away
                 average.data = average.data.to(torch.promote_types(current.dtype, torch.float32))
             if self._latest_update_step == 0:
                 average.data.copy_(current.data)
@@ -73,7 +76,7 @@ class EMA(WeightAveraging):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Line up, once an epoch, what is averaged: all but the parameters that are frozen in it."""
+        """Once per epoch, list the tensors to average: all except frozen parameters."""
         if trainer.current_epoch == self._epoch:
             return
         self._epoch = trainer.current_epoch
@@ -84,13 +87,12 @@ class EMA(WeightAveraging):
         ]
         self._averages = [average for average, _ in pairs if average.is_floating_point()]
         self._currents = [current for _, current in pairs if current.is_floating_point()]
-        self._counts = [average for average, _ in pairs if not average.is_floating_point()]
-        self._current_counts = [current for _, current in pairs if not current.is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the average after a step of the optimizer."""
+        """Update the average after an optimizer step, with one fused kernel."""
         step = trainer.global_step
         if step == self._latest_update_step:  # gradients are accumulated
             return
@@ -98,13 +100,33 @@ class EMA(WeightAveraging):
         currents = self._currents
         if self._casts:
             currents = [current.to(average.dtype) for average, current in zip(self._averages, currents, strict=True)]
-        torch._foreach_lerp_(self._averages, currents, 1 - kept)
-        if self._counts:
-            torch._foreach_copy_(self._counts, self._current_counts)
+        get_ema_multi_avg_fn(kept)(self._averages, currents, step)  # type: ignore[no-untyped-call]
         self._latest_update_step = step
 
-    def _swap_models(self, pl_module: pl.LightningModule) -> None:
-        """Exchange the weights and their average; a model in 16 bits would round it, so it stays where it is."""
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average into the model."""
+        if self._average_model is not None:
+            self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the weights back into the model."""
+        if self._average_model is not None:
+            self._swap(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the average in the model."""
+        self._copy_counts()
+        for average, current in self._pairs(pl_module):
+            current.data.copy_(average.data)
+
+    def _copy_counts(self) -> None:
+        for average, current in self._counts:
+            average.copy_(current)
+
+    def _swap(self, pl_module: pl.LightningModule) -> None:
+        """Exchange weights and average; for a 16-bit model keep the unrounded average and save the weights."""
+        if not self._swapped:
+            self._copy_counts()
         self._swapped = not self._swapped
         if not self._casts:
             for average, current in self._pairs(pl_module):
@@ -118,19 +140,17 @@ class EMA(WeightAveraging):
         for number, (average, current) in enumerate(self._pairs(pl_module)):
             current.data.copy_(kept[number] if kept else average.data)
 
-    def _copy_average_to_current(self, pl_module: pl.LightningModule) -> None:
-        for average, current in self._pairs(pl_module):
-            current.data.copy_(average.data)
-
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save average and weights under their own names, also within a validation, as at a signal or an error."""
+        """Save average and weights under their own keys, also during a validation, when they are exchanged."""
+        if not self._swapped:
+            self._copy_counts()
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if not self._swapped:
             return
         average, weights = checkpoint["current_model_state"], checkpoint["state_dict"]
-        if self._casts:  # the module holds the average rounded
+        if self._casts:  # the module holds the rounded average
             kept = dict(zip(map(id, _tensors(pl_module)), self._kept, strict=True))
             own = pl_module.state_dict(keep_vars=True)
             average, weights = weights, {name: kept[id(value)] for name, value in own.items()}
@@ -139,24 +159,24 @@ class EMA(WeightAveraging):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the average of a run that goes on."""
+        """Restore the average of a resumed run."""
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget the average: a checkpoint that is evaluated after the fit must not be exchanged for it."""
+        """Drop the average, so that evaluating a checkpoint after the fit does not exchange its weights."""
         self._average_model = None
-        self._forget()
+        self._reset()
 
 
 def _tensors(module: torch.nn.Module) -> list[Tensor]:
-    """Return each tensor that a checkpoint keeps, once; a forward pass may replace other buffers."""
+    """Return each tensor of the state dict once; a forward pass may replace other buffers."""
     state = module.state_dict(keep_vars=True).values()
     return list({id(value): value for value in state if isinstance(value, Tensor)}.values())
 
 
 def saves_raw_weights(callbacks: Sequence[Callback]) -> list[Callback]:
-    """Return the callbacks that save the weights that are not averaged, beside an average."""
+    """Return the callbacks that save weights without the average, if another callback averages."""
     if not any(isinstance(callback, WeightAveraging) for callback in callbacks):
         return []
     return [callback for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.save_weights_only]

@@ -1,4 +1,4 @@
-"""RunFiles: what a run folder says of its run before the first step."""
+"""RunFiles: write config.yaml, splits.csv and data.json into the run folder."""
 
 import json
 import logging
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class RunFiles(Callback):
-    """Writes config.yaml, splits.csv and data.json into the run folder.
+    """Write config.yaml, splits.csv and data.json before the first step, and update data.json after each epoch.
 
     Args:
         folder: The run folder.
-        config: The resolved configuration as YAML; None keeps config.yaml as it is.
+        config: The resolved configuration as YAML; None keeps the existing config.yaml.
     """
 
     def __init__(self, folder: Path, config: str | None) -> None:
@@ -30,7 +30,7 @@ class RunFiles(Callback):
         self.config = config
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the files; remove the results of an end that this run, which goes on, has passed."""
+        """Write the files; remove the results of an earlier end of a resumed run."""
         if not trainer.is_global_zero:
             return
         (self.folder / RESULTS).unlink(missing_ok=True)
@@ -45,15 +45,15 @@ class RunFiles(Callback):
             self._write_account(data)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the images that turned out to be bad when they were read."""
+        """Add the images that could not be read."""
         self._add_bad_images(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the images that turned out to be bad when they were read."""
+        """Add the images that could not be read."""
         self._add_bad_images(trainer)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the images that turned out to be bad when they were read."""
+        """Add the images that could not be read."""
         self._add_bad_images(trainer)
 
     def _add_bad_images(self, trainer: pl.Trainer) -> None:

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 class StepLimit(Callback):
     """Stop a run after ``trainer.max_steps``, and validate if its epoch is one that validates.
 
-    Lightning 2.6 has ``max_steps``, too; but with it, Lightning takes every resume for one from the middle of an
-    epoch, and ends the checkpoint's epoch, which is complete, a second time.
+    Replaces ``max_steps`` of Lightning 2.6, with which every resume counts as one from within an epoch, so that the
+    end of the checkpoint's complete epoch is run a second time.
 
     Args:
         max_steps: Optimizer steps.
@@ -30,7 +30,7 @@ class StepLimit(Callback):
 
 
 class Patience(Callback):
-    """Restore the configured patience of early stopping on resume, where Lightning 2.6 takes the checkpoint's.
+    """Restore the configured patience of early stopping on resume, since Lightning 2.6 loads the checkpoint's.
 
     Args:
         callbacks: The callbacks of the run.

@@ -1,4 +1,4 @@
-"""FiniteWeights: a run whose loss or weights are not finite ends at that step, and keeps its good checkpoints."""
+"""TerminateOnNaN: end a run at the step whose loss or weights are not finite, and keep its good checkpoints."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,59 +19,60 @@ _MOST_SKIPPED = 10  # steps in a row without an update, by a gradient scaler
 _MOST_FILES = 8
 
 
-class FiniteWeights(Callback):
-    """Looks at the loss of each step, and at the weights before they are validated or saved.
+class TerminateOnNaN(Callback):
+    """Check the loss of each step, and the weights before they are validated or saved.
 
-    Lightning trains on, and NaN logits have an accuracy. A GPU's loss is copied without a wait, and looked at when the
-    next step is under way. A gradient scaler (``16-mixed``) skips some steps whose loss is not finite.
+    Lightning would continue, and NaN logits yield an accuracy. On a GPU the loss is copied asynchronously and checked
+    during the next step. With a gradient scaler (``16-mixed``) some steps with a non-finite loss are skipped.
     """
 
     def __init__(self) -> None:
-        self._rate = 0.0  # of the step that comes
+        self._rate = 0.0  # learning rate of the next step
         self._step: _Step | None = None
         self._skipped = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the rate of the first step."""
+        """Note the learning rate of the first step."""
         self._rate = rate_of(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss of this step on a CPU, at that of the one before on a GPU."""
+        """Check the loss of this step on a CPU, that of the previous step on a GPU."""
         rate, self._rate = self._rate, rate_of(trainer)
         self._check_step(trainer)
         loss: Tensor | None = outputs.get("batch_loss", outputs.get("loss")) if outputs else None
         if loss is None or loss.device.type not in {"cpu", "cuda"}:
             return
         value, copied = _without_waiting(loss.detach())
-        place = trainer.current_epoch + 1, trainer.global_step, rate
+        epoch, number = trainer.current_epoch + 1, trainer.global_step
         paths = batch.get("path", []) if isinstance(batch, Mapping) else []
-        self._step = _Step(*place, value, copied, outputs.get("logits"), paths)
+        self._step = _Step(epoch, number, rate, value, copied, outputs.get("logits"), paths)
         if copied is None:
             self._check_step(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse weights that are not finite: within an epoch, too, the best validation is saved."""
+        """Check the weights, since the best validation within an epoch is saved."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._check(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse weights that are not finite."""
+        """Check the weights."""
         self._check(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse weights that are not finite, also where a ModelCheckpoint saves within an epoch."""
+        """Check the weights, also when a ModelCheckpoint saves within an epoch."""
         self._check(trainer, pl_module)
 
     def _check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._check_step(trainer)
         if not is_finite(pl_module):
-            place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-            rate = f"(learning rate {rate_of(trainer):g})"
-            raise RunError(f"{place}: the weights are not finite {rate}; {_remedy(trainer)}")
+            raise RunError(
+                f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: the weights are not finite (learning "
+                f"rate {rate_of(trainer):g}); {_remedy(trainer)}"
+            )
 
     def _check_step(self, trainer: pl.Trainer) -> None:
         step, self._step = self._step, None
@@ -90,16 +91,16 @@ class FiniteWeights(Callback):
 
 @dataclass(slots=True)
 class _Step:
-    """What there is to say of a step if its loss is not finite.
+    """A step whose loss is still to be checked.
 
     Args:
         epoch: Its epoch, counted from 1.
-        number: Optimizer steps of the run until its end.
+        number: Number of optimizer steps so far.
         rate: Its learning rate.
-        loss: On the host, once ``copied`` is over.
-        copied: The copy of the loss from a GPU; None where it is there.
-        logits: ``(B, classes)``; None of a step of one's own that gives none.
-        paths: Of the batch's images.
+        loss: Scalar on the host, valid once ``copied`` is reached.
+        copied: Event after the copy of the loss from a GPU; None if there is nothing to wait for.
+        logits: ``(B, classes)``; None if a user's own step returns none.
+        paths: Paths of the batch's images.
     """
 
     epoch: int
@@ -116,13 +117,13 @@ class _Step:
         return float(self.loss)
 
     def suspects(self) -> list[str]:
-        """Return the images whose logits are not finite, all where they do not tell."""
+        """Return the images whose logits are not finite, else all of the batch."""
         finite = [] if self.logits is None else self.logits.isfinite().all(1).tolist()
         return [path for path, good in zip(self.paths, finite, strict=False) if not good] or list(self.paths)
 
 
 def _without_waiting(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Return a loss as it will be on the host, and what is to be waited for; None where it is there."""
+    """Copy a loss to the host asynchronously; return it with the event to wait for, if any."""
     if loss.device.type == "cpu":
         return loss, None
     value, copied = loss.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -131,19 +132,19 @@ def _without_waiting(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
 
 
 def is_finite(module: torch.nn.Module) -> bool:
-    """Whether all weights are finite, for which the device is waited for once."""
+    """Whether all weights are finite; synchronises with the device once."""
     tensors = [item.detach() for item in (*module.parameters(), *module.buffers()) if item.is_floating_point()]
-    # in 16 bits the norm may be infinite by itself
+    # the norm of finite 16-bit weights may overflow
     norm = torch.nn.utils.get_total_norm(tensors)
     return bool(norm.isfinite()) or all(bool(item.isfinite().all()) for item in tensors)
 
 
 def refuse_not_finite(source: str, weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights with which a training would begin.
+    """Refuse non-finite initial weights.
 
     Args:
-        source: Where they come from, as the message says it.
-        weights: By name.
+        source: Their origin, for the message.
+        weights: Name -> tensor.
 
     Raises:
         ConfigError: Counts the tensors that are not finite, and names some.
@@ -151,14 +152,14 @@ def refuse_not_finite(source: str, weights: Mapping[str, Tensor]) -> None:
     broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         count = f"{len(broken)} of {len(weights)} tensors"
-        raise ConfigError(f"{source}: weights that are not finite, in {count}: {listed(broken, 3)}; take others")
+        raise ConfigError(f"{source}: weights are not finite in {count}: {listed(broken, 3)}; use other weights")
 
 
 def _remedy(trainer: pl.Trainer) -> str:
     savers = [item for item in trainer.checkpoint_callbacks if isinstance(item, CheckpointSaver)]
     kept = [str(saver.last) for saver in savers if saver.last.exists()]
-    rate: float = trainer.lightning_module.lr  # type: ignore[assignment]  # as configured, of the warm-up's end
+    rate: float = trainer.lightning_module.lr  # type: ignore[assignment]  # the configured peak
     return (
-        f"{f'{kept[0]} holds what was before' if kept else 'no checkpoint is written yet'}. Set "
-        f"trainer.gradient_clip_val: 1.0, or begin anew with a lower model.init_args.optimizer_config.lr ({rate:g})"
+        f"{f'{kept[0]} holds the last finite weights' if kept else 'no checkpoint is saved yet'}. Set "
+        f"trainer.gradient_clip_val: 1.0, or start again with a lower model.init_args.optimizer_config.lr ({rate:g})"
     )

@@ -1,4 +1,4 @@
-"""WithinEpoch: last.ckpt is written within an epoch, too: every few minutes, and where a signal ends the run."""
+"""WithinEpoch: save last.ckpt within an epoch, every few minutes and when a signal ends the run."""
 
 import math
 import time
@@ -10,27 +10,24 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.runtime.distributed import gather
+from imgcls.runtime.lightning_loops import forget_interrupted_validation, prepare_resume
 from imgcls.runtime.signals import Hold, Stopped, heard, stop, stop_if_heard
 
-# A question to all processes lets each wait until its GPU has done what it was given. Asked at every eighth batch, a
-# signal is still heard within seconds; it loses no step, for the run ends between two steps and saves there. Where
-# gradients of so many batches are summed up, each step is asked before: slow ones would wait longer than clusters do.
+# A collective decision makes each process wait for its GPU. Every eighth batch is often enough to react to a signal
+# within seconds, and no step is lost, because the run ends and saves between two steps. With gradient accumulation,
+# every optimizer step is preceded by a decision: eight accumulated steps could exceed a cluster's grace period.
 _BATCHES = 8
-_LOOPS = "epoch_loop"  # in the state of Lightning's fit_loop
-_BEFORE = {"ready": 0, "started": 0, "processed": 0, "completed": 0}
-_UNDER_WAY = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
 
 class WithinEpoch(Callback):
-    """Saves between two steps of the optimizer, from where a resumed run is the same run bit for bit.
+    """Save between two optimizer steps, from where a resumed run is bit-identical to an uninterrupted one.
 
-    From the first step to the last, a signal waits for such a place: the next step, the wait for its batch, or a
-    validation, which is begun anew. Several processes agree on it before each step of the optimizer; those on GPUs do
-    so every few batches.
+    During training a signal is handled at the next such point: before a step, while waiting for a batch, or in a
+    validation, which is repeated on resume. Distributed processes decide together, on GPUs every few batches.
 
     Args:
-        saver: Writes the checkpoint.
-        minutes: Minutes from one checkpoint to the next; None or 0: only a signal saves within an epoch.
+        saver: Saves the checkpoint.
+        minutes: Minutes between two checkpoints; None or 0: save within an epoch only on a signal.
     """
 
     def __init__(self, saver: CheckpointSaver, minutes: float | None) -> None:
@@ -38,27 +35,26 @@ class WithinEpoch(Callback):
         self._seconds = 60 * minutes if minutes else math.inf
         self._next = math.inf
         self._hold = Hold()
-        self._trains = False
-        self._validates = False
+        self._is_training = False
+        self._is_validating = False
         self._saved = -1  # step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep signals for the places where the run may end."""
-        # that of a validation which was broken off would be taken for broken off for ever
-        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+        """Start to postpone signals to the points where the run can end."""
+        forget_interrupted_validation(trainer)
         self._note_saved(trainer)
-        self._trains = True
+        self._is_training = True
         self._hold.begin()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End between epochs, of which the last one is saved."""
+        """Handle a signal between two epochs; the last one is saved."""
         if trainer.world_size == 1:
             stop_if_heard()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """End, or save, before a step whose gradients are the first of their sum."""
+        """Stop or save, if due, before the first batch of an optimizer step."""
         self._hold.waits = False
         every = trainer.accumulate_grad_batches
         if trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
@@ -75,44 +71,40 @@ class WithinEpoch(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let the run end in the wait for the next batch, and in a validation."""
+        """After an optimizer step, let a signal end the wait for the next batch or a validation."""
         stepped = trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         self._hold.waits = stepped and trainer.world_size == 1
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember it; one that a limit of steps asks for is not asked for again by a run that goes on."""
-        self._validates = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        """Note that a validation runs; one at a step limit cannot be interrupted, since no resume repeats it."""
+        self._is_validating = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         self._hold.waits = self._hold.waits and not trainer.should_stop
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget it."""
-        self._validates = False
+        """Note that the validation is over."""
+        self._is_validating = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the epoch be saved."""
+        """Let no signal interrupt saving the epoch."""
         self._hold.waits = False
         self._note_saved(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let signals be raised anywhere."""
+        """Stop postponing signals."""
         self._release()
         stop_if_heard()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save the steps that a signal would lose."""
-        if self._trains and isinstance(exception, Stopped) and trainer.global_step != self._saved:
+        """Save the steps since the last checkpoint if a signal ends the run."""
+        if self._is_training and isinstance(exception, Stopped) and trainer.global_step != self._saved:
             self._save(trainer)
         self._release()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let a run that goes on repeat a validation that has not ended, and a step that has not begun."""
-        loops = checkpoint["loops"]["fit_loop"]
-        if self._validates:
-            loops[f"{_LOOPS}.val_loop.batch_progress"] |= {"total": dict(_UNDER_WAY), "current": dict(_BEFORE)}
-        for progress in (loops[f"{_LOOPS}.batch_progress"][part] for part in ("total", "current")):
-            progress["ready"] = progress["started"]
+        """Make a resumed run repeat an unfinished validation and a step that has not started."""
+        prepare_resume(checkpoint, self._is_validating)
 
     def _save(self, trainer: pl.Trainer) -> None:
         self.saver.save_within_epoch(trainer)
@@ -122,5 +114,5 @@ class WithinEpoch(Callback):
         self._saved, self._next = trainer.global_step, time.monotonic() + self._seconds
 
     def _release(self) -> None:
-        self._trains = self._hold.waits = False
+        self._is_training = self._hold.waits = False
         self._hold.end()

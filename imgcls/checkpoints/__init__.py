@@ -1,1 +1,1 @@
-"""Checkpoint files, and the run folders that hold them."""
+"""Checkpoint files and run folders."""

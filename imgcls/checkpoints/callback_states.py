@@ -1,4 +1,4 @@
-"""What callbacks take from a checkpoint: numbers; a path only where it is a file of the callback's own folder."""
+"""Keep foreign paths out of the callback states of a checkpoint."""
 
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-_OF_FILES = ("path", "dir", "file")  # parts of the names of states that are paths
+_OF_FILES = ("path", "dir", "file")  # parts of the keys whose values are paths
 
 
 def keep_own_paths(states: MutableMapping[str, Any], callbacks: Sequence[Callback]) -> None:
-    """Replace the paths in a checkpoint's states of callbacks, which a run would write to or delete.
+    """Replace the paths in callback states, which a run would write to or delete.
 
-    A ModelCheckpoint that resumes in its own folder keeps the names of the files that are there; any other path
-    becomes what the callback itself has.
+    A ModelCheckpoint that resumes in its own folder keeps the existing files of that folder; any other path is replaced
+    by the callback's current value.
 
     Args:
-        states: The states by the key of their callback; changed in place.
-        callbacks: The callbacks of the run, set up.
+        states: State key -> state of a callback; changed in place.
+        callbacks: The callbacks of the run, after their setup.
     """
     for callback in callbacks:
         state = states.get(callback.state_key)
@@ -29,7 +29,7 @@ def keep_own_paths(states: MutableMapping[str, Any], callbacks: Sequence[Callbac
 
 
 def _is_ours(callback: Callback) -> bool:
-    """Whether a class of Lightning or imgcls reads the state; one of the user's own knows what it wrote."""
+    """Whether the callback is one of Lightning or imgcls; users' own callbacks are left alone."""
     known = type(callback).__module__.partition(".")[0] in {"lightning", "imgcls"}
     return known or isinstance(callback, ModelCheckpoint)
 
@@ -38,20 +38,20 @@ def _without_paths(state: Mapping[str, Any], own: Mapping[str, Any], folder: str
     kept: dict[str, Any] = {}
     for key, value in state.items():
         if key == "best_k_models":
-            kept[key] = {path: score for path, score in value.items() if _lies_in(folder, path)}
+            kept[key] = {path: score for path, score in value.items() if _is_in(folder, path)}
         elif any(part in key for part in _OF_FILES):
-            kept[key] = value if _lies_in(folder, value) else own.get(key)
+            kept[key] = value if _is_in(folder, value) else own.get(key)
         else:
             kept[key] = value
     return kept
 
 
-def _lies_in(folder: str | None, path: Any) -> bool:
-    """Whether a path is that of a file below a folder, written as a ModelCheckpoint does, with no link on the way."""
+def _is_in(folder: str | None, path: Any) -> bool:
+    """Whether a path is an existing file below a folder, in ModelCheckpoint's spelling and without links."""
     if folder is None or not isinstance(path, str):
         return False
     below = path.removeprefix(os.path.join(folder, ""))
-    straight = os.path.join(os.path.realpath(folder), below)  # in which .. or a link is not
+    straight = os.path.join(os.path.realpath(folder), below)  # without ".." or links
     return below != path and os.path.realpath(path) == straight and os.path.isfile(path)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: written so that a crash leaves the old or the new one, read without running anything in them."""
+"""Read and write checkpoint files: atomic writes, and reads that cannot run code."""
 
 import errno
 import io
@@ -26,28 +26,28 @@ _DAMAGED = (
     zlib.error,
     lzma.LZMAError,
     struct.error,
-    RuntimeError,  # of encryption, which a flipped bit says, and of torch
+    RuntimeError,  # of torch, and of zipfile if a flipped bit means encryption
     ValueError,
     LookupError,
     EOFError,
     OSError,
 )
-"""What Python and torch raise of archives whose bytes are wrong."""
+"""Errors of Python and torch on damaged archives."""
 
 _TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states", "ImageDataModule"}
-"""Keys of a checkpoint that hold tensors and plain values in any case, and may be large."""
+"""Keys of a checkpoint that never hold other objects than tensors and plain values, and may be large."""
 
 
 class DamagedError(ConfigError):
-    """A checkpoint file whose bytes are not those that were written."""
+    """A damaged checkpoint file."""
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Content:
-    """Read a checkpoint; tensors stay on disk until they are used.
+    """Read a checkpoint; tensors are memory-mapped.
 
     Raises:
         DamagedError: If the file is truncated or damaged.
-        ConfigError: If it is missing, cannot be read, is no checkpoint of imgcls, or carries code.
+        ConfigError: If it is missing, cannot be read, is not a checkpoint of imgcls, or contains Python objects.
     """
     _check_file(path)
     try:
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{os.fspath(path)}: refused: it holds Python objects, which could run code; a checkpoint of imgcls holds "
-            "tensors and plain values alone"
+            "only tensors and plain values"
         ) from error
     except _DAMAGED as error:
         raise _fault(path, error) from error
@@ -64,7 +64,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Content:
 
 
 def is_intact(path: str | os.PathLike[str]) -> bool:
-    """Whether a checkpoint file is whole: every part is there and has the checksum that was written."""
+    """Whether a checkpoint file exists and all of its checksums are right."""
     try:
         _check_file(path)
     except ConfigError:
@@ -77,12 +77,12 @@ def _check_file(path: str | os.PathLike[str]) -> None:
     if file.is_dir():
         raise ConfigError(f"{path}: is a folder; {_checkpoints_in(file)}")
     if not file.is_file():
-        raise ConfigError(f"{path}: no such checkpoint file")
+        raise ConfigError(f"{path}: there is no such file")
     if file.stat().st_size == 0:
         raise DamagedError(f"{path}: the file is empty")
     try:
         with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()  # torch itself checks no checksum
+            broken = archive.testzip()  # torch does not verify checksums
     except zipfile.BadZipFile as error:
         raise DamagedError(f"{path}: truncated, or not a checkpoint: {error}") from error
     except _DAMAGED as error:
@@ -92,15 +92,15 @@ def _check_file(path: str | os.PathLike[str]) -> None:
 
 
 def _fault(path: str | os.PathLike[str], error: Exception) -> ConfigError:
-    """Return what to raise of an error: where the system does not give the bytes, they may be whole."""
-    # an offset that points in front of the file is an invalid argument, too
+    """Return the error to raise; a file that the system cannot read need not be damaged."""
+    # EINVAL also means an offset before the start of the file, as in a damaged archive
     if isinstance(error, OSError) and error.errno not in {None, errno.EINVAL}:
         return ConfigError(f"{os.fspath(path)}: cannot be read: {error.strerror}")
     return DamagedError(f"{os.fspath(path)}: damaged: {first_line(error)}")
 
 
 def _checkpoints_in(folder: Path) -> str:
-    uses = {"best.ckpt": "to evaluate", "last.ckpt": "to go on with the training"}
+    uses = {"best.ckpt": "to evaluate", "last.ckpt": "to resume training"}
     files = [path for name in uses for path in (folder / name, folder / "checkpoints" / name) if path.is_file()]
     if not files:
         return "type --ckpt_path FILE.ckpt"
@@ -108,7 +108,7 @@ def _checkpoints_in(folder: Path) -> str:
 
 
 def _check_plain(checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to write a checkpoint that could not be read back, because of objects of the user's classes.
+    """Refuse to save a checkpoint with objects of users' classes, which could not be loaded again.
 
     Raises:
         ConfigError: Names the key and the classes.
@@ -121,15 +121,15 @@ def _check_plain(checkpoint: Mapping[str, Any]) -> None:
         if found := torch.serialization.get_unsafe_globals_in_checkpoint(file):
             raise ConfigError(
                 f"the checkpoint's {key} holds objects ({', '.join(sorted(found))}), which are never loaded; save "
-                "plain values and tensors alone"
+                "only plain values and tensors"
             )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint so that the file is always whole.
+    """Write checkpoints atomically.
 
     Args:
-        config: The resolved configuration as JSON, kept in every checkpoint.
+        config: The resolved configuration as JSON, stored in every checkpoint.
     """
 
     def __init__(self, config: str | None = None) -> None:
@@ -137,7 +137,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._checked = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint to a local path; a URL goes Lightning's way."""
+        """Write a checkpoint; URLs are left to Lightning."""
         if self.config is not None:
             checkpoint[CONFIG_KEY] = self.config
         if not self._checked:
@@ -148,11 +148,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with postponed(), replacing(target) as file:  # what is raised within torch's writer aborts the process
+        with postponed(), replacing(target) as file:  # an exception within torch's writer aborts the process
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint; only tensors and plain values are ever loaded."""
+        """Read a checkpoint, always with ``weights_only=True``."""
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         return read_checkpoint(path)

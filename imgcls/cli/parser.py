@@ -48,7 +48,7 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.errors import ConfigError, ImgclsError
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.huggingface.hub import load_config
-from imgcls.models.tta import Views
+from imgcls.models.tta import TTA
 from imgcls.runtime.distributed import code_of_others, end_others
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class ImgclsCLI(LightningCLI):
         """Make the parser of a command; ``predict`` and ``check`` have options for images and output."""
         parser = super().init_parser(**kwargs)
         if command in EVALUATIONS:
-            parser.add_argument("--tta", type=Views, default="none", help=_TTA)
+            parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
         if command == "predict":
             parser.add_argument(
                 "--images", type=list[str] | None, help="Files, folders, CSV files with a column 'path'."

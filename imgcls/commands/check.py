@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 
-from imgcls.callbacks.prediction_writer import check_output
 from imgcls.check.findings import Fault, Findings, find_copies
 from imgcls.check.html_report import html_page
 from imgcls.check.inputs import Source, images_of_configuration, images_of_folders
@@ -15,6 +14,7 @@ from imgcls.check.text_report import TextReport, counted, remarks
 from imgcls.commands.command import Parts
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import write_text
+from imgcls.runtime.output_file import check_output
 
 log = logging.getLogger(__name__)
 

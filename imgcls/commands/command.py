@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output, give_back, hold_output
+from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.checkpoints.run_folder import run_folder_of, runs_folder
 from imgcls.commands.checkpoint_config import Recorded
@@ -29,6 +29,7 @@ from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
 from imgcls.errors import ConfigError, RunError
 from imgcls.models.classifier import ImageClassifier
+from imgcls.runtime.output_file import check_output, lock_output, release_output
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_results
 
@@ -159,7 +160,7 @@ class Evaluation(Command):
         if parts.command != "predict":
             self.model.check_task("the data", self.data.multilabel)
         self.model.check_weights(start.content["state_dict"])
-        self.model.views = parts.section["tta"]
+        self.model.tta = parts.section["tta"]
         callbacks, _ = take_finders(user_callbacks(options))  # which only a fit has use for
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded.metrics)
@@ -184,7 +185,7 @@ class Prediction(Evaluation):
         self._file = _output_of(parts.section, start)
         with ExitStack() as held:
             if is_first_process():
-                held.callback(give_back, hold_output(self._file))
+                held.callback(release_output, lock_output(self._file))
             _refuse_existing(self._file, parts.section)  # now that no other process is about to make it
             super().__init__(parts, start, recorded)
             self._held = held.pop_all()

@@ -24,14 +24,14 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from imgcls.callbacks.awaited_values import AwaitedValues
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.csv_history import History
-from imgcls.callbacks.data_wait_monitor import WaitingTime
+from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.stopping import Patience, StopBeforeTraining
-from imgcls.callbacks.terminate_on_nan import FiniteWeights, refuse_not_finite
+from imgcls.callbacks.terminate_on_nan import TerminateOnNaN, refuse_not_finite
 from imgcls.callbacks.within_epoch import WithinEpoch
 from imgcls.checkpoints.content import data_state
-from imgcls.checkpoints.run_folder import RESULTS, hold, new_run_folder, sign
+from imgcls.checkpoints.run_folder import RESULTS, lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.default_callbacks import (
     early_stopping,
@@ -140,9 +140,9 @@ class Fit(Command):
         self.folder = self._folder()
         self.lock: FileLock | None = None
         if self.folder is not None and trial is None and is_first_process():
-            self.lock = hold(self.folder)
+            self.lock = lock_run_folder(self.folder)
             if job is not None:
-                sign(self.folder, job)
+                write_job(self.folder, job)
         if self.folder is not None and is_first_process():
             sweep(parts.runs_folder if trial is None else self.folder)
         self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
@@ -245,9 +245,9 @@ class Fit(Command):
                 saver.dirpath = None  # a folder of its own, too
         keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
         found = [*callbacks, *run_callbacks(callbacks, self.monitored, self.folder, keeps)]
-        found += [WaitingTime(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
+        found += [DataWaitMonitor(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
         found.append(StopBeforeTraining() if self.done else Patience(callbacks))
-        found.append(FiniteWeights())
+        found.append(TerminateOnNaN())
         if self.folder is None:
             return found
         written = None if self.done else _as_yaml(self.parts.saved)  # with which nothing is trained
@@ -291,7 +291,7 @@ class Fit(Command):
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
                 more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
-                where = f" {self.saver.stands}" if self.saver.stands else ""
+                where = f" {self.saver.saved_at}" if self.saver.saved_at else ""
                 log.info("stopped; the same command with --ckpt_path last%s goes on%s", more, where)
             raise
         finally:

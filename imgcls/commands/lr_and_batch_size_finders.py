@@ -22,8 +22,8 @@ from imgcls.config.overrides import value_at, with_values
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.errors import ConfigError
 from imgcls.models.classifier import ImageClassifier
-from imgcls.models.training.optimizer import LR_SCALE
 from imgcls.runtime.signals import postponed
+from imgcls.types import LR_SCALE
 
 log = logging.getLogger(__name__)
 

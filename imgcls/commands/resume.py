@@ -21,6 +21,7 @@ from imgcls.config.overrides import leaves, value_at
 from imgcls.config.sections import DIVIDING
 from imgcls.errors import ConfigError, listed
 from imgcls.models.huggingface.hub import load_config
+from imgcls.runtime.lightning_loops import epochs_completed, is_within_epoch
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ def going_on(start: Start, config: Mapping[str, Any]) -> str:
     new = [key for key in {**ours, **theirs} if before and ours.get(key) != theirs.get(key)]
     others = [f"{key}: {_shown(ours.get(key))} (before: {_shown(theirs.get(key))})" for key in new]
     epoch = epochs_done(start)
-    where = f"after epoch {epoch}" if _is_whole(start.content) else f"within epoch {epoch + 1}"
+    where = f"within epoch {epoch + 1}" if is_within_epoch(start.content) else f"after epoch {epoch}"
     return "; ".join([f"goes on {where} of {start.path}", *others])
 
 
@@ -235,14 +236,7 @@ def _shown(value: Any) -> Any:
 
 def epochs_done(start: Start) -> int:
     """Return the number of epochs that a checkpoint is trained for."""
-    done: int = start.content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return done
-
-
-def _is_whole(content: Content) -> bool:
-    """Whether a checkpoint was saved at the end of an epoch, and not within one."""
-    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
-    return bool(progress["processed"] == progress["ready"])
+    return epochs_completed(start.content)
 
 
 def finished(start: Start, options: dict[str, Any], callbacks: Sequence[Callback]) -> str:

@@ -31,8 +31,10 @@ from imgcls.runtime.signals import end_with_this, postponed
 from imgcls.runtime.tables import print_table
 from imgcls.tune.results import Results
 from imgcls.tune.search_space import Space
-from imgcls.tune.study import BEST_EPOCH, SharedStudy
-from imgcls.tune.worker import Fit, Task, Worker, check_values
+from imgcls.tune.study import SharedStudy
+from imgcls.tune.task import Fit, Task, check_values
+from imgcls.tune.trial_states import BEST_EPOCH
+from imgcls.tune.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ class Tune:
         """Fit the best once more, on train and validation; a fit that was killed goes on."""
         best = study.best
         assert best is not None  # noqa: S101 - for mypy
-        with study.turn():
+        with study.exclusive():
             folder = study.folder / f"{RETRAINED}_{best.number:04d}"
             folder.mkdir(exist_ok=True)
         epochs = best.user_attrs[BEST_EPOCH]

@@ -1,1 +1,1 @@
-"""The sections of the YAML, dotted overrides, and class paths."""
+"""Sections of the configuration, dotted overrides and class paths."""

@@ -1,4 +1,4 @@
-"""Classes given in a YAML as ``{class_path, init_args}``: find the class and check the names of its arguments."""
+"""Classes given as ``{class_path, init_args}``: import the class and check the names of its arguments."""
 
 import importlib
 from collections.abc import Callable, Collection, Iterable
@@ -13,14 +13,12 @@ def class_path_of(spec: Any, where: str) -> str:
     """Return the class path of a spec.
 
     Raises:
-        ConfigError: If it is no mapping with a ``class_path``, or holds another key than ``init_args`` beside it.
+        ConfigError: If it is not a mapping with ``class_path`` and, optionally, ``init_args``.
     """
     if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
-        raise ConfigError(
-            f"{where}: a class is given as {{class_path: package.Class, init_args: ...}}, not as {spec!r}"
-        )
+        raise ConfigError(f"{where}: expected {{class_path: package.Class, init_args: ...}}, got {spec!r}")
     if unknown := sorted(set(spec) - {"class_path", "init_args"}):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r} beside 'class_path' and 'init_args'")
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; expected 'class_path' and 'init_args'")
     return str(spec["class_path"])
 
 
@@ -28,12 +26,12 @@ def find_class(class_path: str, package: str, where: str) -> Callable[..., Any]:
     """Import a class or function.
 
     Args:
-        class_path: Its dotted path; a bare name is looked for in ``package``.
+        class_path: Its dotted path; a bare name is looked up in ``package``.
         package: The package of bare names.
         where: The config key, for messages.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If the import fails or there is no such class.
     """
     module_name, _, name = class_path.rpartition(".")
     try:
@@ -47,10 +45,10 @@ def find_class(class_path: str, package: str, where: str) -> Callable[..., Any]:
 
 
 def check_arguments(given: Iterable[str], parameters: Collection[str], where: str) -> None:
-    """Refuse an argument that a class does not take.
+    """Refuse arguments that a class does not have.
 
     Raises:
-        ConfigError: Names the argument and what is near it.
+        ConfigError: Names the argument and the closest one.
     """
     for name in given:
         if name not in parameters:

@@ -1,4 +1,4 @@
-"""Values at dotted keys of a configuration, places in lists among them."""
+"""Get and set values at dotted keys of a configuration, including list indices."""
 
 import copy
 import importlib
@@ -13,27 +13,27 @@ Config = dict[str, Any]
 
 
 def full_key(key: str) -> str:
-    """Return a key with the ``init_args`` that may be left out, as on the command line: ``data.batch_size``."""
+    """Insert the ``init_args`` that may be omitted after ``model`` and ``data``, as in ``data.batch_size``."""
     section, _, rest = key.partition(".")
     short = section in {"model", "data"} and rest.partition(".")[0] not in {"", "init_args", "class_path"}
     return f"{section}.init_args.{rest}" if short else key
 
 
 def public_class(class_path: str) -> str:
-    """Return the short name of a class of ours, by which a configuration and a checkpoint know it."""
+    """Return the public name of one of our classes, as configurations and checkpoints store it."""
     name = class_path.rpartition(".")[2]
     return f"imgcls.{name}" if class_path == f"imgcls.{imgcls.HOMES.get(name)}.{name}" else class_path
 
 
 def value_at(config: Any, key: str) -> Any:
-    """Return the value at a dotted key, None where there is none: a model of one's own may have other arguments."""
+    """Return the value at a dotted key; None if there is no such key."""
     for part in key.split("."):
         config = config.get(part) if isinstance(config, dict) else None
     return config
 
 
 def leaves(value: Any, where: str = "") -> dict[str, Any]:
-    """Return dotted key -> value, of all that hold no others; lists are values."""
+    """Flatten nested dicts into dotted key -> value; lists are values."""
     if not isinstance(value, dict) or not value:
         return {where: value}
     found: dict[str, Any] = {}
@@ -43,28 +43,28 @@ def leaves(value: Any, where: str = "") -> dict[str, Any]:
 
 
 def with_values(base: Config, values: dict[str, Any], source: str) -> Config:
-    """Return a configuration with other values.
+    """Return a copy of a configuration with changed values.
 
     Args:
         base: The resolved configuration.
-        values: Dotted key -> value; a part of a key may be a place in a list. What holds others comes before them, and
-            another class starts from its own defaults.
-        source: Where the keys stand, for messages.
+        values: Dotted key -> value, where a part may be a list index. Outer keys are set before the keys within them;
+            a changed ``class_path`` drops the former ``init_args``.
+        source: Where the keys come from, for messages.
 
     Raises:
-        ConfigError: If there is no such key; names what is near it.
+        ConfigError: If there is no such key; names the closest one.
     """
     config = copy.deepcopy(base)
     for key in sorted(values, key=lambda key: key.count(".")):
         try:
             _set(config, key, copy.deepcopy(values[key]))
-        except _NoSuchKey as error:
+        except _NoSuchKeyError as error:
             raise ConfigError(f"{source}: {error}") from error
     return config
 
 
-class _NoSuchKey(Exception):
-    """A key leads nowhere; its text says why."""
+class _NoSuchKeyError(Exception):
+    """A dotted key that does not exist; the message says why."""
 
 
 def _set(config: Config, key: str, value: Any) -> None:
@@ -72,35 +72,46 @@ def _set(config: Config, key: str, value: Any) -> None:
     parent: Any = config
     owner: str | None = None
     for number, part in enumerate(parts[:-1]):
-        place = _place(parent, part, owner, parts[:number], key)
+        item = _key_or_index(parent, part, owner, parts[:number], key)
         if part == "init_args":
             owner = parent.get("class_path")
             parent.setdefault(part, {})
         else:
             owner = None
-        parent = parent.get(place) if isinstance(parent, dict) else parent[int(place)]
-    place = _place(parent, parts[-1], owner, parts[:-1], key)
-    if place == "class_path" and parent[place] != value:
+        parent = parent.get(item) if isinstance(parent, dict) else parent[item]
+    item = _key_or_index(parent, parts[-1], owner, parts[:-1], key)
+    if item == "class_path" and parent[item] != value:
         parent.clear()
-    parent[place] = value
+    parent[item] = value
 
 
-def _place(parent: Any, part: str, owner: str | None, before: list[str], key: str) -> Any:
-    """Return the key or index that a part means; ``owner`` is the class whose arguments ``parent`` holds."""
+def _key_or_index(parent: Any, part: str, owner: str | None, before: list[str], key: str) -> Any:
+    """Return the key or index of a part of a dotted key.
+
+    Args:
+        parent: The dict or list.
+        part: The part.
+        owner: The class whose arguments ``parent`` holds.
+        before: The parts before it.
+        key: The whole key.
+
+    Raises:
+        _NoSuchKeyError: If there is none.
+    """
     where = ".".join(before)
     if isinstance(parent, list):
         if part.isdecimal() and int(part) < len(parent):
             return int(part)
-        raise _NoSuchKey(f"{key}: {where} is a list of {len(parent)}, counted from 0")
+        raise _NoSuchKeyError(f"{key}: {where} is a list of {len(parent)} items, indexed from 0")
     if not isinstance(parent, dict):
-        raise _NoSuchKey(f"{key}: {where} is {json.dumps(parent)}, and holds no {part!r}")
-    # a class within a list of plain values, as in augmentations, need not name all of its arguments
+        raise _NoSuchKeyError(f"{key}: {where} is {json.dumps(parent)} and has no {part!r}; set {where} first")
+    # specs in lists, such as augmentations, need not name all arguments of their class
     known = list(dict.fromkeys([*parent, *(["init_args"] if "class_path" in parent else []), *_parameters(owner)]))
     if part in known:
         return part
     within = parent.get("init_args") or {}
     hint = f"; did you mean {where}.init_args.{part}?" if part in within else known_names(part, known, where)
-    raise _NoSuchKey(f"no key {key!r}{hint}")
+    raise _NoSuchKeyError(f"no key {key!r}{hint}")
 
 
 def _parameters(class_path: str | None) -> list[str]:

@@ -36,7 +36,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.runtime.cores import available_cores
-from imgcls.runtime.serialize import plain
+from imgcls.runtime.serialize import serialize
 from imgcls.types import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint records: classes, evaluation transforms, content hash and class of each sample."""
-        steps = plain(self.pipelines.eval_specs())
+        steps = serialize(self.pipelines.eval_specs())
         return {"class_names": list(self.class_names), "eval": steps, **self.splitter.record()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

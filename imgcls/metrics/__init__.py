@@ -1,1 +1,1 @@
-"""From metric specs to torchmetrics."""
+"""Build torchmetrics metrics from specs and compute them per stage."""

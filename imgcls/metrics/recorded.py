@@ -1,4 +1,4 @@
-"""The metrics that a checkpoint records, from the fixed table of torchmetrics' classification metrics."""
+"""Check the metric specs of a checkpoint: only torchmetrics' classification metrics with bounded arguments."""
 
 import logging
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import torchmetrics.classification
 
 from imgcls.config.class_path import Spec
-from imgcls.config.plain_values import is_plain
+from imgcls.config.safe_values import is_safe_value
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# those of text would fetch models; the wrappers take other metrics
+# not the text metrics, which download models, nor the wrappers, which take other metrics
 _NAMES = frozenset(torchmetrics.classification.__all__)
 _PACKAGES = {"", "torchmetrics", "torchmetrics.classification"}
 _LARGEST = 2**16  # classes, thresholds, bins
@@ -19,16 +19,16 @@ _MOST = 100
 
 
 def recorded_metrics(specs: Any) -> dict[str, Spec]:
-    """Return the specs whose class is of the table, with plain values; of the others a line is logged.
+    """Return the specs of known classes; log the others.
 
     Raises:
-        ConfigError: If they are no specs at all.
+        ConfigError: If a spec or an argument is malformed.
     """
     if not isinstance(specs, dict) or len(specs) > _MOST:
         raise ConfigError(f"trainer.callbacks: the checkpoint's metrics must be a mapping of at most {_MOST}")
     known = {str(name): _spec(spec, str(name)) for name, spec in specs.items()}
     for name in [name for name, spec in known.items() if spec is None]:
-        log.info("metric %s: the checkpoint names a class which only --config may load; it is left out", name)
+        log.info("metric %s: ignored, because its class is not in torchmetrics; add --config RUN/config.yaml", name)
     return {name: spec for name, spec in known.items() if spec is not None}
 
 
@@ -42,6 +42,6 @@ def _spec(spec: Any, name: str) -> Spec | None:
     if not isinstance(arguments, dict):
         raise ConfigError(f"metric {name}: init_args must be named values, got {arguments!r:.80}")
     for key, value in arguments.items():
-        if not all(is_plain(item, _LARGEST) for item in (value if isinstance(value, list) else [value])):
+        if not all(is_safe_value(item, _LARGEST) for item in (value if isinstance(value, list) else [value])):
             raise ConfigError(f"metric {name}: {key} must be numbers up to {_LARGEST} or a word, got {value!r:.80}")
     return {"class_path": f"torchmetrics.classification.{kind}", "init_args": dict(arguments)}

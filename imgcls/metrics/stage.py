@@ -1,6 +1,7 @@
-"""The metrics of one stage, which see the outputs of its steps in large portions."""
+"""The metrics of one stage, updated with the outputs of many steps at once."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,22 +12,22 @@ from torchmetrics import Metric, SumMetric
 from imgcls.config.class_path import Spec
 from imgcls.errors import RunError
 from imgcls.metrics.build import build, has_threshold, is_binary
-from imgcls.metrics.states import is_like, set_state, try_state
+from imgcls.metrics.states import check_state, has_same_form, restore_state
 
 _Kind = Literal["classes", "second class", "decisions"]
-_LOSS_SUM, _COUNT, _SCORED = "./loss", "./images", "./scored"  # no name of a metric has such letters
+_LOSS_SUM, _COUNT, _SCORED = "./loss", "./images", "./scored"  # not valid as names of metrics
 _ROUNDING = 1e-6
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
 
 
 class StageMetrics:
-    """The metrics of one stage, and the outputs that they have not seen yet.
+    """The metrics of one stage and a buffer of outputs.
 
     Args:
         stage: ``train``, ``validation`` or ``test``.
         specs: Name -> ``{class_path, init_args}`` of each metric.
         class_names: The classes in the order of the outputs.
-        thresholds: Where an image may have several labels: the probability above which it is of a class.
+        thresholds: Multi-label: the threshold of each class; None for single-label models.
     """
 
     def __init__(
@@ -35,31 +36,33 @@ class StageMetrics:
         self.stage = stage
         self.class_names = class_names
         self.names = ["loss", *specs]  # in the user's order
-        several = thresholds is not None
+        self.multilabel = thresholds is not None
         self.thresholds = None if thresholds is None else torch.tensor(thresholds)
-        # no MetricCollection: of metrics whose first states are equal it updates one alone from then on (torchmetrics
-        # 1.9), though their thresholds may differ
-        self.metrics = {name: build(name, spec, len(class_names), several) for name, spec in specs.items()}
-        self.kinds = {name: _kind(metric, specs[name], several) for name, metric in self.metrics.items()}
+        # not a MetricCollection: metrics differ in their inputs, and its compute groups (torchmetrics 1.9) update only
+        # one of several metrics whose first states are equal, even if their thresholds differ
+        self.metrics = {name: build(name, spec, len(class_names), self.multilabel) for name, spec in specs.items()}
+        self.kinds = {name: _kind(metric, specs[name], self.multilabel) for name, metric in self.metrics.items()}
         self._specs = {name: json.dumps(spec, sort_keys=True, default=str) for name, spec in specs.items()}
         self._specs |= dict.fromkeys((_LOSS_SUM, _COUNT, _SCORED), "")
-        # sums, for MeanMetric forgets its weights without its check for NaN (torchmetrics 1.9), and the check would
-        # wait for the device in every step
+        # sums instead of a MeanMetric, which without its check for NaN ignores the weights (torchmetrics 1.9), and
+        # whose check synchronises with the device in every step
         self.loss_sum, self.count, self.scored = (SumMetric(nan_strategy="disable") for _ in range(3))
+        for metric in self._all().values():
+            metric.persistent(True)
         self.offered = self.images = self.rows = 0
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.waiting = 0
 
     def to(self, device: torch.device) -> None:
-        """Move the metrics."""
+        """Move the metrics to a device."""
         if self.thresholds is not None:
             self.thresholds = self.thresholds.to(device)
         for metric in self._all().values():
             metric.to(device)
 
     def add(self, outputs: Mapping[str, Tensor] | None, size: int | None = None) -> None:
-        """Keep the outputs of a step.
+        """Buffer the outputs of a step.
 
         Args:
             outputs: ``batch_loss``, a mean over the batch, and ``logits`` ``(B, classes)`` with ``label``; each may be
@@ -81,20 +84,22 @@ class StageMetrics:
                 self._flush()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the value of each metric over all processes, and reset them.
+        """Return the value of each metric over all processes, and reset the metrics.
 
-        The loss is left out if no step gave it, the metrics are if no step gave logits.
+        Without any loss or logits, the loss or the metrics are omitted.
 
         Raises:
-            RunError: If no image was seen.
+            RunError: If there was no image.
         """
-        self._take_in()
-        count, scored = self.count.compute(), self.scored.compute()
-        if not count and not scored and not self.offered:
-            raise RunError(f"{self.stage}: none of the images could be read, see data.json")
-        found = {"loss": self.loss_sum.compute() / count} if count else {}
-        if scored:
-            found |= {name: _value(metric) for name, metric in self.metrics.items()}
+        self._update()
+        with warnings.catch_warnings():  # a metric restored from a checkpoint may have had no update since
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+            count, scored = self.count.compute(), self.scored.compute()
+            if not count and not scored and not self.offered:
+                raise RunError(f"{self.stage}: none of the images could be read, see data.json")
+            found = {"loss": self.loss_sum.compute() / count} if count else {}
+            if scored:
+                found |= {name: _value(metric) for name, metric in self.metrics.items()}
         for metric in self._all().values():
             metric.reset()
         self.offered = 0
@@ -104,35 +109,33 @@ class StageMetrics:
         return values
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Return what was seen since the last ``compute``, over all processes: name -> spec and state of a metric."""
-        self._take_in()
+        """Return name -> spec and state of each metric since the last ``compute``, over all processes."""
+        self._update()
         found = {}
         for name, metric in self._all().items():
             with metric.sync_context():
-                state = {key: _copy(value) for key, value in metric.metric_state.items()}
-            found[name] = {"spec": self._specs[name], "state": state}
+                found[name] = {"spec": self._specs[name], "state": dict(metric.state_dict())}
         return found
 
     def restore(self, states: Mapping[str, dict[str, Any]]) -> None:
-        """Continue from a state; that of another metric, or of one with other arguments, is left out.
+        """Restore a state; ignores that of a metric which is gone or has other arguments.
 
         Raises:
-            ConfigError: If a metric cannot continue from its state.
+            ConfigError: If a metric cannot be computed from its state.
         """
-        if _COUNT in states:  # checkpoints of 0.1 count the images of both alike
+        if _COUNT in states:  # older checkpoints have only one count
             states = {_SCORED: states[_COUNT], **states}
         for name, metric in self._all().items():
             kept = states.get(name)
-            if kept is not None and kept["spec"] == self._specs[name] and is_like(kept["state"], metric):
+            if kept is not None and kept["spec"] == self._specs[name] and has_same_form(kept["state"], metric):
                 if name in self.metrics:
-                    several = self.thresholds is not None
-                    try_state(name, metric, kept["state"], len(self.class_names), several)
-                set_state(metric, kept["state"])
+                    check_state(name, metric, kept["state"], len(self.class_names), self.multilabel)
+                restore_state(metric, kept["state"])
 
     def _all(self) -> dict[str, Metric]:
         return {**self.metrics, _LOSS_SUM: self.loss_sum, _COUNT: self.count, _SCORED: self.scored}
 
-    def _take_in(self) -> None:
+    def _update(self) -> None:
         self._flush()
         self.count.update(self.images)
         self.scored.update(self.rows)
@@ -159,18 +162,14 @@ class StageMetrics:
 
 
 def _value(metric: Metric) -> Tensor:
-    """Return what a metric gives, without the rounding of a mean of ones in float32: 1.0000001."""
+    """Compute a metric; undo the rounding of a float32 mean of ones, 1.0000001."""
     value: Tensor = metric.compute()
     most = metric.plot_upper_bound
     return value if most is None else torch.where((value > most) & (value < most + _ROUNDING), most, value)
 
 
-def _copy(state: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    return [item.clone() for item in state] if isinstance(state, list) else state.clone()
-
-
 def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
-    """Return what a metric is given: the probabilities of all classes or of the second, or decisions."""
+    """Return the input of a metric: the probabilities of all classes or of the second, or decisions."""
     if not multilabel:
         return "second class" if is_binary(metric) else "classes"
     own = "threshold" in (spec.get("init_args") or {})

@@ -1,1 +1,1 @@
-"""The model half: any Hugging Face classifier, and how it is trained."""
+"""Image classifiers of Hugging Face: building, training and inference."""

@@ -1,4 +1,7 @@
-"""The parts of an unknown network, found on the meta device, where shapes flow and nothing is computed."""
+"""Find the classification head, the layers in execution order and unused parameters of any network.
+
+By a dry run on the meta device, which propagates shapes without computing.
+"""
 
 import copy
 import inspect
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode  # documented by torch, without a public path
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from imgcls.errors import ConfigError
@@ -16,15 +19,15 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """What a network is made of, by module and parameter name.
+class Architecture:
+    """Parts of a network, by module and parameter name.
 
     Args:
-        heads: Modules that hold a parameter whose shape depends on the number of classes.
-        layers: For each weight layer of the encoder, in the order of execution, the names of its parameters.
-        owners: For each weight layer, the module that is called for it.
-        calls: The modules in the order in which they are called, one that is called twice standing there twice.
-        unused: Parameters that take no part in the classification, and never get a gradient.
+        heads: Modules with a parameter whose shape depends on the number of classes.
+        layers: The parameter names of each weight layer of the encoder, in the order of execution.
+        owners: The module called for each weight layer.
+        calls: The modules in the order of their calls, with repetitions.
+        unused: Parameters that do not affect the logits and get no gradient.
     """
 
     heads: list[str]
@@ -34,18 +37,18 @@ class Anatomy:
     unused: list[str]
 
 
-@torch.inference_mode(False)  # tensors that are made within it have no gradient
-def examine(network: PreTrainedModel, size: Size) -> Anatomy:
-    """Find heads, layers and unused parameters of an image classifier.
+@torch.inference_mode(False)  # the dry run needs gradients
+def examine(network: PreTrainedModel, size: Size) -> Architecture:
+    """Find the parts of an image classifier.
 
-    A weight layer is a module that owns parameters; one that is never called itself counts with its nearest caller.
+    A weight layer is a module with parameters of its own; one that is never called belongs to its nearest caller.
 
     Args:
-        network: The classifier, with ``n`` classes.
+        network: The classifier.
         size: Height and width of its input in pixels.
 
     Raises:
-        ConfigError: If it has no head of its own, or takes no images of that size.
+        ConfigError: If it has no separate head, or does not accept images of that size.
     """
     twin = _twin(network)
     heads = _heads(network, twin)
@@ -60,18 +63,18 @@ def examine(network: PreTrainedModel, size: Size) -> Anatomy:
             owner = owner.rpartition(".")[0]
         layers[owner].append(name)
     layers = {owner: names for owner, names in layers.items() if names}
-    return Anatomy(heads, list(layers.values()), list(layers), calls, unused)
+    return Architecture(heads, list(layers.values()), list(layers), calls, unused)
 
 
 def blocks(layers: list[list[str]]) -> list[list[str]]:
-    """Return the names of the encoder's parameters by block, from the input up.
+    """Return the parameter names of each encoder block, from the input up.
 
-    A block is what the network numbers first (``encoder.layer.3``, ``stages.2``); what has no number goes with the
-    block that is executed before it, a stem with none makes a block of its own. Numbered layers (``stem.0``) are no
-    blocks, but where the network numbers nothing else.
+    A block is the outermost numbered module (``encoder.layer.3``, ``stages.2``). Modules without a number belong to the
+    block executed before them, or form the first block. Numbered single layers (``stem.0``) are blocks only if the
+    network numbers nothing else.
 
     Args:
-        layers: For each weight layer, in the order of execution, the names of its parameters.
+        layers: The parameter names of each weight layer, in the order of execution.
     """
     numbers = [match[1] if (match := re.match(r"(.+?\.\d+)\.", names[0])) else "" for names in layers]
     owners = [names[0].rpartition(".")[0] for names in layers]
@@ -96,7 +99,7 @@ def _heads(network: nn.Module, twin: nn.Module) -> list[str]:
     shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
     changed = {name.rpartition(".")[0]: None for name, value in twin.named_parameters() if value.shape != shapes[name]}
     if not changed or "" in changed:
-        raise ConfigError(f"model.init_args.model_name: {type(network).__name__} has no classification head of its own")
+        raise ConfigError(f"model.init_args.model_name: {type(network).__name__} has no separate classification head")
     return list(changed)
 
 
@@ -109,7 +112,7 @@ def _execution_order(twin: nn.Module, size: Size) -> list[str]:
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         name, (height, width), (reason, *_) = type(twin).__name__, size, [*str(error).splitlines(), ""]
         raise ConfigError(
-            f"model.init_args.model_name: {name} takes no images of {height} x {width} pixels: {reason}"
+            f"model.init_args.model_name: {name} does not accept images of {height} x {width} pixels: {reason}"
         ) from error
     return calls
 
@@ -122,7 +125,7 @@ def _flow(twin: nn.Module, size: Size) -> None:
     except RuntimeError as error:
         if "meta tensors" not in str(error):
             raise
-        # perceiver asks for values of its mask, except where it is traced, as it then thinks; that takes longer
+        # perceiver reads values of its mask, unless it detects tracing, as with fake tensors, which are slower
         with FakeTensorMode(allow_non_fake_inputs=True):
             _backpropagate(twin, torch.empty_like(images), origin)
 
@@ -136,24 +139,24 @@ def call(network: nn.Module, images: Tensor, origin: Size | None) -> Tensor:
     """Return the logits of a transformers network.
 
     Args:
-        network: The network, intact or without its head.
+        network: The network, with or without its heads.
         images: Normalised images ``(B, 3, H, W)``.
         origin: Its ``interpolation_origin``.
     """
     options = {"interpolate_pos_encoding": True} if origin and tuple(images.shape[-2:]) != origin else {}
     output = network(pixel_values=images, **options)
     logits: Tensor | None = getattr(output, "logits", None)
-    return output[0] if logits is None else logits  # pp_lcnet names them otherwise
+    return output[0] if logits is None else logits  # pp_lcnet has another name for them
 
 
 def interpolation_origin(network: nn.Module) -> Size | None:
-    """Height and width that position embeddings are interpolated from, None where they need no telling or cannot be."""
-    # clip hands the option down to a part that knows it
+    """Return height and width from which position embeddings are interpolated; None if there is no such option."""
+    # clip passes the option to a submodule
     takes = any("interpolate_pos_encoding" in inspect.signature(part.forward).parameters for part in network.modules())
     return own_size(network.config) if takes else None
 
 
 def own_size(config: PreTrainedConfig) -> Size | None:
-    """Height and width in pixels of the images that a config states, None where it states none."""
+    """Return the height and width of images in pixels in a config; None if it has none."""
     size = getattr(getattr(config, "vision_config", config), "image_size", None)
     return (size, size) if isinstance(size, int) else size and (size[0], size[1])

@@ -12,7 +12,7 @@ from imgcls.errors import ConfigError
 from imgcls.models.inference import outputs
 from imgcls.models.thresholds import Threshold
 from imgcls.models.training.fit_hooks import FitHooks
-from imgcls.models.training.freezing import FrozenShare
+from imgcls.models.training.freezing import FrozenFraction
 from imgcls.models.training.losses import (
     LossConfig,
     MixConfig,
@@ -76,7 +76,7 @@ class ImageClassifier(OptimizedModule):
         compile: bool = False,
     ) -> None:
         super().__init__(model_name, pretrained, num_classes, threshold)
-        self.frozen_share = FrozenShare(freeze_encoder, unfreeze or {})
+        self.frozen_share = FrozenFraction(freeze_encoder, unfreeze or {})
         if feature_views is not None and feature_views < 1:
             raise ConfigError(f"model.init_args.feature_views must be at least 1, or null, got {feature_views}")
         self.save_hyperparameters(logger=False)

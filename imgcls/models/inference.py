@@ -14,8 +14,8 @@ from imgcls.models.huggingface.build import record_of
 from imgcls.models.network_module import NetworkModule, recorded_preprocessing
 from imgcls.models.recorded import recorded_arguments
 from imgcls.models.thresholds import Threshold, thresholds_of
-from imgcls.models.tta import Views, averaged
-from imgcls.runtime.serialize import plain, versions
+from imgcls.models.tta import TTA, averaged
+from imgcls.runtime.serialize import serialize, versions
 from imgcls.types import Batch
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class InferenceModule(NetworkModule):
 
     def __init__(self, model_name: str, pretrained: bool, num_classes: int | None, threshold: Threshold | None) -> None:
         super().__init__(model_name, pretrained, num_classes, threshold)
-        self.views: Views = "none"
+        self.tta: TTA = "none"
         self._unread: list[str] = []  # images of a prediction, with the reasons
 
     # -- forward pass
@@ -87,7 +87,7 @@ class InferenceModule(NetworkModule):
 
         The row of an image that could not be read is NaN.
         """
-        logits = averaged(self, batch["image"], self.views, self.multilabel)
+        logits = averaged(self, batch["image"], self.tta, self.multilabel)
         probs = torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)
         for row, reason in enumerate(batch.get("error", [])):
             if reason:
@@ -112,7 +112,7 @@ class InferenceModule(NetworkModule):
         if "features" in batch:
             logits = self._logits_of_features(batch)
         else:
-            logits = averaged(self, batch["image"], self.views, self.multilabel)
+            logits = averaged(self, batch["image"], self.tta, self.multilabel)
         label = batch["label"]
         target = label.to(logits.dtype) if self.multilabel else label  # bf16-true casts labels, and rounds the loss
         return outputs(self.criterion(logits, target), logits, label)
@@ -120,7 +120,7 @@ class InferenceModule(NetworkModule):
     def _logits_of_features(self, batch: Batch) -> Tensor:
         """Return the logits ``(B, classes)`` of cached features."""
         height, width = batch["size"]  # an older torch turns it into a list when it pins batches
-        return self.classify(self.built().go_on(batch["features"], (height, width)))
+        return self.classify(self.built().encode_rest(batch["features"], (height, width)))
 
     # -- checkpoints
 
@@ -167,7 +167,7 @@ class InferenceModule(NetworkModule):
         """Add what rebuilds the model without a download, unless it is there; make hyper-parameters plain values."""
         for key in ("hyper_parameters", "datamodule_hyper_parameters"):
             if key in checkpoint:
-                checkpoint[key] = plain(checkpoint[key])
+                checkpoint[key] = serialize(checkpoint[key])
         if RECORD not in checkpoint:
             checkpoint[RECORD] = self.record()
 
@@ -180,7 +180,7 @@ class InferenceModule(NetworkModule):
             "multilabel": self.multilabel,
             "thresholds": self.thresholds,
             "network": record_of(self.built().network),
-            "preprocessing": plain(asdict(self.preprocessing)),
+            "preprocessing": serialize(asdict(self.preprocessing)),
             "versions": versions(),
         }
 

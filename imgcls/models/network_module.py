@@ -121,7 +121,7 @@ class NetworkModule(pl.LightningModule):
             network, new = build_recorded(record["network"], self.class_names, weights), []
         network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
-        _report_new(new, self.backbone.anatomy.heads)
+        _report_new(new, self.backbone.architecture.heads)
         if self.backbone.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self._set_normalization()

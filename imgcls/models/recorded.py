@@ -1,4 +1,4 @@
-"""The arguments of a model that a checkpoint records: plain values, checked by the constructor's annotations."""
+"""Check the constructor arguments of a model in a checkpoint against the constructor's annotations."""
 
 import inspect
 import json
@@ -13,14 +13,14 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def recorded_arguments(kind: type, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the constructor's arguments that a checkpoint records.
+    """Return the constructor arguments in a checkpoint.
 
     Args:
         kind: The class of the model.
-        recorded: The checkpoint's hyper-parameters; those that the constructor has no name for are left out.
+        recorded: The hyper-parameters of the checkpoint; those that are not arguments are ignored.
 
     Raises:
-        ConfigError: If a value is of another type than the constructor's annotation says.
+        ConfigError: If a value does not match the annotation of its argument.
     """
     hints = _arguments(kind)
     known = {name: recorded[name] for name in hints if name in recorded}
@@ -28,16 +28,17 @@ def recorded_arguments(kind: type, recorded: Mapping[str, Any]) -> dict[str, Any
     config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     shape = create_model(kind.__name__, __config__=config, **fields)
     try:
-        made = shape.model_validate_json(json.dumps(known, default=repr))  # a strict model makes sections of JSON alone
+        # from JSON, since strict mode does not build dataclasses from dicts
+        made = shape.model_validate_json(json.dumps(known, default=repr))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"the checkpoint's hyper_parameters.{place}: {first['msg'].lower()}") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"the checkpoint's hyper_parameters.{key}: {first['msg'].lower()}") from error
     return {name: getattr(made, name) for name in known}
 
 
 def _arguments(kind: type) -> dict[str, Any]:
-    """Return the type of each argument that a constructor names, or hands on to that of a base class by ``**``."""
+    """Return argument -> type of a constructor, including those passed to base classes by ``**kwargs``."""
     found: dict[str, Any] = {}
     for base in (base for base in kind.__mro__ if "__init__" in vars(base)):
         constructor = vars(base)["__init__"]

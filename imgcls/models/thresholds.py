@@ -1,4 +1,4 @@
-"""The probabilities above which an image is said to be of a class, where it may be of several."""
+"""Decision thresholds of multi-label models."""
 
 from collections.abc import Sequence
 
@@ -11,26 +11,27 @@ _KEY = "model.init_args.threshold"
 
 
 def check_threshold(threshold: Threshold | None) -> None:
-    """Refuse what is no probability.
+    """Check that all thresholds are probabilities.
 
     Raises:
-        ConfigError: Names it.
+        ConfigError: Names the first that is not.
     """
     values = threshold.values() if isinstance(threshold, dict) else threshold
     for value in [values] if isinstance(values, (int, float)) else values or []:
         if not 0 <= value <= 1:
-            raise ConfigError(f"{_KEY}: {value}; a threshold is a probability, 0 to 1")
+            raise ConfigError(f"{_KEY} must be a probability from 0 to 1, got {value}")
 
 
 def thresholds_of(threshold: Threshold | None, class_names: Sequence[str]) -> list[float]:
     """Return the threshold of each class.
 
     Args:
-        threshold: One for all classes, one for each in their order, or by name (of the others it is 0.5); None for 0.5.
+        threshold: One for all classes, a list in the order of the classes, or class name -> threshold; 0.5 for the
+            others and for None.
         class_names: The classes.
 
     Raises:
-        ConfigError: If there are more or fewer than classes, or one is of a class that there is not.
+        ConfigError: If the number of thresholds or a class name does not match.
     """
     if isinstance(threshold, dict):
         for name in threshold:
@@ -40,8 +41,8 @@ def thresholds_of(threshold: Threshold | None, class_names: Sequence[str]) -> li
     if isinstance(threshold, (list, tuple)):
         if len(threshold) != len(class_names):
             raise ConfigError(
-                f"{_KEY}: {len(threshold)} for {len(class_names)} classes; give one for each, in the order of the "
-                "classes, or by name: {class: threshold}"
+                f"{_KEY} must have one value for each of the {len(class_names)} classes, in their order, or be "
+                f"{{class: threshold}}, got {len(threshold)} values"
             )
         return list(map(float, threshold))
     return [DEFAULT if threshold is None else float(threshold)] * len(class_names)

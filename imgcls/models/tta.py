@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image seen in several ways, and what the model says of them averaged."""
+"""Test-time augmentation: average the predictions for an image and its flips."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,31 +7,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Views = Literal["none", "hflip", "flips"]
+TTA = Literal["none", "hflip", "flips"]
 
-_MIRROR, _TURN_OVER = (-1,), (-2,)  # axes of (B, 3, H, W)
-_FLIPS: dict[Views, list[tuple[int, ...]]] = {
+_HORIZONTAL, _VERTICAL = (-1,), (-2,)  # axes of (B, 3, H, W)
+_FLIPS: dict[TTA, list[tuple[int, ...]]] = {
     "none": [],
-    "hflip": [_MIRROR],
-    "flips": [_MIRROR, _TURN_OVER, _MIRROR + _TURN_OVER],
+    "hflip": [_HORIZONTAL],
+    "flips": [_HORIZONTAL, _VERTICAL, _HORIZONTAL + _VERTICAL],
 }
 
 
-def averaged(model: Callable[[Tensor], Tensor], images: Tensor, views: Views, multilabel: bool = False) -> Tensor:
-    """Return logits whose softmax is the mean of the probabilities over all views.
+def averaged(model: Callable[[Tensor], Tensor], images: Tensor, tta: TTA, multilabel: bool = False) -> Tensor:
+    """Return logits whose softmax is the mean of the probabilities of an image and its flips.
 
     Args:
-        model: Gives logits ``(B, classes)``.
+        model: Returns logits ``(B, classes)``.
         images: ``(B, 3, H, W)``.
-        views: The ways in which the images are seen; as they are is always among them.
-        multilabel: Whether the probabilities are those of the sigmoid, one by one.
+        tta: The flips used in addition to the image itself.
+        multilabel: Whether the probabilities are sigmoids of the logits.
     """
     logits = model(images)
-    if views == "none":
+    if tta == "none":
         return logits
-    seen = [logits, *(model(images.flip(axes)) for axes in _FLIPS[views])]
+    all_logits = [logits, *(model(images.flip(axes)) for axes in _FLIPS[tta])]
     if multilabel:
-        yes, no = (torch.stack([logsigmoid(sign * each) for each in seen]).logsumexp(0) for sign in (1, -1))
+        yes, no = (torch.stack([logsigmoid(sign * each) for each in all_logits]).logsumexp(0) for sign in (1, -1))
         return yes - no
-    log_probs = torch.stack([torch.log_softmax(each, dim=1) for each in seen])
+    log_probs = torch.stack([torch.log_softmax(each, dim=1) for each in all_logits])
     return torch.log_softmax(log_probs.logsumexp(0), dim=1)

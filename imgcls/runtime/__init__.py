@@ -1,1 +1,1 @@
-"""What any program needs around its subject: files, signals, seeds, processes, progress, messages."""
+"""Infrastructure without knowledge of images: files, signals, seeds, processes, progress and messages."""

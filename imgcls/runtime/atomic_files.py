@@ -1,4 +1,4 @@
-"""Whole files: written beside their place, synced and renamed, so that a crash leaves the old or the new one."""
+"""Atomic file writes: write to a temporary file, sync and rename, so that a crash leaves the old or the new file."""
 
 import errno
 import io
@@ -18,19 +18,19 @@ from imgcls.errors import FullDiskError, WriteError, size_in_words
 PARTIAL = ".partial"
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says where there is no room for more."""
-_NAME = 200  # bytes of a target's name that go into a hidden one; file systems take 255
+"""Error numbers for a full disk, quota or file size limit."""
+_NAME = 200  # bytes of the target's name used in a hidden name; file systems allow 255
 
 
 class PartialFile(io.BufferedWriter):
-    """A file that is being written under another name.
+    """A temporary file that will be renamed to its target.
 
-    Where the disk is full, it counts on: the message says how many bytes are needed.
+    On a full disk it keeps counting bytes, so that the error can state how many are needed.
 
     Args:
-        target: The name that it gets when it is whole.
-        path: The name that it has.
-        handle: The open file.
+        target: Final path.
+        path: Temporary path.
+        handle: File descriptor.
     """
 
     def __init__(self, target: Path, path: Path, handle: int) -> None:
@@ -40,7 +40,7 @@ class PartialFile(io.BufferedWriter):
         super().__init__(self._sink)
 
     def check(self) -> None:
-        """Hand all over to the system.
+        """Flush to the operating system.
 
         Raises:
             FullDiskError: If the disk is full.
@@ -51,13 +51,13 @@ class PartialFile(io.BufferedWriter):
 
 
 class _Sink(io.FileIO):
-    """A file that takes everything, and remembers that the disk was full."""
+    """A file that remembers a full disk instead of raising."""
 
     error: OSError | None = None
     needed = 0
 
     def write(self, data: Any, /) -> int:
-        """Write bytes; where there is no room, count them alone."""
+        """Write bytes; after the disk was full, only count them."""
         size = memoryview(data).nbytes
         if self.error is None:
             try:
@@ -72,13 +72,13 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def replacing(target: Path) -> Iterator[PartialFile]:
-    """Give a file to write to, which takes the target's place when all went well.
+    """Open a temporary file that replaces the target if the block succeeds.
 
-    It lies in the target's folder: a rename across file systems would copy, and could be torn. Its name is drawn, and
-    the file made anew, so that no link that lies there is followed.
+    It is in the target's folder, since a rename across file systems copies and is not atomic. Its name is random and
+    it is created exclusively, so that no existing link is followed.
 
     Raises:
-        WriteError: If the disk is full, or the folder is gone or cannot be written.
+        WriteError: If the disk is full, or the folder does not exist or is not writable.
     """
     file = _create(target)
     try:
@@ -88,7 +88,7 @@ def replacing(target: Path) -> Iterator[PartialFile]:
                 file.check()
                 os.fsync(file.fileno())
                 file.path.replace(target)
-        with suppress(OSError):  # some file systems sync no folder; the file is whole and in its place
+        with suppress(OSError):  # some file systems cannot sync a folder; the file itself is complete
             _sync(target.parent)
     finally:
         file.path.unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def replacing(target: Path) -> Iterator[PartialFile]:
 
 @contextmanager
 def replacing_text(target: Path) -> Iterator[TextIO]:
-    """Give a text file in UTF-8 as ``replacing`` does; names of files that are no text keep their bytes."""
+    """Open a UTF-8 text file as ``replacing`` does; file names that are not UTF-8 keep their bytes."""
     with replacing(target) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         yield text
@@ -104,17 +104,17 @@ def replacing_text(target: Path) -> Iterator[TextIO]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a whole text file."""
+    """Write a text file atomically."""
     with replacing_text(target) as file:
         file.write(text)
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name the file in errors of the system while it is written.
+    """Add the file's name to an ``OSError`` of the block.
 
     Raises:
-        WriteError: Names the path, and where the disk is full the bytes that are free.
+        WriteError: Names the path and, on a full disk, the free bytes.
     """
     try:
         yield
@@ -127,13 +127,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int = 0) -> FullDiskError:
-    """Return the error of a file that a disk has no room for.
+    """Return the error for a file that does not fit on the disk.
 
     Args:
         path: The file.
-        error: What the system said.
-        needed: Bytes that it takes; None where nobody knows.
-        taken: Bytes that are written of it, and free when it is removed.
+        error: The error of the operating system.
+        needed: Size of the file in bytes; None if unknown.
+        taken: Bytes already written, which become free when the file is removed.
     """
     free = "an unknown number of bytes"
     with suppress(OSError):
@@ -143,15 +143,15 @@ def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int 
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name, at once and without a copy; the first name may be replaced later."""
+    """Hard-link a file to a second name atomically, or copy it where the file system has no links."""
     if target.exists() and target.samefile(source):
         return
     with source.open("rb") as file:
-        _lock(file.fileno())  # for the second name, too
+        _lock(file.fileno())  # also protects the second name from sweep()
         partial = _beside(target)
         try:
             os.link(source, partial)
-        except OSError:  # a file system without links
+        except OSError:
             with replacing(target) as copy:
                 shutil.copyfileobj(file, copy)
             return
@@ -160,14 +160,14 @@ def link(source: Path, target: Path) -> None:
 
 
 def sweep(folder: Path, names: str = f"**/.*{PARTIAL}") -> None:
-    """Remove what killed processes left half-written in a folder; who is alive has locked its files.
+    """Remove the temporary files of killed processes; those of live processes are locked.
 
     Args:
         folder: The folder.
-        names: Pattern of their names; by default also those in folders below.
+        names: Glob pattern; by default it includes subfolders.
     """
     found: list[Path] = []
-    with suppress(OSError):  # a folder may be removed meanwhile
+    with suppress(OSError):  # a folder may be removed in the meantime
         found.extend(folder.glob(names))
     for path in found:
         with suppress(OSError), open(path, "rb", opener=regular) as file:
@@ -176,21 +176,21 @@ def sweep(folder: Path, names: str = f"**/.*{PARTIAL}") -> None:
 
 
 def regular(path: str, flags: int) -> int:
-    """Open a regular file, but no link or pipe that somebody left in its place: an ``opener`` for ``open``."""
+    """Open a regular file, refusing symbolic links and pipes: an ``opener`` for ``open``."""
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # a pipe would wait for its other end
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)  # opening a pipe would block
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO}:
-            raise OSError(error.errno, "a link or a pipe lies in its place", path) from error
+            raise OSError(error.errno, "it is a link or a pipe", path) from error
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "a link or a pipe lies in its place", path)
+        raise OSError(errno.EINVAL, "it is a link or a pipe", path)
     return handle
 
 
 def hidden(target: Path, suffix: str) -> Path:
-    """Return the name of a file that belongs to another, beside it."""
+    """Return the path of a hidden file that belongs to the target, in the same folder."""
     name = os.fsencode(target.name)[:_NAME].decode(errors="ignore")
     return target.with_name(f".{name}{suffix}")
 
@@ -205,19 +205,19 @@ def _create(target: Path) -> PartialFile:
         with naming(target):
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         _lock(handle)
-        if os.fstat(handle).st_nlink:  # else swept in between
+        if os.fstat(handle).st_nlink:  # 0 if sweep() removed it before it was locked
             return PartialFile(target, path, handle)
         os.close(handle)
 
 
 def _lock(handle: int) -> None:
-    """Show that somebody is at work here; some file systems have no locks, and nothing is swept there."""
+    """Mark a file as in use; on file systems without locks nothing is swept."""
     with suppress(OSError):
         lock_descriptor(handle)
 
 
 def _sync(path: Path) -> None:
-    """Make the content of a file, or a rename in a folder, survive a power loss."""
+    """Sync a folder, so that a rename in it survives a power loss."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -226,5 +226,5 @@ def _sync(path: Path) -> None:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name is text; names of files may be any bytes, which Python keeps as surrogates."""
+    """Whether a file name is valid UTF-8; Python keeps other bytes as surrogates."""
     return name == name.encode(errors="ignore").decode()

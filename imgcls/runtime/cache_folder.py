@@ -1,13 +1,13 @@
-"""Where imgcls keeps what can be made again: decoded images, indexes of archives."""
+"""Location of the cache: decoded images, frozen features and indexes of archives."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder(given: str | None = None) -> Path:
-    """Return the folder of all that is kept between runs: the one given, else $IMGCLS_CACHE, else ~/.cache/imgcls.
+    """Return the cache folder: ``given``, else ``$IMGCLS_CACHE``, else ``~/.cache/imgcls``.
 
     Args:
-        given: A folder, ``~`` for the home folder; null for the rule.
+        given: A folder, where ``~`` is the home folder; None for the default.
     """
     return Path(given or os.environ.get("IMGCLS_CACHE") or "~/.cache/imgcls").expanduser().absolute()

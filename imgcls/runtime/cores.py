@@ -1,14 +1,14 @@
-"""The processor cores that this process may use."""
+"""Number of processor cores available to this process."""
 
 import os
 
-CORES = "IMGCLS_CORES"  # set for each of several processes of a search: its share
+CORES = "IMGCLS_CORES"  # set for each worker of a parallel search: its share of the cores
 
 
 def available_cores() -> int:
-    """Number of processor cores that this process may use, by its affinity and its container's quota."""
+    """Return the number of cores allowed by CPU affinity and the container's quota."""
     if CORES in os.environ:
         return int(os.environ[CORES])
-    from joblib import cpu_count  # not above: its import takes longer than an instant answer
+    from joblib import cpu_count  # imported here, because it takes longer than the quick commands may
 
     return int(cpu_count())

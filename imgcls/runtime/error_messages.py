@@ -1,4 +1,4 @@
-"""From an exception to the lines that a user reads, and the exit code."""
+"""Translate an exception into the message for the user and the exit code."""
 
 import inspect
 import re
@@ -7,18 +7,18 @@ from argparse import ArgumentError
 from typing import NamedTuple
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from pydantic import ValidationError
 
 from imgcls.errors import ImageError, ImgclsError, causes, did_you_mean, first_line, join_keys, known_names
 
 _REMEDY = "remove or replace the file, or leave such files out: --data.on_bad_image skip"
-_SMALLER = (
-    "lower data.batch_size, and raise trainer.accumulate_grad_batches by as much, for steps of as many images as before"
-)
+_SMALLER = "lower data.batch_size and raise trainer.accumulate_grad_batches by the same factor to keep the global batch"
 _OUT_OF_MEMORY = ("MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory")
 _NOT_OF_CLASS = r"Not a valid subclass of (\w+)\. Got value: (.*)"
 _OF_UNION = "Does not validate against any"
+_SECTIONS = ("model.", "experiment", "optuna")  # titles of our pydantic dataclasses: the key of the section
 
-# what jsonargparse says around the one line that tells
+# lines of jsonargparse's reports that carry no reason
 _NOISE = (
     _OF_UNION,
     "Subtypes:",
@@ -35,27 +35,29 @@ _NOISE = (
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """Return what to print for an error, and the exit code."""
+    """Return the message and exit code of an error."""
     text, code = _known(error)
     return (text, code) if text else (f"the run failed: {_unknown(error)} (--debug shows where)", 1)
 
 
 def reason(error: BaseException) -> str:
-    """Return one line that says what went wrong, to be read long after."""
+    """Return one line with the cause, as recorded for a failed trial."""
     text, _ = _known(error)
     return next(iter((text or _unknown(error)).splitlines()), "")
 
 
 def _known(error: BaseException) -> tuple[str, int]:
-    """Return the text and exit code of an error that was to be expected, an empty text for any other."""
+    """Return the message and exit code of an expected error; an empty message for any other."""
     for cause in causes(error):
         if isinstance(cause, ImgclsError):
             return _of_worker(str(cause)), cause.exit_code
+        if isinstance(cause, ValidationError) and cause.title.startswith(_SECTIONS):
+            return describe_invalid(cause), 2
         if isinstance(cause, ImageError):
             return f"{_of_worker(str(cause))}; {_REMEDY}", 2
         if _is_out_of_memory(cause):
             return f"{first_line(cause)}; {_SMALLER}", 1
-    # an object that refuses its arguments when it is made is reported as a value of none of the types
+    # jsonargparse reports a constructor's ValueError as a value that matches none of the types
     if isinstance(error, ArgumentError) or (isinstance(error, ValueError) and str(error).startswith(_OF_UNION)):
         return _of_parser(str(error)), 2
     if isinstance(error, MisconfigurationException):
@@ -63,8 +65,20 @@ def _known(error: BaseException) -> tuple[str, int]:
     return "", 1
 
 
+def describe_invalid(error: ValidationError) -> str:
+    """Return "KEY must be at least 1, got 0" for the first error of a section of the configuration."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # of a ``__post_init__``, whose message names the key
+        return str(first["ctx"]["error"])
+    key = ".".join([error.title, *map(str, first["loc"])])
+    rule = first["msg"].replace("Input should", "must", 1)
+    for long, short in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
+        rule = rule.replace(long, short)
+    return f"{key} {rule}, got {first['input']!r}"
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    # by name: this module is imported where torch is not
+    # by name, because torch may not be imported yet
     return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
@@ -73,7 +87,7 @@ def _unknown(error: BaseException) -> str:
 
 
 def _of_worker(text: str) -> str:
-    """Take the error out of the report that a loader worker sends."""
+    """Extract the error from the traceback that a loader worker sends as text."""
     if "Original Traceback" not in text:
         return text
     last = text.strip().splitlines()[-1]
@@ -81,7 +95,7 @@ def _of_worker(text: str) -> str:
 
 
 class _Place(NamedTuple):
-    """A line of jsonargparse's report under which others stand, further in."""
+    """A line of jsonargparse's report that has indented lines below it."""
 
     indent: int
     key: str
@@ -95,10 +109,10 @@ class _Reason(NamedTuple):
 
 
 def _of_parser(text: str) -> str:
-    """Keep of jsonargparse's nested report the innermost reasons and their key."""
+    """Return the innermost reasons of jsonargparse's nested report, with their key."""
     found = _reasons(text)
     if not found:
-        return _of_another_kind(text)
+        return _of_wrong_type(text)
     depth = max(reason.depth for reason in found)
     inner = [reason for reason in found if reason.depth == depth]
     reasons = list(dict.fromkeys(reason.text for reason in inner))
@@ -108,8 +122,8 @@ def _of_parser(text: str) -> str:
     return f"{key}: {'; or '.join(reasons)}{given}" if key else "; ".join(reasons)
 
 
-def _of_another_kind(text: str) -> str:
-    """Say what stands where a class, or a mapping of arguments, should."""
+def _of_wrong_type(text: str) -> str:
+    """Return the message for a value where a class or a mapping of arguments is expected."""
     key, of_class = (re.search(pattern, text) for pattern in (r'Parser key "([^"]+)":', _NOT_OF_CLASS))
     if key is None or of_class is None:
         return text.partition("\n")[0]
@@ -136,7 +150,7 @@ def _reasons(text: str) -> list[_Reason]:
 def _readable(line: str, class_path: str) -> str:
     if match := re.search(r"\bpytorch_lightning\.[\w.]+", f"{class_path} {line}"):
         ours = match[0].replace("pytorch_lightning", "lightning.pytorch")
-        return f"{match[0]} is of another package than the Trainer; write {ours}"
+        return f"{match[0]} belongs to another package than the Trainer; use {ours}"
     if match := re.match(r"Option '([^']+)' is not accepted", line):
         return f"{class_path} has no argument {match[1]!r}{known_names(match[1], _arguments(class_path))}"
     if match := re.match(r"module '([^']+)' has no attribute '([^']+)'", line):
@@ -157,6 +171,6 @@ def _has_init_args(class_path: str) -> bool:
 
 
 def _find(class_path: str) -> object:
-    """Return a class that the parser has imported; one that it could not import is not tried again."""
+    """Return a class that the parser has already imported, else None."""
     module, _, name = class_path.rpartition(".")
     return getattr(sys.modules.get(module), name, None)

@@ -1,4 +1,4 @@
-"""What a step frees, kept for the next step."""
+"""Make glibc keep freed memory instead of returning it to the OS after each step."""
 
 import ctypes
 import os
@@ -10,14 +10,14 @@ _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRES
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that its tensors free, where the C library is glibc and nobody has set it up.
+    """Make this process reuse the memory of freed tensors; no effect without glibc or if the user has configured it.
 
-    By default glibc maps every block above 32 MiB by itself, and unmaps it when it is freed. Large activations of a
-    batch are such blocks, so that in each step the system maps and clears all their pages anew: about a quarter of the
-    step. The price is that the process keeps its greatest size, and grows by a fifth, for gaps between blocks are not
-    given back. (mallopt(3); PyTorch's tuning guide advises another allocator for the same reason.)
+    By default glibc maps every block above 32 MiB separately and unmaps it when it is freed. The large activations of
+    a batch are such blocks, so the kernel clears all their pages again in each step, about a quarter of a step on the
+    CPU. The cost is that the process stays at its peak size, about a fifth larger because of fragmentation.
+    (mallopt(3); PyTorch's tuning guide recommends another allocator for the same reason.)
 
-    Before a fork all that is free is given back: a loader worker would hold the pages for as long as it lives.
+    Free memory is returned before a fork, since a loader worker would keep the pages for its whole life.
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or _is_set_by_user():
         return

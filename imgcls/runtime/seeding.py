@@ -1,6 +1,6 @@
-"""Chance as a function: every random number of a run follows from (run seed, epoch, place), never from hidden state.
+"""Counter-based seeding: each sample's seed is a hash of (run seed, epoch, index), so no RNG state has to be saved.
 
-So a run that is stopped and resumed draws what the uninterrupted run draws, with any number of loader workers.
+A resumed run therefore draws the same numbers as an uninterrupted one, with any number of loader workers.
 """
 
 import os
@@ -9,11 +9,11 @@ from struct import pack
 
 
 def run_seed() -> int:
-    """Return the seed of this run, as ``lightning.seed_everything`` recorded it; 0 if it was never called."""
+    """Return the seed that ``lightning.seed_everything`` recorded for this run; 0 if it was never called."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
-def mix(*parts: int) -> int:
-    """Mix whole numbers into one seed of 63 bits; any change of any part gives an unrelated seed."""
+def derive_seed(*parts: int) -> int:
+    """Hash integers into a seed of 63 bits; a change of any part gives an unrelated seed."""
     digest = blake2b(pack(f"{len(parts)}q", *parts), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

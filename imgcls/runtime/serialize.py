@@ -1,4 +1,4 @@
-"""Plain values: what a checkpoint may hold, so that it loads with ``weights_only=True``."""
+"""Serialize configuration values to what ``torch.load(weights_only=True)`` reads."""
 
 import os
 import platform
@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 
 
-def plain(value: Any) -> Any:
-    """Turn a configuration value into dicts, lists, texts and numbers; an object without such a form into its name."""
+def serialize(value: Any) -> Any:
+    """Convert a value to dicts, lists, strings and numbers; any other object becomes its class path."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.value if isinstance(value, Enum) else value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): serialize(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+        return [serialize(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.path.abspath(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {key: plain(item) for key, item in vars(value).items()}
+        return {key: serialize(item) for key, item in vars(value).items()}
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result depends on."""
+    """Return the versions of Python and of the packages that affect a result."""
     packages = ("imgcls", "torch", "lightning", "transformers", "albumentations", "torchmetrics")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,4 +1,4 @@
-"""Tables and values that a command prints or writes."""
+"""Tables and results: print to the terminal, write to CSV and JSON."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from imgcls.runtime.atomic_files import replacing_text, write_text
 
 
 def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
-    """Print a table: one row a metric, one column a split.
+    """Print a table with one row per metric and one column per split.
 
     Args:
         results: Split -> logged name -> value.
@@ -27,12 +27,12 @@ def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def write_results(path: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]]) -> None:
-    """Write a JSON file of the logged values.
+    """Write the logged values to a JSON file.
 
     Args:
-        path: The file; one that exists is replaced.
-        epoch: The epoch, counted from 0, whose weights were evaluated; None where no value tells which is best.
-        results: Split -> logged name -> value; one that is not finite becomes null.
+        path: The file; an existing one is replaced.
+        epoch: Zero-based epoch of the evaluated weights; None if there is no best epoch.
+        results: Split -> logged name -> value; non-finite values become null.
     """
     values = {name: value for found in results.values() for name, value in found.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -43,21 +43,21 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a CSV file.
 
     Args:
-        path: The file; one that exists is replaced.
-        table: The table; its index is left out.
+        path: The file; an existing one is replaced.
+        table: The table; its index is not written.
     """
     texts = (value for name in table for value in table[name] if isinstance(value, str))
-    # Python before 3.13 does not quote a return, though every reader ends the row there
+    # Python before 3.13 does not quote a carriage return, which readers take for the end of a row
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
     with replacing_text(path) as file:
         table.to_csv(file, index=False, quoting=quoting)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; plain text where standard output is no terminal.
+    """Print a table; as plain text if standard output is not a terminal.
 
     Args:
-        rows: The rows, a heading first, all of the same length.
+        rows: The heading, then the rows, all of the same length.
     """
     console = Console()
     if console.is_terminal:

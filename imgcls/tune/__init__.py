@@ -1,1 +1,1 @@
-"""``imgcls tune``: an Optuna study over dotted keys, each trial a fit."""
+"""``imgcls tune``: an Optuna study over dotted keys, in which each trial is a fit."""

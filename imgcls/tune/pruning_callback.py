@@ -1,4 +1,4 @@
-"""Reporter: tells the study the value of each epoch, and ends a trial that is worse than the others were."""
+"""PruningCallback: report the value of each epoch to Optuna and end a trial that its pruner rejects."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from imgcls.callbacks.csv_history import History
 from imgcls.tune.storage import patiently
 
 
-class Reporter(Callback):
-    """Reports the metric at the end of each epoch that has it.
+class PruningCallback(Callback):
+    """Report the metric at the end of each epoch that has it.
 
     Args:
         trial: The trial.
         metric: Name of the logged value.
-        offset: Added to the epoch: the steps that screens took before.
+        offset: Added to the epoch: number of steps reported by the screening fit.
         folder: The tune folder.
     """
 
@@ -27,7 +27,7 @@ class Reporter(Callback):
         self.folder = folder
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the row that the history has just got.
+        """Report the latest row of the history.
 
         Raises:
             TrialPruned: If the pruner ends the trial.
@@ -39,7 +39,7 @@ class Reporter(Callback):
             return
         with patiently(self.folder):
             known = self.trial.study.get_trials(deepcopy=False)[self.trial.number].intermediate_values
-            if step not in known:  # a trial that goes on from its checkpoint may repeat an epoch
+            if step not in known:  # a resumed trial may repeat an epoch
                 self.trial.report(row[self.metric], step)
             if trainer.current_epoch + 1 != trainer.max_epochs and self.trial.should_prune():
                 raise optuna.TrialPruned(f"epoch {row['epoch'] + 1}: {self.metric} {row[self.metric]:.4f}")

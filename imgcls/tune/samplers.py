@@ -1,4 +1,4 @@
-"""How values are chosen and bad trials are ended: Optuna's samplers and pruners, and no draw twice."""
+"""Optuna's samplers and pruners by name, and a sampler that draws no combination twice."""
 
 import logging
 from collections.abc import Sequence
@@ -21,29 +21,29 @@ from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.config.sections import OptunaConfig
 from imgcls.errors import ConfigError
-from imgcls.runtime.seeding import mix
-from imgcls.tune.search_space import Space, identity
+from imgcls.runtime.seeding import derive_seed
+from imgcls.tune.search_space import KEY, Space, identity
 
 log = logging.getLogger(__name__)
 
-_TRIES = 20  # draws, before the first untried combination is taken
+_TRIES = 20  # draws before falling back to the first untried combination
 
 
 def make_sampler(config: OptunaConfig, space: Space, number: int) -> BaseSampler:
-    """Build the sampler that draws one trial.
+    """Build the sampler for one trial.
 
-    Each trial has a seed of its own, so that a search that is started again, or has several workers, draws what one
-    that runs through would draw, and never the same again.
+    Its seed depends on the number of the trial, so that a resumed search and several workers draw what a single
+    uninterrupted process would draw.
 
     Args:
         config: The section ``optuna``.
-        space: The keys of the search.
+        space: The search space.
         number: Number of trials so far.
 
     Raises:
-        ConfigError: If the sampler cannot draw from the space.
+        ConfigError: If the sampler does not support the space.
     """
-    seed = mix(config.seed, number) % 2**32
+    seed = derive_seed(config.seed, number) % 2**32
     match config.sampler:
         case "tpe":
             sampler: BaseSampler = TPESampler(seed=seed)
@@ -55,7 +55,7 @@ def make_sampler(config: OptunaConfig, space: Space, number: int) -> BaseSampler
             sampler = NSGAIISampler(seed=seed)
         case "nsga3":
             sampler = NSGAIIISampler(seed=seed)
-        case "qmc":  # goes on in its sequence by itself, which one seed gives
+        case "qmc":  # one sequence for all trials, which it continues by itself
             sampler = QMCSampler(seed=config.seed, scramble=True, warn_independent_sampling=False)
         case "grid":
             sampler = GridSampler(_grids(space), seed=config.seed)
@@ -65,7 +65,7 @@ def make_sampler(config: OptunaConfig, space: Space, number: int) -> BaseSampler
 def _grids(space: Space) -> dict[str, list[Any]]:
     for dimension in space.dimensions:
         if dimension.grid() is None:
-            raise ConfigError(f"optuna.search_spaces.{dimension.key}: sampler grid needs 'step' or 'choices'")
+            raise ConfigError(f"{KEY}.{dimension.key}: the grid sampler requires 'step' or 'choices'")
     return {key: list(grid) for key, grid in (space.grids() or {}).items()}
 
 
@@ -74,12 +74,12 @@ def make_pruner(config: OptunaConfig, max_epochs: int | None) -> BasePruner:
 
     Args:
         config: The section ``optuna``.
-        max_epochs: Epochs of a whole trial.
+        max_epochs: Epochs of a trial.
     """
-    several = isinstance(config.metric, list) and len(config.metric) > 1
-    if several and config.pruner != "none":
-        log.info("optuna.pruner: %s prunes by one value; with several metrics no trial is pruned", config.pruner)
-    if several or config.pruner == "none":
+    is_multi_objective = isinstance(config.metric, list) and len(config.metric) > 1
+    if is_multi_objective and config.pruner != "none":
+        log.info("optuna.pruner: %s is ignored, since Optuna does not prune with several metrics", config.pruner)
+    if is_multi_objective or config.pruner == "none":
         return NopPruner()
     if config.pruner == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=max(max_epochs or 1, 1))
@@ -87,12 +87,12 @@ def make_pruner(config: OptunaConfig, max_epochs: int | None) -> BasePruner:
 
 
 class DistinctSampler(BaseSampler):
-    """Draws by another sampler, and again where the draw was tried before: the same fit would give the same value.
+    """Draw from another sampler until the combination is new, since a repeated fit would give the same value.
 
     Args:
-        sampler: Draws.
-        space: The keys of the search, all of which every trial has.
-        study: The whole study; what Optuna hands over may be a part of it, with the trials of one bracket of hyperband.
+        sampler: The sampler.
+        space: The search space.
+        study: The whole study; Optuna may pass a part of it, with the trials of one bracket of Hyperband.
     """
 
     def __init__(self, sampler: BaseSampler, space: Space, study: optuna.Study) -> None:
@@ -101,7 +101,7 @@ class DistinctSampler(BaseSampler):
         self.study = study
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all keys: they are drawn together, here."""
+        """Return all keys, which are drawn together."""
         return self.space.distributions
 
     def sample_relative(
@@ -110,7 +110,7 @@ class DistinctSampler(BaseSampler):
         """Draw all values."""
         trials = self.study.get_trials(deepcopy=False)
         tried = {identity(other.params) for other in trials if other.number != trial.number}
-        trial = trials[trial.number]  # as it is now: the sampler of a grid has written its place into it
+        trial = trials[trial.number]  # reloaded, because GridSampler has stored its position in it
         for _ in range(_TRIES):
             drawn = self._draw(study, trial)
             if identity(drawn) not in tried:
@@ -124,13 +124,13 @@ class DistinctSampler(BaseSampler):
         return self.sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Let the sampler prepare."""
+        """Call the sampler's hook."""
         self.sampler.before_trial(study, trial)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Let the sampler finish; that of a grid would stop a loop of Optuna's own, which there is not."""
+        """Call the sampler's hook, except GridSampler's, which would stop ``study.optimize``."""
         if not isinstance(self.sampler, GridSampler):
             self.sampler.after_trial(study, trial, state, values)
 

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, event, insert, select
+from sqlalchemy import Connection, Engine, column, event, select, table
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from imgcls.checkpoints.run_folder import LOCK
 from imgcls.errors import ConfigError, RunError, first_line
@@ -24,47 +24,45 @@ from imgcls.runtime.signals import postponed
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT = 60.0  # seconds that SQLite waits for another process
-PATIENCE = 5.0  # seconds of waiting until it is said
-HEARTBEAT = 30  # seconds between two
-_GRACE = 150  # seconds without a heartbeat until a trial is dead
-_ATTEMPTS = 5  # to make the tables, which several workers may try at once
+PATIENCE = 5.0  # seconds of waiting before a warning
+HEARTBEAT = 30  # seconds between two heartbeats
+_GRACE = 150  # seconds without a heartbeat after which a trial is dead
+_ATTEMPTS = 5
+_LOCK_ATTRIBUTE = "lock"  # user attribute of the study, whose row a worker locks
 
-_TURNS = Table("imgcls_turns", MetaData(), Column("study_id", Integer, primary_key=True, autoincrement=False))
-
-Result = TypeVar("Result")
 Requeue = Callable[[optuna.Study, FrozenTrial], None]
 
 
 def open_storage(url: str | None, folder: Path, requeue: Requeue) -> RDBStorage:
-    """Open or make the database.
+    """Open or create the database.
 
     Args:
-        url: URL of the database as SQLAlchemy takes it; None for ``study.db`` in the folder.
+        url: SQLAlchemy URL; None for ``study.db`` in the tune folder.
         folder: The tune folder.
-        requeue: Called with a trial whose process is dead.
+        requeue: Called with each trial whose heartbeat stopped.
 
     Raises:
-        ConfigError: If the URL is wrong or a driver is missing.
+        ConfigError: If the URL is invalid or a driver is missing.
         RunError: If the database cannot be reached.
     """
     if url is None:
         path = folder / "study.db"
-        with FileLock(folder / LOCK):  # two workers that start at once would both make the tables
+        with FileLock(folder / LOCK):  # else two workers that start together both create the tables
             _use_write_ahead_log(path)
             storage = _open(f"sqlite:///{path}", {"connect_args": {"timeout": BUSY_TIMEOUT}}, requeue)
-        _lock_from_the_start(storage.engine)
+        _begin_immediate(storage.engine)
         return storage
     try:
         make_url(url)
     except SQLAlchemyError as error:
         raise ConfigError(
-            f"optuna.storage: {first_line(error)}; such as postgresql+psycopg://user@host/name"
+            f"optuna.storage: {first_line(error)}; for example postgresql+psycopg://user@host/name"
         ) from error
     return _open(url, {"pool_pre_ping": True}, requeue)
 
 
 def _use_write_ahead_log(path: Path) -> None:
-    """Let workers read while one writes; the file remembers it."""
+    """Let workers read while another one writes; the setting is stored in the file."""
     try:
         with sqlite3.connect(path, timeout=BUSY_TIMEOUT) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -73,10 +71,11 @@ def _use_write_ahead_log(path: Path) -> None:
         raise RunError(f"{path}: {error}") from error
 
 
-def _lock_from_the_start(engine: Engine) -> None:
-    """Let each transaction wait for SQLite's lock when it begins.
+def _begin_immediate(engine: Engine) -> None:
+    """Make each transaction wait for SQLite's write lock at its start.
 
-    One that reads, and then writes while another has written meanwhile, fails at once, whatever the time-out.
+    SQLite's busy timeout does not apply to a transaction that reads first and writes after another one has written:
+    it fails at once (https://www.sqlite.org/isolation.html).
     """
 
     @event.listens_for(engine, "begin")
@@ -85,65 +84,54 @@ def _lock_from_the_start(engine: Engine) -> None:
 
 
 def _open(url: str, engine_kwargs: dict[str, Any], requeue: Requeue) -> RDBStorage:
-    try:
-        return _insist(
-            lambda: RDBStorage(
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return RDBStorage(
                 url,
                 engine_kwargs,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=_GRACE,
                 heartbeat_stale_trial_callback=requeue,
             )
-        )
-    except DBAPIError as error:
-        raise RunError(f"optuna.storage: {first_line(error)}") from error
-    except (ImportError, SQLAlchemyError) as error:
-        raise ConfigError(f"optuna.storage: {first_line(error)}") from error
-
-
-def _insist(action: Callable[[], Result]) -> Result:
-    """Do what fails where another worker does the same at the same moment."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return action()
-        except DBAPIError:
+        except DBAPIError as error:  # another worker may be creating the tables
+            if attempt == _ATTEMPTS:
+                raise RunError(f"optuna.storage: {first_line(error)}") from error
             time.sleep(0.5)
-    return action()
+        except (ImportError, SQLAlchemyError) as error:
+            raise ConfigError(f"optuna.storage: {first_line(error)}") from error
+    raise AssertionError("unreachable")
 
 
-def turn_of(storage: RDBStorage, study_id: int, folder: Path) -> Callable[[], AbstractContextManager[Any]]:
-    """Return what lets one worker at a time through: a lock file beside SQLite, a row's lock in a server."""
+def lock_of(storage: RDBStorage, study: optuna.Study, folder: Path) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a lock shared by all workers of a study: a lock file beside SQLite, a row lock in a server.
+
+    The row is that of a user attribute of the study, which Optuna itself never locks (``study_user_attributes``).
+    """
     if storage.engine.dialect.name == "sqlite":
         lock = FileLock(folder / LOCK)
         return lambda: lock
-    _make_row(storage, study_id)
-    row = select(_TURNS).where(_TURNS.c.study_id == study_id).with_for_update()
+    if _LOCK_ATTRIBUTE not in study.user_attrs:
+        study.set_user_attr(_LOCK_ATTRIBUTE, "locked by the worker that changes the study")
+    attributes = table("study_user_attributes", column("study_id"), column("key"))
+    study_id = storage.get_study_id_from_name(study.study_name)
+    row = select(attributes).where(attributes.c.study_id == study_id, attributes.c.key == _LOCK_ATTRIBUTE)
 
     @contextmanager
-    def turn() -> Iterator[None]:
+    def row_lock() -> Iterator[None]:
         with storage.engine.begin() as connection:
-            connection.execute(row)
+            connection.execute(row.with_for_update())
             yield
 
-    return turn
-
-
-def _make_row(storage: RDBStorage, study_id: int) -> None:
-    _insist(lambda: _TURNS.create(storage.engine, checkfirst=True))
-    try:
-        with storage.engine.begin() as connection:
-            connection.execute(insert(_TURNS).values(study_id=study_id))
-    except IntegrityError:
-        log.debug("another worker has made the row")
+    return row_lock
 
 
 @contextmanager
 def patiently(folder: Path) -> Iterator[None]:
-    """Wait for the database: say after a while that another process keeps it locked, and let no Ctrl-C break it off.
+    """Warn if another process keeps the database locked for long, and postpone signals.
 
-    Broken off within a transaction, a worker would keep the database locked for all.
+    A worker interrupted within a transaction would keep the database locked for all others.
     """
-    timer = threading.Timer(PATIENCE, _say_if_locked, (folder / "study.db",))
+    timer = threading.Timer(PATIENCE, _warn_if_locked, (folder / "study.db",))
     timer.daemon = True
     timer.start()
     try:
@@ -153,9 +141,9 @@ def patiently(folder: Path) -> Iterator[None]:
         timer.cancel()
 
 
-def _say_if_locked(path: Path) -> None:
+def _warn_if_locked(path: Path) -> None:
     if not path.exists():
-        return  # a server keeps the study
+        return  # the study is on a server
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoConfig
 
 import imgcls
-from imgcls.callbacks.data_wait_monitor import WaitingTime
-from imgcls.callbacks.terminate_on_nan import FiniteWeights
+from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
+from imgcls.callbacks.terminate_on_nan import TerminateOnNaN
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.cli.warning_filters import quieten
 from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks
@@ -119,7 +119,7 @@ def our_gap(folder: Path) -> float:
     (run / "version_0").mkdir(parents=True, exist_ok=True)
     callbacks += early_stopping(callbacks, monitored, options)
     callbacks += run_callbacks(callbacks, monitored, run / "version_0", keep_checkpoints=False)
-    callbacks += [WaitingTime(cached=True), FiniteWeights()]
+    callbacks += [DataWaitMonitor(cached=True), TerminateOnNaN()]
     trainer = build_trainer(options, callbacks, AtomicCheckpointIO(), run / "version_0")
     trainer.fit(model, datamodule=Data(batches))
     return batches.gap()

@@ -257,7 +257,7 @@ def test_names_of_a_metric_for_each_class() -> None:
         (spec("nowhere.Metric"), "cannot import 'nowhere'"),
         (spec("torchmetrics.Accuracy", num_clases=3), "no argument 'num_clases'; did you mean 'num_classes'?"),
         ({"class_path": "torchmetrics.Accuracy", "args": {}}, "unknown key 'args'"),
-        ("torchmetrics.Accuracy", "a class is given as {class_path"),
+        ("torchmetrics.Accuracy", "expected {class_path"),
     ],
 )
 def test_wrong_spec_is_refused_when_parsed(metric: Any, message: str) -> None:
@@ -270,7 +270,7 @@ def test_wrong_spec_is_refused_when_parsed(metric: Any, message: str) -> None:
     ("metric", "message"),
     [
         (spec("torchmetrics.Accuracy", average="makro"), "average"),
-        (spec("torchmetrics.ConfusionMatrix"), "one number, or one for each class, can be logged"),
+        (spec("torchmetrics.ConfusionMatrix"), "must return one number or one per class"),
         (spec("torchmetrics.Accuracy", num_classes=2), "should be equal to number of classes"),
     ],
 )

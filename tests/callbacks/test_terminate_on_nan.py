@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from transformers import AutoModelForImageClassification
 
 from imgcls.callbacks import terminate_on_nan
-from imgcls.callbacks.terminate_on_nan import FiniteWeights
+from imgcls.callbacks.terminate_on_nan import TerminateOnNaN
 from imgcls.cli.main import main
 from imgcls.errors import RunError
 from tests.helpers.architectures import tiny_config
@@ -66,7 +66,7 @@ def test_step_rate_and_file_are_named(photos: Path, tmp_path: Path, capsys: pyte
     folder = tmp_path / "run/version_0"
     assert code == 1
     found = f"epoch 2, step {STEPS + 3}: the loss is not finite (nan) at the learning rate 0.01, in the batch of "
-    assert f"{found}'{InfinitePixel.path}'; {folder}/checkpoints/last.ckpt holds what was before" in message
+    assert f"{found}'{InfinitePixel.path}'; {folder}/checkpoints/last.ckpt holds the last finite weights" in message
     assert "train_loss" not in message
     assert_finite(folder)
 
@@ -79,7 +79,7 @@ def test_all_files_of_the_batch_are_named_where_batch_norm_spreads_it(
     assert (code, "epoch 1, step 3: the loss is not finite (nan)" in message) == (1, True), message
     assert message.count(".png'") == 8
     assert f"'{InfinitePixel.path}'" in message
-    assert "no checkpoint is written yet. Set trainer.gradient_clip_val: 1.0" in message
+    assert "no checkpoint is saved yet. Set trainer.gradient_clip_val: 1.0" in message
     assert list((tmp_path / "run/version_0/checkpoints").glob("*.ckpt")) == []
 
 
@@ -144,7 +144,7 @@ def test_a_gradient_scaler_may_skip_ten_steps_in_a_row() -> None:
         checkpoint_callbacks=[],
         lightning_module=SimpleNamespace(lr=0.1),
     )
-    watch = FiniteWeights()
+    watch = TerminateOnNaN()
 
     def step(loss: float) -> None:
         outputs = {"batch_loss": torch.tensor(loss), "logits": torch.zeros(1, 3)}
@@ -169,8 +169,8 @@ def test_pretrained_weights_that_are_not_finite_are_refused(
     network.save_pretrained(tmp_path / "model")
     line = ["fit", *arguments(photos, tmp_path / "model", tmp_path, "--model.pretrained=true")]
     code, message = fails(line, capsys)
-    assert (code, "model: weights that are not finite, in 1 of " in message) == (2, True), message
-    assert "encoder.stages.1.layers.0.shortcut.convolution.weight'; take others" in message
+    assert (code, "model: weights are not finite in 1 of " in message) == (2, True), message
+    assert "encoder.stages.1.layers.0.shortcut.convolution.weight'; use other weights" in message
     assert not (tmp_path / "run").exists()
 
 
@@ -184,7 +184,7 @@ def test_checkpoint_that_is_not_finite_is_no_start(
     next(iter(content["state_dict"].values())).fill_(torch.nan)
     torch.save(content, tmp_path / "broken.ckpt")
     code, message = fails([*line, f"--ckpt_path={tmp_path}/broken.ckpt", *more], capsys)
-    assert (code, f"{tmp_path}/broken.ckpt: weights that are not finite, in 1 of " in message) == (2, True), message
+    assert (code, f"{tmp_path}/broken.ckpt: weights are not finite in 1 of " in message) == (2, True), message
 
 
 @pytest.mark.slow

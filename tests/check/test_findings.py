@@ -432,7 +432,7 @@ WRONG = {
     "--images data data/val": "/data/val/ is in ",
     "--images data --data.dataset_classes.train=data/train": "--images and data.dataset_classes.train are both given",
     "--images data --allow leaks": "'leakage', 'unreadable'",
-    "--images data --json data": "--json data: is a folder; name a file in it, such as data/check.json",
+    "--images data --json data": "--json data: is a folder; give a file, for example data/check.json",
     "--images both": "val and valid are both validation; keep one",
     "data": "'data' stands without --images; type: imgcls check --images data",
 }

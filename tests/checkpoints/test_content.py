@@ -201,9 +201,9 @@ def test_network_far_larger_than_its_weights_is_not_built(
     cases: dict[str, dict[str, Any]] = {
         "more than": {"depths": [100_000] * 3},
         "numbers, too many": {"hidden_sizes": [2**18, 2**18, 2**18]},
-        "network.depths: a number up to 1048576": {"depths": [10**12] * 3},
-        "network.depths: at most 4096 values": {"depths": [1] * 5000},
-        "network.hidden_act: a name is expected, got '/x/y.py'": {"hidden_act": "/x/y.py"},
+        "network.depths must be a number up to 1048576": {"depths": [10**12] * 3},
+        "network.depths must have at most 4096 values": {"depths": [1] * 5000},
+        "network.hidden_act must be a name, got '/x/y.py'": {"hidden_act": "/x/y.py"},
     }
     for reason, values in cases.items():
         code, said = fails(["validate", changed(good, tmp_path / "x.ckpt", network(**values))], capsys)
@@ -342,14 +342,14 @@ MALFORMED: dict[str, tuple[Edit, str]] = {
         "callbacks.MetricsLogger.train.f1.state.tp",
     ),
     "state": (lambda content: content["callbacks"].update(History=[]), "callbacks.History: "),
-    "levels": (callback("History", more=deep(100)), "callbacks: holds more than 20 levels"),
-    "number": (lambda content: content["imgcls"].update(x=10**30), "imgcls: a whole number is at most 2**53"),
-    "classes twice": (lambda content: content["imgcls"].update(class_names=["a", "a", "b"]), "holds a name twice"),
-    "thresholds": (lambda content: content["imgcls"].update(thresholds=[0.5]), "thresholds: 1 for 3 classes"),
+    "levels": (callback("History", more=deep(100)), "callbacks: must have at most 20 levels"),
+    "number": (lambda content: content["imgcls"].update(x=10**30), "imgcls: an integer must be at most 2**53"),
+    "classes twice": (lambda content: content["imgcls"].update(class_names=["a", "a", "b"]), "contains a name twice"),
+    "thresholds": (lambda content: content["imgcls"].update(thresholds=[0.5]), "got 1 thresholds for 3 classes"),
     "labels": (lambda content: content["ImageDataModule"]["labels"].update(train=["a"]), "1 labels for 48 images of"),
     "progress": (
         lambda content: content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"].update(ready="x"),
-        "loops: a whole number from 0 is expected, got 'x'",
+        "loops: must be an integer from 0, got 'x'",
     ),
     "rate": (
         lambda content: content["optimizer_states"][0]["param_groups"][0].update(lr="0.1"),

@@ -259,7 +259,7 @@ def test_checkpoint_may_not_name_any_callable_as_a_metric(
     torch.save(content | {"imgcls_config": json.dumps(config)}, tmp_path / "x.ckpt")
     main(["validate", "--ckpt_path", str(tmp_path / "x.ckpt")])
     output = capsys.readouterr()
-    assert "metric evil: the checkpoint names a class which only --config may load" in output.err
+    assert "metric evil: ignored, because its class is not in torchmetrics" in output.err
     assert "accuracy" in output.out
     assert "evil" not in output.out
 
@@ -401,7 +401,7 @@ def test_weights_of_another_network_are_refused(
     more = ["--images", str(photos)] if command == "predict" else []
     code, message = fails([command, "--ckpt_path", str(tmp_path / "x.ckpt"), *more], capsys)
     assert code == 2
-    assert "the checkpoint's weights are not those of its network" in message
+    assert "the checkpoint's weights do not match its network" in message
     assert reason in message
     assert not (tmp_path / "predictions.csv").exists()
 
@@ -413,7 +413,7 @@ def test_folder_names_its_checkpoints(
     main(line)
     folder = tmp_path / "run/version_0"
     best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
-    expected = f"is a folder; type --ckpt_path {best} to evaluate, --ckpt_path {last} to go on with the training"
+    expected = f"is a folder; type --ckpt_path {best} to evaluate, --ckpt_path {last} to resume training"
     for given in (["validate"], line):
         for path in (folder, folder / "checkpoints"):
             code, message = fails([*given, "--ckpt_path", str(path)], capsys)
@@ -432,7 +432,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save([1], tmp_path / "list.ckpt")
     with pytest.raises(ConfigError, match=r"is not a checkpoint of imgcls: input should be a valid dictionary$"):
         read_checkpoint(tmp_path / "list.ckpt")
-    with pytest.raises(ConfigError, match="no such checkpoint file"):
+    with pytest.raises(ConfigError, match="there is no such file"):
         read_checkpoint(tmp_path / "missing.ckpt")
 
 

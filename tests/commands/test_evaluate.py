@@ -244,9 +244,9 @@ def test_an_evaluation_that_logs_nothing_says_so(
 @pytest.mark.parametrize(
     ("metrics", "said"),
     [
-        ({"loss": "Accuracy"}, "the name 'loss' is that of the model's loss"),
-        ({"top.2": "Accuracy"}, "'top.2' is no name for a metric"),
-        ({"": "Accuracy"}, "'' is no name for a metric"),
+        ({"loss": "Accuracy"}, "'loss' is the name of the model's loss"),
+        ({"top.2": "Accuracy"}, "'top.2' is not a valid name"),
+        ({"": "Accuracy"}, "'' is not a valid name"),
         ({"cm": "ConfusionMatrix"}, "metrics.cm: torchmetrics.ConfusionMatrix: gives (3, 3); one number"),
         ({"counts": "StatScores"}, "metrics.counts: torchmetrics.StatScores: gives"),
     ],
@@ -270,5 +270,5 @@ def test_name_or_kind_of_metric_that_cannot_be_logged(
 def test_two_values_of_one_name_are_refused() -> None:
     by_class = {"class_path": "torchmetrics.F1Score", "init_args": {"average": "none"}}
     logger = imgcls.MetricsLogger({"f1": by_class, "f1_red": {"class_path": "torchmetrics.Accuracy"}})
-    with pytest.raises(ConfigError, match="two values would be called 'f1_red'"):
+    with pytest.raises(ConfigError, match="two values are named 'f1_red'"):
         logger.names(["blue", "red"])

@@ -188,7 +188,7 @@ def test_options_reach_items_of_lists(photos: Path, tiny_model: Path, tmp_path: 
     [
         ("callbacks.0.init_args.patiense=7", "; did you mean 'trainer.callbacks.0.init_args.patience'?"),
         ("callbacks.0.init_args.patience", "--trainer.callbacks.0.init_args.patience needs a value"),
-        ("callbacks.1.init_args.patience=7", "trainer.callbacks is a list of 1, counted from 0"),
+        ("callbacks.1.init_args.patience=7", "trainer.callbacks is a list of 1 items, indexed from 0"),
         ("callbacks.0.init_args.patience=often", "trainer.callbacks.init_args.patience: expected int, not often"),
     ],
 )
@@ -323,7 +323,7 @@ def test_two_fits_do_not_share_a_folder(
     with FileLock(tmp_path / "run/version_0/.lock"):
         code, message = fails([*line, "--ckpt_path=last", "--trainer.max_epochs=3"], capsys)
     assert code == 2
-    assert f"{tmp_path / 'run/version_0'}: another process trains there" in message
+    assert f"{tmp_path / 'run/version_0'}: another process trains in this folder" in message
 
 
 def test_flag_and_list_that_disagree_are_refused(
@@ -371,7 +371,7 @@ def test_folder_name_is_no_path(
     line = ["fit", *arguments(photos, tiny_model, tmp_path), f"--experiment.custom_folder_name={name}"]
     code, message = fails(line, capsys)
     assert code == 2
-    assert f"experiment.custom_folder_name: {name!r} is no folder name" in message
+    assert f"experiment.custom_folder_name must be the name of a folder, got {name!r}" in message
 
 
 def test_evaluation_computes_in_the_precision_of_the_training(

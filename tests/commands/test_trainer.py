@@ -119,7 +119,7 @@ def test_memory_that_is_not_enough_has_a_remedy() -> None:
     assert code == 1
     assert said == (
         "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.77 GiB; lower "
-        "data.batch_size, and raise trainer.accumulate_grad_batches by as much, for steps of as many images as before"
+        "data.batch_size and raise trainer.accumulate_grad_batches by the same factor to keep the global batch"
     )
 
 

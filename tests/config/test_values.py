@@ -14,11 +14,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.callbacks.prediction_writer import PredictionsWriter, check_output
+from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.models.training.optimizer import OptimizerConfig
 from imgcls.models.training.scheduler import SchedulerConfig
+from imgcls.runtime.output_file import check_output
 from imgcls.types import Batch
 from tests.helpers.runs import arguments, assert_same_weights, fails, program
 
@@ -33,14 +34,14 @@ WRONG = {
     "--data.dataset_classes.train.init_args.max_pixels=0": (
         "data.init_args.dataset_classes.train.init_args.max_pixels must be at least 1, got 0"
     ),
-    "--model.optimizer_config.lr=.nan": f"{OPTIMIZER}.lr: nan; it must be a finite number",
-    "--model.optimizer_config.lr=.inf": f"{OPTIMIZER}.lr: inf; it must be a finite number",
-    "--model.optimizer_config.weight_decay=-1": f"{OPTIMIZER}.weight_decay: -1.0; it must be at least 0",
-    "--model.optimizer_config.betas=[0.9, 1]": f"{OPTIMIZER}.betas: (0.9, 1.0); it must be at least 0 and below 1",
-    "--model.optimizer_config.eps=0": f"{OPTIMIZER}.eps: 0.0; it must be above 0",
-    f"{SGD} --model.optimizer_config.momentum=-1": f"{OPTIMIZER}.momentum: -1.0; it must be at least 0",
-    f"{SGD} --model.optimizer_config.nesterov=true": f"{OPTIMIZER}.nesterov: true, without momentum; give",
-    "--model.scheduler_config.warmup_epochs=-1": f"{SCHEDULER}.warmup_epochs: -1.0; it must be at least 0",
+    "--model.optimizer_config.lr=.nan": f"{OPTIMIZER}.lr must be a finite number, got nan",
+    "--model.optimizer_config.lr=.inf": f"{OPTIMIZER}.lr must be a finite number, got inf",
+    "--model.optimizer_config.weight_decay=-1": f"{OPTIMIZER}.weight_decay must be at least 0, got -1.0",
+    "--model.optimizer_config.betas=[0.9, 1]": f"{OPTIMIZER}.betas must be at least 0 and less than 1, got (0.9, 1.0)",
+    "--model.optimizer_config.eps=0": f"{OPTIMIZER}.eps must be greater than 0, got 0.0",
+    f"{SGD} --model.optimizer_config.momentum=-1": f"{OPTIMIZER}.momentum must be at least 0, got -1.0",
+    f"{SGD} --model.optimizer_config.nesterov=true": f"{OPTIMIZER}.nesterov: true requires",
+    "--model.scheduler_config.warmup_epochs=-1": f"{SCHEDULER}.warmup_epochs must be at least 0, got -1.0",
 }
 
 
@@ -60,11 +61,11 @@ def test_fit_refuses_a_wrong_value_by_its_key(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-9])
 def test_optimizer_and_schedule_refuse_numbers_that_are_none(value: float) -> None:
     for name in ("lr", "weight_decay", "eps"):
-        with pytest.raises(ConfigError, match=rf"optimizer_config\.{name}: {value}; it must be "):
+        with pytest.raises(ValueError, match=rf"optimizer_config\n{name}\n"):
             OptimizerConfig(**{name: value})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"optimizer_config\.betas: "):
+    with pytest.raises(ValueError, match="betas"):
         OptimizerConfig(betas=(value, 0.9))
-    with pytest.raises(ConfigError, match=rf"scheduler_config\.warmup_epochs: {value}; it must be "):
+    with pytest.raises(ValueError, match=r"scheduler_config\nwarmup_epochs\n"):
         SchedulerConfig(warmup_epochs=value)
 
 
@@ -170,11 +171,11 @@ def test_check_output_makes_the_folder_and_leaves_nothing_in_it(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("folder", "is a folder; name a file in it, such as {}/folder/predictions.csv"),
-        ("later/", "is a folder; name a file in it, such as {}/later/predictions.csv"),
-        ("file/p.csv", "{}/file is no folder that can be written to (File exists); name a file elsewhere"),
-        ("file/deep/p.csv", "{}/file/deep is no folder that can be written to (Not a directory); name a file"),
-        ("pipe", "is not a regular file, and would be replaced by one; name a file"),
+        ("folder", "is a folder; give a file, for example {}/folder/predictions.csv"),
+        ("later/", "is a folder; give a file, for example {}/later/predictions.csv"),
+        ("file/p.csv", "cannot write to the folder {}/file (File exists)"),
+        ("file/deep/p.csv", "cannot write to the folder {}/file/deep (Not a directory)"),
+        ("pipe", "is not a regular file"),
     ],
 )
 def test_check_output_refuses_what_cannot_be_written(output: str, message: str, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_check_output_refuses_what_cannot_be_written(output: str, message: str, 
 
 def test_check_output_expands_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(ConfigError, match=re.escape("--output ~: is a folder; name a file in it, such as")):
+    with pytest.raises(ConfigError, match=re.escape("--output ~: is a folder; give a file, for example")):
         check_output("~")
 
 
@@ -198,7 +199,7 @@ def test_check_output_says_that_a_folder_is_read_only(monkeypatch: pytest.Monkey
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(ConfigError, match=rf"{tmp_path} is no folder that can be written to \(Permission denied\)"):
+    with pytest.raises(ConfigError, match=rf"cannot write to the folder {tmp_path} \(Permission denied\)"):
         check_output(tmp_path / "p.csv")
 
 

@@ -140,8 +140,8 @@ def test_only_weights_load_starts_fresh(
         (["--seed_everything=1"], "seed_everything: 1, but"),
         (["--data.validation_split=0.4"], "data.init_args.validation_split: 0.4, but the run of"),
         (["--data.fold=1/3"], "data.init_args.fold: 1/3, but the run of"),
-        (["--data.batch_size=4"], "optimizer steps, but the run of the checkpoint has"),
-        (["--trainer.accumulate_grad_batches=2"], "optimizer steps, but the run of the checkpoint has"),
+        (["--data.batch_size=4"], "in the checkpoint, whose schedule counts them"),
+        (["--trainer.accumulate_grad_batches=2"], "in the checkpoint, whose schedule counts them"),
     ],
 )
 def test_run_that_goes_on_keeps_its_course(
@@ -385,7 +385,10 @@ def test_run_that_goes_on_within_an_epoch_keeps_its_batches(
     main([*line, "--trainer.max_epochs=1", f"--trainer.callbacks=[{saver}]"])
     within = next((tmp_path / "run/version_0/checkpoints").glob("*step=2.ckpt"))
     code, message = fails([*line, f"--ckpt_path={within}", "--data.batch_size=4"], capsys)
-    assert (code, "within an epoch of batches of 8 images, over all processes; of 4" in message) == (2, True), message
+    assert (code, "within an epoch of batches of 8 images over all processes, but they now have 4" in message) == (
+        2,
+        True,
+    ), message
     main([*line, f"--ckpt_path={within}"])
 
 

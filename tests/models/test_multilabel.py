@@ -170,7 +170,10 @@ def test_checkpoint_alone_rebuilds_the_task(run: tuple[Path, str], tmp_path: Pat
     changed = ImageClassifier.load_from_checkpoint(path, weights_only=True, threshold={"red": 0.9})
     assert changed.thresholds == [0.5, 0.5, 0.9]
     content = load(path)
-    for thresholds, message in (([0.5, 1.5, 0.5], "less than or equal to 1"), ([0.5], "1 for 3 classes")):
+    for thresholds, message in (
+        ([0.5, 1.5, 0.5], "less than or equal to 1"),
+        ([0.5], "got 1 thresholds for 3 classes"),
+    ):
         content["imgcls"]["thresholds"] = thresholds
         torch.save(content, tmp_path / "x.ckpt")
         with pytest.raises(ConfigError, match=message):
@@ -260,8 +263,8 @@ def test_record_without_the_task_is_of_one_label(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--model.threshold=1.5"], "model.init_args.threshold: 1.5; a threshold is a probability, 0 to 1"),
-        (["--model.threshold=[0.5, 0.5]"], "model.init_args.threshold: 2 for 3 classes; give one for each"),
+        (["--model.threshold=1.5"], "model.init_args.threshold must be a probability from 0 to 1, got 1.5"),
+        (["--model.threshold=[0.5, 0.5]"], "model.init_args.threshold must have one value for each of the 3 classes"),
         (["--model.threshold={rde: 0.5}"], "there is no class 'rde'; did you mean 'red'?"),
         (
             ["--data.balanced_sampling=true"],
@@ -273,7 +276,7 @@ def test_record_without_the_task_is_of_one_label(
         ),
         (
             ["--trainer.callbacks=imgcls.MetricsLogger", "--trainer.callbacks.metrics={kappa}"],
-            "metrics.kappa: torchmetrics.CohenKappa: cannot score images of several labels; take another metric",
+            "metrics.kappa: torchmetrics.CohenKappa: does not support multi-label data; use another metric",
         ),
     ],
 )
@@ -623,12 +626,12 @@ def test_names_of_several_labels_are_known_before() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (metric("torchmetrics.CohenKappa"), "torchmetrics.CohenKappa: cannot score images of several labels; take"),
-        (metric("torchmetrics.F1Score", task="binary"), "cannot score images of several labels, with task: binary"),
-        (metric("torchmetrics.classification.BinaryF1Score"), "BinaryF1Score: cannot score images of several labels"),
-        (metric("torchmetrics.classification.MulticlassF1Score"), "MulticlassF1Score: cannot score images of several"),
+        (metric("torchmetrics.CohenKappa"), "torchmetrics.CohenKappa: does not support multi-label data; use"),
+        (metric("torchmetrics.F1Score", task="binary"), "does not support multi-label data, with task: binary"),
+        (metric("torchmetrics.classification.BinaryF1Score"), "BinaryF1Score: does not support multi-label data"),
+        (metric("torchmetrics.classification.MulticlassF1Score"), "MulticlassF1Score: does not support multi-label"),
         (metric("torchmetrics.F1Score", average="makro"), "average"),
-        (metric("torchmetrics.ConfusionMatrix"), "one number, or one for each class, can be logged"),
+        (metric("torchmetrics.ConfusionMatrix"), "must return one number or one per class"),
     ],
 )
 def test_metric_that_cannot_score_several_labels_is_refused(given: dict[str, Any], message: str) -> None:

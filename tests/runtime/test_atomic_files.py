@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from filelock import FileLock, lock_descriptor
 
-from imgcls.callbacks.prediction_writer import give_back, hold_output
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import PARTIAL, link, regular, replacing, sweep, write_text
+from imgcls.runtime.output_file import lock_output, release_output
 from imgcls.runtime.tables import write_table
 from tests.helpers.runs import arguments, fails, program, within
 
@@ -123,7 +123,7 @@ def test_links_and_pipes_are_not_opened(tmp_path: Path, mode: str) -> None:
     (tmp_path / "link").symlink_to("victim")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with within(5), pytest.raises(OSError, match="a link or a pipe lies in its place"):
+        with within(5), pytest.raises(OSError, match="it is a link or a pipe"):
             open(tmp_path / name, mode, opener=regular)  # noqa: SIM115
     with open(tmp_path / "victim", mode, opener=regular):
         pass
@@ -186,7 +186,7 @@ def test_a_lock_that_the_system_refuses_is_not_to_be_removed(tmp_path: Path, mon
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.raises(ConfigError, match="No space left on device; give --output FILE in another folder"):
-        hold_output(tmp_path / "p.csv")
+        lock_output(tmp_path / "p.csv")
 
 
 def test_parts_of_a_killed_prediction_are_swept(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_parts_of_a_killed_prediction_are_swept(tmp_path: Path) -> None:
     others = [".p1.csv.part0", ".p[1].csv.parts", ".q.csv.part0", "p[1].csv"]
     for name in left + others:
         (tmp_path / name).touch()
-    give_back(hold_output(tmp_path / "p[1].csv"))
+    release_output(lock_output(tmp_path / "p[1].csv"))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
@@ -205,9 +205,9 @@ def test_a_file_that_another_prediction_has_just_made_is_kept(
 
     def hold(path: Path) -> FileLock:
         output.write_text("theirs")
-        return hold_output(path)
+        return lock_output(path)
 
-    monkeypatch.setattr("imgcls.commands.command.hold_output", hold)
+    monkeypatch.setattr("imgcls.commands.command.lock_output", hold)
     code, said = fails(predict(best, f"--images={test_photos}", f"--output={output}"), capsys)
     assert (code, output.read_text()) == (2, "theirs")
     assert f"{output} exists; add --overwrite" in said

@@ -21,7 +21,8 @@ from imgcls.cli.warning_filters import quieten
 from imgcls.config.sections import OptunaConfig, SearchSpace
 from imgcls.tune.results import Results
 from imgcls.tune.search_space import Space, short_names, shown
-from imgcls.tune.study import INTERRUPTED, SharedStudy
+from imgcls.tune.study import SharedStudy
+from imgcls.tune.trial_states import INTERRUPTED
 from tests.conftest import write_class_folders
 from tests.helpers.runs import arguments, fails, load, program, weights
 
@@ -249,7 +250,7 @@ def test_trial_that_was_taken_for_dead_is_left_to_the_other_worker(
         assert claim is not None
         study.study.tell(claim.trial.number, state=TrialState.FAIL)
         study.finish(claim, TrialState.PRUNED)
-    assert "trial 0 was taken for dead, and is repeated by another worker" in caplog.text
+    assert "trial 0 had no heartbeat for too long and is repeated by another worker" in caplog.text
     assert states(tmp_path, "study") == ["FAIL"]
 
 
@@ -263,7 +264,7 @@ def test_files_of_the_best_trial_may_be_gone(
     capsys.readouterr()
     main([*line, "--optuna.retrain=true"])
     said = capsys.readouterr().err
-    assert "trial 0 is the best, and its files are not here" in said
+    assert "the files of trial 0, the best one, are missing" in said
     assert "best.yaml fits the best again" not in said
     assert "retrain: " not in said
 
@@ -319,7 +320,7 @@ def test_results_of_another_study_are_not_overwritten(
     folder = tmp_path / "run/tune"
     before = {path: path.read_bytes() for path in (folder / "trials.csv", folder / "best.yaml", folder / "best.ckpt")}
     capsys.readouterr()
-    said = f"{folder}: holds the results of another study, of another database"
+    said = f"{folder}: contains the results of another study in another database"
     code, message = fails([*line, f"--optuna.storage=sqlite:///{tmp_path / 'other.db'}"], capsys)
     assert (code, said in message) == (2, True), message
     for file in folder.glob("study.db*"):
@@ -342,17 +343,17 @@ def test_trials_of_other_images_are_not_mixed(
     for path in sorted((images / "red").iterdir())[:2]:
         path.unlink()
     code, message = fails(line, capsys)
-    assert (code, "images.train: " in message) == (2, True), message
-    assert "but the study 'run' was begun with 48 images of content" in message
+    assert (code, "images.train is " in message) == (2, True), message
+    assert "but the study 'run' was started with 48 images of content" in message
 
 
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
         ("data.init_args.dataset_classes.train", "validation is held out of it"),
-        ("data.init_args.dataset_classes.validation", "is the same in all trials"),
-        ("data.init_args", "holds data.init_args.validation_split"),
-        ("trainer.limit_val_batches", "is the same in all trials"),
+        ("data.init_args.dataset_classes.validation", "must be the same in all trials"),
+        ("data.init_args", "contains data.init_args.validation_split"),
+        ("trainer.limit_val_batches", "must be the same in all trials"),
     ],
 )
 def test_key_that_changes_what_is_validated_is_refused(
@@ -405,33 +406,39 @@ def test_table_of_trials_in_a_folder_of_any_name(tmp_path: Path) -> None:
             {"model.init_args.optimizer_config.lrr": uniform()},
             f"no key 'model.init_args.optimizer_config.lrr'; did you mean '{LR}'?",
         ),
-        ({LR: {"distribution": "uniform", "low": 1e-2, "high": 1e-3}}, f"{LR}: low 0.01 is above high 0.001"),
+        (
+            {LR: {"distribution": "uniform", "low": 1e-2, "high": 1e-3}},
+            f"{LR}.low must be at most high, 0.001, got 0.01",
+        ),
         ({LR: {"distribution": "uniform", "low": 0, "high": 1}}, f"{LR}: 0.0: model.init_args.optimizer_config.lr"),
         ({LR: {"distribution": "loguniform", "low": 0, "high": 1}}, LR),
-        ({LR: {"distribution": "uniform", "low": 0.1}}, f"{LR}: uniform needs 'low' and 'high'"),
+        ({LR: {"distribution": "uniform", "low": 0.1}}, f"{LR}: uniform requires 'low' and 'high'"),
         ({"data.init_args.batch_size": uniform(4, 8)}, "data.init_args.batch_size: "),
         (
             {"data.init_args.batch_size": {"distribution": "categorical", "choices": [4, "big"]}},
             "optuna.search_spaces.data.init_args.batch_size: 'big': ",
         ),
         ({"trainer.callbacks.0.init_args.patience": uniform()}, "trainer.callbacks is null"),
-        ({"data.init_args.batch_size": {"distribution": "int", "low": 1.5, "high": 3}}, "1.5 is no whole number"),
-        ({LR: {"distribution": "uniform", "low": 1e-3, "high": float("inf")}}, f"{LR}: high inf is no finite number"),
+        (
+            {"data.init_args.batch_size": {"distribution": "int", "low": 1.5, "high": 3}},
+            "distribution int requires integers, got 1.5",
+        ),
+        ({LR: {"distribution": "uniform", "low": 1e-3, "high": float("inf")}}, f"{LR}.high must be finite, got inf"),
         ({LR: {"distribution": "int", "low": 1, "high": 3, "step": 0}}, f"optuna.search_spaces.{LR}: "),
         (
             {HEAD: {"distribution": "categorical", "choices": [1e-3, None]}},
-            f"{HEAD}: None: {HEAD}: null; give a number",
+            f"{HEAD}: None: {HEAD} must be a valid number, got None",
         ),
         (
             {"experiment.output_dir": {"distribution": "categorical", "choices": ["a", "b"]}},
-            "is the same in all trials",
+            "must be the same in all trials",
         ),
         ({"model.optimizer_config.lrr": uniform()}, f"did you mean '{LR}'?"),
         ({"trainer.max_epochs": {"distribution": "int", "low": 0, "high": 2}}, "trainer.max_epochs: 0 leaves nothing"),
-        ({}, "optuna.search_spaces: holds no key"),
+        ({}, "optuna.search_spaces is empty"),
         (
             {"model.init_args.model_name": {"distribution": "categorical", "choices": ["./nowhere"]}},
-            "no folder './nowhere'",
+            "folder './nowhere' does not exist",
         ),
     ],
 )
@@ -458,10 +465,10 @@ def test_wrong_space_is_refused_before_the_first_trial(
             "optuna.metric: nothing logs 'validation_f1'; did you mean 'validation_f1_score'?",
         ),
         ({"tune": False}, "optuna.tune: false"),
-        ({"n_trials": 0}, "optuna.n_trials: 0; it must be at least 1"),
+        ({"n_trials": 0}, "optuna.n_trials must be at least 1, got 0"),
         ({"direction": ["maximize", "minimize"]}, "optuna.direction: 2 for 1 metrics"),
-        ({"sampler": "grid"}, f"optuna.search_spaces.{LR}: sampler grid needs 'step' or 'choices'"),
-        ({"fidelity": {}}, "optuna.fidelity.data: 1.0"),
+        ({"sampler": "grid"}, f"optuna.search_spaces.{LR}: the grid sampler requires 'step' or 'choices'"),
+        ({"fidelity": {}}, "optuna.fidelity.data must be less than 1"),
         ({"storage": "nonsense"}, "optuna.storage"),
         ({"metric": []}, "optuna.metric: an empty list"),
         ({"fidelity": {"epochs": 2}}, "optuna.fidelity.epochs: 2; a screen takes fewer than the 2 of a fit"),
@@ -552,7 +559,7 @@ def test_another_search_does_not_mix_into_a_study(
     main(line)
     code, message = fails([*line, "--data.batch_size=16"], capsys)
     assert code == 2
-    assert "data.init_args.batch_size: 16, but the study 'run' was begun with 8" in message
+    assert "data.init_args.batch_size is 16, but the study 'run' was started with 8" in message
     test = write_class_folders(tmp_path / "test", 4)
     main([*line, f"--data.dataset_classes.test={test}", "--trainer.log_every_n_steps=1"])  # which no trial looks at
     main([*line, "--data.batch_size=16", "--optuna.study_name=other"])

@@ -8,9 +8,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import text
 
 from imgcls.cli.main import main
+from imgcls.config.sections import OptunaConfig, SearchSpace
+from imgcls.tune.search_space import Space
 from imgcls.tune.storage import open_storage
+from imgcls.tune.study import SharedStudy, TrialClaim
 from tests.helpers.runs import program
 from tests.tune.test_study import LR, STOPPING, trials_in, trials_of, tune_line, uniform, write_config
 
@@ -53,8 +58,8 @@ def search_together(line: list[str], kill: bool) -> None:
     """Run three workers; kill one of them in its second trial."""
     workers = [start(line) for _ in range(3)]
     if kill:
-        wait_for(workers[0], "begins")
-        wait_for(workers[0], "begins")
+        wait_for(workers[0], "starts")
+        wait_for(workers[0], "starts")
         workers[0].send_signal(signal.SIGKILL)
     errors = [worker.communicate()[1] for worker in workers]
     expected = [-signal.SIGKILL, 0, 0] if kill else [0, 0, 0]
@@ -89,7 +94,7 @@ def test_drawn_seed_is_that_of_the_study(photos: Path, tiny_model: Path, tmp_pat
     configs = [yaml.safe_load(path.read_text()) for path in sorted((tmp_path / "run/tune").glob("trial_*/config.yaml"))]
     assert len(configs) == 3
     [seed] = {config["seed_everything"] for config in configs}
-    assert f"seed_everything: {seed}, drawn when the study began" in done.stderr
+    assert f"seed_everything: {seed}, drawn when the study started" in done.stderr
 
 
 def wait_for_epoch(folder: Path, trials: int = 1) -> None:
@@ -113,13 +118,13 @@ def test_ctrl_c_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path)
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     ) as worker:
-        wait_for(worker, "begins")
+        wait_for(worker, "starts")
         wait_for_epoch(tmp_path / "run/tune", trials=2)
         os.killpg(worker.pid, signal.SIGINT)  # as a terminal does
         rest = worker.stderr.read() if worker.stderr else ""
     assert worker.returncode == 130
     assert "Traceback" not in rest
-    assert len(re.findall(r"trial \d is interrupted; the same command goes on with it", rest)) == 2
+    assert len(re.findall(r"trial \d is interrupted; the same command resumes it", rest)) == 2
     states = [trial.state.name for trial in trials_of(tmp_path / "run/tune")]
     assert sorted(states) == ["FAIL", "FAIL", "WAITING", "WAITING"]
 
@@ -128,7 +133,7 @@ def test_sigterm_ends_all_workers(photos: Path, tiny_model: Path, tmp_path: Path
     patient = {"class_path": STOPPING["class_path"], "init_args": {"monitor": "validation_loss", "patience": 9999}}
     config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": {LR: uniform()}}, [patient])
     worker = start(tune_line(config, photos, tiny_model, tmp_path, "--optuna.n_jobs=2", "--trainer.max_epochs=9999"))
-    wait_for(worker, "begins")
+    wait_for(worker, "starts")
     wait_for_epoch(tmp_path / "run/tune")
     worker.send_signal(signal.SIGTERM)
     _, rest = worker.communicate()
@@ -160,7 +165,7 @@ def test_locked_database_is_waited_for(photos: Path, tiny_model: Path, tmp_path:
     """F36: another process holds the database for 20 seconds."""
     config = write_config(tmp_path / "c.yaml", {"n_trials": 3, "search_spaces": {LR: uniform()}})
     worker = start(tune_line(config, photos, tiny_model, tmp_path))
-    wait_for(worker, "trial 1 begins")
+    wait_for(worker, "trial 1 starts")
     lock = sqlite3.connect(tmp_path / "run/tune/study.db", timeout=30, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     time.sleep(20)
@@ -178,7 +183,7 @@ def test_database_locked_for_ever(photos: Path, tiny_model: Path, tmp_path: Path
     config = write_config(tmp_path / "c.yaml", {"n_trials": 3, "search_spaces": {LR: uniform()}})
     line = tune_line(config, photos, tiny_model, tmp_path)
     worker = start(line)
-    wait_for(worker, "trial 1 begins")
+    wait_for(worker, "trial 1 starts")
     lock = sqlite3.connect(tmp_path / "run/tune/study.db", timeout=30, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     _, error = worker.communicate()
@@ -236,6 +241,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         call("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
         shutil.rmtree(folder)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # heartbeats
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_one_worker_at_a_time_changes_a_study_on_a_server(server: str, tmp_path: Path) -> None:
+    config, space = OptunaConfig(storage=server), Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
+    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
+    first, second = (SharedStudy(config, space, ["maximize"], tmp_path, "locked", base) for _ in range(2))
+    claims: list[TrialClaim | None] = []
+    other = threading.Thread(target=lambda: claims.append(second.claim()))
+    with closing(first), closing(second):
+        with first.exclusive():
+            other.start()
+            trial = first.study.ask(space.distributions)  # needs rows that the lock leaves free
+            first.study.set_user_attr("mine", 1)
+            first.study.tell(trial, 0.5)
+            other.join(1)
+            assert claims == []
+        other.join(60)
+        [claim] = claims
+        assert claim is not None
+        assert claim.trial.number == 1
+        claim.lock.release()
 
 
 @pytest.mark.parametrize("kill", [False, True])

@@ -17,7 +17,7 @@ from imgcls.data.loading.samplers import Key, KeyedSampler
 from imgcls.data.splitting.split import Split
 from imgcls.errors import size_in_words
 from imgcls.runtime.progress import tracked
-from imgcls.runtime.seeding import mix
+from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch, PartlyFrozenModel
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class VersionSampler(KeyedSampler):
     """Yields every sample in order, with the seeds of the epoch that has the version's number."""
 
     def _sample_seed(self, index: int, draw: int) -> int:
-        return mix(self.seed, self.epoch, index)
+        return derive_seed(self.seed, self.epoch, index)
 
 
 def versions_to_cache(trainer: pl.Trainer | None, split: str) -> int:

@@ -9,6 +9,7 @@ import torch
 from imgcls.data.loading.samplers import KeyedSampler
 from imgcls.data.loading.shared_memory import SLOTS, lend
 from imgcls.data.loading.workers import WatchedLoader
+from imgcls.runtime.lightning_loops import batches_started
 from imgcls.runtime.signals import waited
 from imgcls.types import Batch
 
@@ -43,7 +44,7 @@ class TrainLoader(BatchLoader):
             sampler.skip = 0
             if trainer.training:
                 sampler.set_epoch(trainer.current_epoch)
-                sampler.skip = trainer.fit_loop.epoch_loop.batch_progress.current.ready * (self.batch_size or 1)
+                sampler.skip = batches_started(trainer) * (self.batch_size or 1)
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
-from imgcls.runtime.seeding import mix
+from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch
 
 Key = tuple[int, int]
@@ -48,7 +48,7 @@ class KeyedSampler(DistributedSampler[Key]):
     def _indices(self) -> Any:
         order = np.arange(self.size)
         if self.shuffle:
-            order = self._draw(np.random.default_rng(mix(self.seed, self.epoch)))
+            order = self._draw(np.random.default_rng(derive_seed(self.seed, self.epoch)))
             order = np.resize(order, len(self) * self.num_replicas)
         return order[self.rank :: self.num_replicas]
 
@@ -56,7 +56,7 @@ class KeyedSampler(DistributedSampler[Key]):
         return generator.permutation(self.size)
 
     def _sample_seed(self, index: int, draw: int) -> int:
-        return mix(self.seed, self.epoch if self.shuffle else 0, index)
+        return derive_seed(self.seed, self.epoch if self.shuffle else 0, index)
 
 
 class BalancedSampler(KeyedSampler):
@@ -83,7 +83,7 @@ class BalancedSampler(KeyedSampler):
         return generator.choice(self.size, size=self.size, p=self._probabilities)
 
     def _sample_seed(self, index: int, draw: int) -> int:
-        return mix(self.seed, self.epoch, index, draw * self.num_replicas + self.rank)
+        return derive_seed(self.seed, self.epoch, index, draw * self.num_replicas + self.rank)
 
 
 class RepeatingSampler(KeyedSampler, SequentialSampler):  # type: ignore[misc]  # SequentialSampler yields indices

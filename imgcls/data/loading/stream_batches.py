@@ -20,7 +20,8 @@ from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.webdataset_stream import StreamedImage, StreamImageDataset
 from imgcls.errors import ConfigError, ImageError
-from imgcls.runtime.seeding import mix
+from imgcls.runtime.lightning_loops import batches_started
+from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch
 
 STREAM_LIMITS = (
@@ -94,10 +95,10 @@ class StreamBatches(IterableDataset[Batch]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         part, parts = self.process.rank * workers + worker, self.process.world_size * workers
-        seed = mix(self.process.seed, self.epoch)
+        seed = derive_seed(self.process.seed, self.epoch)
         images = enumerate(self.data.images(seed, part, parts))
         for _ in range(self.skip + worker, self.count, workers):
-            yield self._batch(images, partial(mix, seed, part))
+            yield self._batch(images, partial(derive_seed, seed, part))
 
     def _batch(self, images: "enumerate[StreamedImage]", seed_of: "partial[int]") -> Batch:
         pixels: list[NDArray[Any]] = []
@@ -134,7 +135,7 @@ class StreamLoader(TrainLoader):
         self.dataset.skip = 0
         if self.trainer is not None and self.trainer.training:
             self.dataset.epoch = self.trainer.current_epoch
-            self.dataset.skip = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            self.dataset.skip = batches_started(self.trainer)
         yield from super().__iter__()
 
 

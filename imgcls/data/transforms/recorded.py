@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from imgcls.config.class_path import Spec
-from imgcls.config.plain_values import is_plain, is_word
+from imgcls.config.safe_values import is_safe_value, is_word
 from imgcls.errors import ConfigError
 
 KEY = "data.init_args.augmentations.eval"
@@ -100,6 +100,6 @@ def _plain(key: str, value: Any, where: str) -> Any:
     is_small = isinstance(value, Mapping) and len(value) <= _MOST_ITEMS
     if is_small and all(map(is_word, value)) and "class_path" not in value:
         return {name: _plain(key, item, where) for name, item in value.items()}
-    if is_plain(value, largest):
+    if is_safe_value(value, largest):
         return value
     raise ConfigError(f"{where}: the checkpoint's value must be a number up to {largest} or a word, got {value!r:.80}")

@@ -1,1 +1,1 @@
-"""Networks and image processors from Hugging Face's Hub or a local folder."""
+"""Networks and image processors from the Hugging Face Hub or a local folder."""

@@ -1,4 +1,4 @@
-"""Hugging Face image classifiers: build one by name, folder or recorded config."""
+"""Build Hugging Face image classifiers by name, folder or recorded config."""
 
 import json
 import os
@@ -12,31 +12,38 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
-from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, first_line
-from imgcls.models.huggingface.hub import KEY, check_reachable, load_config, load_error, local_or_hub, require_timm
+from imgcls.models.huggingface.hub import (
+    KEY,
+    check_reachable,
+    load_config,
+    load_error,
+    local_or_hub,
+    quiet_transformers,
+    require_timm,
+)
 from imgcls.models.huggingface.image_processor import takes_bgr
 
-# what torch says of Python objects in its own format, and of a plain pickle, whose frames are operand 149
+# torch's errors for Python objects in its own format, and for other pickles, whose frames have opcode 149
 _PICKLED = re.compile(r"unsupported (global|operand 149)", re.IGNORECASE)
-# arguments of timm.create_model that read a file or fetch one; two names only look so
+# arguments of timm.create_model that read or download a file, and two names that only look so
 _OF_FILES = re.compile(r"pretrained(?!_window_sizes)|checkpoint|cache|.*(?<!drop)_(path|dir|folder|file|url)$")
 
 
 def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> tuple[PreTrainedModel, list[str]]:
-    """Build a classifier for the given classes; its head is new unless the classes are as many as before.
+    """Build a classifier; its head is new unless the number of classes is that of the pretrained model.
 
     Args:
         model_name: A Hub id, or a local folder with ``config.json`` and, if ``pretrained``, weights.
-        pretrained: False: random weights.
+        pretrained: Whether to load weights; else they are random.
         class_names: Names of the outputs.
 
     Returns:
-        The network, and the names of the weights that the pretrained ones lack.
+        The network, and the names of the weights that are missing in the pretrained ones.
 
     Raises:
-        ConfigError: If there is no such model, or it is not an image classifier.
+        ConfigError: If there is no such model or it is not an image classifier.
         RunError: If the Hub cannot be reached.
     """
     config = load_config(model_name)
@@ -44,39 +51,38 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
     set_classes(config, class_names)
     if not pretrained:
         return build(config), []
-    transformers_logging.set_verbosity_error()  # its table of new weights; we report the unexpected
-    transformers_logging.disable_progress_bar()
     try:
-        network, info = AutoModelForImageClassification.from_pretrained(
-            local_or_hub(model_name),
-            config=config,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,  # else the checkpoint's own, float16 for some
-            output_loading_info=True,
-        )
+        with quiet_transformers():
+            network, info = AutoModelForImageClassification.from_pretrained(
+                local_or_hub(model_name),
+                config=config,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,  # not the dtype of the file, which may be float16
+                output_loading_info=True,
+            )
     except (SafetensorError, UnpicklingError, EOFError) as error:
         if _PICKLED.search(str(error)):
             raise ConfigError(
                 f"{KEY}: the weights of {model_name!r} hold Python objects beside the tensors, which could run code; "
-                "save the tensors alone, as model.safetensors"
+                "save only the tensors, as model.safetensors"
             ) from error
         local = os.path.isdir(local_or_hub(model_name))
-        where, remedy = ("in the folder", ", in a clone by git lfs pull") if local else ("of", "")
+        where, remedy = ("in the folder", " (in a clone: git lfs pull)") if local else ("of", "")
         raise ConfigError(
-            f"{KEY}: the weights {where} {model_name!r} are damaged, or a pointer of Git LFS; fetch them again{remedy}"
+            f"{KEY}: the weights {where} {model_name!r} are damaged or a Git LFS pointer; download them again{remedy}"
         ) from error
     except (OSError, ImportError, TypeError, ValueError) as error:
         check_reachable(model_name, SAFE_WEIGHTS_NAME)
         raise load_error(model_name, error) from error
-    network.train()  # from_pretrained leaves evaluation mode, and Lightning keeps it
+    network.train()  # from_pretrained sets evaluation mode, and Lightning keeps it
     new = _missing(network, info, model_name)
     if takes_bgr(model_name, config):
-        _turn_to_rgb(network)
+        _convert_to_rgb(network)
     return network, new
 
 
-def _turn_to_rgb(network: nn.Module) -> None:
-    """Let a network that was trained on BGR images (mobilevit, pp_lcnet) take RGB: turn its first kernels round."""
+def _convert_to_rgb(network: nn.Module) -> None:
+    """Reverse the input channels of a network trained on BGR images (mobilevit, pp_lcnet)."""
     stem = next(module for module in network.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3)
     with torch.no_grad():
         stem.weight.copy_(stem.weight.flip(1))
@@ -96,14 +102,14 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> None:
-    """Refuse the weights of a checkpoint that are not those of the network.
+    """Check that the weights of a checkpoint match its network.
 
     Args:
-        own: The state of the network as built from the checkpoint's record.
-        recorded: The state that the checkpoint holds.
+        own: State dict of the network.
+        recorded: State dict of the checkpoint.
 
     Raises:
-        ConfigError: Counts what is missing, too many and of another shape, and names the first.
+        ConfigError: Counts the missing, unknown and misshapen tensors and names the first of each.
     """
     faults = {
         "missing": own.keys() - recorded.keys(),
@@ -113,16 +119,16 @@ def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> 
     found = [f"{len(keys)} {fault} ({min(keys)})" for fault, keys in faults.items() if keys]
     if found:
         raise ConfigError(
-            f"the checkpoint's weights are not those of its network: of {len(own)} tensors, {', '.join(found)}; "
-            "take another checkpoint of the run"
+            f"the checkpoint's weights do not match its network: of {len(own)} tensors, {', '.join(found)}; use "
+            "another checkpoint of the run"
         )
 
 
 def check_timm(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a config of timm's wrapper without timm, of no architecture of it, or with arguments that name files.
+    """Refuse a config of timm's wrapper without timm, of an unknown architecture, or whose arguments name files.
 
     Raises:
-        ConfigError: Names ``source`` and what it asks for.
+        ConfigError: Names ``source`` and the value.
     """
     if config.get("model_type") != "timm_wrapper":
         return
@@ -131,14 +137,14 @@ def check_timm(config: Mapping[str, Any], source: str) -> None:
 
     name = str(config.get("architecture"))
     if not re.fullmatch(r"[\w.]+", name) or not timm.is_model(name):
-        raise ConfigError(f"{source} names {name!r}, which is no architecture of timm")
+        raise ConfigError(f"{source} names {name!r}, which is not an architecture of timm")
     arguments = config.get("model_args") or {}
     if not _is_plain(arguments):
-        raise ConfigError(f"{source} has model_args {arguments}, for timm; plain values that name no file are taken")
+        raise ConfigError(f"{source} has model_args {arguments}; only plain values that name no file are allowed")
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is made of numbers, names and their lists and dicts, none of which leads to a file."""
+    """Whether a value consists of numbers, names, lists and dicts, none of which names a file."""
     if isinstance(value, Mapping):
         return all(not _OF_FILES.match(str(key)) and _is_plain(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -147,29 +153,29 @@ def _is_plain(value: Any) -> bool:
 
 
 def record_of(network: PreTrainedModel) -> dict[str, Any]:
-    """Return the network's config as plain values."""
+    """Return the config of a network as plain values."""
     record: dict[str, Any] = json.loads(network.config.to_json_string(use_diff=False))
     record["architectures"] = [type(network).__name__]
     return record
 
 
 def set_classes(config: PreTrainedConfig, class_names: list[str]) -> None:
-    """Give a config its number of classes and their names."""
-    config.num_labels = len(class_names)  # some models (pvt) read this alone
+    """Set the number and names of the classes in a config."""
+    config.num_labels = len(class_names)  # the only value that some models (pvt) read
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
-    config.architectures = config.architectures or []  # None fails where models share a type (deit, levit, perceiver)
+    config.architectures = config.architectures or []  # None fails for types of several models (deit, perceiver)
     for key, value in {"label_names": list(class_names), "num_classes": len(class_names)}.items():
-        if hasattr(config, key):  # timm's wrapper keeps the former labels here, and would write them out again
+        if hasattr(config, key):  # timm's wrapper keeps the former labels here and would save them
             setattr(config, key, value)
 
 
 def _missing(network: PreTrainedModel, info: dict[str, Any], model_name: str) -> list[str]:
-    """Return the weights that the source lacks; refuse a source that is for another network."""
+    """Return the names of missing weights; refuse weights of another network."""
     new = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     total = len(network.state_dict())
     if len(new) > total / 2:
         raise ConfigError(
-            f"{KEY}: {model_name!r} holds weights for {total - len(new)} of {total} tensors; it is another network"
+            f"{KEY}: {model_name!r} has weights for {total - len(new)} of {total} tensors; they are of another network"
         )
     return sorted(new)

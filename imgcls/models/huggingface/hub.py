@@ -1,9 +1,10 @@
-"""Where pretrained models come from: a local folder or the Hub, and what is said when neither has one."""
+"""Locate pretrained models in a local folder or on the Hub, with messages for what can go wrong."""
 
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file, is_timm_available
+from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, RunError, causes, first_line
 
@@ -18,15 +20,15 @@ log = logging.getLogger(__name__)
 
 KEY = "model.init_args.model_name"
 
-# architectures whose input is not an image as such
+# image classifiers of transformers that cannot be used, and why
 UNUSABLE = {
     "dinat": "needs natten, which imgcls does not support",
     "imagegpt": "takes colour clusters in place of pixels",
     "shieldgemma2": "needs a text beside the image",
     "siglip2": "takes patches in place of images; siglip takes images",
 }
-# transformers' default dropout of their classifier is TensorFlow's probability to keep: 0.999 would let nothing learn
 _OF_CODE = re.compile(r"implementation|^(use_kernels|kernel_config|auto_map|attribute_map|trust_remote_code)$")
+# transformers 5 uses TensorFlow's keep probability as their classifier dropout; 0.999 would prevent training
 _KEEP_PROBABILITY = ("mobilenet_v1", "mobilenet_v2")
 
 
@@ -34,7 +36,7 @@ def load_config(model_name: str) -> PreTrainedConfig:
     """Read the config of a Hub id or local folder.
 
     Raises:
-        ConfigError: If there is none, or imgcls cannot use it.
+        ConfigError: If there is none, or its architecture is not supported.
         RunError: If the Hub cannot be reached.
     """
     path = local_or_hub(model_name)
@@ -46,62 +48,77 @@ def load_config(model_name: str) -> PreTrainedConfig:
         raise load_error(model_name, error) from error
     reason = UNUSABLE.get(config.model_type)
     if reason is None and type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        reason = "is no image classifier in transformers"
+        reason = "has no image classifier in transformers"
     if reason is not None:
         raise ConfigError(f"{KEY}: {model_name!r} cannot be used: its architecture {config.model_type} {reason}")
     require_timm(config.model_type, f"{KEY}: {model_name!r}")
     if config.model_type in _KEEP_PROBABILITY and config.classifier_dropout_prob > 0.5:
         config.classifier_dropout_prob = round(1 - config.classifier_dropout_prob, 6)
-        log.info("%s: dropout %s, from the probability to keep", model_name, config.classifier_dropout_prob)
+        log.info("%s: dropout %s, converted from a keep probability", model_name, config.classifier_dropout_prob)
     return config
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hide transformers' progress bars and warnings, which our messages replace, during the block."""
+    verbosity, has_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bars:
+            transformers_logging.enable_progress_bar()
+
+
 def require_timm(model_type: object, source: str) -> None:
-    """Refuse a network of timm where timm is not installed.
+    """Refuse a timm model if timm is not installed.
 
     Raises:
         ConfigError: Names ``source``.
     """
     if model_type == "timm_wrapper" and not is_timm_available():
-        raise ConfigError(f"{source} is a network of timm, which is not installed; type: pip install timm")
+        raise ConfigError(f"{source} is a timm model; install it with: pip install timm")
 
 
 def _read_config(path: str) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except TypeError:  # timm's wrapper, where the file does not say how many classes; set_classes does later
+    except TypeError:  # timm's wrapper without a number of classes, which set_classes sets later
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, num_labels=2)
-    given, _ = PreTrainedConfig.get_config_dict(path, local_files_only=True)  # which has just been fetched
+    given, _ = PreTrainedConfig.get_config_dict(path, local_files_only=True)  # cached by the call above
     plain = without_code(given)
     return config if plain == given else type(config).from_dict(plain)
 
 
 def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a config what names code: how layers compute, which a repository of kernels may say."""
+    """Remove the keys of a config that select code, for example implementations in a kernel repository."""
     kept = {key: value for key, value in config.items() if not _OF_CODE.search(key)}
     return {key: without_code(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def local_or_hub(model_name: str) -> str:
-    """Return the folder or the Hub id; refuse what looks like a path and is none.
+    """Return the folder or the Hub id; refuse a path that does not exist.
 
     Raises:
-        ConfigError: If a folder is meant and does not exist or holds no ``config.json``.
+        ConfigError: If the folder does not exist or has no ``config.json``.
     """
     path = Path(model_name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ConfigError(f"{KEY}: the folder {model_name!r} holds no config.json")
+            raise ConfigError(f"{KEY}: the folder {model_name!r} has no config.json")
         return str(path)
     if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or path.exists():
         raise ConfigError(
-            f"{KEY}: no folder {model_name!r}; give a folder with config.json, or a Hub id such as microsoft/resnet-18"
+            f"{KEY}: folder {model_name!r} does not exist; give a folder with config.json, or a Hub id, for example "
+            "microsoft/resnet-18"
         )
     return model_name
 
 
 def check_reachable(model_name: str, file: str) -> None:
-    """Tell a model that lacks a file from a Hub that cannot be asked, for which the error is the same.
+    """Distinguish an unreachable Hub from a model without a file, for which transformers raises the same error.
 
     Raises:
         RunError: If the Hub cannot be reached.
@@ -118,28 +135,28 @@ def check_reachable(model_name: str, file: str) -> None:
 
 
 def load_error(model_name: str, error: Exception) -> ConfigError | RunError:
-    """Return the error to raise where a model cannot be loaded."""
+    """Return the error to raise for a model that cannot be loaded."""
     if os.path.isdir(os.path.expanduser(model_name)):
         return ConfigError(f"{KEY}: the folder {model_name!r} cannot be loaded: {first_line(error)}")
     if _is_unreachable(error):
         return RunError(
-            f"{KEY}: there is no folder {model_name!r} in the working directory {os.getcwd()}, the local cache lacks "
-            "files of that model, and the Hub cannot be reached; connect once, or give a folder"
+            f"{KEY}: there is no folder {model_name!r} in the working directory {os.getcwd()}, the local cache has not "
+            "all files of that model, and the Hub cannot be reached; go online once or give a folder"
         )
     return ConfigError(f"{KEY}: {model_name!r} cannot be loaded: {first_line(error)}")
 
 
 def _is_unreachable(error: Exception) -> bool:
-    return any(map(_is_of_the_connection, causes(error)))
+    return any(map(_is_connection_error, causes(error)))
 
 
-def _is_of_the_connection(error: BaseException) -> bool:
-    """Whether an error says that nobody answered, or that the Hub is out of order.
+def _is_connection_error(error: BaseException) -> bool:
+    """Whether the Hub did not answer or has a server error.
 
-    Offline mode is a ``LocalEntryNotFoundError`` where transformers looks for a file, else a ``ConnectionError``.
+    In offline mode transformers raises ``LocalEntryNotFoundError`` for a file, else ``ConnectionError``.
     """
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
-    # of httpx, or httpx2, as huggingface_hub's version has it: so by name
-    of_transport = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-    return of_transport or isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError))
+    # by name, because huggingface_hub's version decides between httpx and httpx2
+    is_transport = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+    return is_transport or isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError))

@@ -1,4 +1,4 @@
-"""How a pretrained model expects its images, measured on its own image processor."""
+"""Preprocessing that a pretrained model expects, measured on its image processor."""
 
 import json
 import logging
@@ -15,11 +15,10 @@ from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME
-from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError
 from imgcls.models.architecture import Size, own_size
-from imgcls.models.huggingface.hub import KEY, check_reachable, load_error, local_or_hub
+from imgcls.models.huggingface.hub import KEY, check_reachable, load_error, local_or_hub, quiet_transformers
 from imgcls.types import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -28,16 +27,17 @@ _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "biline
 
 
 def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessing:
-    """Read how a pretrained model expects its images; where it is not stated, say so and take ImageNet's values.
+    """Return the preprocessing of a pretrained model; ImageNet's (logged) if it has no image processor.
 
     Raises:
-        ConfigError: If its image processor cannot be followed.
+        ConfigError: If its image processor cannot be loaded or reproduced.
         RunError: If the Hub cannot be reached.
     """
     processor = _image_processor(model_name, config)
     if processor is None:
         usual = _imagenet(config)
-        log.info("%s states no preprocessing; ImageNet's mean and std at %s x %s are used", model_name, *usual.size)
+        line = "No %s in %s: normalising with ImageNet mean and std, image size %s x %s"
+        log.info(line, IMAGE_PROCESSOR_NAME, model_name, *usual.size)
         return usual
     colours = _colours(processor)
     size, shortest_edge = _geometry(processor, colours)
@@ -46,17 +46,17 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessi
 
 
 def takes_bgr(model_name: str, config: PreTrainedConfig) -> bool:
-    """Whether a pretrained model expects its channels in the order blue, green, red."""
+    """Whether a pretrained model expects BGR images."""
     processor = _image_processor(model_name, config)
     return processor is not None and _colours(processor).is_bgr
 
 
 def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProcessor | None:
-    transformers_logging.set_verbosity_error()  # what runs without torchvision is no news
     path = local_or_hub(model_name)
-    known = config if config.model_type == "timm_wrapper" else None  # an unknown processor is an error without it
+    known = config if config.model_type == "timm_wrapper" else None  # without it an unknown processor is an error
     try:
-        return AutoImageProcessor.from_pretrained(path, config=known, backend="pil", trust_remote_code=False)
+        with quiet_transformers():
+            return AutoImageProcessor.from_pretrained(path, config=known, backend="pil", trust_remote_code=False)
     except OSError:
         check_reachable(model_name, IMAGE_PROCESSOR_NAME)
         _check_json(path)
@@ -72,7 +72,7 @@ def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProc
 
 
 def _check_json(path: str) -> None:
-    """Tell a damaged file from one that is not there, for which the error is the same."""
+    """Distinguish a damaged file from a missing one, for which transformers raises the same error."""
     name = IMAGE_PROCESSOR_NAME
     file = os.path.join(path, name) if os.path.isdir(path) else try_to_load_from_cache(path, name)
     if not isinstance(file, str) or not os.path.isfile(file):
@@ -80,7 +80,7 @@ def _check_json(path: str) -> None:
     try:
         json.loads(Path(file).read_bytes())
     except ValueError as error:
-        raise ConfigError(f"{KEY}: {file} is no JSON, but damaged or a pointer of Git LFS; fetch it again") from error
+        raise ConfigError(f"{KEY}: {file} is not JSON: damaged or a Git LFS pointer; download it again") from error
 
 
 def _interpolation(processor: BaseImageProcessor) -> str:
@@ -100,10 +100,10 @@ class _Colours(NamedTuple):
 
 
 def _colours(processor: BaseImageProcessor) -> _Colours:
-    """Mean and std in RGB order for pixels scaled to 0..1, whatever way they come about, and whether the result is BGR.
+    """Measure mean and std in RGB order for pixels scaled to 0..1, and whether the result is BGR.
 
-    Each processor class has ways of its own (crop shares, offsets, normalising twice, defaults that its file does not
-    repeat), so what it does is measured on images that show it, here and in ``_geometry``, rather than read.
+    Processor classes differ in too much to read their configs (crop fractions, offsets, double normalisation, defaults
+    that are not saved), so their effect is measured on test images, here and in ``_geometry``.
     """
     black, white, red = (_centre(processor, colour) for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0)))
     is_bgr = int((red - black).argmax()) == 2
@@ -119,11 +119,11 @@ def _centre(processor: BaseImageProcessor, colour: tuple[int, int, int]) -> Tens
 
 
 def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, int | None]:
-    """Size of the result, and the shorter side before the crop; None where both sides are resized for themselves."""
-    views = [_view(processor, colours, height, width) for height, width in ((240, 320), (360, 270))]
-    (size, _, _), (other, _, _) = views
-    lengths = [length for _, sides, _ in views for length in sides]
-    shares = [share for _, _, seen in views for share in seen]
+    """Measure the output size and the shorter side before the crop; None if the aspect ratio is not kept."""
+    measured = [_measure(processor, colours, height, width) for height, width in ((240, 320), (360, 270))]
+    (size, _, _), (other, _, _) = measured
+    lengths = [length for _, sides, _ in measured for length in sides]
+    shares = [share for _, _, visible in measured for share in visible]
     if size == other and _alike(lengths):
         return size, round(sum(lengths) / 4)
     if size == other and _alike([*shares, 1.0]):
@@ -132,19 +132,19 @@ def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, i
     shortest = round(min(size) / shares[0]) if _alike(shares) else None
     instead = "a resize" if shortest is None else f"shorter side {shortest} pixels, then a crop"
     name = type(processor).__name__.removesuffix("Pil")
-    log.info("%s stretches, pads or varies in size; here: %s to %s x %s", name, instead, *size)
+    log.info("%s stretches, pads or has no fixed size; using %s to %s x %s instead", name, instead, *size)
     return size, shortest
 
 
-def _view(
+def _measure(
     processor: BaseImageProcessor, colours: _Colours, height: int, width: int
 ) -> tuple[Size, list[float], list[float]]:
-    """Show an image; return the result's size, how long the shorter side became, and the share that is seen.
+    """Process a test image; return the output size, the resized shorter side and the visible share.
 
-    Length and share are judged vertically and horizontally.
+    The last two are lists of a vertical and a horizontal measurement.
     """
     y, x = (np.mgrid[:height, :width] + 0.5) * (255 / np.array([height, width]))[:, None, None]
-    dither = np.random.default_rng(0).random((height, width, 1))  # ramps that rounding to 8 bits does not bend
+    dither = np.random.default_rng(0).random((height, width, 1))  # unbiased rounding of the ramps to 8 bits
     result = _run(processor, (np.stack([x, y, x], -1) + dither).astype(np.uint8))
     ramps = result.flip(0) if colours.is_bgr else result
     horizontal, vertical, _ = ramps * colours.std[:, None, None] + colours.mean[:, None, None]
@@ -157,13 +157,15 @@ def _view(
 def _run(processor: BaseImageProcessor, pixels: NDArray[np.uint8]) -> Tensor:
     result: Tensor = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0].float()
     if result.ndim != 3 or len(result) != 3:
-        raise ConfigError(f"{KEY}: its {type(processor).__name__} gives {tuple(result.shape)}, not (3, height, width)")
+        raise ConfigError(
+            f"{KEY}: its {type(processor).__name__} must return (3, height, width), got {tuple(result.shape)}"
+        )
     return result
 
 
 def _slope(ramp: Tensor) -> float:
     top, left = (length // 5 for length in ramp.shape)
-    inner = ramp[top:-top, left:-left].mean(1)  # clear of padding
+    inner = ramp[top:-top, left:-left].mean(1)  # without padding
     steps = torch.arange(len(inner)) - (len(inner) - 1) / 2
     return float((steps * inner).sum() / (steps * steps).sum())
 

@@ -1,4 +1,4 @@
-"""The network that a checkpoint records, rebuilt from plain values: nothing is fetched, and nothing is run by name."""
+"""Rebuild the network of a checkpoint, which may come from a stranger, without downloads or code named by it."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ from imgcls.errors import ConfigError, first_line
 from imgcls.models.huggingface.build import build, check_timm, set_classes
 from imgcls.models.huggingface.hub import UNUSABLE
 
-_NOT_OF_THE_LAYERS = {  # fields that all configs have, and that a classifier of images has no use for or that we set
+_IGNORED = {  # fields of all configs that do not matter here or are set by us
     "architectures",
     "dtype",
     "id2label",
@@ -31,51 +31,50 @@ _NOT_OF_THE_LAYERS = {  # fields that all configs have, and that a classifier of
     "transformers_version",
 }
 _OF_CODE = re.compile(r"implementation|^_|^(auto_map|attribute_map)$")
-_LARGEST = 2**20  # of a size or a number of layers; the largest vocabularies have as many entries
+_LARGEST = 2**20  # sizes and numbers of layers
 _MOST_ITEMS = 4096
 _LONGEST_TEXT = 200
-_NO_NAME = re.compile(r"[/\\:\0]|^\.")  # parts of paths and URLs, which no name of a layer type or activation has
-_WIDEST = 2**14  # features that a head takes
-_OF_BUFFERS = 2**24  # numbers that are computed anew, such as places within windows
+_NO_NAME = re.compile(r"[/\\:\0]|^\.")  # of paths and URLs, but not of layer types or activations
+_WIDEST = 2**14  # features of a head
+_BUFFERS = 2**24  # elements of buffers that are not saved, such as relative positions
 
 
 def build_recorded(
     record: Mapping[str, Any], class_names: list[str], weights: Mapping[str, Tensor] | None = None
 ) -> PreTrainedModel:
-    """Build the architecture that a checkpoint recorded.
+    """Build the architecture recorded in a checkpoint.
 
     Args:
         record: The network's config as plain values.
         class_names: Names of the outputs.
-        weights: The tensors of the checkpoint: the network is first built without memory, and refused where it has
-            far more of them. None: they are not known.
+        weights: Tensors of the checkpoint, which limit the size of the network; None: no limit.
 
     Raises:
-        ConfigError: If the record, perhaps a stranger's, is of no network, or would read or fetch files.
+        ConfigError: If the record is invalid, too large, or would read or download files.
     """
     try:
         config = _config(record)
         config.architectures = record.get("architectures")
         set_classes(config, class_names)
         if weights is not None:
-            _try_size(config, _Limits.of(weights, len(class_names)))
+            _check_size(config, _Limits.of(weights, len(class_names)))
         return build(config)
     except ConfigError:
         raise
     except Exception as error:
-        reason, several, _ = first_line(error).partition(" Should contain one of")  # hundreds of names follow
+        reason, several, _ = first_line(error).partition(" Should contain one of")  # followed by hundreds of names
         hint = "; a newer version of transformers may know it" if several else ""
         raise ConfigError(f"the checkpoint's network cannot be built: {reason}{hint}") from error
 
 
 def _config(record: Mapping[str, Any]) -> PreTrainedConfig:
-    """Make the config of what its class declares; whatever else the record holds is left out."""
+    """Build the config from the fields that its class declares; other values are ignored."""
     check_timm(record, "the checkpoint")
     model_type = str(record["model_type"])
     if model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise ConfigError(
-            f"the checkpoint's network cannot be built: {model_type!r:.80} is no image classifier of transformers; a "
-            "newer version may know it"
+            f"the checkpoint's network cannot be built: {model_type!r:.80} is not an image classifier of transformers; "
+            "a newer version may know it"
         )
     if (reason := UNUSABLE.get(model_type)) is not None:
         raise ConfigError(f"the checkpoint's network cannot be built: {model_type} {reason}")
@@ -84,9 +83,9 @@ def _config(record: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _declared(kind: type[PreTrainedConfig], record: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the values of what a config class declares, checked; those of its parts by their own class."""
+    """Return the checked values of the fields of a config class, and of its sub-configs."""
     values = {}
-    for name in _names(kind, record) & record.keys() - _NOT_OF_THE_LAYERS:
+    for name in _names(kind, record) & record.keys() - _IGNORED:
         value, part = record[name], kind.sub_configs.get(name)
         if isinstance(value, Mapping) and part is not None and hasattr(part, "__dataclass_fields__"):
             values[name] = _declared(part, value, f"{where}.{name}")
@@ -97,40 +96,40 @@ def _declared(kind: type[PreTrainedConfig], record: Mapping[str, Any], where: st
 
 
 def _names(kind: type[PreTrainedConfig], record: Mapping[str, Any]) -> set[str]:
-    """Return the fields of a config class, and what it makes of them by itself, such as ``down_ops`` of levit."""
-    # not __dataclass_fields__, which also holds what belongs to the class, such as attribute_map
+    """Return the fields of a config class and attributes derived from them, such as ``down_ops`` of levit."""
+    # not __dataclass_fields__, which includes class variables such as attribute_map
     names, common = {field.name for field in fields(kind)}, PreTrainedConfig().to_dict().keys()
     made = kind().to_dict().keys() - common if record.keys() - names - common else set()
     return {name for name in names | made if not _OF_CODE.search(name)}
 
 
 def _check_value(value: Any, where: str) -> None:
-    """Refuse what is no number, name or list of these, of the sizes that networks have."""
+    """Refuse values other than bounded numbers, names, and lists and dicts of them."""
     if isinstance(value, (Mapping, list, tuple)):
         if len(value) > _MOST_ITEMS:
-            raise _refusal(where, f"at most {_MOST_ITEMS} values are expected, got {len(value)}")
+            raise _refusal(where, f"must have at most {_MOST_ITEMS} values, got {len(value)}")
         keys, items = (value.keys(), value.values()) if isinstance(value, Mapping) else ((), value)
         for item in (*keys, *items):
             _check_value(item, where)
     elif isinstance(value, str):
         if len(value) > _LONGEST_TEXT or _NO_NAME.search(value):
-            raise _refusal(where, f"a name is expected, got {value!r:.80}")
+            raise _refusal(where, f"must be a name, got {value!r:.80}")
     elif value is not None and not (isinstance(value, (bool, int, float)) and abs(value) <= _LARGEST):
-        raise _refusal(where, f"a number up to {_LARGEST} is expected, got {value!r:.80}")
+        raise _refusal(where, f"must be a number up to {_LARGEST}, got {value!r:.80}")
 
 
 def _refusal(where: str, reason: str) -> ConfigError:
-    return ConfigError(f"the checkpoint's {where}: {reason}")
+    return ConfigError(f"the checkpoint's {where} {reason}")
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """How large a network may be for the tensors of its checkpoint; some replace layers while they are built.
+    """Limits of a network's size for the tensors of its checkpoint; some networks replace layers while being built.
 
     Args:
-        parameters: Number of tensors that are registered as parameters.
-        modules: Number of layers, and of functions between them.
-        numbers: Elements of all tensors.
+        parameters: Number of registered parameters.
+        modules: Number of registered modules.
+        numbers: Number of elements of all tensors.
     """
 
     parameters: int
@@ -141,15 +140,15 @@ class _Limits:
     def of(cls, weights: Mapping[str, Tensor], classes: int) -> "_Limits":
         tensors = 2 * len(weights) + 100
         elements = 2 * sum(tensor.numel() for tensor in weights.values())
-        # a new run may have more classes than the checkpoint whose weights it takes; buffers need not be saved
-        return cls(tensors, 20 * tensors, elements + classes * _WIDEST + _OF_BUFFERS)
+        # a new run may have more classes than the checkpoint; buffers need not be saved
+        return cls(tensors, 20 * tensors, elements + classes * _WIDEST + _BUFFERS)
 
 
-def _try_size(config: PreTrainedConfig, limits: _Limits) -> None:
-    """Build a network on the meta device, where it takes no memory.
+def _check_size(config: PreTrainedConfig, limits: _Limits) -> None:
+    """Build the network on the meta device, without memory, counting its parts.
 
     Raises:
-        ConfigError: As soon as it is larger than the limits.
+        ConfigError: As soon as a limit is exceeded.
     """
     made = Counter[str]()
 
@@ -157,8 +156,8 @@ def _try_size(config: PreTrainedConfig, limits: _Limits) -> None:
         made[kind] += number
         if made[kind] > getattr(limits, kind):
             raise ConfigError(
-                f"the checkpoint's network has more than {getattr(limits, kind)} {kind}, too many for the tensors that "
-                "the checkpoint holds; take another checkpoint of the run"
+                f"the checkpoint's network has more than {getattr(limits, kind)} {kind}, too many for the tensors of "
+                "the checkpoint; use another checkpoint of the run"
             )
 
     def parameter(_: nn.Module, __: str, value: nn.Parameter | None) -> None:

@@ -1,1 +1,1 @@
-"""Split a network where its frozen part ends."""
+"""Split a network where its frozen part ends, to cache the features of that part."""

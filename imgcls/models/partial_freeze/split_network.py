@@ -1,4 +1,4 @@
-"""The last place before the layers that learn where a single tensor passes, and the network cut in two there."""
+"""A network split in two at the output of one module."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,55 +12,58 @@ from imgcls.models.architecture import Size, call
 from imgcls.models.partial_freeze.trace import Call, Leaf, Output, Recording, tensors
 
 
-class Cut:
-    """A network in two parts: images to the tensor that a place returns, and that tensor to the network's output.
+class SplitNetwork:
+    """A network in two parts: images to the output of the split point, and that tensor to the network's output.
 
-    The first part ends the run at the place by an exception. The second runs the network as it is, while the modules
-    that are done by then return made-up tensors (not a number, so that whatever they would matter to shows it), and
-    the place the stored one.
+    The first part ends the forward pass at the split point by an exception. The second part runs the whole network, in
+    which earlier modules return stubs (NaN, to expose any use of them) and the split point the stored tensor.
 
     Args:
         network: The network.
         origin: Its ``interpolation_origin``.
-        place: The call of a module whose output is stored.
+        split_point: The call of a module whose output is stored.
     """
 
-    def __init__(self, network: nn.Module, origin: Size | None, place: Call) -> None:
+    def __init__(self, network: nn.Module, origin: Size | None, split_point: Call) -> None:
         self.network = network
-        self.place = place
+        self.split_point = split_point
         self.origin = origin
         self._stubs: dict[Size, list[_Stub]] = {}
 
     def knows(self, size: Size) -> bool:
-        """Whether the cut is made for images of that size."""
+        """Whether images of that size are supported already."""
         return size in self._stubs
 
     def learn(self, size: Size, recordings: tuple[Recording, Recording]) -> bool:
-        """Take in what the modules return for images of a size; whether the place is called there, too.
+        """Make the stubs for images of a size.
 
         Args:
             size: Height and width of the images.
-            recordings: Of two different batches, of 2 and 3 images.
+            recordings: Traces of two different batches, of 2 and 3 images.
+
+        Returns:
+            Whether the split point is called for images of that size.
         """
         few, more = (recording.calls for recording in recordings)
-        found = [place for place in few if (place.name, place.repeat) == (self.place.name, self.place.repeat)]
+        point = self.split_point
+        found = [call for call in few if (call.name, call.repeat) == (point.name, point.repeat)]
         if not found or [item.name for item in few] != [item.name for item in more]:
             return False
-        [place] = found
+        [point] = found
         self._stubs[size] = [
-            _Stub(one.name, one is place, one.output, other.output)
+            _Stub(one.name, one is point, one.output, other.output)
             for one, other in zip(few, more, strict=True)
-            if one.end <= place.end and one.callers == place.callers[: len(one.callers)]
+            if one.end <= point.end and one.callers == point.callers[: len(one.callers)]
         ]
         return True
 
     def whole(self, images: Tensor) -> Tensor:
-        """Return the network's output of normalised images, uncut."""
+        """Return the output of the whole network for normalised images."""
         return call(self.network, images, self.origin)
 
-    def begin(self, images: Tensor) -> Tensor:
-        """Return what the place returns for normalised images ``(B, 3, H, W)``."""
-        left = self.place.repeat
+    def first_part(self, images: Tensor) -> Tensor:
+        """Return the output of the split point for normalised images ``(B, 3, H, W)``."""
+        left = self.split_point.repeat
 
         def stop(_: nn.Module, __: Any, output: Any) -> None:
             nonlocal left
@@ -68,7 +71,7 @@ class Cut:
             if left < 0:
                 raise _Reached(output)
 
-        hook = self.network.get_submodule(self.place.name).register_forward_hook(stop)
+        hook = self.network.get_submodule(self.split_point.name).register_forward_hook(stop)
         try:
             self.whole(images)
         except _Reached as reached:
@@ -76,22 +79,22 @@ class Cut:
             return tensor
         finally:
             hook.remove()
-        raise RuntimeError(f"{self.place.name} was not called")
+        raise RuntimeError(f"{self.split_point.name} was not called")
 
-    def go_on(self, features: Tensor, size: Size) -> Tensor:
-        """Return the network's output of what ``begin`` returned for images of a size."""
+    def second_part(self, features: Tensor, size: Size) -> Tensor:
+        """Return the network's output for the result of ``first_part`` on images of a size."""
         images = features.new_full((), torch.nan, dtype=torch.float32).expand(len(features), 3, *size)
         with ExitStack() as stack:
             by_name: dict[str, list[_Stub]] = {}
             for stub in self._stubs[size]:
                 by_name.setdefault(stub.name, []).append(stub)
             for name, stubs in by_name.items():
-                stack.enter_context(_standing_in(self.network.get_submodule(name), stubs, features))
+                stack.enter_context(_replaced_by(self.network.get_submodule(name), stubs, features))
             return self.whole(images)
 
 
 class _Reached(Exception):
-    """Ends a run of the network at the cut."""
+    """Ends a forward pass at the split point."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
@@ -99,33 +102,33 @@ class _Reached(Exception):
 
 
 class _Stub:
-    """What a call returns that is done before the cut, for batches of any size.
+    """Output of a call before the split point, for any batch size.
 
     Args:
-        name: The module.
-        is_place: Whether the stored tensor comes from there.
+        name: Name of the module.
+        is_split_point: Whether it returns the stored tensor.
         few: Its output for 2 images.
         more: Its output for 3 other images.
     """
 
-    def __init__(self, name: str, is_place: bool, few: Output, more: Output) -> None:
+    def __init__(self, name: str, is_split_point: bool, few: Output, more: Output) -> None:
         self.name = name
-        self.is_place = is_place
+        self.is_split_point = is_split_point
         self.form = few.form
         self.shapes = list(zip(few.shapes, more.shapes, strict=True))
         self.dtypes = few.dtypes
-        # what no image changes, such as position embeddings, is returned as it is
+        # tensors that do not depend on the images, such as position embeddings, are returned unchanged
         self.values = [
             one if one is not None and other is not None and torch.equal(one, other) else None
             for one, other in zip(few.values, more.values, strict=True)
         ]
 
     def output(self, features: Tensor) -> Any:
-        """Return what the module would, with the stored tensor or made-up ones in it."""
+        """Return the output with the stored tensor or placeholders."""
         return apply_to_collection(self.form, Leaf, lambda leaf: self._tensor(leaf.number, features))
 
     def _tensor(self, number: int, features: Tensor) -> Tensor:
-        if self.is_place:
+        if self.is_split_point:
             return features
         value = self.values[number]
         if value is not None:
@@ -137,8 +140,8 @@ class _Stub:
 
 
 @contextmanager
-def _standing_in(module: nn.Module, stubs: list[_Stub], features: Tensor) -> Iterator[None]:
-    """Let a module return what its stubs do, one call after the other, and then work as it does."""
+def _replaced_by(module: nn.Module, stubs: list[_Stub], features: Tensor) -> Iterator[None]:
+    """Make the first calls of a module return its stubs."""
     own, waiting, is_replaced = module.forward, iter(stubs), "forward" in vars(module)
 
     def forward(*given: Any, **named: Any) -> Any:
@@ -152,4 +155,4 @@ def _standing_in(module: nn.Module, stubs: list[_Stub], features: Tensor) -> Ite
         if is_replaced:
             module.forward = own
         else:
-            del module.forward  # the class's own is seen again
+            del module.forward  # restores the method of the class

@@ -1,4 +1,4 @@
-"""What the modules of a network return in one run, in the order in which they are called."""
+"""Trace a network: the calls of its modules in one forward pass, and what they return."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Leaf:
-    """Stands for the tensor of that number in what a module returned."""
+    """Placeholder for the tensor of that number in the output of a module."""
 
     number: int
 
 
 @dataclass
 class Output:
-    """What a call returned: its form with a ``Leaf`` in place of each tensor, and shape and type of the tensors.
+    """Output of a call.
 
     Args:
-        form: The nested tuples, dicts and so on.
-        shapes: Of each tensor.
-        dtypes: Of each tensor.
-        values: The tensors of at most ``_SMALL`` values; None for the others.
+        form: The nested containers, with a ``Leaf`` in place of each tensor.
+        shapes: Shape of each tensor.
+        dtypes: Dtype of each tensor.
+        values: The tensors of at most ``_SMALL`` values; None for larger ones.
     """
 
     form: Any
@@ -40,12 +40,12 @@ class Call:
     """One call of a module.
 
     Args:
-        name: The module.
-        callers: The calls that were under way, by number, the outermost first.
-        repeat: How many calls of the module came before.
-        start: When it began; every begin and end counts one.
-        end: When it returned.
-        output: What it returned.
+        name: Name of the module.
+        callers: Indices of the enclosing calls, the outermost first.
+        repeat: Number of earlier calls of the module.
+        start: Time of its start; each start and end of a call counts 1.
+        end: Time of its end.
+        output: Its output.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Call:
     output: Output = field(default_factory=lambda: Output(None, [], [], []))
 
 
-_SMALL = 2**20  # values of a tensor that is kept: of position embeddings and masks
+_SMALL = 2**20  # enough for position embeddings and masks
 
 
 class Recording:
-    """Listens to a network.
+    """Record the calls of a network's modules.
 
     Args:
         network: The network.
@@ -75,7 +75,7 @@ class Recording:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Record the calls of the run within."""
+        """Record the calls of the forward pass in the block."""
         hooks = []
         for name, module in self.network.named_modules():
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._begin(name)))
@@ -95,11 +95,11 @@ class Recording:
     def _end(self, output: Any) -> None:
         self._time += 1
         call = self.calls[self._open.pop()]
-        call.end, call.output = self._time, described(output)
+        call.end, call.output = self._time, _describe(output)
 
 
-def described(output: Any) -> Output:
-    """Return the form of what a call returned, and what is known of its tensors."""
+def _describe(output: Any) -> Output:
+    """Describe the output of a call."""
     found = Output(None, [], [], [])
 
     def leaf(tensor: Tensor) -> Leaf:
@@ -113,7 +113,7 @@ def described(output: Any) -> Output:
 
 
 def tensors(output: Any) -> list[Tensor]:
-    """Return the tensors in what a call returned."""
+    """Return the tensors of an output."""
     found: list[Tensor] = []
     apply_to_collection(output, Tensor, found.append)
     return found

@@ -1,1 +1,1 @@
-"""Losses, optimizers, schedules, freezing: what a model is trained with."""
+"""Losses, optimizers, schedules and freezing."""

@@ -10,8 +10,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from imgcls.checkpoints.callback_states import keep_own_paths
 from imgcls.errors import ConfigError
-from imgcls.models.training.resume_check import PACE, Pace, Recorded
-from imgcls.runtime.seeding import mix, run_seed
+from imgcls.models.training.resume_check import EPOCH_SIZE, EpochSize, RecordedEpochSize
+from imgcls.runtime.seeding import derive_seed, run_seed
 
 if TYPE_CHECKING:
     from imgcls.models.classifier import ImageClassifier
@@ -28,26 +28,26 @@ class FitHooks(Callback):
     def __init__(self) -> None:
         self.plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None  # of the checkpoint
-        self._pace: Pace | None = None
-        self._recorded: Recorded | None = None  # of the checkpoint
+        self._epoch_size: EpochSize | None = None
+        self._recorded: RecordedEpochSize | None = None  # of the checkpoint
 
     def attach(self, trainer: pl.Trainer) -> None:
         """Come first among the callbacks of a trainer, in place of the hooks of an earlier fit."""
         others = [item for item in trainer.callbacks if not isinstance(item, FitHooks)]  # type: ignore[attr-defined]
         trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
 
-    def measure(self, trainer: pl.Trainer, counts_steps: bool) -> Pace:
+    def measure(self, trainer: pl.Trainer, counts_steps: bool) -> EpochSize:
         """Return the steps and images of an epoch, and refuse others than those of the checkpoint.
 
         Args:
             trainer: The trainer, its data set up.
             counts_steps: Whether the learning-rate schedule counts steps.
         """
-        self._pace = Pace.of(trainer)
+        self._epoch_size = EpochSize.of(trainer)
         if self._recorded is not None:
-            self._recorded.check(self._pace, counts_steps)
+            self._recorded.check(self._epoch_size, counts_steps)
         self._recorded = None
-        return self._pace
+        return self._epoch_size
 
     def follow(self, plateau: ReduceLROnPlateau) -> None:
         """Step this schedule after each validation, on resume from the checkpoint's state."""
@@ -64,7 +64,7 @@ class FitHooks(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: "ImageClassifier") -> None:  # type: ignore[override]
         """Freeze what is frozen in the epoch of the checkpoint; measure the epoch, unless the optimizer needed it."""
         pl_module.update_frozen_layers()
-        if self._pace is None:
+        if self._epoch_size is None:
             self.measure(trainer, counts_steps=False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: "ImageClassifier") -> None:  # type: ignore[override]
@@ -75,7 +75,7 @@ class FitHooks(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the step by its position in the run, so that a resumed run draws the same dropout."""
-        _seed(mix(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank), pl_module.device)
+        _seed(derive_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank), pl_module.device)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the plateau schedule the loss of this validation.
@@ -99,15 +99,15 @@ class FitHooks(Callback):
         pl_module.add_record(checkpoint)
         if self.plateau is not None:
             checkpoint[_PLATEAU] = self.plateau.state_dict()
-        if self._pace is not None:
-            checkpoint[PACE] = self._pace.record()
+        if self._epoch_size is not None:
+            checkpoint[EPOCH_SIZE] = self._epoch_size.record()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep what the resumed run needs; leave out paths that other callbacks would write to or delete."""
         self._plateau_state = checkpoint.get(_PLATEAU)
-        self._recorded = Recorded.of(checkpoint)
+        self._recorded = RecordedEpochSize.of(checkpoint)
         keep_own_paths(checkpoint["callbacks"], trainer.callbacks)  # type: ignore[attr-defined]
 
 

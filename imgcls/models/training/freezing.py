@@ -1,4 +1,4 @@
-"""Which share of the encoder is frozen in which epoch."""
+"""The frozen fraction of the encoder in each epoch."""
 
 from collections.abc import Mapping
 
@@ -7,48 +7,46 @@ from imgcls.errors import ConfigError
 _KEY = "model.init_args.unfreeze"
 
 
-class FrozenShare:
-    """The share of the encoder's layers that is frozen, by epoch: gradual unfreezing, from the head down.
+class FrozenFraction:
+    """Fraction of the encoder's layers that is frozen, by epoch: gradual unfreezing from the head down.
 
-    Howard and Ruder 2018 (ULMFiT, https://arxiv.org/abs/1801.06146) thaw one layer an epoch.
+    Howard and Ruder 2018 (ULMFiT, https://arxiv.org/abs/1801.06146).
 
     Args:
-        first: From the first epoch on: true, false or a share 0 to 1.
-        later: Epoch, counted from 0 -> the share from that epoch on.
+        first: Fraction from epoch 0, 0 to 1; true is 1, false is 0.
+        later: Zero-based epoch -> fraction from that epoch.
 
     Raises:
-        ConfigError: If the shares do not fall.
+        ConfigError: If the fractions do not decrease.
     """
 
     def __init__(self, first: bool | float, later: Mapping[int, float]) -> None:
-        if first is None or not 0 <= float(first) <= 1:  # the parser lets null through from a file
-            shown = "null" if first is None else first
+        if first is None or not 0 <= float(first) <= 1:  # the parser accepts null in a file
+            got = "null" if first is None else first
             raise ConfigError(
-                f"model.init_args.freeze_encoder must be true, false or a fraction from 0 to 1, got {shown}"
+                f"model.init_args.freeze_encoder must be true, false or a fraction from 0 to 1, got {got}"
             )
-        self._shares = {0: float(first)}
-        for epoch, share in sorted((int(epoch), float(share)) for epoch, share in later.items()):
+        self._fractions = {0: float(first)}
+        for epoch, fraction in sorted((int(epoch), float(fraction)) for epoch, fraction in later.items()):
             if epoch < 1:
+                raise ConfigError(f"{_KEY}: epochs must be at least 1, got {epoch}; set epoch 0 by freeze_encoder")
+            if not 0 <= fraction < self.least:
                 raise ConfigError(
-                    f"{_KEY}: epoch {epoch}; freeze_encoder says what holds from epoch 0 on, give later epochs here"
+                    f"{_KEY}: the fraction must decrease over epochs down to at least 0, but epoch {epoch} has "
+                    f"{fraction} after {self.least}"
                 )
-            if not 0 <= share < self.least:
-                raise ConfigError(
-                    f"{_KEY}: {share} from epoch {epoch} on, after {self.least}; the frozen fraction must fall, to 0 "
-                    "at least: a higher freeze_encoder to begin with, or other values here"
-                )
-            self._shares[epoch] = share
+            self._fractions[epoch] = fraction
 
     @property
     def least(self) -> float:
-        """The share that stays frozen to the end, 0 to 1."""
-        return min(self._shares.values())
+        """The fraction that stays frozen to the end."""
+        return min(self._fractions.values())
 
     @property
     def changes(self) -> bool:
-        """Whether layers are thawed in the course of the run."""
-        return len(self._shares) > 1
+        """Whether the fraction changes during the run."""
+        return len(self._fractions) > 1
 
     def at(self, epoch: int) -> float:
-        """Return the share that is frozen in an epoch, counted from 0."""
-        return self._shares[max(start for start in self._shares if start <= epoch)]
+        """Return the fraction in a zero-based epoch."""
+        return self._fractions[max(start for start in self._fractions if start <= epoch)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imgcls.errors import ConfigError
 from imgcls.models.inference import InferenceModule
-from imgcls.models.training.freezing import FrozenShare
+from imgcls.models.training.freezing import FrozenFraction
 from imgcls.models.training.losses import MixConfig
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class PartlyFrozenModule(InferenceModule):
     """A classifier whose first layers may be frozen; the constructor of the subclass sets the attributes."""
 
-    frozen_share: FrozenShare
+    frozen_share: FrozenFraction
     feature_views: int | None
     mix_config: MixConfig
     compiles: bool
@@ -70,4 +70,4 @@ class PartlyFrozenModule(InferenceModule):
     def compute_features(self, images: Tensor) -> Tensor:
         """Return the features ``(B, ...)`` of images ``(B, 3, H, W)``, in the run's precision and on its device."""
         with self.trainer.precision_plugin.forward_context():
-            return self.built().begin(self.normalize(images.to(self.device, non_blocking=True)))
+            return self.built().encode_frozen_part(self.normalize(images.to(self.device, non_blocking=True)))

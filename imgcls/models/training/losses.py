@@ -1,85 +1,74 @@
-"""From ``loss_config`` and ``mix_config`` to the loss of training; that of validation and test is the plain one."""
+"""Training losses: label smoothing, class weights, focal loss, and MixUp and CutMix."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms import v2
 
+from imgcls.config.sections import section
 from imgcls.errors import ConfigError, listed
-from imgcls.models.training.values import check_needed, check_numbers
 
+_KEY = "model.init_args.loss_config"
 _SMOOTHING = 0.1
-_LEAST_DOUBT = 1e-6
-_LOSS, _MIX = "model.init_args.loss_config", "model.init_args.mix_config"
+_MIN_BASE = 1e-6  # of the focal loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=section("loss_config", "model.init_args"))
 class LossConfig:
-    """What the training minimises; the loss of validation and test stays the plain cross-entropy.
-
-    Where an image may have several labels, that is the mean of the binary cross-entropies of all images and classes.
+    """The training loss; validation and test use cross-entropy, or binary cross-entropy for multi-label data.
 
     Args:
-        label_smoothing: Share of the target, 0 to below 1, that is spread evenly over all classes (Szegedy et al.
-            2016); of several labels, over yes and no. Null: 0.1 where an image has one label and the loss is not the
-            focal one, else 0.
-        class_weights: Weight of each class, in the order of the classes; ``auto`` weights them by the inverse of their
-            number of training images, so that all classes count alike; null: none. It multiplies the loss of the
-            images of the class; of several labels, that of saying that an image is of the class.
-        focal_gamma: Exponent of the focal loss (Lin et al. 2017), which turns the training to images that are still
-            taken for another class; 0 is the cross-entropy.
+        label_smoothing: Fraction of the target, 0 to below 1, spread evenly over all classes (Szegedy et al. 2016);
+            multi-label: over yes and no. Default: 0.1 for single-label data without focal loss, else 0.
+        class_weights: Weight of each class, in their order; ``auto``: inverse to the number of training images, so that
+            all classes count equally; null: none. Multiplies the loss of the images of the class; multi-label: the loss
+            of the positive labels of the class.
+        focal_gamma: Focal-loss gamma (Lin et al. 2017); down-weights well-classified images. 0 is plain cross-entropy.
     """
 
-    label_smoothing: float | None = None
+    label_smoothing: Annotated[float | None, Field(ge=0, lt=1)] = None
     class_weights: list[float] | Literal["auto"] | None = None
-    focal_gamma: float = 0.0
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a value that makes no loss."""
-        values = asdict(self)
-        check_needed(values, ("focal_gamma",), _LOSS)
-        check_numbers(values, _LOSS)
-        if isinstance(self.class_weights, str) and self.class_weights != "auto":
-            raise ConfigError(f"{_LOSS}.class_weights: {self.class_weights!r}; 'auto', or a list of numbers")
+        """Check the weights."""
+        if isinstance(self.class_weights, list) and not all(weight > 0 for weight in self.class_weights):
+            raise ValueError(f"{_KEY}.class_weights must be greater than 0, got {self.class_weights}")
 
     def check_classes(self, class_names: Sequence[str]) -> None:
-        """Refuse a list of weights that is not of these classes.
+        """Check that there are as many weights as classes.
 
         Raises:
-            ConfigError: Says how many there are, and the classes.
+            ConfigError: States both numbers and the classes.
         """
-        if isinstance(self.class_weights, (list, tuple)) and len(self.class_weights) != len(class_names):
+        if isinstance(self.class_weights, list) and len(self.class_weights) != len(class_names):
             raise ConfigError(
-                f"{_LOSS}.class_weights: {len(self.class_weights)} weights for {len(class_names)} classes: "
-                f"{listed(list(class_names))}"
+                f"{_KEY}.class_weights must have one weight for each of the {len(class_names)} classes "
+                f"{listed(list(class_names))}, got {len(self.class_weights)}"
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=section("mix_config", "model.init_args"))
 class MixConfig:
-    """Training on mixtures of two images of a batch, with their targets mixed alike; one of the two ways a batch.
+    """Train on mixtures of two images of a batch and of their targets; each batch uses one of the two methods.
 
-    Training metrics count a mixture as what it has most of.
+    Training metrics count a mixture as the class with the largest share.
 
     Args:
-        mixup: Parameter of the Beta distribution of the two images' shares, blended pixel by pixel (Zhang et al. 2018);
-            0: off.
-        cutmix: The same of the areas, where a rectangle of one image is put into the other (Yun et al. 2019); 0: off.
-        probability: Share of the batches that are mixed, 0 to 1.
+        mixup: Parameter of the Beta distribution of the shares in a pixel-wise blend (Zhang et al. 2018); 0: off.
+        cutmix: Parameter of the Beta distribution of the area of a rectangle pasted from the other image (Yun et al.
+            2019); 0: off.
+        probability: Fraction of the batches that are mixed, 0 to 1.
     """
 
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse a value that makes no mixture."""
-        check_needed(asdict(self), ("mixup", "cutmix", "probability"), _MIX)
-        check_numbers(asdict(self), _MIX)
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @property
     def mixes(self) -> bool:
@@ -88,22 +77,22 @@ class MixConfig:
 
 
 class TrainingLoss:
-    """The mean over a batch of each image's loss, times the weight of its class.
+    """Mean over a batch of each image's loss times the weight of its class.
 
-    A mixture of images has the mean of their losses and of their weights, by its shares. Smoothing changes an image's
-    target, never its weight.
+    A mixture of images has the mean of their losses and weights, weighted by its shares. Smoothing changes the target
+    of an image, not its weight.
 
-    The optimum: let an image be of class c with probability q_c, let r_c be in proportion to w_c q_c (w: the weights of
-    the classes), and t_c = (1 - smoothing) r_c + smoothing / classes. The cross-entropy is least at the probabilities
-    t. The focal loss is least at probabilities in the same order: at t for an image of one sure class without
-    smoothing, else flatter ones. With two classes, gamma 2 and smoothing 0.1 a sure image ends at 0.75. For a mixture,
-    r are its shares, whatever the weights are.
+    Optimum: let an image be of class c with probability q_c, let r_c be proportional to w_c q_c (w: class weights), and
+    t_c = (1 - smoothing) r_c + smoothing / classes. The cross-entropy is minimal at the probabilities t. The focal loss
+    is minimal at probabilities in the same order: at t for an unambiguous image without smoothing, else at flatter
+    ones; with two classes, gamma 2 and smoothing 0.1 an unambiguous image ends at 0.75. For a mixture, r are its
+    shares, independent of the weights.
 
-    No module, whose buffer would come too late for what copies the model at the start of a fit.
+    Not a module, because a buffer would be registered after callbacks have copied the model.
 
     Args:
-        config: What is asked for.
-        class_weights: ``(classes,)``, on the device of the logits; None: all alike.
+        config: The section ``loss_config``.
+        class_weights: ``(classes,)``, on the device of the logits; None: equal weights.
     """
 
     def __init__(self, config: LossConfig, class_weights: Tensor | None = None) -> None:
@@ -119,7 +108,7 @@ class TrainingLoss:
 
         Args:
             logits: ``(B, classes)``, float32.
-            target: ``(B,)`` int64 classes, or ``(B, classes)`` float32 shares of classes.
+            target: ``(B,)`` int64 class indices, or ``(B, classes)`` float32 shares.
         """
         smoothing, gamma = self.smoothing, self.config.focal_gamma
         if self.class_weights is None and not gamma:
@@ -131,18 +120,17 @@ class TrainingLoss:
             losses = -(terms * (shares * (1 - smoothing) + smoothing / logits.shape[1])).sum(1)
         else:
             losses = functional.cross_entropy(logits, shares, label_smoothing=smoothing, reduction="none")
-        if self.class_weights is not None:  # torch's own are those of the terms, and divide by the batch's weights
+        if self.class_weights is not None:  # torch's weight each term of a smoothed target, and are normalised
             losses = losses * (shares * self.class_weights).sum(1)
         return losses.mean()
 
 
 class MultilabelLoss(TrainingLoss):
-    """The mean over a batch and all classes of the loss of saying that an image is of a class or is not.
+    """Mean over a batch and all classes of the binary loss, positive labels times the weight of the class.
 
-    A class is a choice of two, "yes" with the weight of the class and "no" with the weight 1. The optimum: let an image
-    be of the class with probability q, let r = w q / (w q + 1 - q), and t = (1 - smoothing) r + smoothing / 2. The
-    cross-entropy is least at the probability t. The focal loss is least on the same side of one half. For a mixture, r
-    is its share of the class, whatever the weight is.
+    Optimum: let an image have the label with probability q, let r = w q / (w q + 1 - q), and
+    t = (1 - smoothing) r + smoothing / 2. The cross-entropy is minimal at the probability t, the focal loss on the same
+    side of 0.5. For a mixture, r is its share of the class, independent of the weight.
     """
 
     def _default_smoothing(self) -> float:
@@ -153,13 +141,13 @@ class MultilabelLoss(TrainingLoss):
 
         Args:
             logits: ``(B, classes)``, float32.
-            target: ``(B, classes)`` floats, 0 to 1.
+            target: ``(B, classes)`` floats from 0 to 1.
         """
         smoothing, gamma = self.smoothing, self.config.focal_gamma
-        shares = target.float()  # bf16-true casts the batch, and would round the loss
+        shares = target.float()  # bf16-true casts the batch, which would round the loss
         smoothed = shares * (1 - smoothing) + smoothing / 2
         losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
-        if gamma:  # torchvision's sigmoid_focal_loss is the same, but for the NaN that _modulating_factor avoids
+        if gamma:  # torchvision's sigmoid_focal_loss has a NaN gradient, see _modulating_factor
             probs = torch.sigmoid(logits)
             losses = losses * _modulating_factor(probs + smoothed - 2 * probs * smoothed, gamma)
         if self.class_weights is not None:
@@ -167,37 +155,37 @@ class MultilabelLoss(TrainingLoss):
         return losses.mean()
 
 
-def _modulating_factor(doubt: Tensor, gamma: float) -> Tensor:
-    """Return the paper's ``(1 - p_t) ** gamma``, whose gradient at 0 would be NaN for a gamma below 1.
+def _modulating_factor(base: Tensor, gamma: float) -> Tensor:
+    """Return ``(1 - p_t) ** gamma`` of the focal loss; clamped, since its gradient at 0 is NaN for a gamma below 1.
 
     Args:
-        doubt: ``1 - p_t``, where ``p_t`` is the probability of what is true.
+        base: ``1 - p_t``, where ``p_t`` is the probability of the true class.
         gamma: The exponent.
     """
-    return doubt.clamp_min(_LEAST_DOUBT) ** gamma
+    return base.clamp_min(_MIN_BASE) ** gamma
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:
-    """Return weights inverse to the numbers of images, ``(classes,)``, of mean 1 over the images.
+    """Return weights ``(classes,)`` inverse to the numbers of images, with mean 1 over all images.
 
     Args:
         counts: Number of training images of each class.
 
     Raises:
-        ConfigError: If a class has none.
+        ConfigError: If a class has no image.
     """
     numbers = torch.tensor(counts, dtype=torch.float32)
     if not numbers.all():
-        raise ConfigError(f"{_LOSS}.class_weights: 'auto', but class number {counts.index(0)} has no training image")
+        raise ConfigError(f"{_KEY}.class_weights: 'auto' needs images of all classes; class {counts.index(0)} has none")
     return numbers.sum() / (len(counts) * numbers)
 
 
 def make_mixer(config: MixConfig, classes: int) -> nn.Module:
-    """Return torchvision's transform of ``(images, labels)``: floats ``(B, 3, H, W)``, and int64 ``(B,)`` or float32.
+    """Return torchvision's transform of images ``(B, 3, H, W)``, float32, and labels ``(B,)`` or ``(B, classes)``.
 
-    It gives mixed images, and ``(B, classes)`` shares of classes; batches that it leaves alone keep their labels.
+    Mixed batches get labels ``(B, classes)``, float32 shares; other batches keep theirs.
     """
     kinds = [(v2.MixUp, config.mixup), (v2.CutMix, config.cutmix)]
-    ways: list[nn.Module] = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
-    mixer: nn.Module = v2.RandomApply([v2.RandomChoice(ways)], p=config.probability)
+    methods: list[nn.Module] = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
+    mixer: nn.Module = v2.RandomApply([v2.RandomChoice(methods)], p=config.probability)
     return mixer

@@ -1,95 +1,87 @@
-"""From ``optimizer_config`` to an optimizer: which parameters learn at which rate, and which decay."""
+"""Optimizers: which parameters are trained at which learning rate and weight decay."""
 
 import math
 from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass as section_dataclass
 from torch import nn, optim
 
-from imgcls.errors import ConfigError
-from imgcls.models.training.values import check_needed, check_numbers
+from imgcls.config.sections import check_owners, section
+from imgcls.types import LR_SCALE
 
+_KEY = "model.init_args.optimizer_config"
 _CLASSES: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
-_BELONGS = {
+_OWNERS = {
     "momentum": {"sgd"},
     "nesterov": {"sgd"},
     "betas": {"adam", "adamw"},
     "eps": {"adam", "adamw"},
     "amsgrad": {"adam", "adamw"},
 }
-_OURS = {"name", "lr", "weight_decay", "layer_decay", "head_multiplier"}  # the rest are torch's own arguments
+_OURS = {"name", "lr", "weight_decay", "layer_decay", "head_multiplier"}  # the others are torch's arguments
 _FUSED_ON = {"cpu", "cuda"}
-_KEY = "model.init_args.optimizer_config"
-# whether BatchNorm follows the weights
+# defaults for networks with mostly BatchNorm (True), and for others
 _LR = {True: 1e-3, False: 3e-4}
 _LAYER_DECAY = {True: 0.9, False: 0.75}
 _WEIGHT_DECAY = {"adamw": 0.05, "sgd": 1e-4, "adam": 0.0}
-_LOWEST_SCALE = 0.1  # of the first block's rate over ``lr``, where layer_decay is chosen
-
-LR_SCALE = "lr_scale"  # of a group of parameters: its rate over ``lr``; the name is timm's
+_LOWEST_SCALE = 0.1  # of the first block's learning rate over ``lr``, by the default layer_decay
 
 
-@dataclass(frozen=True)
+@section_dataclass(frozen=True, config=section("optimizer_config", "model.init_args"))
 class OptimizerConfig:
-    """The optimizer and its parameters; null is torch's default, but for ``lr``, ``weight_decay`` and ``layer_decay``.
+    """The optimizer and its parameters; null means torch's default except for the first three numbers.
 
     Args:
         name: The optimizer.
-        lr: Learning rate of the head, and of the encoder's last block, at its highest; sgd needs one. Null: 1e-3
-            where most norms of the network are BatchNorm, after which the size of weights does not count, so that a
-            high rate is tolerated (van Laarhoven 2017), else 3e-4.
-        weight_decay: Weight decay of weight matrices and kernels; norms, biases, tokens and tables of positions get
-            none. Null: 0.05 for adamw, 1e-4 for sgd (He et al. 2016, ResNet), none for adam, which would divide it as
-            it does the gradient.
-        layer_decay: The rate of each block of the encoder over that of the block behind it, above 0 to 1; 1 trains all
-            at one rate. Blocks are what the network numbers first: stages, or the layers of a transformer
-            (layer-wise learning-rate decay, Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). Null: 1 from random
-            weights; from pretrained ones 0.9 where most norms are BatchNorm, else 0.75, or more where there are so many
-            blocks that the first would learn at less than a tenth of ``lr``.
-        head_multiplier: The head's rate over ``lr``.
-        momentum: Momentum, sgd alone.
-        nesterov: Nesterov momentum, sgd alone.
-        betas: Decay rates of the two moments, adam and adamw alone.
-        eps: Term added to the denominator, adam and adamw alone.
-        amsgrad: AMSGrad variant, adam and adamw alone.
+        lr: Peak learning rate of the head and of the encoder's last block; required for sgd. Default: 1e-3 for networks
+            that mostly use BatchNorm (scale-invariant weights tolerate a high rate, van Laarhoven 2017), else 3e-4.
+        weight_decay: Weight decay of weight matrices and kernels, not of norms, biases, tokens and position embeddings.
+            Default: 0.05 for adamw, 1e-4 for sgd (He et al. 2016, ResNet), 0 for adam, which would rescale it.
+        layer_decay: Learning rate of each encoder block relative to the next one, above 0 to 1; 1 trains all blocks at
+            the same rate. Blocks are stages, or the layers of a transformer (layer-wise learning-rate decay, Clark et
+            al. 2020, ELECTRA; Bao et al. 2022, BEiT). Default: 1 from random weights; for pretrained weights 0.9 with
+            mostly BatchNorm, else 0.75, or more in deep networks, so that the first block has at least ``lr`` / 10.
+        head_multiplier: Learning rate of the head relative to ``lr``.
+        momentum: Momentum, only for sgd.
+        nesterov: Nesterov momentum, only for sgd.
+        betas: Decay rates of the two moments, only for adam and adamw.
+        eps: Term added to the denominator, only for adam and adamw.
+        amsgrad: AMSGrad variant, only for adam and adamw.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    lr: float | None = None
-    weight_decay: float | None = None
-    layer_decay: float | None = None
-    head_multiplier: float = 1.0
-    momentum: float | None = None
+    lr: Annotated[float | None, Field(gt=0)] = None
+    weight_decay: Annotated[float | None, Field(ge=0)] = None
+    layer_decay: Annotated[float | None, Field(gt=0, le=1)] = None
+    head_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    momentum: Annotated[float | None, Field(ge=0)] = None
     nesterov: bool | None = None
     betas: tuple[float, float] | None = None
-    eps: float | None = None
+    eps: Annotated[float | None, Field(gt=0)] = None
     amsgrad: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a parameter that the named optimizer does not have, and a value that it does not take."""
-        for parameter, optimizers in _BELONGS.items():
-            if getattr(self, parameter) is not None and self.name not in optimizers:
-                raise ConfigError(
-                    f"{_KEY}.{parameter} does not apply to {self.name!r}, only to {' and '.join(sorted(optimizers))}"
-                )
-        values = asdict(self)
-        check_needed(values, ("head_multiplier",), _KEY)
-        check_numbers(values, _KEY)
+        """Check the parameters against the named optimizer."""
+        check_owners(vars(self), _KEY, _OWNERS)
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"{_KEY}.betas must be at least 0 and less than 1, got {self.betas}")
         if self.lr is None and self.name == "sgd":
-            raise ConfigError(f"{_KEY}.lr: none is chosen for 'sgd'; give one, such as 0.01")
+            raise ValueError(f"{_KEY}.lr is required for 'sgd', for example 0.01")
         if self.nesterov and not self.momentum:
-            raise ConfigError(f"{_KEY}.nesterov: true, without momentum; give optimizer_config.momentum too")
+            raise ValueError(f"{_KEY}.nesterov: true requires {_KEY}.momentum")
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates at which a network learns and forgets.
+    """Learning rates and weight decay of a network.
 
     Args:
-        lr: Learning rate of the head, but for ``head_multiplier``, and of the encoder's last block.
+        lr: Learning rate of the encoder's last block and, times ``head_multiplier``, of the head.
         weight_decay: Weight decay.
-        layer_decay: Learning rate of each block over that of the block behind it.
+        layer_decay: Learning rate of each block relative to the next one.
     """
 
     lr: float
@@ -98,13 +90,13 @@ class Rates:
 
 
 def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bool, block_count: int) -> Rates:
-    """Return the configured rates, chosen where they are null.
+    """Return the configured rates, with defaults for those that are None.
 
     Args:
-        config: What is asked for.
+        config: The section ``optimizer_config``.
         batch_normalized: Whether most norms of the network are BatchNorm.
-        pretrained: Whether its weights are not random.
-        block_count: Number of blocks of the encoder.
+        pretrained: Whether its weights are pretrained.
+        block_count: Number of encoder blocks.
     """
     lr = _LR[batch_normalized] if config.lr is None else config.lr
     layer_decay = config.layer_decay
@@ -114,7 +106,7 @@ def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bo
 
 
 def _layer_decay(batch_normalized: bool, block_count: int) -> float:
-    # some networks number their blocks by stage, others one by one: 0.75 for each of 50 would stop the first ones
+    # blocks may be a few stages or many layers: 0.75 ** 50 would not train the first ones
     return max(_LAYER_DECAY[batch_normalized], math.pow(_LOWEST_SCALE, 1 / max(block_count - 1, 1)))
 
 
@@ -125,15 +117,15 @@ def make_optimizer(
     decayed: Set[nn.Parameter],
     fused: bool = True,
 ) -> optim.Optimizer:
-    """Build the optimizer over the parameters that learn.
+    """Build the optimizer over the parameters that require a gradient.
 
     Args:
-        config: What is asked for.
-        rates: The configured rates, chosen where they are null.
+        config: The section ``optimizer_config``.
+        rates: Learning rates and weight decay.
         blocks: The network's parameters by block, from the input up; the head's come last.
-        decayed: Those that the weight decay is for.
-        fused: Update all parameters in one kernel, where the device has it. Lightning refuses to clip the gradients
-            of such an optimizer under mixed precision.
+        decayed: The parameters with weight decay.
+        fused: Use torch's fused implementation if the device has one. Lightning does not clip the gradients of a fused
+            optimizer under mixed precision.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for scale, parameters in zip(_scales(config, rates, len(blocks)), blocks, strict=True):
@@ -154,17 +146,17 @@ def make_optimizer(
         **options,
         fused=(fused and devices <= _FUSED_ON) or None,
     )
-    optimizer.register_load_state_dict_pre_hook(_keep_kernel)
+    optimizer.register_load_state_dict_pre_hook(_keep_fused)
     return optimizer
 
 
-def _keep_kernel(optimizer: optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Update with this run's kernel; with that of the checkpoint, torch 2.14 breaks off under ``16-mixed``."""
-    kernel = {"fused": optimizer.defaults["fused"]}
-    return state | {"param_groups": [group | kernel for group in state["param_groups"]]}
+def _keep_fused(optimizer: optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Keep this run's ``fused`` on resume; with the checkpoint's, torch 2.14 fails under ``16-mixed``."""
+    fused = {"fused": optimizer.defaults["fused"]}
+    return state | {"param_groups": [group | fused for group in state["param_groups"]]}
 
 
 def _scales(config: OptimizerConfig, rates: Rates, count: int) -> list[float]:
-    """Return the learning rate of each block over ``lr``; the last is the head."""
+    """Return the learning rate of each block relative to ``lr``; the head comes last."""
     encoder = [rates.layer_decay ** (count - 2 - number) for number in range(count - 1)]
     return [*encoder, config.head_multiplier]

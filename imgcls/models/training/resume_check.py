@@ -1,6 +1,5 @@
-"""How a run counts: what must stay as it was where it goes on from a checkpoint."""
+"""Steps per epoch and global batch size, which must not change on resume."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,85 +7,83 @@ from typing import Any
 import lightning.pytorch as pl
 
 from imgcls.errors import ConfigError, first_line
+from imgcls.runtime.lightning_loops import is_within_epoch, optimizer_steps_per_epoch
 
-PACE = "pace"  # key of a checkpoint
-_ALONE = "or take the weights alone: --experiment.only_weights_load true"
+EPOCH_SIZE = "pace"  # key of a checkpoint
+_WEIGHTS_ONLY = "or load only the weights: --experiment.only_weights_load true"
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The length of an epoch and of its batches.
+class EpochSize:
+    """Size of an epoch and of its batches.
 
     Args:
-        steps: Optimizer steps of an epoch; 0 if the training loader has no length.
-        images: Images of a batch, over all processes; 0 where the data does not tell.
+        steps: Optimizer steps per epoch; 0 if the training loader has no length.
+        images: Images per batch over all processes; 0 if the data module has no ``batch_size``.
     """
 
     steps: int
     images: int
 
     @classmethod
-    def of(cls, trainer: pl.Trainer) -> "Pace":
-        """Let a trainer count its batches.
+    def of(cls, trainer: pl.Trainer) -> "EpochSize":
+        """Return the size of a trainer's epochs.
 
         Raises:
-            ConfigError: If it cannot be validated as often as asked for.
+            ConfigError: If ``val_check_interval`` does not fit.
         """
         try:
-            trainer.fit_loop.setup_data()
+            steps = optimizer_steps_per_epoch(trainer)
         except ValueError as error:
             if isinstance(error, ConfigError) or "val_check_interval" not in str(error):
                 raise
             raise ConfigError(f"trainer: {first_line(error)}") from error
-        batches = trainer.num_training_batches
-        steps = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else 0
         batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
         return cls(steps, batch_size * trainer.world_size)
 
     def record(self) -> dict[str, int]:
-        """What a checkpoint keeps."""
+        """Return the value for a checkpoint."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """The pace of a run that goes on, and whether it does so in the middle of an epoch.
+class RecordedEpochSize:
+    """The epoch size of a checkpoint.
 
     Args:
-        pace: As the checkpoint has it.
-        is_within: Whether it was saved within an epoch.
+        size: The size.
+        is_within: Whether the checkpoint was saved within an epoch.
     """
 
-    pace: Pace
+    size: EpochSize
     is_within: bool
 
     @classmethod
-    def of(cls, checkpoint: Mapping[str, Any]) -> "Recorded | None":
-        """Read a checkpoint; None for one of an older version."""
-        if PACE not in checkpoint:
+    def of(cls, checkpoint: Mapping[str, Any]) -> "RecordedEpochSize | None":
+        """Read a checkpoint; None if it is of an older version."""
+        if EPOCH_SIZE not in checkpoint:
             return None
-        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-        return cls(Pace(**checkpoint[PACE]), progress["processed"] < progress["ready"])
+        return cls(EpochSize(**checkpoint[EPOCH_SIZE]), is_within_epoch(checkpoint))
 
-    def check(self, pace: Pace, counts_steps: bool) -> None:
-        """Refuse another pace, where the run would not be the one that began.
+    def check(self, size: EpochSize, counts_steps: bool) -> None:
+        """Refuse a size with which the run would differ from an uninterrupted one.
 
         Args:
-            pace: Of the run as it is configured now.
-            counts_steps: Whether the schedule of the learning rate counts steps; it would stand elsewhere.
+            size: That of the current configuration.
+            counts_steps: Whether the learning-rate schedule counts steps, so that its position would change.
 
         Raises:
-            ConfigError: Says what differs.
+            ConfigError: States what differs.
         """
-        if counts_steps and pace.steps != self.pace.steps:
+        if counts_steps and size.steps != self.size.steps:
             raise ConfigError(
-                f"an epoch would have {pace.steps} optimizer steps, but the run of the checkpoint has "
-                f"{self.pace.steps}, and its schedule counts them; give data.batch_size, "
-                "trainer.accumulate_grad_batches, limit_train_batches and devices so that they are as many, " + _ALONE
+                f"an epoch has {size.steps} optimizer steps, but {self.size.steps} in the checkpoint, whose schedule "
+                "counts them; set data.batch_size, trainer.accumulate_grad_batches, limit_train_batches and devices to "
+                f"give the same number, {_WEIGHTS_ONLY}"
             )
-        if self.is_within and pace.images != self.pace.images:
+        if self.is_within and size.images != self.size.images:
             raise ConfigError(
-                f"the checkpoint was saved within an epoch of batches of {self.pace.images} images, over all "
-                f"processes; of {pace.images}, some images would be left out or seen twice: give data.batch_size and "
-                "trainer.devices as before, or a checkpoint of an epoch's end, " + _ALONE
+                f"the checkpoint was saved within an epoch of batches of {self.size.images} images over all processes, "
+                f"but they now have {size.images}, so that images would be skipped or seen twice; restore "
+                f"data.batch_size and trainer.devices, use a checkpoint of the end of an epoch, {_WEIGHTS_ONLY}"
             )

@@ -1,4 +1,4 @@
-"""torch.compile for a network: in place, so that neither its name nor its weights' names change."""
+"""torch.compile in place, so that the names of modules and weights do not change."""
 
 import torch
 from torch import nn
@@ -8,34 +8,34 @@ from imgcls.errors import ConfigError
 BACKEND = "inductor"
 
 _KEY = "model.init_args.compile"
-_MOST_GRAPHS = 64  # of one function, those of former trials too; behind the 8 of torch the rest would run uncompiled
+_MAX_GRAPHS = 64  # per function, including those of former trials; after torch's default of 8 it falls back to eager
 
 
 def compile_in_place(network: nn.Module, device: torch.device) -> None:
-    """Compile a network's forward pass; the work is done at the first batch of each size and mode.
+    """Compile a network's forward pass, at the first batch of each size and mode.
 
     Args:
         network: The network.
-        device: Where it will run.
+        device: The device it runs on.
 
     Raises:
-        ConfigError: If nothing can be compiled for that device on this machine.
+        ConfigError: If nothing can be compiled for the device on this machine.
     """
     _check_compiler(device)
     limits = torch.compiler.config
-    limits.recompile_limit = max(limits.recompile_limit, _MOST_GRAPHS)
-    # an epoch has batches of two sizes: a program for each is faster than one that takes any size
+    limits.recompile_limit = max(limits.recompile_limit, _MAX_GRAPHS)
+    # an epoch has two batch sizes: one static graph for each is faster than a dynamic one
     network.compile(backend=BACKEND, dynamic=False)
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compile two additions, so that a missing compiler shows before the run folder fills."""
+    """Compile two additions, to detect a missing compiler before the run starts."""
     try:
         torch.compile(_add_twice, backend=BACKEND)(torch.zeros(4, device=device))
-    except RuntimeError as error:  # what torch's compiler raises is derived from it
+    except RuntimeError as error:  # base class of the errors of torch's compiler
         raise ConfigError(
-            f"{_KEY}: true, but nothing compiles on this machine: {_reason(error)}; leave it false, or install what is "
-            "missing (on a processor a C++ compiler: g++)"
+            f"{_KEY}: true, but torch.compile does not work on this machine: {_reason(error)}; set it to false or "
+            "install what is missing (on a CPU a C++ compiler: g++)"
         ) from error
 
 
@@ -44,6 +44,6 @@ def _add_twice(values: torch.Tensor) -> torch.Tensor:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return the line of an error that says what is missing; the first may name the backend alone."""
+    """Return the line of an error that names the cause; the first may only name the backend."""
     lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -51,7 +51,7 @@ def test_features_give_the_run_of_the_long_way(
     more = (*FROZEN, "--trainer.max_epochs=4", *more)
     short = fit(photos, tiny_model, tmp_path / "short", *more)
     said = capsys.readouterr().err
-    assert "18 of 18 layers frozen, 0.0 of 0.0 M parameters; trains the head alone" in said
+    assert "18 of 18 layers frozen, 0.0 of 0.0 M parameters; trains only the head" in said
     assert re.search(r"\d augmented versions? of each image reused in all 4 epochs", said)
     long = fit(photos, tiny_model, tmp_path / "long", *more, "--model.feature_views=null")
     assert "computed once" not in capsys.readouterr().err

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
 from imgcls.data.loading.loaders import TrainLoader
 from imgcls.data.loading.samplers import BalancedSampler, Key, KeyedSampler, RepeatingSampler
-from imgcls.runtime.seeding import mix, run_seed
+from imgcls.runtime.seeding import derive_seed, run_seed
 from imgcls.types import Batch
 
 
@@ -52,7 +52,7 @@ def test_keyed_sampler_gives_each_sample_and_epoch_its_own_seed() -> None:
     seeds = [seed for epoch in range(10) for _, seed in keys(50, epoch)]
     assert len(set(seeds)) == 500
     assert min(seeds) >= 0
-    assert dict(keys(50, epoch=2)) == {place: mix(0, 2, place) for place in range(50)}
+    assert dict(keys(50, epoch=2)) == {place: derive_seed(0, 2, place) for place in range(50)}
 
 
 def test_keyed_sampler_without_shuffling_is_the_same_in_every_epoch() -> None:
@@ -152,10 +152,10 @@ def test_train_loader_can_resume_for_lightning() -> None:
 
 
 def test_mix_changes_with_every_part() -> None:
-    seeds = {mix(*parts) for parts in [(0,), (0, 0), (0, 1), (1, 0), (1,), (0, 0, 0)]}
+    seeds = {derive_seed(*parts) for parts in [(0,), (0, 0), (0, 1), (1, 0), (1,), (0, 0, 0)]}
     assert len(seeds) == 6
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert mix(1, 2, 3) == 6520558355739401531  # what old runs drew can be drawn again
+    assert derive_seed(1, 2, 3) == 6520558355739401531  # what old runs drew can be drawn again
 
 
 def test_run_seed_is_lightnings(monkeypatch: pytest.MonkeyPatch) -> None:

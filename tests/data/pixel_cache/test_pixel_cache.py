@@ -567,7 +567,7 @@ def test_links_and_pipes_in_the_cache_are_refused(photos: Path, tmp_path: Path, 
     [folder] = (tmp_path / "pixels").iterdir()
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
-    message = rf"data.init_args.cache_dir: {folder} cannot be used: a link or a pipe lies in its place; choose another"
+    message = rf"data.init_args.cache_dir: {folder} cannot be used: it is a link or a pipe; choose another"
     for plant in (lambda path: path.symlink_to(victim), os.mkfifo):
         (folder / name).unlink()
         plant(folder / name)

@@ -140,7 +140,7 @@ WRONG = {
     "value": (item("HorizontalFlip", p=3), "p: Input should be less than or equal to 1"),
     "word": (item("Resize", height=3, width=3, interpolation="cubic"), "interpolation: Input should be 0, 6, 1, 2, 3"),
     "missing": (item("Resize", height=3), "needs the argument 'width'"),
-    "key": ({"class_path": "Blur", "args": {}}, "unknown key 'args' beside 'class_path' and 'init_args'"),
+    "key": ({"class_path": "Blur", "args": {}}, "unknown key 'args'; expected 'class_path' and 'init_args'"),
     "list": ({"class_path": "Blur", "init_args": [3]}, "init_args must be a mapping, got [3]"),
     "not callable": (
         item("collections.OrderedDict"),

@@ -179,7 +179,7 @@ def test_half_frozen_encoder_stays_and_the_rest_learns(model_type: str, tmp_path
     frozen = {name: value.clone() for name, value in still(backbone)}
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     train(model, make_batch(TINY[model_type].size), 3)
-    assert len(backbone.anatomy.layers) > 3
+    assert len(backbone.architecture.layers) > 3
     assert frozen
     assert all(torch.equal(value, frozen[name]) for name, value in still(backbone))
     same = {name for name, value in backbone.state_dict().items() if torch.equal(value, before[name])}
@@ -200,7 +200,7 @@ def test_images_of_another_size_are_taken(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", ["levit", "pvt"])
 def test_images_of_another_size_are_refused(model_type: str) -> None:
-    with pytest.raises(ConfigError, match="takes no images of 128 x 128 pixels"):
+    with pytest.raises(ConfigError, match="does not accept images of 128 x 128 pixels"):
         Backbone(make_network(model_type), (128, 128))
 
 
@@ -247,7 +247,7 @@ def test_record_keeps_the_arguments_of_timm(arguments: dict[str, object], tmp_pa
     other = ImageClassifier("unused")
     other.build(CLASS_NAMES, json.loads(json.dumps(model.record())), weights=model.state_dict())
     other.load_state_dict(model.state_dict())
-    with pytest.raises(ConfigError, match="weights are not those of its network"):
+    with pytest.raises(ConfigError, match="weights do not match its network"):
         check_weights(usual.state_dict(), model.state_dict())
 
 
@@ -266,11 +266,13 @@ def test_record_keeps_the_arguments_of_timm(arguments: dict[str, object], tmp_pa
 def test_arguments_of_timm_that_lead_to_files_are_refused(arguments: dict[str, object], tmp_path: Path) -> None:
     config = tiny_config("timm_wrapper")
     record = record_of(make_network("timm_wrapper"))
-    with pytest.raises(ConfigError, match=r"^the checkpoint has model_args \{.*; plain values"):
+    with pytest.raises(ConfigError, match=r"^the checkpoint has model_args \{.*; only plain values"):
         build_recorded(record | {"model_args": arguments}, CLASS_NAMES)
     config.model_args = arguments
     config.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"^model\.init_args\.model_name: '.*' has model_args \{.*; plain values"):
+    with pytest.raises(
+        ConfigError, match=r"^model\.init_args\.model_name: '.*' has model_args \{.*; only plain values"
+    ):
         load_network(str(tmp_path), False, CLASS_NAMES)
 
 
@@ -279,9 +281,9 @@ def test_only_architectures_of_timm_are_built(architecture: str, tmp_path: Path)
     config = tiny_config("timm_wrapper")
     config.architecture = architecture
     config.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="which is no architecture of timm"):
+    with pytest.raises(ConfigError, match="which is not an architecture of timm"):
         load_network(str(tmp_path), False, CLASS_NAMES)
-    with pytest.raises(ConfigError, match="which is no architecture of timm"):
+    with pytest.raises(ConfigError, match="which is not an architecture of timm"):
         build_recorded(record_of(make_network("timm_wrapper")) | {"architecture": architecture}, CLASS_NAMES)
 
 
@@ -289,7 +291,7 @@ def test_timm_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     tiny_config("timm_wrapper").save_pretrained(tmp_path)
     record = record_of(make_network("timm_wrapper"))
     monkeypatch.setattr("imgcls.models.huggingface.hub.is_timm_available", lambda: False)
-    missing = "is a network of timm, which is not installed; type: pip install timm"
+    missing = "is a timm model; install it with: pip install timm"
     with pytest.raises(ConfigError, match=rf"model_name: '{tmp_path}' {missing}"):
         load_config(str(tmp_path))
     with pytest.raises(ConfigError, match=f"the checkpoint {missing}"):
@@ -304,7 +306,7 @@ def test_timm_that_transformers_misses_is_named(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "config.json").write_text(json.dumps(saved))
     monkeypatch.setitem(BACKENDS_MAPPING, "timm", (lambda: False, BACKENDS_MAPPING["timm"][1]))
     monkeypatch.setattr("imgcls.models.huggingface.hub.is_timm_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"is a network of timm, which is not installed; type: pip install timm$"):
+    with pytest.raises(ConfigError, match=r"is a timm model; install it with: pip install timm$"):
         load_config(str(tmp_path))
 
 
@@ -389,7 +391,7 @@ def test_damaged_weights_are_named(name: str, content: bytes | None, tmp_path: P
     file.write_bytes(file.read_bytes()[:-1000] if content is None else content)
     with pytest.raises(
         ConfigError,
-        match=rf"the weights in the folder '{tmp_path}' are damaged, or a pointer of Git LFS; fetch them again, in",
+        match=rf"the weights in the folder '{tmp_path}' are damaged or a Git LFS pointer; download them again",
     ):
         load_network(str(tmp_path), True, CLASS_NAMES)
 
@@ -424,5 +426,7 @@ def test_unreachable_hub_is_named_where_the_cache_holds_a_part(
     tiny_config("resnet").save_pretrained(repository / "snapshots" / ("0" * 40))
     if cached == "processor":
         ConvNextImageProcessor().save_pretrained(repository / "snapshots" / ("0" * 40))
-    with pytest.raises(RunError, match="the local cache lacks files of that model, and the Hub cannot be reached"):
+    with pytest.raises(
+        RunError, match="the local cache has not all files of that model, and the Hub cannot be reached"
+    ):
         ImageClassifier("own/network").build(CLASS_NAMES)

@@ -155,7 +155,7 @@ def test_what_is_done_otherwise_is_said(
     with caplog.at_level(logging.INFO):
         preprocessing = read(folder)
     assert (preprocessing.size, preprocessing.shortest_edge) == (size, shortest_edge)
-    assert "ImageProcessor stretches, pads or varies in size; here: " in caplog.text
+    assert "ImageProcessor stretches, pads or has no fixed size; using " in caplog.text
 
 
 def test_timm_states_its_own(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_imagenet_at_the_size_of_the_config_where_nothing_is_stated(tmp_path: Pa
 def test_damaged_file_of_the_processor_is_none_that_is_absent(content: bytes, tmp_path: Path) -> None:
     folder = write_model(tmp_path, "resnet", RESNET)
     (tmp_path / "preprocessor_config.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"{tmp_path}/preprocessor_config.json is no JSON"):
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/preprocessor_config.json is not JSON"):
         read(folder)
 
 

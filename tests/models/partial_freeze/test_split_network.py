@@ -35,16 +35,16 @@ def test_two_parts_make_the_whole(model_type: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in backbone.named_buffers())
     assert until is not None
     images = noise(size)
-    features = backbone.begin(images)
+    features = backbone.encode_frozen_part(images)
     assert not features.requires_grad
     for mode in (True, False):
         backbone.train(mode)
         torch.manual_seed(2)
         expected = backbone.encode(images)
         torch.manual_seed(2)
-        found = backbone.go_on(features.clone(), (size, size))
+        found = backbone.encode_rest(features.clone(), (size, size))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.detach().abs().max()))
-    torch.autograd.backward(backbone.train().classify(backbone.go_on(features, (size, size))).sum())
+    torch.autograd.backward(backbone.train().classify(backbone.encode_rest(features, (size, size))).sum())
     learning = {name: value for name, value in backbone.named_parameters() if value.requires_grad}
     assert [name for name, value in learning.items() if value.grad is None] == []
 
@@ -79,7 +79,7 @@ def test_other_sizes_are_cut_too() -> None:
     assert backbone.frozen_until((64, 64)) == until
     for size in (64, 32):
         expected = backbone.eval().encode(noise(size))
-        found = backbone.go_on(backbone.begin(noise(size)), (size, size))
+        found = backbone.encode_rest(backbone.encode_frozen_part(noise(size)), (size, size))
         torch.testing.assert_close(found, expected)
 
 
@@ -115,7 +115,7 @@ def test_where_nothing_passes_a_line_says_so(caplog: pytest.LogCaptureFixture) -
     caplog.set_level("INFO", "imgcls")
     for _ in range(2):
         assert backbone.frozen_until((32, 32)) is None
-    said = "features are computed anew in each epoch: no single tensor passes before vit.embeddings.patch_embeddings."
+    said = "feature cache off: no module before vit.embeddings.patch_embeddings"
     assert caplog.text.count(said) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.models.training.freezing import FrozenShare
+from imgcls.models.training.freezing import FrozenFraction
 from tests.data.feature_cache.test_frozen_encoder import metrics
 from tests.end_to_end.test_resume import assert_equal
 from tests.helpers.runs import arguments, assert_same_weights, fails, load, program, weights
@@ -65,7 +65,7 @@ def test_resumed_run_goes_on_with_the_layers_of_its_epoch(photos: Path, tiny_mod
 
 
 def test_shares_by_epoch() -> None:
-    share = FrozenShare(True, {5: 0.25, 2: 0.5})
+    share = FrozenFraction(True, {5: 0.25, 2: 0.5})
     assert [share.at(epoch) for epoch in (0, 1, 2, 4, 5, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
     assert share.least == 0.25
 
@@ -73,16 +73,16 @@ def test_shares_by_epoch() -> None:
 @pytest.mark.parametrize(
     ("first", "later", "message"),
     [
-        (0.5, {2: 0.5}, r"unfreeze: 0.5 from epoch 2 on, after 0.5; the frozen fraction must fall"),
-        (True, {2: 0.5, 4: 0.75}, r"unfreeze: 0.75 from epoch 4 on, after 0.5"),
-        (True, {2: -0.5}, r"unfreeze: -0.5 from epoch 2 on"),
-        (True, {0: 0.5}, r"unfreeze: epoch 0; freeze_encoder says"),
-        (False, {1: 0.5}, r"unfreeze: 0.5 from epoch 1 on, after 0.0"),
+        (0.5, {2: 0.5}, r"unfreeze: the fraction must decrease over epochs .*, but epoch 2 has 0.5 after 0.5"),
+        (True, {2: 0.5, 4: 0.75}, r"epoch 4 has 0.75 after 0.5"),
+        (True, {2: -0.5}, r"epoch 2 has -0.5 after"),
+        (True, {0: 0.5}, r"unfreeze: epochs must be at least 1, got 0"),
+        (False, {1: 0.5}, r"epoch 1 has 0.5 after 0.0"),
     ],
 )
 def test_shares_that_do_not_fall_are_refused(first: float, later: dict[int, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        FrozenShare(first, later)
+        FrozenFraction(first, later)
 
 
 def test_command_refuses_shares_that_do_not_fall(
@@ -91,4 +91,5 @@ def test_command_refuses_shares_that_do_not_fall(
     line = arguments(photos, tiny_model, tmp_path, "--model.freeze_encoder=0.5", "--model.unfreeze={1: 0.8}")
     code, message = fails(["fit", *line], capsys)
     assert code == 2
-    assert "model.init_args.unfreeze: 0.8 from epoch 1 on, after 0.5" in message
+    assert "model.init_args.unfreeze: the fraction must decrease over epochs" in message
+    assert "epoch 1 has 0.8 after 0.5" in message

@@ -79,7 +79,7 @@ def test_balanced_weights_count_classes_alike() -> None:
     counts = [30, 10, 20]
     found = balanced_weights(counts)
     assert (found * torch.tensor(counts)).tolist() == pytest.approx([20, 20, 20])
-    with pytest.raises(ConfigError, match="class number 1 has no training image"):
+    with pytest.raises(ConfigError, match="class 1 has none"):
         balanced_weights([3, 0])
 
 
@@ -177,9 +177,9 @@ def test_option_changes_what_is_learnt(
 
 
 WRONG = {
-    "--model.loss_config.class_weights=[1.0, 2.0]": "class_weights: 2 weights for 3 classes: 'blue', 'green', 'red'",
-    "--model.loss_config.label_smoothing=1": "label_smoothing: 1.0; it must be at least 0 and below 1",
-    "--model.mix_config.probability=2": "probability: 2.0; it must be at least 0, and at most 1",
+    "--model.loss_config.class_weights=[1.0, 2.0]": "weight for each of the 3 classes 'blue', 'green', 'red', got 2",
+    "--model.loss_config.label_smoothing=1": "label_smoothing must be less than 1, got 1.0",
+    "--model.mix_config.probability=2": "probability must be at most 1, got 2.0",
 }
 
 

@@ -61,8 +61,8 @@ def test_a_machine_that_cannot_compile_is_told_so(
     monkeypatch.setattr(torch_compile, "BACKEND", backend)
     code, said = fails(["fit", *arguments(photos, tiny_model, tmp_path, "--model.compile=true")], capsys)
     assert code == 2
-    assert "model.init_args.compile: true, but nothing compiles on this machine: " in said
-    assert "No working C++ compiler found; leave it false" in said
+    assert "model.init_args.compile: true, but torch.compile does not work on this machine: " in said
+    assert "No working C++ compiler found; set it to false" in said
 
 
 @pytest.mark.slow
