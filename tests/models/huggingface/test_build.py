@@ -426,7 +426,5 @@ def test_unreachable_hub_is_named_where_the_cache_holds_a_part(
     tiny_config("resnet").save_pretrained(repository / "snapshots" / ("0" * 40))
     if cached == "processor":
         ConvNextImageProcessor().save_pretrained(repository / "snapshots" / ("0" * 40))
-    with pytest.raises(
-        RunError, match="the local cache has not all files of that model, and the Hub cannot be reached"
-    ):
+    with pytest.raises(RunError, match="the local cache has not all files of that model, and the Hub cannot be"):
         ImageClassifier("own/network").build(CLASS_NAMES)
