@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.cli.main import main
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, RunError
 from imgcls.metrics import build as building
 from imgcls.metrics import stage as module
 from imgcls.metrics.build import build
@@ -244,6 +244,23 @@ def test_an_error_rate_is_better_when_it_is_low() -> None:
     assert logger.mode("validation_eer", ["a", "b"]) == "min"
 
 
+def test_arguments_of_every_metric_are_known() -> None:
+    logger = MetricsLogger({"recall": spec("torchmetrics.Recall", sync_on_compute=False, compute_on_cpu=True)})
+    assert "validation_recall" in logger.names(NAMES)
+
+
+def test_a_step_of_the_user_gives_what_it_has() -> None:
+    stage = StageMetrics("train", {"accuracy": spec("torchmetrics.Accuracy")}, NAMES)
+    stage.add({"batch_loss": torch.tensor(2.0)}, 3)
+    stage.add({"batch_loss": torch.tensor(1.0)}, 1)
+    assert {name: float(value) for name, value in stage.compute().items()} == {"train_loss": 1.75}
+    stage.add({}, 4)
+    assert stage.compute() == {}
+    stage.add({}, 0)
+    with pytest.raises(RunError, match="none of the images could be read"):
+        stage.compute()
+
+
 def test_names_of_a_metric_for_each_class() -> None:
     logger = MetricsLogger({"recall": spec("torchmetrics.Recall", average="none")})
     assert logger.names(NAMES)[:4] == ["train_loss", "train_recall_a", "train_recall_b", "train_recall_c"]
@@ -272,6 +289,8 @@ def test_wrong_spec_is_refused_when_parsed(metric: Any, message: str) -> None:
         (spec("torchmetrics.Accuracy", average="makro"), "average"),
         (spec("torchmetrics.ConfusionMatrix"), "must return one number or one per class"),
         (spec("torchmetrics.Accuracy", num_classes=2), "should be equal to number of classes"),
+        (spec("torchmetrics.AUROC", task="binary"), "scores two classes, the data have 3; leave out task: binary"),
+        (spec("torchmetrics.classification.BinaryAUROC"), "scores two classes, the data have 3"),
     ],
 )
 def test_metric_that_cannot_work_is_refused_before_training(metric: dict[str, Any], message: str) -> None:

@@ -127,13 +127,16 @@ def test_callbacks_wait_for_values_of_a_whole_epoch(photos: Path, tiny_model: Pa
     assert len(list((tmp_path / "run/version_0/checkpoints").glob("epoch=*.ckpt"))) == 2
 
 
-def test_patience_counts_epochs_that_are_validated_several_times(
-    photos: Path, tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "expected"), [("--trainer.val_check_interval=0.5", 20), ("--trainer.check_val_every_n_epoch=2", 5)]
+)
+def test_patience_is_ten_epochs_however_often_they_are_validated(
+    option: str, expected: int, photos: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.val_check_interval=0.5")])
+    main(["fit", *arguments(photos, tiny_model, tmp_path, option)])
     callbacks = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["callbacks"]
     [patience] = [state["patience"] for name, state in callbacks.items() if name.startswith("EarlyStopping")]
-    assert patience == 20
+    assert patience == expected
 
 
 @pytest.mark.parametrize("more", ["--trainer.check_val_every_n_epoch=2", "--trainer.val_check_interval=0.5"])

@@ -243,3 +243,21 @@ def test_logger_of_the_user(task: str, tiny_model: Path, tmp_path: Path) -> None
     main(line("fit", task, tiny_model, tmp_path, f"--trainer.logger={OWN}.MemoryLogger", own="Logging"))
     names = {name for values in MemoryLogger.logged for name in values}
     assert names >= {"train_loss", "validation_f1_score", "validation_mine", "train_mine", "late_mine"}
+
+
+def test_state_that_could_not_be_read_back_is_not_written(
+    task: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fails(line("fit", task, tiny_model, tmp_path, callback(f"{OWN}.Unplain")), capsys)
+    assert (code, "checkpoint's Unplain holds objects (datetime.datetime)" in message) == (2, True), message
+    assert not last(tmp_path).exists()
+
+
+def test_class_without_an_image_has_no_weight(
+    task: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = '--data.class_names=["dark", "light", "third", "none"]'
+    more = [names, "--model.loss_config.class_weights=auto"]
+    code, message = fails(line("fit", task, tiny_model, tmp_path, *more), capsys)
+    missing = "none" if task == "multi-label" else "third"
+    assert (code, f"class_weights: 'auto' needs training images of every class, '{missing}'" in message) == (2, True)

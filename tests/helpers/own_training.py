@@ -1,6 +1,7 @@
 """Models, data, callbacks and loggers that a user may bring to a fit, written as Lightning's documentation has it."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -46,6 +47,13 @@ class LoggingCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.log("callback_mine", 1 / (1 + trainer.current_epoch))  # type: ignore[attr-defined]
+
+
+class Unplain(Callback):
+    """Has a state that no checkpoint may hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"since": datetime(2026, 1, 1)}
 
 
 class OwnOptimizer(ImageClassifier):

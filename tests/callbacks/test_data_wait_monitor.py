@@ -1,0 +1,35 @@
+"""What counts as waiting for data."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+
+from imgcls.callbacks.data_wait_monitor import WaitingTime
+
+STEPS, PAUSE = 15, 0.01
+
+
+def epoch(pause: str) -> WaitingTime:
+    """An epoch that pauses between its steps, for data or for another reason."""
+    monitor, trainer = WaitingTime(cached=False), pl.Trainer(logger=False, enable_checkpointing=False)
+    context: Any = (trainer, None)
+    monitor.on_train_epoch_start(*context)
+    for number in range(STEPS):
+        monitor.on_train_batch_start(*context, {}, number)
+        time.sleep(PAUSE)
+        monitor.on_train_batch_end(*context, {}, {}, number)
+        if pause == "validation":
+            monitor.on_validation_start(*context)
+        if pause == "checkpoint":
+            monitor.on_save_checkpoint(*context, {})
+        time.sleep(PAUSE)
+    monitor.on_train_epoch_end(*context)
+    return monitor
+
+
+@pytest.mark.parametrize("pause", ["validation", "checkpoint"])
+def test_other_pauses_are_no_waiting_for_data(pause: str) -> None:
+    assert epoch("data").share == pytest.approx(0.5, abs=0.25)
+    assert epoch(pause).share == 0
