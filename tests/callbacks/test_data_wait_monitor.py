@@ -6,14 +6,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
-from imgcls.callbacks.data_wait_monitor import WaitingTime
+from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
 
 STEPS, PAUSE = 15, 0.01
 
 
-def epoch(pause: str) -> WaitingTime:
+def epoch(pause: str) -> DataWaitMonitor:
     """An epoch that pauses between its steps, for data or for another reason."""
-    monitor, trainer = WaitingTime(cached=False), pl.Trainer(logger=False, enable_checkpointing=False)
+    monitor, trainer = DataWaitMonitor(cached=False), pl.Trainer(logger=False, enable_checkpointing=False)
     context: Any = (trainer, None)
     monitor.on_train_epoch_start(*context)
     for number in range(STEPS):
