@@ -1,4 +1,4 @@
-"""imgcls: one YAML in, a trustworthy image classifier out.
+"""imgcls: Train, evaluate and apply image classifiers.
 
 Importing this package imports nothing else: its public names are loaded when they are first used.
 """

@@ -126,15 +126,17 @@ def _check_plain(checkpoint: Mapping[str, Any]) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically.
+    """Write checkpoints atomically, and read each file once.
 
     Args:
         config: The resolved configuration as JSON, stored in every checkpoint.
+        known: A file that was read already, and its content.
     """
 
-    def __init__(self, config: str | None = None) -> None:
+    def __init__(self, config: str | None = None, known: tuple[Path, Content] | None = None) -> None:
         self.config = config
         self._checked = False
+        self._read: dict[tuple[int, ...], Content] = {} if known is None else {_identity(known[0]): known[1]}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint; URLs are left to Lightning."""
@@ -155,4 +157,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint, always with ``weights_only=True``."""
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
-        return read_checkpoint(path)
+        content = self._read.pop(_identity(path), None)
+        if content is None:
+            content = read_checkpoint(path)
+            self._read = {_identity(path): content}  # a fit evaluates best.ckpt on validation, and then on test
+        return dict(content)
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Return what differs if a file is replaced; empty if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

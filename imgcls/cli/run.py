@@ -1,4 +1,4 @@
-"""Runs a command, and turns what goes wrong into a line and an exit code."""
+"""Run a command, and turn an error into a message and an exit code."""
 
 import logging
 import sys
@@ -22,20 +22,22 @@ def run(arguments: list[str], debug: bool = False) -> None:
 
     Args:
         arguments: The command line after the program's name.
-        debug: Show the traceback of an error.
+        debug: Print the traceback of an error.
 
     Raises:
-        SystemExit: With the exit code, if the command did not end well.
+        SystemExit: With the exit code, if the command failed or was stopped.
     """
     quieten()
     silence_decoders()
     try:
-        with _talking(), _errors_once():
+        with _logging_to_stderr(), _no_traceback_of_tensorboard():
             ImgclsCLI(arguments)
     except Stopped:
         raise
     except SystemExit as stop:
-        raise SystemExit(_exit_code(stop)) from None
+        # Lightning 2.6 ends with 1 after a KeyboardInterrupt that a user's code raises
+        code = INTERRUPTED if isinstance(stop.__context__, KeyboardInterrupt) else stop.code
+        raise SystemExit(code) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -45,8 +47,8 @@ def run(arguments: list[str], debug: bool = False) -> None:
 
 
 @contextmanager
-def _errors_once() -> Iterator[None]:
-    """Leave out the traceback of TensorBoard's thread, whose error the main thread raises again."""
+def _no_traceback_of_tensorboard() -> Iterator[None]:
+    """Hide the traceback of TensorBoard's writer thread: TensorBoard raises its error again in the main thread."""
     usual = threading.excepthook
 
     def show(error: threading.ExceptHookArgs) -> None:
@@ -60,15 +62,8 @@ def _errors_once() -> Iterator[None]:
         threading.excepthook = usual
 
 
-def _exit_code(stop: SystemExit) -> str | int | None:
-    """Return the code of a stop; Lightning ends with 1 after a KeyboardInterrupt that somebody's code raises."""
-    if isinstance(stop.__context__, KeyboardInterrupt):
-        return INTERRUPTED
-    return stop.code
-
-
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to the ``sys.stderr`` of the moment: a progress bar replaces it, and moves down for what is written."""
+    """Writes to the current ``sys.stderr``, which a progress bar replaces so that it can print above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
@@ -77,16 +72,16 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
-    """Print what imgcls itself says, on stderr: standard output is for results."""
-    logger, others = logging.getLogger("imgcls"), logging.getLogger("lightning.pytorch")
-    handler, former = _StderrHandler(), others.handlers
+def _logging_to_stderr() -> Iterator[None]:
+    """Print the log of imgcls and Lightning on stderr; stdout is for results."""
+    ours, lightning = logging.getLogger("imgcls"), logging.getLogger("lightning.pytorch")
+    handler, former = _StderrHandler(), lightning.handlers
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
-    logger.addHandler(handler)
-    others.handlers = [handler]
+    ours.setLevel(logging.INFO if is_first_process() else logging.WARNING)
+    ours.addHandler(handler)
+    lightning.handlers = [handler]
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        others.handlers = former
+        ours.removeHandler(handler)
+        lightning.handlers = former

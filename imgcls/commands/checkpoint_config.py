@@ -1,71 +1,68 @@
-"""What validate, test and predict take from a checkpoint, where the user gives nothing else.
+"""The configuration that validate, test and predict take from a checkpoint.
 
-A checkpoint is data, perhaps a stranger's. Nothing that it says reaches the parser or names a class to look up: its
-values are checked, and become objects by the fixed tables of data, metrics and models.
+A checkpoint is untrusted data. None of its values reaches the parser or names a class to import: they are checked, and
+data, metrics and models make objects of them by fixed tables of classes.
 """
 
+import inspect
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+import shlex
+from collections.abc import Container, Mapping
+from typing import Any
 
 from imgcls.checkpoints.content import CONFIG_KEY, Content, data_state
+from imgcls.checkpoints.run_folder import run_folder_of
+from imgcls.commands.absolute_paths import make_arguments_absolute
+from imgcls.commands.resume import Start
 from imgcls.config.class_path import Spec
 from imgcls.config.overrides import value_at, with_values
+from imgcls.config.yaml_values import read_value
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.transforms.recorded import KEY as _EVAL
 from imgcls.data.transforms.recorded import recorded_steps
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.recorded import CLASSES, placeholder, recorded_dataset, recorded_folder
+from imgcls.datasets.recorded import CLASSES, recorded_dataset, recorded_folder
 from imgcls.errors import ConfigError
 from imgcls.metrics.recorded import recorded_metrics
 
 log = logging.getLogger(__name__)
 
-_MODEL, _DATA = "imgcls.ImageClassifier", "imgcls.ImageDataModule"
+DEFAULT_CLASSES = {"model": "imgcls.ImageClassifier", "data": "imgcls.ImageDataModule"}
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
 _METRICS_LOGGER = "MetricsLogger"
-_DATASETS = ("train", "validation", "test", "predict")
-
-
-class Given(Protocol):
-    """The keys that the user gives; ``imgcls.cli.argv.GivenKeys``."""
-
-    def __contains__(self, key: object) -> bool:
-        """Whether a key has a value other than null."""
-
-    def names(self, key: str) -> bool:
-        """Whether a key is named, be it to give it a null."""
-
-    def within(self, key: str) -> set[str]:
-        """Names of the arguments that are given within the key of a class."""
+_SPLITS = ("train", "validation", "test", "predict")
 
 
 class Recorded:
-    """What a checkpoint says beside what the user gives.
+    """The configuration of a checkpoint, for every key that the user does not give.
 
     Args:
-        content: The checkpoint.
-        given: The keys that the user gives, which then count.
-        edits: Dotted key -> value: items of the evaluation steps that the user changes.
+        start: The checkpoint.
+        given: The full dotted keys that the user gives, be it with a null.
+        edits: Full dotted key -> text: items of the evaluation steps, and arguments of datasets, that the user changes.
 
     Raises:
-        ConfigError: If the run had a model or data class of the user's own, which only --config may name.
+        ConfigError: If the run had a model or data class of the user, which only --config may name.
     """
 
-    def __init__(self, content: Content, given: Given, edits: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, start: Start, given: Container[str], edits: Mapping[str, str]) -> None:
         self.given = given
-        self._config = _recorded_config(content)
-        self._steps = data_state(content).get("eval")
-        self._edits = dict(edits or {})
+        self._config = _recorded_config(start.content)
+        self._steps = data_state(start.content).get("eval")
+        folder = run_folder_of(start.path)
+        self._remedy = f"add --config {shlex.quote(str(folder / 'config.yaml')) if folder else 'FILE.yaml'} to load it"
+        self._edits = edits
         self._data = _arguments(self._config.get("data") or {})
-        for name, ours in (("model", _MODEL), ("data", _DATA)):
-            class_path = (self._config.get(name) or {}).get("class_path") or ours
-            if class_path != ours and f"{name}.class_path" not in given:
-                raise ConfigError(
-                    f"{name}: the checkpoint names {class_path}, and a class of your own is never loaded because a "
-                    "checkpoint names it; add --config with the YAML of the run"
-                )
+        for section, ours in DEFAULT_CLASSES.items():
+            class_path = (self._config.get(section) or {}).get("class_path") or ours
+            if class_path != ours and f"{section}.class_path" not in given:
+                raise ConfigError(f"{section}: the checkpoint uses your class {class_path}; {self._remedy}")
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the user names a model."""
+        return "model.init_args.model_name" in self.given
 
     @property
     def numbers(self) -> dict[str, int | float | str]:
@@ -74,28 +71,19 @@ class Recorded:
         seed = self._config.get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool):
             values["seed_everything"] = seed
-        return {key: value for key, value in values.items() if not self.given.names(key)}
+        return {key: value for key, value in values.items() if key not in self.given}
 
-    def stand_ins(self) -> dict[str, Any]:
-        """Return the configuration of datasets of which the user gives some arguments, with our words in the others."""
-        specs = {name: placeholder(spec["class_path"]) for name, spec in self._partly_given().items()}
-        return {"data": {"init_args": {"dataset_classes": specs}}} if specs else {}
-
-    def restore(self, data: ImageDataModule, parsed: Mapping[str, Any]) -> None:
-        """Give the data the datasets and evaluation steps that the user does not give.
-
-        Args:
-            data: The data, as made of what the user gives.
-            parsed: The configuration that it is made of.
-        """
-        for name, dataset in self._datasets(parsed).items():
-            data.splitter.replace(name, dataset)
-        if self._steps is not None and not self.given.names(_EVAL):
+    def restore(self, data: ImageDataModule) -> None:
+        """Give the data the datasets and evaluation steps of the checkpoint, where the user gives none."""
+        for name in _SPLITS:
+            if _key(name) not in self.given and (dataset := self._dataset(name)) is not None:
+                data.splitter.replace(name, dataset)
+        if self._steps is not None and _EVAL not in self.given:
             data.evaluate_by(self._edited(recorded_steps(self._steps)))
 
     @property
     def metrics(self) -> dict[str, Spec] | None:
-        """The metrics, None for the default ones."""
+        """The metrics; None for the default ones."""
         callbacks = (self._config.get("trainer") or {}).get("callbacks") or []
         for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
             if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
@@ -104,59 +92,46 @@ class Recorded:
         return None
 
     def _edited(self, steps: list[Spec]) -> list[Spec]:
+        edits = {key: read_value(text) for key, text in self._edits.items() if key.startswith(f"{_EVAL}.")}
         config = {"data": {"init_args": {"augmentations": {"eval": steps}}}}
-        edited: list[Spec] = value_at(with_values(config, self._edits, "command line"), _EVAL)
+        edited: list[Spec] = value_at(with_values(config, edits, "command line"), _EVAL)
         return edited
 
-    def _partly_given(self) -> dict[str, dict[str, Any]]:
-        """Return the recorded datasets of our classes of which the user gives arguments, and not the class."""
-        specs = (self._data.get("dataset_classes") or {}).items()
-        ours = {name: spec for name, spec in specs if isinstance(spec, dict) and spec.get("class_path") in CLASSES}
-        return {
-            name: spec
-            for name, spec in ours.items()
-            if self.given.within(_key(name)) and f"{_key(name)}.class_path" not in self.given
-        }
-
-    def _datasets(self, parsed: Mapping[str, Any]) -> dict[str, ImageDataset]:
-        recorded, partly = self._data.get("dataset_classes") or {}, self._partly_given()
-        found: dict[str, ImageDataset | None] = {}
-        for name in _DATASETS:
-            key = _key(name)
-            if name in partly:
-                typed = value_at(parsed, f"{key}.init_args")
-                given = {argument: typed[argument] for argument in self.given.within(key)}
-                found[name] = _changed_dataset(partly[name], given, key)
-            elif not self.given.names(key) and not self.given.within(key):
-                found[name] = _dataset(name, recorded.get(name))
-        return {name: dataset for name, dataset in found.items() if dataset is not None}
-
-
-def _changed_dataset(spec: Mapping[str, Any], given: Mapping[str, Any], key: str) -> ImageDataset:
-    """Make a recorded dataset with the arguments that the user gives in place of its own."""
-    class_path = spec["class_path"]
-    dataset = recorded_dataset(class_path, {**_arguments(spec), **given}, key)
-    if dataset is None:
-        raise ConfigError(
-            f"{key}: the checkpoint names a dataset that is not on this machine, and none is fetched because a "
-            f"checkpoint names it; give it whole, with all its arguments: --{key.replace('.init_args', '', 1)}="
-            f"'{{class_path: {class_path}, init_args: {{name: …}}}}'"
-        )
-    return dataset
-
-
-def _dataset(name: str, spec: Any) -> ImageDataset | None:
-    if not isinstance(spec, dict):
+    def _dataset(self, name: str) -> ImageDataset | None:
+        key = _key(name)
+        spec = (self._data.get("dataset_classes") or {}).get(name)
+        start = f"{key}.init_args."
+        edits = {other.removeprefix(start): text for other, text in self._edits.items() if other.startswith(start)}
+        class_path = str(spec.get("class_path")) if isinstance(spec, dict) else None
+        if isinstance(spec, dict) and class_path in CLASSES:
+            return _known_dataset(class_path, _arguments(spec), edits, key)
+        if edits:
+            raise ConfigError(f"{key}: the checkpoint names no class with arguments; give the dataset whole")
+        if class_path is not None:
+            log.info("%s: the checkpoint uses your class %s; %s", name, class_path, self._remedy)
         return recorded_folder(spec) if isinstance(spec, str) else None
-    class_path = str(spec.get("class_path"))
-    dataset = recorded_dataset(class_path, _arguments(spec), _key(name)) if class_path in CLASSES else None
-    if dataset is None:
-        log.info("%s: the checkpoint names the class %s, which only --config may load", name, class_path)
-    return dataset
 
 
-def _key(name: str) -> str:
-    return f"data.init_args.dataset_classes.{name}"
+def _known_dataset(class_path: str, arguments: dict[str, Any], edits: dict[str, str], key: str) -> ImageDataset | None:
+    """Make a recorded dataset of one of our classes, with the arguments that the user changes."""
+    parameters = inspect.signature(CLASSES[class_path]).parameters
+    kinds = {name: parameters[name].annotation if name in parameters else Any for name in edits}
+    changed = {name: read_value(text, kinds[name]) for name, text in edits.items()}
+    make_arguments_absolute(class_path, changed)
+    dataset = recorded_dataset(class_path, arguments | changed, key)
+    if dataset is not None:
+        return dataset
+    reason = f"{key}: the dataset of the checkpoint is not on this machine, and a checkpoint may not download it"
+    option = key.replace(".init_args", "", 1)
+    if edits:
+        spec = f"{{class_path: {class_path}, init_args: {{name: …}}}}"
+        raise ConfigError(f"{reason}; give it whole: --{option}='{spec}'")
+    log.info("%s; give --%s", reason, option)
+    return None
+
+
+def _key(split: str) -> str:
+    return f"data.init_args.dataset_classes.{split}"
 
 
 def _recorded_config(content: Content) -> dict[str, Any]:

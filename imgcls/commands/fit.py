@@ -1,45 +1,24 @@
-"""The command fit: what a run starts from, its folder and callbacks, training, and the evaluation of its best epoch."""
+"""The command fit: train, then evaluate the best epoch."""
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 from lightning import seed_everything
-from lightning.pytorch.callbacks import (
-    Callback,
-    Checkpoint,
-    EarlyStopping,
-    ModelCheckpoint,
-    ProgressBar,
-    Timer,
-    WeightAveraging,
-)
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 
-from imgcls.callbacks.awaited_values import AwaitedValues
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.csv_history import History
-from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
-from imgcls.callbacks.stopping import Patience, StopBeforeTraining
-from imgcls.callbacks.terminate_on_nan import TerminateOnNaN, refuse_not_finite
-from imgcls.callbacks.within_epoch import WithinEpoch
-from imgcls.checkpoints.content import data_state
+from imgcls.checkpoints.content import Content
 from imgcls.checkpoints.run_folder import RESULTS, lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Command, Parts, print_once
-from imgcls.commands.default_callbacks import (
-    early_stopping,
-    moving_average,
-    run_callbacks,
-    shown_callbacks,
-    user_callbacks,
-)
+from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
 from imgcls.commands.lr_and_batch_size_finders import (
     recorded,
     refuse_several_devices,
@@ -48,51 +27,27 @@ from imgcls.commands.lr_and_batch_size_finders import (
     take_values,
     without_finders,
 )
-from imgcls.commands.monitored_values import Monitored, monitored_values
-from imgcls.commands.refusals import check_options
-from imgcls.commands.resume import (
-    Start,
-    check_same_course,
-    check_same_model,
-    epochs_done,
-    find_requeued,
-    find_start,
-    finished,
-    going_on,
-    job_of,
+from imgcls.commands.model_setup import (
+    set_up_from_weights,
+    set_up_new,
+    set_up_resumed,
+    share_datasets,
+    warn_of_options,
 )
-from imgcls.commands.trainer import as_list, build_trainer, choose_precision, is_first_process
+from imgcls.commands.refusals import check_options
+from imgcls.commands.resume import find_requeued, find_start, job_of
+from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
+from imgcls.commands.stop_reason import log_stop_reason
+from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process, log_device
 from imgcls.config.overrides import leaves, value_at
+from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
+from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import write_results
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Trial:
-    """A fit that is part of a search: it has a folder of its own, tests nothing and prints no results.
-
-    Args:
-        folder: The run folder, which nobody else uses; it may hold a checkpoint to go on from.
-        callbacks: Callbacks of the search; they come last, and see what the others have logged.
-        base: What the trials share; None where that is not known.
-    """
-
-    folder: Path
-    callbacks: Sequence[Callback] = field(default_factory=list)
-    base: Parts | None = None
-
-    @property
-    def modes(self) -> dict[str, str]:
-        """``max`` or ``min`` of each metric of the search, where ``optuna.direction`` is configured."""
-        if self.base is None or self.base.section["optuna"].direction is None:
-            return {}
-        config = self.base.section["optuna"]
-        modes = ("max" if direction == "maximize" else "min" for direction in as_list(config.direction))
-        return dict(zip(as_list(config.metric), modes, strict=False))
 
 
 class Fit(Command):
@@ -107,166 +62,90 @@ class Fit(Command):
         options = parts.options | {"precision": choose_precision(parts.options)}
         check_options(options, "fit")
         self.trial = trial
-        given, runs = parts.section["ckpt_path"], parts.runs_folder
-        typed = {"ckpt_path": given, "seed_everything": parts.drawn_seed or parts.saved["seed_everything"]}
-        job = job_of(parts.saved | typed) if trial is None else None
-        start = find_requeued(runs, job)
+        job = self._job(parts) if trial is None else None
+        start = find_requeued(parts.runs_folder, job)
         self.weights_only = parts.experiment.only_weights_load and start is None
-        super().__init__(parts, start or find_start(given, runs, self.weights_only))
+        super().__init__(parts, start or find_start(parts.ckpt_path, parts.runs_folder, self.weights_only))
+        self.resumed = None if self.weights_only else self.start
         if trial is not None and trial.base is not None:
-            self._share_data(trial.base)
-        if self.start is not None and self.weights_only:  # or its config.yaml would not give the same run
-            self._save(parts.saved | {"ckpt_path": str(self.start.path.absolute())})
-        if self.start is not None and not self.weights_only and parts.drawn_seed:
-            self._keep_seed(self.start)
+            share_datasets(parts, trial.base)
+        self._keep_origin()
         self.data.pipelines.check()
-        self._meet()
+        self._set_up()
         if options["sync_batchnorm"] and (kinds := self.model.fused_norms):
             raise ConfigError(
-                f"trainer.sync_batchnorm: true would take the activations out of this network's {', '.join(kinds)}"
+                f"trainer.sync_batchnorm: true would remove the activations of this network's {', '.join(kinds)}; "
+                "leave it out"
             )
-        self._doubt()
-        callbacks, self.monitored = self._callbacks()
+        warn_of_options(self.model, self.data, self.start is None)
+        callbacks, self.monitored = monitoring_callbacks(parts, self._resumed_content, trial)
         callbacks, self.finders = take_finders(callbacks)
-        if self.start is not None and not self.weights_only:
-            course = without_finders(self.parts.saved, recorded(self.finders, self.start.config))
-            check_same_course(self.start, course, any(isinstance(item, WeightAveraging) for item in callbacks))
-            log.info("%s", going_on(self.start, course))
         refuse_several_devices(self.finders, options)
-        self.done = self._is_done(callbacks)
-        if self.done and self.start is not None and options["max_epochs"] != -1:
-            # Lightning refuses to begin behind the end
-            options["max_epochs"] = max(options["max_epochs"] or 0, epochs_done(self.start))
+        self.complete = self._check_resumed(callbacks)
+        if self.complete and self.start is not None and options["max_epochs"] != -1:
+            # Lightning 2.6 refuses a checkpoint of more epochs than max_epochs
+            options["max_epochs"] = max(options["max_epochs"] or 0, epochs_completed(self.start.content))
         self.folder = self._folder()
-        self.lock: FileLock | None = None
-        if self.folder is not None and trial is None and is_first_process():
-            self.lock = lock_run_folder(self.folder)
-            if job is not None:
-                write_job(self.folder, job)
-        if self.folder is not None and is_first_process():
-            sweep(parts.runs_folder if trial is None else self.folder)
-        self.trainer = build_trainer(options, self._with_files(callbacks), self.files, self.folder)
+        self.lock = self._claim(job)
+        config = None if self.complete else dump_yaml(self.parts.saved)
+        callbacks = with_run_files(callbacks, self.monitored, parts, self.folder, trial, config)
+        self.trainer = build_trainer(options, callbacks, self.files, self.folder)
 
-    def _share_data(self, base: Parts) -> None:
-        """Take the datasets of the search where they are the same, so that no trial looks at its images again."""
-        key = "data.init_args.dataset_classes"
-        ours, theirs = (value_at(parts.saved, key) or {} for parts in (self.parts, base))
-        self.data.splitter.reuse_datasets(base.data.splitter, [name for name in ours if ours[name] == theirs.get(name)])
+    @staticmethod
+    def _job(parts: Parts) -> str | None:
+        seed = parts.drawn_seed or parts.saved["seed_everything"]
+        return job_of(parts.saved | {"ckpt_path": parts.ckpt_path, "seed_everything": seed})
 
-    def _keep_seed(self, start: Start) -> None:
-        """Go on with the seed that was drawn when the run began."""
-        before = start.config.get("seed_everything")
-        if isinstance(before, int):
-            log.info("seed_everything: %d, drawn when the run began", before)
-            seed_everything(before, workers=True, verbose=False)
-            self._save(self.parts.saved | {"seed_everything": before})
+    @property
+    def _resumed_content(self) -> Content | None:
+        return None if self.resumed is None else self.resumed.content
 
-    def _keep_origin(self, start: Start) -> None:
-        """Keep the checkpoint whose weights a run began with, or its config.yaml would not give the same run."""
-        if value_at(start.config, "experiment.only_weights_load"):
-            experiment = self.parts.saved["experiment"] | {"only_weights_load": True}
-            self._save(self.parts.saved | {"ckpt_path": start.config.get("ckpt_path"), "experiment": experiment})
-            self.model.from_random = False
+    def _keep_origin(self) -> None:
+        """Save the checkpoint and seed that a run began with, so that its config.yaml gives the same run again."""
+        saved = self.parts.saved
+        if self.start is not None and self.weights_only:
+            self._save(saved | {"ckpt_path": str(self.start.path.absolute())})
+        if self.resumed is None:
+            return
+        before = self.resumed.config
+        seed = before.get("seed_everything")
+        if self.parts.drawn_seed and isinstance(seed, int):
+            log.info("seed_everything: %d, drawn at the start of the run", seed)
+            seed_everything(seed, workers=True, verbose=False)
+            saved = saved | {"seed_everything": seed}
+        if value_at(before, "experiment.only_weights_load"):
+            experiment = saved["experiment"] | {"only_weights_load": True}
+            saved = saved | {"ckpt_path": before.get("ckpt_path"), "experiment": experiment}
+        self._save(saved)
 
-    def _meet(self) -> None:
-        """Give the model the classes of the data, or both those of the run that goes on."""
-        start, record = self.start, None
-        if start is not None:
-            check_same_model(start, self.model.model_name)
-            record = start.record
-            if not self.weights_only:
-                self._keep_origin(start)
-                self._keep_classes(start.path, record["class_names"])
-        self.data.setup("fit")
-        if start is not None and self.weights_only and (state := data_state(start.content)):
-            self.data.splitter.set_weights_record(state)
-        # a run that goes on learns its split from the checkpoint, later; what each process would have to hash anew,
-        # the first one looks at, and the others learn it from that one
-        if (start is None or self.weights_only) and (is_first_process() or not self.data.splitter.uncached_datasets()):
-            self.data.splitter.refuse_leaks()
-        goes_on = start is not None and not self.weights_only
-        weights = None if start is None else start.content["state_dict"]
-        self.model.build(self.data.class_names, record, None if goes_on else self.data.multilabel, weights)
-        self.model.check_task("the data", self.data.multilabel)
-        if start is not None and self.weights_only:
-            self.model.load_weights(start.content["state_dict"], start.record["class_names"])
-            self.model.from_random = False
-        elif start is not None:
-            self.model.check_weights(start.content["state_dict"])
-            self.model.check_optimizers(start.content["optimizer_states"])
-        if start is None:
-            refuse_not_finite(f"model.init_args.model_name: {self.model.model_name}", self.model.state_dict())
+    def _set_up(self) -> None:
+        if self.resumed is not None:
+            set_up_resumed(self.model, self.data, self.resumed)
+        elif self.start is not None:
+            set_up_from_weights(self.model, self.data, self.start)
         else:
-            refuse_not_finite(str(start.path), start.content["state_dict"])
+            set_up_new(self.model, self.data)
 
-    def _keep_classes(self, path: Path, names: list[str]) -> None:
-        if self.data.class_names not in ([], names):
-            raise ConfigError(
-                f"data.init_args.class_names: {self.data.class_names}, but the run of {path} has {names}; leave the "
-                "key out to go on, or type --experiment.only_weights_load=true for a new run"
-            )
-        self.data.class_names = list(names)
+    def _check_resumed(self, callbacks: Sequence[Callback]) -> bool:
+        """Compare a resumed run with its checkpoint; return whether nothing is left to train.
 
-    def _doubt(self) -> None:
-        """Say where options that go together are hardly meant so."""
-        if self.data.balanced_sampling and self.model.loss_config.class_weights == "auto":
-            log.warning(
-                "data.balanced_sampling: true and loss_config.class_weights: auto each make up for rare classes, which "
-                "now count twice; one of them is enough"
-            )
-        if self.model.optimizer_config.layer_decay not in {None, 1} and self.model.block_count == 1:
-            log.warning("optimizer_config.layer_decay: without effect, for the network numbers no blocks")
-        if self.model.frozen_share.least == 1 and not self.model.pretrained and self.start is None:
-            log.warning("model.freeze_encoder: true, with pretrained: false: the head learns on random features")
-
-    def _callbacks(self) -> tuple[list[Callback], Monitored]:
-        options, experiment = self.parts.options, self.parts.experiment
-        callbacks = user_callbacks(options)
-        if experiment.default_callbacks:
-            callbacks = shown_callbacks(callbacks, options)
-            before = None if self.start is None or self.weights_only else self.start.content
-            callbacks += moving_average(callbacks, None if before is None else "averaging_state" in before)
-        modes = {} if self.trial is None else self.trial.modes
-        classes, multilabel = self.data.class_names, self.data.multilabel
-        monitored = monitored_values(callbacks, options, self.model, classes, multilabel, experiment.monitor, modes)
-        if experiment.default_callbacks:
-            callbacks += early_stopping(callbacks, monitored, options)
-        if self.trial is not None:
-            callbacks = [item for item in callbacks if not isinstance(item, ProgressBar)]  # the search has its own line
-        if monitored.awaited:
-            callbacks = [AwaitedValues(monitored.awaited), *callbacks]
-        return callbacks, monitored
-
-    def _with_files(self, callbacks: list[Callback]) -> list[Callback]:
-        """Add the callbacks that write into the run folder."""
-        wanted = self.parts.experiment.default_callbacks or any(isinstance(item, Checkpoint) for item in callbacks)
-        if self.trial is not None:
-            for saver in (item for item in callbacks if isinstance(item, ModelCheckpoint)):
-                saver.dirpath = None  # a folder of its own, too
-        keeps = self.trial is not None or (wanted and self.parts.options["enable_checkpointing"] is not False)
-        found = [*callbacks, *run_callbacks(callbacks, self.monitored, self.folder, keeps)]
-        found += [DataWaitMonitor(self.data.create_dataset)] if self.trial is None else self.trial.callbacks
-        found.append(StopBeforeTraining() if self.done else Patience(callbacks))
-        found.append(TerminateOnNaN())
-        if self.folder is None:
-            return found
-        written = None if self.done else _as_yaml(self.parts.saved)  # with which nothing is trained
-        minutes = self.parts.experiment.save_every_minutes
-        savers = [WithinEpoch(item, minutes) for item in found if isinstance(item, CheckpointSaver)]
-        return [RunFiles(self.folder, written), *found, *savers]
-
-    def _is_done(self, callbacks: Sequence[Callback]) -> bool:
-        """Whether the run is at its end already, which is said; a new one that would begin there is refused."""
-        reason = "" if self.start is None or self.weights_only else finished(self.start, self.parts.options, callbacks)
-        in_place = self.trial is not None or (self.start is not None and self.start.run_folder is not None)
-        if reason and not in_place:
+        Raises:
+            ConfigError: If they do not fit together, or a new run would end before its first step.
+        """
+        if self.resumed is None:
+            return False
+        config = without_finders(self.parts.saved, recorded(self.finders, self.resumed.config))
+        check_resumable(self.resumed, config, any(isinstance(item, WeightAveraging) for item in callbacks))
+        log.info("%s", resume_message(self.resumed, config))
+        reason = why_complete(self.resumed, self.parts.options, callbacks)
+        if reason and self.trial is None and self.resumed.run_folder is None:
             raise ConfigError(reason)
         if reason:
             log.info("%s", reason)
         return bool(reason)
 
     def _folder(self) -> Path | None:
-        """Go on in the folder of the run, or make a new one."""
+        """Return the run folder: that of the resumed run, or a new one; None if nothing is kept."""
         if self.parts.options["fast_dev_run"]:
             return None
         if self.trial is not None:
@@ -274,46 +153,51 @@ class Fit(Command):
         if self.start is not None and self.start.run_folder is not None:
             return self.start.run_folder
         if not is_first_process():
-            return self.parts.runs_folder  # the first process makes the folder, and tells the others in fit
+            return self.parts.runs_folder  # the first process makes the folder, and broadcasts it in fit
         return new_run_folder(self.parts.runs_folder)
+
+    def _claim(self, job: str | None) -> FileLock | None:
+        """Lock the run folder, sign it with the SLURM job, and remove what a killed process left."""
+        if self.folder is None or not is_first_process():
+            return None
+        lock = lock_run_folder(self.folder) if self.trial is None else None
+        if job is not None:
+            write_job(self.folder, job)
+        sweep(self.parts.runs_folder if self.trial is None else self.folder)
+        return lock
 
     def run(self) -> None:
         """Train, evaluate and report."""
         try:
-            self._find()
+            self._find_values()
             self._train()
             if self.folder is not None and self.trial is None:
                 results = self._evaluate_best()
                 self._report(results)
                 print_once(self.folder)
                 for split, values in results.items():
-                    self.refuse_no_numbers(split, values, self.folder)
+                    self.refuse_not_finite_loss(split, values, self.folder)
         except (KeyboardInterrupt, SystemExit):
             if self.trial is None and self.saver is not None and self.saver.last.exists():
                 more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
-                where = f" {self.saver.saved_at}" if self.saver.saved_at else ""
-                log.info("stopped; the same command with --ckpt_path last%s goes on%s", more, where)
+                where = f" (saved {self.saver.saved_at})" if self.saver.saved_at else ""
+                log.info("Stopped. To resume, repeat the command with --ckpt_path last%s%s", more, where)
             raise
         finally:
             if self.lock is not None:
                 self.lock.release()
 
-    def _report(self, results: dict[str, dict[str, float]]) -> None:
-        if self.folder is not None and self.trainer.is_global_zero:
-            write_results(self.folder / RESULTS, self.saver.best_epoch if self.saver else None, results)
-        self.show(results)
-
-    def _find(self) -> None:
-        """Let the finders choose their values; a run that goes on keeps those with which it began."""
+    def _find_values(self) -> None:
+        """Let the finders choose their values; a resumed run keeps those it began with."""
         names = ", ".join(type(finder).__name__ for finder in self.finders)
         if not names:
             return
         if self.folder is None:
-            log.info("%s: no search under trainer.fast_dev_run", names)
+            log.info("%s: skipped, because of trainer.fast_dev_run", names)
             return
-        if self.start is not None and not self.weights_only:
-            log.info("%s: no search, the run goes on with the values of %s", names, self.start.path)
-            values = recorded(self.finders, self.start.config)
+        if self.resumed is not None:
+            log.info("%s: skipped, the resumed run uses the values of %s", names, self.resumed.path)
+            values = recorded(self.finders, self.resumed.config)
         else:
             options = self.parts.options | {"precision": self.trainer.precision}
             averaged = any(isinstance(item, EMA) for item in self.trainer.callbacks)  # type: ignore[attr-defined]
@@ -321,51 +205,33 @@ class Fit(Command):
         take_values(values, self.model, self.data)
         self._save(without_finders(self.parts.saved, values))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RunFiles) and not self.done:
-                callback.config = _as_yaml(self.parts.saved)
+            if isinstance(callback, RunFiles) and not self.complete:
+                callback.config = dump_yaml(self.parts.saved)
 
     def _save(self, config: dict[str, Any]) -> None:
-        """Let the run's files have a configuration."""
+        """Change the configuration that the run's files and checkpoints record."""
         self.parts = replace(self.parts, saved=config)
         self.files.config = json.dumps(config)
 
     def _train(self) -> None:
+        log_device(self.trainer, self.parts.options["precision"] is None)
         if chosen := self.model.chosen:
             shown = (f"{name.replace('_', ' ')} {value:g}" for name, value in chosen.items())
-            log.info("using defaults: %s", ", ".join(shown))
-        if self.parts.options["enable_autolog_hparams"] and self.trainer.is_global_zero and not self.done:
-            values = leaves({key: self.parts.saved[key] for key in ("seed_everything", "model", "data")})
+            log.info("Using defaults: %s", ", ".join(shown))
+        if self.parts.options["enable_autolog_hparams"] and self.trainer.is_global_zero and not self.complete:
+            hparams = leaves({key: self.parts.saved[key] for key in ("seed_everything", "model", "data")})
             for logger in self.trainer.loggers:
-                logger.log_hyperparams(values)
-        goes_on: dict[str, Any] = {}
-        if self.start is not None and not self.weights_only:
-            goes_on = {"ckpt_path": self.start.path, "weights_only": True}
-            before = self.start.record.get("precision")
+                logger.log_hyperparams(hparams)
+        resume: dict[str, Any] = {}
+        if self.resumed is not None:
+            resume = {"ckpt_path": self.resumed.path, "weights_only": True}
+            before = self.resumed.record.get("precision")
             if before not in (None, self.trainer.precision):
-                log.info("trainer.precision: %s (before: %s)", self.trainer.precision, before)
+                log.info("trainer.precision: %s (was %s)", self.trainer.precision, before)
         with postponed(waits=True):
-            self.trainer.fit(self.model, datamodule=self.data, **goes_on)
-        if not self.done:
-            self._say_why_it_ended()
-
-    def _say_why_it_ended(self) -> None:
-        for item in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(item, EarlyStopping) and item.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
-                log.info("stopped early: %s, not better for %d validations", item.monitor, item.wait_count)
-            elif isinstance(item, EarlyStopping) and item.stopping_reason_message:
-                log.info("stopped early: %s", item.stopping_reason_message.replace(" Signaling Trainer to stop.", ""))
-            remaining = item.time_remaining() if isinstance(item, Timer) else None
-            if remaining is not None and remaining <= 0:
-                key = "trainer.max_time" if self.parts.options["max_time"] is not None else "the duration of Timer"
-                log.info("stopped: %s is over", key)
-        epochs, steps = (self.parts.options[key] for key in ("max_epochs", "max_steps"))
-        if self.trainer.current_epoch == epochs and self.trainer.global_step < steps:
-            log.info(
-                "trainer.max_epochs: %d is over after %d of max_steps: %d; -1 in its place goes on to them",
-                epochs,
-                self.trainer.global_step,
-                steps,
-            )
+            self.trainer.fit(self.model, datamodule=self.data, **resume)
+        if not self.complete:
+            log_stop_reason(self.trainer, self.parts.options)
 
     @property
     def saver(self) -> CheckpointSaver | None:
@@ -374,7 +240,7 @@ class Fit(Command):
 
     @property
     def best_row(self) -> dict[str, Any] | None:
-        """The values of the best epoch, ``epoch`` among them; None where the deciding value was never a number."""
+        """The values of the best epoch, ``epoch`` among them; None if the monitored value was never a number."""
         if self.saver is None or self.saver.best_epoch is None:
             return None
         [history] = [item for item in self.trainer.callbacks if isinstance(item, History)]  # type: ignore[attr-defined]
@@ -391,7 +257,7 @@ class Fit(Command):
         ]
         results = {}
         if self.trainer.limit_val_batches:
-            loggers, self.trainer.loggers = self.trainer.loggers, []  # whose curves have the epoch already
+            loggers, self.trainer.loggers = self.trainer.loggers, []  # their curves have this epoch already
             try:
                 results["validation"] = self.evaluate("validation", path)
             finally:
@@ -403,18 +269,19 @@ class Fit(Command):
     def _best_checkpoint(self) -> Path | None:
         saver = self.saver
         if saver is None:
-            log.info("no checkpoint is kept, as configured; the last weights are evaluated")
+            log.info("No checkpoint is kept, as configured: evaluating the last weights")
             return None
         if saver.monitor is None:
-            log.info("no validated value tells which epoch is best: the last one is evaluated")
+            log.info("No validated metric to choose the best epoch by: evaluating the last one")
         elif saver.best_epoch is None:
-            log.info("no epoch is known to be the best by %s; the last one is evaluated", saver.monitor)
+            log.info("No best epoch by %s: evaluating the last one", saver.monitor)
         else:
-            log.info("best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
+            log.info("Best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
         is_there = saver.best_epoch is not None and saver.best.exists()
         path: Path = self.trainer.strategy.broadcast(saver.best if is_there else saver.last)
         return path
 
-
-def _as_yaml(config: dict[str, Any]) -> str:
-    return yaml.safe_dump(config, sort_keys=False)
+    def _report(self, results: dict[str, dict[str, float]]) -> None:
+        if self.folder is not None and self.trainer.is_global_zero:
+            write_results(self.folder / RESULTS, self.saver.best_epoch if self.saver else None, results)
+        self.show(results)

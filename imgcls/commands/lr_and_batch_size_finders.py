@@ -1,7 +1,7 @@
-"""Values that Lightning's finders choose before a fit: the learning rate and the batch size.
+"""Run Lightning's LearningRateFinder and BatchSizeFinder before a fit.
 
-A finder searches in a fit of its own, before the run's, and puts the weights back. So the run is the one that it would
-be with the found value in its configuration, and what the search writes lies outside its folder.
+Each searches in a fit of its own, in a temporary folder, and restores the weights. The run itself is the same as with
+the found value in its configuration.
 """
 
 import logging
@@ -36,7 +36,7 @@ BATCH_SIZE = "data.init_args.batch_size"
 _KEYS: dict[type, str] = {LearningRateFinder: LR, BatchSizeFinder: BATCH_SIZE}
 _SEARCH: dict[str, Any] = {
     "logger": False,
-    "max_epochs": 10_000,  # as many as the finder's steps take
+    "max_epochs": 10_000,  # enough for the finder's steps
     "max_steps": -1,
     "max_time": None,
     "min_epochs": None,
@@ -47,7 +47,7 @@ _SEARCH: dict[str, Any] = {
 
 
 def take_finders(callbacks: Sequence[Callback]) -> tuple[list[Callback], list[Finder]]:
-    """Part the finders from the other callbacks; a class of one's own, which searches when it likes, is another one."""
+    """Separate Lightning's finders from the other callbacks, subclasses of the finders included."""
     finders = [item for item in callbacks if type(item) in _KEYS]
     return [item for item in callbacks if item not in finders], finders  # type: ignore[return-value]
 
@@ -55,7 +55,7 @@ def take_finders(callbacks: Sequence[Callback]) -> tuple[list[Callback], list[Fi
 def refuse_several_devices(finders: Sequence[Finder], options: Mapping[str, Any]) -> None:
     """Refuse finders in a run of several processes.
 
-    Lightning has none for the batch size, and a rate found by one process is not that of all their batches together.
+    Lightning 2.6 cannot search the batch size there, and a rate found by one process does not fit the global batch.
 
     Raises:
         ConfigError: Names the first finder, and the key that takes what it finds.
@@ -63,13 +63,13 @@ def refuse_several_devices(finders: Sequence[Finder], options: Mapping[str, Any]
     if finders and build_trainer({**options, "logger": False}, [], AtomicCheckpointIO()).world_size > 1:
         kind = type(finders[0])
         raise ConfigError(
-            f"trainer.callbacks: {kind.__name__} searches on one device; leave it out, and give "
-            f"{_KEYS[kind]} what it finds with --trainer.devices 1"
+            f"trainer.callbacks: {kind.__name__} needs --trainer.devices 1; for several devices leave it out, and set "
+            f"{_KEYS[kind]}"
         )
 
 
 def refuse_in_trials(callbacks: Sequence[Callback]) -> None:
-    """Refuse finders in the trials of a search, whose values they would replace.
+    """Refuse finders in the trials of a search, whose values they would overwrite.
 
     Raises:
         ConfigError: Names the first finder, and its key.
@@ -78,8 +78,8 @@ def refuse_in_trials(callbacks: Sequence[Callback]) -> None:
     if finders:
         kind = type(finders[0])
         raise ConfigError(
-            f"trainer.callbacks: {kind.__name__} would choose {_KEYS[kind]} in each trial anew; leave it "
-            "out, and give that key a value, or a place in optuna.search_spaces"
+            f"trainer.callbacks: {kind.__name__} would overwrite {_KEYS[kind]} in each trial; leave it out, and set "
+            "the key or add it to optuna.search_spaces"
         )
 
 
@@ -90,17 +90,17 @@ def search(
     options: Mapping[str, Any],
     averaged: bool = False,
 ) -> Values:
-    """Let finders search, in their order; each uses what those before it have found.
+    """Run finders in order; each uses the values found before.
 
     Args:
-        finders: The finders; each gives its value to ``model.lr`` or ``data.batch_size``.
-        model: The model, its network built; its weights stay as they are.
+        finders: The finders; each sets ``model.lr`` or ``data.batch_size``.
+        model: The model, its network built; its weights are restored.
         data: The data.
         options: The Trainer's arguments of the run.
         averaged: Whether the run averages the weights.
 
     Returns:
-        The values that the run is to have.
+        The values for the run.
 
     Raises:
         ConfigError: If no value is found.
@@ -108,18 +108,18 @@ def search(
     for finder in finders:
         with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
             choices = {**options, **_SEARCH, "default_root_dir": folder}
-            averages = [EMA()] if averaged and isinstance(finder, BatchSizeFinder) else []  # it takes memory, too
+            averages = [EMA()] if averaged and isinstance(finder, BatchSizeFinder) else []  # it needs memory, too
             trainer = build_trainer(choices, [*averages, finder, StopBeforeTraining()], AtomicCheckpointIO())
             around = _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model)
             with around, postponed(waits=True):
                 trainer.fit(model, datamodule=data)
-        _say(finder, model, data)
+        _log_value(finder, model, data)
     return {_KEYS[type(finder)]: _value(finder, model, data) for finder in finders}
 
 
 @contextmanager
 def _scaled_rates() -> Iterator[None]:
-    """Keep the scale of each group's rate, which the scheduler of LearningRateFinder makes the same for all."""
+    """Keep the scale of each parameter group's rate, which the scheduler of LearningRateFinder overwrites."""
 
     def scale(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         for group in optimizer.param_groups:
@@ -134,7 +134,7 @@ def _scaled_rates() -> Iterator[None]:
 
 @contextmanager
 def _without_features(model: ImageClassifier) -> Iterator[None]:
-    """Let batches be images: the size must do for the pass that computes the features, too."""
+    """Train on images instead of cached features, whose computation needs memory for the batch, too."""
     views, model.feature_views = model.feature_views, None
     try:
         yield
@@ -146,7 +146,7 @@ def _value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> flo
     return model.lr if isinstance(finder, LearningRateFinder) else data.batch_size
 
 
-def _say(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
+def _log_value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
     key = _KEYS[type(finder)]
     if isinstance(finder, BatchSizeFinder):
         log.info("%s: %d, found by BatchSizeFinder", key, data.batch_size)
@@ -154,26 +154,26 @@ def _say(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
     found = finder.optimal_lr.suggestion() if finder.optimal_lr else None
     if found is None:
         raise ConfigError(
-            "trainer.callbacks: LearningRateFinder: the losses of its steps show no learning rate; give it more "
-            "num_training_steps, or a lower max_lr"
+            "trainer.callbacks: LearningRateFinder found no learning rate; increase its num_training_steps, or lower "
+            "its max_lr"
         )
-    unused = "" if model.lr == found else f"; update_attr: false, so {model.lr:.3g} is used"
+    unused = "" if model.lr == found else f"; not used, since update_attr is false: {model.lr:.3g}"
     log.info("%s: %.3g, found by LearningRateFinder%s", key, found, unused)
 
 
 def recorded(finders: Sequence[Finder], config: dict[str, Any]) -> Values:
-    """Return the values with which a run began.
+    """Return the values that finders set at the start of a run.
 
     Args:
-        finders: Those that found them.
-        config: The configuration that its checkpoint holds.
+        finders: The finders.
+        config: The configuration in its checkpoint.
     """
     values = {key: value_at(config, key) for key in (_KEYS[type(finder)] for finder in finders)}
     return {key: value for key, value in values.items() if value is not None}
 
 
 def take_values(values: Values, model: ImageClassifier, data: ImageDataModule) -> None:
-    """Give model and data the values, where they do not have them."""
+    """Set the values in model and data."""
     if LR in values:
         model.lr = values[LR]
     if BATCH_SIZE in values:
@@ -181,7 +181,7 @@ def take_values(values: Values, model: ImageClassifier, data: ImageDataModule) -
 
 
 def without_finders(config: dict[str, Any], values: Values) -> dict[str, Any]:
-    """Return a configuration that has the values, and no finders, so that it gives the same run without a search."""
+    """Return the configuration with the values in place of the finders, so that it gives the same run without them."""
     config = with_values(config, values, "trainer.callbacks")
     names = {kind.__name__ for kind in _KEYS}
     callbacks = config["trainer"]["callbacks"]
@@ -191,5 +191,5 @@ def without_finders(config: dict[str, Any], values: Values) -> dict[str, Any]:
 
 
 def _name(class_path: str) -> str:
-    """Return the name of a class of Lightning's, from whichever of its modules it is given."""
+    """Return the name of a class of Lightning without its modules; any other class path as it is."""
     return class_path.rpartition(".")[2] if class_path.startswith("lightning.") else class_path

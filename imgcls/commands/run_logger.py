@@ -1,4 +1,4 @@
-"""RunLogger: TensorBoard's curves of a run."""
+"""RunLogger: write the TensorBoard event files of a run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +12,7 @@ from imgcls.runtime.atomic_files import naming
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's event files in a run folder; where they cannot be written, the error names the folder."""
+    """Lightning's TensorBoardLogger, whose write errors name the folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -1,14 +1,14 @@
-"""Lightning's Trainer with what imgcls chooses where the configuration leaves it open."""
+"""Lightning's Trainer, with the defaults of imgcls and a method for each of its commands."""
 
-import inspect
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,18 +17,78 @@ from imgcls.callbacks.stopping import StepLimit
 from imgcls.checkpoints.io import AtomicCheckpointIO
 from imgcls.commands.run_logger import RunLogger
 from imgcls.errors import ConfigError, first_line
+from imgcls.runtime.cores import available_cores
+from imgcls.runtime.distributed import ProcessWatch
 
 log = logging.getLogger(__name__)
-
-TRAINER_DEFAULTS = {"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False}
 
 _TENSOR_CORES = (7, 0)  # the first compute capability that has them
 LIGHTNING_ERRORS = (MisconfigurationException, ValueError, TypeError)
 FLAGS: dict[str, type] = {"enable_checkpointing": Checkpoint, "enable_progress_bar": ProgressBar}
+SILENT: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+_Precision = Literal[
+    16, 32, 64, "16", "16-mixed", "16-true", "bf16", "bf16-mixed", "bf16-true", "32", "32-true", "64", "64-true",
+    "transformer-engine", "transformer-engine-float16",
+]  # fmt: skip
 
 
 class ImgclsTrainer(Trainer):
-    """Lightning's Trainer, with a method for each command: the parser takes the options from there."""
+    """Lightning Trainer options.
+
+    The parser takes each command from the method of its name. The arguments below are those whose default or meaning
+    differs from Lightning's, and those whose type is ``Union[int, float]`` in Lightning 2.6: ``typing`` caches a union
+    in the order in which any module wrote it first, so that 1 (one batch) may be read as 1.0 (all of them).
+
+    Args:
+        precision: Number format of the computation: 16, bf16, 32, … Null: chosen for the device, and logged.
+        max_epochs: Stop after this number of epochs; -1: train until ``max_steps``, ``max_time`` or early stopping.
+        num_sanity_val_steps: Batches to validate before training, as a test.
+        enable_model_summary: Print a table of the layers.
+        benchmark: Let cuDNN measure which kernels are the fastest. Null: unless ``deterministic`` is set.
+        limit_train_batches: Training batches of an epoch: a fraction of them (1.0: all), or a number (1: one batch).
+        limit_val_batches: Validation batches, as ``limit_train_batches``.
+        limit_test_batches: Test batches, as ``limit_train_batches``.
+        limit_predict_batches: Batches to predict, as ``limit_train_batches``.
+        overfit_batches: Train and validate on this fraction or number of the training batches, to find bugs.
+        val_check_interval: Validate after this fraction of an epoch, number of batches, or time (``DD:HH:MM:SS``).
+        options: The further options of Lightning's Trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        precision: _Precision | None = None,
+        max_epochs: int | None = 20,
+        num_sanity_val_steps: int | None = 0,
+        enable_model_summary: bool | None = False,
+        benchmark: bool | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            precision=precision,
+            max_epochs=max_epochs,
+            num_sanity_val_steps=num_sanity_val_steps,
+            enable_model_summary=enable_model_summary,
+            benchmark=benchmark,
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            overfit_batches=overfit_batches,
+            val_check_interval=val_check_interval,
+            **options,
+        )
 
     @property
     def estimated_stepping_batches(self) -> int | float:
@@ -36,52 +96,30 @@ class ImgclsTrainer(Trainer):
         limits = [item.max_steps for item in self.callbacks if isinstance(item, StepLimit)]  # type: ignore[attr-defined]
         return min([super().estimated_stepping_batches, *limits])
 
-    def tune(
-        self,
-        model: LightningModule | None = None,
-        datamodule: LightningDataModule | None = None,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """Search over keys of the configuration with Optuna.
+    def tune(self, search: Callable[[], None]) -> None:
+        """Search the best values of configuration keys with Optuna.
 
         Args:
-            model: The model.
-            datamodule: The data.
-            ckpt_path: Must be null.
+            search: Runs the trials, each with a Trainer of its own.
         """
-        raise NotImplementedError("the search is a command of its own: imgcls tune")
+        search()
 
-    def check(
-        self,
-        model: LightningModule | None = None,
-        datamodule: LightningDataModule | None = None,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """Look at the data.
+    def check(self, scan: Callable[[], None]) -> None:
+        """Check the data before training.
 
         Args:
-            model: The model; never built.
-            datamodule: The data.
-            ckpt_path: Not read.
+            scan: Reads the images and reports.
         """
-        raise NotImplementedError("the look at the data is a command of its own: imgcls check")
-
-
-# 1 is one batch, 1.0 all of them; but typing remembers unions whatever their order: where a module that was imported
-# before has Optional[Union[float, int]], Lightning gets that, too, and 1 would be read as 1.0
-inspect.unwrap(Trainer.__init__).__annotations__.update(
-    {f"limit_{stage}_batches": int | float | None for stage in ("train", "val", "test", "predict")}
-    | {"overfit_batches": int | float, "val_check_interval": int | float | str | timedelta | dict[str, int] | None}
-)
+        scan()
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes, as the launcher's environment says."""
+    """Whether this process has rank 0, by the launcher's environment: the one that prints and writes."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return what an argument of the Trainer holds: nothing, one object or several."""
+    """Return an argument of the Trainer that may be None, one object or several, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -89,28 +127,28 @@ def as_list(value: Any) -> list[Any]:
 
 def build_trainer(
     options: dict[str, Any], callbacks: list[Callback], files: AtomicCheckpointIO, folder: Path | None = None
-) -> Trainer:
+) -> ImgclsTrainer:
     """Build the Trainer.
 
     Args:
         options: The Trainer's arguments as configured.
         callbacks: All callbacks.
         files: Reads and writes the checkpoints.
-        folder: The run folder; None where nothing is kept.
+        folder: The run folder; None if nothing is kept.
 
     Raises:
         ConfigError: If an argument of the Trainer is wrong.
     """
     chosen = {
-        "callbacks": callbacks,
+        "callbacks": [*callbacks, ProcessWatch()],
         "plugins": [*as_list(options["plugins"]), files],
         "logger": _logger(options["logger"], folder),
-        # images are of one size; in a run that need not be the same again cuDNN may try which kernel is the fastest
+        # all batches have one shape, so that cuDNN measures its kernels once; their rounding differs between runs
         "benchmark": not options["deterministic"] if options["benchmark"] is None else options["benchmark"],
         "default_root_dir": str(folder) if folder else options["default_root_dir"],
     }
     if options.get("max_steps", -1) != -1:
-        chosen["callbacks"] = [*callbacks, StepLimit(options["max_steps"])]
+        chosen["callbacks"] += [StepLimit(options["max_steps"])]
         chosen |= {"max_steps": -1, "max_epochs": -1 if options["max_epochs"] is None else options["max_epochs"]}
     flags = {flag: any(isinstance(item, kind) for item in callbacks) for flag, kind in FLAGS.items()}
     try:
@@ -119,45 +157,59 @@ def build_trainer(
         raise ConfigError(f"trainer: {first_line(error)}") from error
     if not hasattr(trainer, "val_check_interval"):  # Lightning 2.6 leaves it out for a time; EarlyStopping reads it
         trainer.val_check_interval = options["val_check_interval"]
-    # Lightning 2.6 trains to the end of the epoch after SIGTERM, and talks to the other processes in the midst of a
-    # step; imgcls handles the signal. There is no public switch; this may go when Lightning has one.
-    trainer._signal_connector._sigterm_notifier_fn = _leave  # type: ignore[method-assign, assignment] # noqa: SLF001
+    # After SIGTERM, Lightning 2.6 trains to the end of the epoch and communicates with the other processes within a
+    # step; imgcls handles the signal itself (runtime/signals.py). May go when Lightning has a public switch.
+    trainer._signal_connector._sigterm_notifier_fn = _ignore  # type: ignore[method-assign, assignment] # noqa: SLF001
     return trainer
 
 
-def _leave(*_: Any) -> None:
+def _ignore(*_: Any) -> None:
     pass
 
 
 def choose_precision(options: dict[str, Any], trained: str | None = None) -> str | None:
-    """Return the precision to compute in, and say which where the configuration leaves it open; None: a plugin's.
+    """Return the precision to compute in; None if a plugin decides.
 
     Args:
         options: The Trainer's arguments.
-        trained: The precision that the checkpoint was trained in; its figures are of that precision.
+        trained: The precision that the checkpoint was trained in, which an evaluation keeps where the device can.
     """
     on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
-    device = "GPU" if on_gpu else "processor"
     given = options["precision"]
     if given is None and any(isinstance(plugin, Precision) for plugin in as_list(options.get("plugins"))):
         return None
     best = best_precision(on_gpu)
     if given is None and trained is None:
-        log.info("precision: %s, chosen for this %s", best, device)
         return best
     wanted = str(trained if given is None else given)
     impossible = wanted in {"16", "16-mixed"} and not on_gpu
     if given is None and (impossible or wanted == "bf16-mixed" != best):
-        log.info("precision: trained in %s; %s is used, for this %s has none of that", wanted, best, device)
+        log.info("precision: the checkpoint was trained in %s, which this device lacks; using %s", wanted, best)
         return best
     if impossible:
-        log.info("precision: %s needs a GPU; bf16-mixed is used on this processor", wanted)
+        log.info("trainer.precision: %s needs a GPU; using bf16-mixed on this CPU", wanted)
         return "bf16-mixed"
     return wanted
 
 
+def log_device(trainer: Trainer, automatic: bool) -> None:
+    """Log the device and the precision.
+
+    Args:
+        trainer: The Trainer of the run.
+        automatic: Whether the configuration leaves the precision open.
+    """
+    device = trainer.strategy.root_device
+    name = {"cpu": f"CPU ({available_cores()} cores)"}.get(device.type, device.type.upper())
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+    why = " (chosen automatically; set trainer.precision to change)" if automatic else ""
+    log.info("Device: %s%s, precision %s%s", count, name, trainer.precision, why)
+
+
 def best_precision(on_gpu: bool) -> str:
-    """Return ``bf16-mixed`` where the device computes in bfloat16, ``16-mixed`` on older GPUs, else ``32-true``."""
+    """Return ``bf16-mixed`` where the device computes in it, else ``16-mixed`` on tensor cores, else ``32-true``."""
     if not on_gpu:
         abilities = torch.cpu.get_capabilities()
         return "bf16-mixed" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "32-true"

@@ -94,10 +94,3 @@ def _count_shards(pattern: str) -> int:
     """Return the number of shards that ``{000..012}`` expands to, without expanding it."""
     ranges = re.findall(r"\{(\d{1,18})\.\.(\d{1,18})\}", pattern)
     return math.prod(max(int(last) - int(first) + 1, 0) for first, last in ranges)
-
-
-def placeholder(class_path: str) -> dict[str, Any]:
-    """Return a spec of one of ``CLASSES`` with ``...`` for each required argument, to be replaced by the user."""
-    parameters = inspect.signature(CLASSES[class_path]).parameters.values()
-    required = {parameter.name: "..." for parameter in parameters if parameter.default is parameter.empty}
-    return {"class_path": class_path, "init_args": required}

@@ -115,16 +115,16 @@ def test_last_names_the_damaged_checkpoints_that_it_passes_over(
     (folder / "last.ckpt").write_bytes(good[: len(good) // 2])
     main(line)
     said = capsys.readouterr().err
-    assert f"--ckpt_path last: passed over: {folder}/last.ckpt: truncated" in said
-    assert f"epoch 1 of {folder}/best.ckpt" in said
+    assert f"--ckpt_path last: skipping {folder}/last.ckpt: truncated" in said
+    assert f"Resuming from {folder}/best.ckpt after epoch 1" in said
 
     for name in ("best.ckpt", "last.ckpt"):
         (folder / name).write_bytes(good[: len(good) // 2])
     code, message = fails(line, capsys)
     assert code == 2
-    assert f"all checkpoints below {tmp_path}/run are damaged, or hold weights alone: " in message
+    assert f"all checkpoints in {tmp_path}/run are damaged or contain weights only: " in message
     assert f"'{folder}/last.ckpt', '{folder}/best.ckpt'" in message
-    assert "there is no checkpoint" not in message
+    assert "no checkpoint in" not in message
 
 
 def test_last_does_not_pass_over_a_checkpoint_that_cannot_be_read_now(

@@ -16,7 +16,7 @@ from imgcls.cli import parser as cli
 from imgcls.cli.main import main
 from imgcls.cli.parser import ImgclsCLI
 from imgcls.cli.warning_filters import quieten
-from imgcls.commands.command import Evaluation
+from imgcls.commands.evaluate import Evaluation
 from imgcls.data.scan.bad_images import BadImages
 from imgcls.errors import ConfigError
 from imgcls.runtime.distributed import code_of_others, gather
@@ -101,7 +101,7 @@ def test_predictions_of_two_processes_are_those_of_one(checkpoint: Path, held_ou
     run = program(*line, *TWO, f"--output={tmp_path}/two.csv")
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == [f"{tmp_path}/two.csv"]
-    assert run.stderr.count("no prediction for 1 of 18 images") == 1
+    assert run.stderr.count("1 of 18 images could not be predicted") == 1
     one, two = pd.read_csv(tmp_path / "one.csv"), pd.read_csv(tmp_path / "two.csv")
     assert len(two) == 18
     pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-6)
@@ -172,7 +172,7 @@ def test_two_processes_end_at_the_same_step(
         assert process.wait(20) == 128 + sent
         said = process.stderr.read() if process.stderr else ""  # until the others, too, have closed it
     assert "Traceback" not in said
-    assert "goes on after step" in said, said
+    assert "--ckpt_path last (saved after step" in said, said
     for line in (whole, [*parts, "--ckpt_path=last"]):
         run = program("fit", *line)
         assert run.returncode == 0, run.stderr

@@ -207,7 +207,7 @@ def test_a_file_that_another_prediction_has_just_made_is_kept(
         output.write_text("theirs")
         return lock_output(path)
 
-    monkeypatch.setattr("imgcls.commands.command.lock_output", hold)
+    monkeypatch.setattr("imgcls.commands.predict.lock_output", hold)
     code, said = fails(predict(best, f"--images={test_photos}", f"--output={output}"), capsys)
     assert (code, output.read_text()) == (2, "theirs")
     assert f"{output} exists; add --overwrite" in said

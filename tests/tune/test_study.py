@@ -265,8 +265,8 @@ def test_files_of_the_best_trial_may_be_gone(
     main([*line, "--optuna.retrain=true"])
     said = capsys.readouterr().err
     assert "the files of trial 0, the best one, are missing" in said
-    assert "best.yaml fits the best again" not in said
-    assert "retrain: " not in said
+    assert "best.yaml" not in said
+    assert "etrain" not in said
 
 
 def test_values_that_need_each_other_are_searched_together(
@@ -464,14 +464,14 @@ def test_wrong_space_is_refused_before_the_first_trial(
             {"metric": "validation_f1"},
             "optuna.metric: nothing logs 'validation_f1'; did you mean 'validation_f1_score'?",
         ),
-        ({"tune": False}, "optuna.tune: false"),
+        ({"tune": False}, "optuna.tune must be true or null for imgcls tune, got false"),
         ({"n_trials": 0}, "optuna.n_trials must be at least 1, got 0"),
-        ({"direction": ["maximize", "minimize"]}, "optuna.direction: 2 for 1 metrics"),
+        ({"direction": ["maximize", "minimize"]}, "optuna.direction must have one entry per metric (1), got 2"),
         ({"sampler": "grid"}, f"optuna.search_spaces.{LR}: the grid sampler requires 'step' or 'choices'"),
         ({"fidelity": {}}, "optuna.fidelity.data must be less than 1"),
         ({"storage": "nonsense"}, "optuna.storage"),
-        ({"metric": []}, "optuna.metric: an empty list"),
-        ({"fidelity": {"epochs": 2}}, "optuna.fidelity.epochs: 2; a screen takes fewer than the 2 of a fit"),
+        ({"metric": []}, "optuna.metric must name a metric"),
+        ({"fidelity": {"epochs": 2}}, "optuna.fidelity.epochs must be less than the 2 epochs of a fit, got 2"),
     ],
 )
 def test_wrong_option_is_refused(
@@ -492,12 +492,15 @@ def test_wrong_option_is_refused(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--trainer.devices=2", "trainer.devices: 2; a trial runs on one device"),
-        ("--trainer.devices=[0]", "trainer.devices: [0], but of 2 workers each takes a GPU"),
-        ("--trainer.num_nodes=2", "trainer.num_nodes: a trial runs on one machine"),
-        ("--trainer.fast_dev_run=true", "trainer.fast_dev_run: keeps nothing"),
-        ("--trainer.check_val_every_n_epoch=3", "trainer.check_val_every_n_epoch: 3, of 2 epochs"),
-        ("--ckpt_path=last", "ckpt_path: a search begins its trials anew"),
+        ("--trainer.devices=2", "trainer.devices must be 1 in a search, got 2"),
+        ("--trainer.devices=[0]", "trainer.devices: [0] names one GPU for 2 workers"),
+        ("--trainer.num_nodes=2", "trainer.num_nodes must be 1 in a search, got 2"),
+        ("--trainer.fast_dev_run=true", "use --trainer.limit_train_batches 2"),
+        (
+            "--trainer.check_val_every_n_epoch=3",
+            "trainer.check_val_every_n_epoch must be at most 2",
+        ),
+        ("--ckpt_path=last", "ckpt_path must be null in a search"),
     ],
 )
 def test_option_that_a_search_cannot_honour_is_refused(
@@ -608,17 +611,17 @@ def test_retrain_uses_all_labelled_images(
 @pytest.mark.parametrize(
     ("space", "option", "message"),
     [
-        ({LR: uniform()}, "--model.scheduler_config.name=plateau", "scheduler 'plateau' waits for validations"),
+        ({LR: uniform()}, "--model.scheduler_config.name=plateau", "which scheduler 'plateau' needs"),
         (
             {SCHEDULE: {"distribution": "categorical", "choices": ["cosine", "plateau"]}},
             "--model.scheduler_config.name=step",
-            "scheduler 'plateau' waits for validations",
+            "which scheduler 'plateau' needs",
         ),
         (
             {LR: uniform()},
             "--data.dataset_classes.train={class_path: imgcls.StreamImageDataset, init_args: "
             "{urls: none.tar, length: 60, class_names: [blue, green, red]}}",
-            "train is a stream, which cannot be joined with validation",
+            "which a stream lacks",
         ),
     ],
 )
@@ -637,7 +640,7 @@ def test_retrain_that_cannot_be_is_refused_before_the_first_trial(
     config = write_config(tmp_path / "c.yaml", {"n_trials": 1, "search_spaces": space, "retrain": True})
     line = tune_line(config, photos, tiny_model, tmp_path, option, f"--data.dataset_classes.validation={test_photos}")
     code, said = fails([*line, "--data.on_leak=warn"], capsys)
-    assert (code, f"optuna.retrain: true, but {message}" in said) == (2, True), said
+    assert (code, "optuna.retrain: true" in said, message in said) == (2, True, True), said
     assert not (tmp_path / "run").exists()
 
 

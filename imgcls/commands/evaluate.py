@@ -1,0 +1,57 @@
+"""The commands validate and test: evaluate a checkpoint."""
+
+from imgcls.commands.checkpoint_config import Recorded
+from imgcls.commands.command import Command, Parts
+from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
+from imgcls.commands.lr_and_batch_size_finders import take_finders
+from imgcls.commands.refusals import check_options
+from imgcls.commands.resume import Start
+from imgcls.commands.trainer import build_trainer, choose_precision, log_device
+from imgcls.data.splitting.split_report import warn_missing_classes
+from imgcls.errors import ConfigError
+
+
+class Evaluation(Command):
+    """Evaluate a checkpoint.
+
+    Args:
+        parts: The configuration and what is made of it.
+        start: The checkpoint.
+        recorded: Its configuration, for what the user does not give.
+    """
+
+    start: Start
+
+    def __init__(self, parts: Parts, start: Start, recorded: Recorded) -> None:
+        super().__init__(parts, start)
+        options = parts.options | {"precision": choose_precision(parts.options, start.record.get("precision"))}
+        check_options(options, parts.command)
+        if options["devices"] == "auto":
+            options["devices"] = 1  # starting several processes takes longer than most evaluations
+        if self.data.class_names not in ([], start.record["class_names"]):
+            raise ConfigError(f"data.init_args.class_names differs from the classes of {start.path}; leave the key out")
+        self.data.class_names = list(start.record["class_names"])
+        recorded.restore(self.data)
+        self._take_images()
+        self.data.setup(parts.command)
+        self.model.build(self.data.class_names, start.record, weights=start.content["state_dict"])
+        if parts.command != "predict":
+            self.model.check_task("the data", self.data.multilabel)
+        self.model.check_weights(start.content["state_dict"])
+        self.model.tta = parts.section["tta"]
+        callbacks, _ = take_finders(user_callbacks(options))  # a fit alone uses them
+        if parts.experiment.default_callbacks:
+            callbacks = shown_callbacks(callbacks, options, recorded.metrics)
+        self.trainer = build_trainer(options, callbacks, self.files)
+
+    def _take_images(self) -> None:
+        """Use the images of the command line; overridden by ``predict``."""
+
+    def run(self) -> None:
+        """Evaluate, and print the table."""
+        split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
+        log_device(self.trainer, self.parts.options["precision"] is None)
+        warn_missing_classes(self.data.splitter, split)
+        values = self.evaluate(split, self.start.path)
+        self.refuse_not_finite_loss(split, values, self.start.path)
+        self.show({split: values})
