@@ -50,7 +50,7 @@ class Evaluation(Command):
     def run(self) -> None:
         """Evaluate, and print the table."""
         split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
-        log_device(self.trainer, self.parts.options["precision"] is None)
+        log_device(self.trainer)
         warn_missing_classes(self.data.splitter, split)
         values = self.evaluate(split, self.start.path)
         self.refuse_not_finite_loss(split, values, self.start.path)

@@ -48,7 +48,7 @@ class Prediction(Evaluation):
     def _run(self) -> None:
         if self.trainer.num_nodes > 1:
             raise ConfigError(f"predict runs on one machine: trainer.num_nodes must be 1, got {self.trainer.num_nodes}")
-        log_device(self.trainer, self.parts.options["precision"] is None)
+        log_device(self.trainer)
         writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         with postponed(waits=True):

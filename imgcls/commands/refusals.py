@@ -20,18 +20,11 @@ from lightning.pytorch.plugins import CheckpointIO
 
 from imgcls.callbacks.ema import RAW_WEIGHTS, saves_raw_weights
 from imgcls.checkpoints.run_folder import BEST, LAST
-from imgcls.commands.trainer import LIGHTNING_ERRORS, as_list
+from imgcls.commands.trainer import LIGHTNING_ERRORS, SILENT, as_list
 from imgcls.errors import ConfigError, first_line
 
 Options = dict[str, Any]  # the Trainer's arguments, callbacks made
 Finds = Callable[[Any, Options], Sequence[object]]
-
-_SILENT: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 class Refused(NamedTuple):
@@ -225,7 +218,7 @@ def check_options(options: Options, command: str) -> None:
 def _try_devices(options: Options) -> None:
     asked = {key: options[key] for key in ("accelerator", "devices", "num_nodes")}
     try:
-        Trainer(**asked, **_SILENT)
+        Trainer(**asked, **SILENT)
     except LIGHTNING_ERRORS as error:
         raise ConfigError(
             f"trainer: {first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
@@ -237,6 +230,6 @@ def _try_values(options: Options) -> None:
     """Let Lightning check the plain arguments before a run folder is made."""
     values: Options = {key: value for key, value in options.items() if isinstance(value, (bool, int, float, str))}
     try:
-        Trainer(**values | {"devices": options["devices"]} | _SILENT)
+        Trainer(**values | {"devices": options["devices"]} | SILENT)
     except LIGHTNING_ERRORS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error

@@ -192,7 +192,7 @@ def choose_precision(options: dict[str, Any], trained: str | None = None) -> str
     return wanted
 
 
-def log_device(trainer: Trainer, automatic: bool) -> None:
+def log_device(trainer: Trainer, automatic: bool = False) -> None:
     """Log the device and the precision.
 
     Args:
