@@ -177,9 +177,9 @@ class Findings:
             "images": len(self.source.images),
             "splits": self.splits,
             "faults": self.faults,
-            "unreadable": [_plain(image) | {"reason": reason} for image, reason in self.unreadable],
-            "exact_duplicates": [_plain_copies(group) for group in self.exact],
-            "near_duplicates": [_plain_copies(group) for group in self.near],
+            "unreadable": [_image_json(image) | {"reason": reason} for image, reason in self.unreadable],
+            "exact_duplicates": [_copies_json(group) for group in self.exact],
+            "near_duplicates": [_copies_json(group) for group in self.near],
             "classes": self.classes,
             "imbalance": {split: round(ratio, 4) for split, ratio in self.imbalance.items()},
             "missing_classes": self.missing,
@@ -187,9 +187,9 @@ class Findings:
             "empty_classes": self.source.empty,
             "of_no_class": self.of_no_class,
             "sizes": self.sizes,
-            "long": [_plain_size(*pair) for pair in self.long],
-            "tiny": [_plain_size(*pair) for pair in self.tiny],
-            "even": [_plain_size(*pair) for pair in self.even],
+            "long": [_size_json(*pair) for pair in self.long],
+            "tiny": [_size_json(*pair) for pair in self.tiny],
+            "even": [_size_json(*pair) for pair in self.even],
             "ignored": [{"path": path, "reason": rule} for path, rule in self.source.ignored.items()],
         }
 
@@ -236,15 +236,15 @@ def _elongation(scan: ScannedImage) -> float:
     return max(scan.width, scan.height) / min(scan.width, scan.height)
 
 
-def _plain(image: CheckedImage) -> dict[str, Any]:
+def _image_json(image: CheckedImage) -> dict[str, Any]:
     return {"path": image.path, "split": image.split, "label": image.label}
 
 
-def _plain_size(image: CheckedImage, scan: ScannedImage) -> dict[str, Any]:
-    return _plain(image) | {"width": scan.width, "height": scan.height}
+def _size_json(image: CheckedImage, scan: ScannedImage) -> dict[str, Any]:
+    return _image_json(image) | {"width": scan.width, "height": scan.height}
 
 
-def _plain_copies(group: Copies) -> dict[str, Any]:
+def _copies_json(group: Copies) -> dict[str, Any]:
     of_kind = {"difference": round(group.difference, 4)} if group.kind == "near" else {"kind": group.kind}
-    images = [_plain(image) for image in group.images]
+    images = [_image_json(image) for image in group.images]
     return of_kind | {"leak": group.leak, "two_labels": group.two_labels, "images": images}

@@ -1,16 +1,20 @@
 """Sections of the data configuration, and checks of their values."""
 
 import inspect
+import logging
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from imgcls.data.scan.files import HashKind
 from imgcls.data.transforms.presets import EvalPreset, Preset
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.errors import ConfigError, known_names
+
+log = logging.getLogger(__name__)
 
 KEY = "data.init_args"
 _LARGEST_BATCH = 2**20
@@ -116,6 +120,23 @@ def check_regex(text: str | None) -> None:
         re.compile(text or "")
     except re.error as error:
         raise ConfigError(f"{KEY}.group_regex must be a regular expression, got {text!r}: {error}") from error
+
+
+def check_cache(create_dataset: bool, cache_size: int | None, content_hash: HashKind) -> None:
+    """Refuse values that the pixel cache cannot work with; log that ``cache_size`` alone has no effect.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
+    require(content_hash in get_args(HashKind), "content_hash", content_hash, "be full, sampled or none")
+    if create_dataset and content_hash == "none":
+        raise ConfigError(
+            f"{KEY}.content_hash must be full or sampled with create_dataset: true, which identifies images by "
+            "content, got none"
+        )
+    if cache_size is not None and not create_dataset:
+        log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
 
 
 def as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:

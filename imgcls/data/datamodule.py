@@ -1,9 +1,8 @@
 """The datamodule: datasets, splits, augmentation and loaders of a run."""
 
-import logging
 import os
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,6 +17,7 @@ from imgcls.data.config import (
     as_augmentations,
     as_datasets,
     check_batch_size,
+    check_cache,
     check_class_names,
     check_regex,
     require,
@@ -38,8 +38,6 @@ from imgcls.errors import ConfigError
 from imgcls.runtime.cores import available_cores
 from imgcls.runtime.serialize import serialize
 from imgcls.types import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
-
-log = logging.getLogger(__name__)
 
 MOST_WORKERS = 16  # started unless the user sets num_workers
 
@@ -117,7 +115,7 @@ class ImageDataModule(pl.LightningDataModule):
         require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
         check_class_names(class_names or [])
         check_regex(group_regex)
-        _check_cache(create_dataset, cache_size, content_hash)
+        check_cache(create_dataset, cache_size, content_hash)
         self.save_hyperparameters(logger=False)
         self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing)
         self.normalization = self.pipelines.normalization()
@@ -326,15 +324,3 @@ class ImageDataModule(pl.LightningDataModule):
             balanced_sampling=self.balanced_sampling,
         )
         return LoaderFactory(settings, self.splitter, self.pipelines, self.trainer, self._features)
-
-
-def _check_cache(create_dataset: bool, cache_size: int | None, content_hash: HashKind) -> None:
-    require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
-    require(content_hash in get_args(HashKind), "content_hash", content_hash, "be full, sampled or none")
-    if create_dataset and content_hash == "none":
-        raise ConfigError(
-            f"{KEY}.content_hash must be full or sampled with create_dataset: true, which identifies images by "
-            "content, got none"
-        )
-    if cache_size is not None and not create_dataset:
-        log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
