@@ -86,7 +86,7 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
 
 @pytest.mark.parametrize(
     "kind",
-    ["Pillow", "loggers", "warnings", "signals", "hooks", "threads", "torch"],
+    ["yaml", "Pillow", "Trainer", "launchers", "loggers", "warnings", "signals", "hooks", "threads", "torch"],
 )
 def test_import_changes_nothing_of(kind: str, snapshots: tuple[dict[str, Any], dict[str, Any]]) -> None:
     ours, theirs = snapshots
