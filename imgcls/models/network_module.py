@@ -58,7 +58,7 @@ class NetworkModule(pl.LightningModule):
 
     @property
     def multilabel(self) -> bool:
-        """Whether an image may have several labels."""
+        """Whether the task is multi-label."""
         return self.thresholds is not None
 
     # -- building

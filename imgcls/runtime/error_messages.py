@@ -94,7 +94,7 @@ def _of_worker(text: str) -> str:
     return last.partition(": ")[2] or last
 
 
-class _Place(NamedTuple):
+class _Parent(NamedTuple):
     """A line of jsonargparse's report that has indented lines below it."""
 
     indent: int
@@ -131,17 +131,17 @@ def _of_wrong_type(text: str) -> str:
 
 
 def _reasons(text: str) -> list[_Reason]:
-    above: list[_Place] = []
+    above: list[_Parent] = []
     found: list[_Reason] = []
     for line in filter(str.strip, text.splitlines()):
         words = line.strip().removeprefix("- ")
         indent = len(line) - len(line.lstrip())
-        above = [place for place in above if place.indent < indent]
+        above = [parent for parent in above if parent.indent < indent]
         key, class_path = (above[-1].key, above[-1].class_path) if above else ("", "")
         if match := re.match(r'Parser key "([^"]+)":', words):
-            above.append(_Place(indent, join_keys(key, match[1]), class_path))
+            above.append(_Parent(indent, join_keys(key, match[1]), class_path))
         elif match := re.match(r"Problem with given class_path '([^']+)':", words):
-            above.append(_Place(indent, join_keys(key, "init_args") if _has_init_args(match[1]) else key, match[1]))
+            above.append(_Parent(indent, join_keys(key, "init_args") if _has_init_args(match[1]) else key, match[1]))
         elif not words.startswith(_NOISE):
             found.append(_Reason(len(above), key, _readable(words, class_path)))
     return found

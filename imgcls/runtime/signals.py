@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: heard at every moment, and raised where nothing is broken off that must come to its end."""
+"""Ctrl-C and SIGTERM: always received, and raised only where no work is interrupted that must be finished."""
 
 import atexit
 import multiprocessing
@@ -15,49 +15,49 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ONE_PRESS = 0.2  # seconds in which a signal that comes again is the same press
-_PASSED_ON = 5.0  # seconds; to what a terminal has sent to all processes, the one that started them adds its own signal
-_AGAIN = 0.1  # seconds until what Python dropped is raised again
-_SIGNALLED = 128  # what a shell adds to the number of the signal that ended a process
+_ONE_PRESS = 0.2  # seconds within which a repeated signal is the same key press
+_FORWARDED = 5.0  # seconds within which a parent may forward a signal that the terminal has sent to all processes
+_AGAIN = 0.1  # seconds until an exception that Python dropped is raised again
+_SIGNALLED = 128  # added by shells to the number of the signal that ended a process
 _END = object()
 
 _Item = TypeVar("_Item")
 
 
 class Stopped(SystemExit):
-    """What the first signal raises; its code is that of a process that the signal has ended."""
+    """Raised by the first signal; its code is that of a process ended by the signal."""
 
     code: int
 
 
 @dataclass(eq=False)
 class Hold:
-    """A stretch of work that no signal breaks off.
+    """A section of code that no signal interrupts.
 
     Args:
-        waits: Whether a signal is heard while it waits for the next item of ``waited``.
+        waits: Whether a signal may be raised while ``waited`` waits for its next item.
     """
 
     waits: bool = False
 
     def begin(self) -> None:
-        """Keep signals for later."""
+        """Start postponing signals."""
         _state.holds = [*_state.holds, self]
 
     def end(self) -> None:
-        """Let signals be raised again; what came in the meantime is not."""
+        """Stop postponing signals, without raising one received in the meantime."""
         _state.holds = [hold for hold in _state.holds if hold is not self]
 
 
 @dataclass
 class _State:
     holds: list[Hold] = field(default_factory=list)
-    number: int = 0  # of the first signal; 0: none was heard
+    number: int = 0  # of the first signal; 0: none was received
     time: float = 0.0  # of the first signal
     raised: bool = False
-    dropped: bool = False  # it was raised where Python drops what is raised
-    at_once: bool = False  # nothing is there that the first signal could lose
-    owner: int = 0  # the process that listens; its forks have its handlers
+    dropped: bool = False  # it was raised where Python drops exceptions
+    at_once: bool = False  # the first signal ends the process, since nothing could be lost
+    owner: int = 0  # the process that installed the handlers; forks inherit them
     processes: list["Popen[bytes]"] = field(default_factory=list)
 
 
@@ -68,10 +68,11 @@ _state = _State()
 def listening(to_the_end: bool = False) -> Iterator[None]:
     """Raise ``Stopped`` at the first Ctrl-C or SIGTERM, and end the process at the second.
 
-    A signal that is ignored, or somebody else's, is left so. Outside of this block all others here do nothing.
+    Signals that are ignored or have another handler are left alone. Outside of this block the other functions of this
+    module have no effect.
 
     Args:
-        to_the_end: Whether nothing is left to do behind it: a signal ends the process at once, then.
+        to_the_end: Whether the process ends after the block, so that a signal then ends it at once.
     """
     global _state
     usual = {signal.SIG_DFL, signal.default_int_handler}
@@ -92,17 +93,17 @@ def listening(to_the_end: bool = False) -> Iterator[None]:
 
 
 def end_now(stop: Stopped) -> NoReturn:
-    """End the process, whose work is done, without the second that Python takes to clear its memory."""
-    atexit._run_exitfuncs()  # noqa: SLF001 - as Python does first
+    """End the process without the second that Python takes to free its memory."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - os._exit skips them, and there is no public call
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whoever read it has ended, too
+        with suppress(OSError):  # its reader may have ended
             stream.flush()
     os._exit(stop.code)
 
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """End the process at the first signal: nothing is there yet that would be lost, such as within imports."""
+    """End the process at the first signal, while nothing can be lost, for example during imports."""
     _state.at_once = True
     try:
         yield
@@ -112,10 +113,10 @@ def ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def postponed(waits: bool = False) -> Iterator[None]:
-    """Let a signal wait for the end of the block, and be raised there.
+    """Postpone signals to the end of the block.
 
     Args:
-        waits: Let it be raised, too, while the block waits for the next item of ``waited``.
+        waits: Whether a signal may also be raised while ``waited`` waits for its next item.
     """
     hold = Hold(waits)
     hold.begin()
@@ -128,7 +129,7 @@ def postponed(waits: bool = False) -> Iterator[None]:
 
 
 def waited(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Pass items on; hear a signal while the next one is waited for, also within holds that allow it."""
+    """Yield the items; raise a signal while waiting for the next one, unless a ``Hold`` forbids it."""
     iterator = iter(items)
     while (item := _next(iterator)) is not _END:
         yield item  # type: ignore[misc]
@@ -147,29 +148,29 @@ def _next(iterator: Iterator[_Item]) -> object:
 
 
 def heard() -> int:
-    """Return the number of the signal that was heard and is not raised yet; 0 if there is none."""
+    """Return the number of the signal that was received and not raised yet; 0 if there is none."""
     return 0 if _state.raised else _state.number
 
 
 def stop_if_heard() -> None:
-    """Raise a signal that was heard, and not raised yet."""
+    """Raise a signal that was received and not raised yet."""
     if number := heard():
         stop(number)
 
 
 def stop(number: int) -> NoReturn:
-    """Raise a signal, heard in this process or in another of the same run."""
+    """Raise a signal received in this process or another one of the run."""
     _state.number, _state.time, _state.raised = number, _state.time or time.monotonic(), True
     raise Stopped(_SIGNALLED + number)
 
 
 def end_with_this(processes: Sequence["Popen[bytes]"]) -> None:
-    """Let processes that this one has started end with it, where a second signal ends it at once."""
+    """Also end these child processes when a second signal ends this one."""
     _state.processes.extend(processes)
 
 
 def _hear(number: int, _: FrameType | None) -> None:
-    if os.getpid() != _state.owner:  # a fork, which its parent ends
+    if os.getpid() != _state.owner:  # a fork, which is ended by its parent
         if number == signal.SIGTERM:
             os._exit(_SIGNALLED + number)
     elif _state.at_once:
@@ -180,7 +181,7 @@ def _hear(number: int, _: FrameType | None) -> None:
     elif _state.dropped:
         _state.dropped = False
         _raise_if_free()
-    elif time.monotonic() - _state.time > (_ONE_PRESS if number == _state.number else _PASSED_ON):
+    elif time.monotonic() - _state.time > (_ONE_PRESS if number == _state.number else _FORWARDED):
         _end_at_once(number)
 
 
@@ -192,21 +193,21 @@ def _raise_if_free() -> None:
 def _end_at_once(number: int) -> None:
     try:
         for process in _state.processes:
-            for again in (signal.SIGTERM, signal.SIGINT):  # it may have heard either
+            for again in (signal.SIGTERM, signal.SIGINT):  # it may have received either
                 process.send_signal(again)
         for child in multiprocessing.active_children():
             child.kill()
-    finally:  # whatever state the signal has found them in
+    finally:  # in whatever state they are
         os._exit(_SIGNALLED + number)
 
 
 def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
-    """Raise a stop once more that came in a ``__del__``, a weak reference's callback or a hook of a fork."""
+    """Raise ``Stopped`` again if Python dropped it in ``__del__``, a weakref callback or a fork hook."""
     if not isinstance(dropped.exc_value, Stopped):
         sys.__unraisablehook__(dropped)
         return
     _state.raised, _state.dropped = False, True
-    main = threading.main_thread().ident  # which may sleep: a real signal wakes it
+    main = threading.main_thread().ident  # it may sleep, and a real signal wakes it
     timer = threading.Timer(_AGAIN, signal.pthread_kill, (main, _state.number))
     timer.daemon = True
     timer.start()
