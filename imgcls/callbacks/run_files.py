@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib.resources import files
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -16,9 +17,11 @@ from imgcls.runtime.tables import write_table
 
 log = logging.getLogger(__name__)
 
+_SCHEMA = "schema.json"
+
 
 class RunFiles(Callback):
-    """Write config.yaml, splits.csv and data.json before the first step, and update data.json after each epoch.
+    """Write config.yaml with its schema, splits.csv and data.json before the first step; update data.json after epochs.
 
     Args:
         folder: The run folder.
@@ -35,7 +38,9 @@ class RunFiles(Callback):
             return
         (self.folder / RESULTS).unlink(missing_ok=True)
         if self.config is not None:
-            write_text(self.folder / "config.yaml", self.config)
+            write_text(self.folder / "config.yaml", f"# yaml-language-server: $schema={_SCHEMA}\n{self.config}")
+            schema = files("imgcls").joinpath("cli", _SCHEMA).read_text(encoding="utf-8")
+            write_text(self.folder / _SCHEMA, schema)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
             log.info("%s", summary(data.splitter))

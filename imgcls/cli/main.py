@@ -5,7 +5,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from imgcls.cli import precheck
+import imgcls
+from imgcls.cli import precheck, schema
+from imgcls.cli.argv import COMMANDS
+from imgcls.cli.help import command_help, main_help
 from imgcls.errors import INTERRUPTED, ConfigError
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
@@ -22,11 +25,15 @@ def main(args: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if args is None else list(args)
     arguments = [argument for argument in given if argument != "--debug"]
-    text = precheck.answer(arguments)
-    if text is not None:
-        _print(text)
-        return
+    if "_ARGCOMPLETE" in os.environ:
+        from imgcls.cli.completion import complete
+
+        complete()
     try:
+        text = _answer(arguments)
+        if text is not None:
+            _print(text)
+            return
         _refuse_ascii(arguments)
         precheck.check(arguments)
     except ConfigError as error:
@@ -45,6 +52,24 @@ def main(args: list[str] | None = None) -> None:
         if args is None:
             end_now(stop)
         raise
+
+
+def _answer(arguments: list[str]) -> str | None:
+    """Return the text that a command line asks for: help, version, schema, completion; None if it asks for a run."""
+    command, *rest = arguments or ["help"]
+    if command == "help" and rest:
+        command, *rest = [*rest, "--help"]
+    if command in {"-V", "--version"}:
+        return f"imgcls {imgcls.__version__}"
+    if command in COMMANDS:
+        return command_help(command) if {"-h", "--help"} & {*rest} else None
+    if command in {"-h", "--help", "help"} or {"-h", "--help"} & {*rest}:
+        return main_help()
+    if command == "completion":
+        from imgcls.cli.completion import script
+
+        return script(rest)
+    return schema.text() if command == "schema" else None
 
 
 def _refuse_ascii(arguments: list[str]) -> None:
@@ -95,6 +120,6 @@ def _share_cores() -> None:
 
 def _print(text: str) -> None:
     try:
-        print(text, flush=True)
+        print(text.rstrip(), flush=True)
     except BrokenPipeError:  # of `imgcls --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

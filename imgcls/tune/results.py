@@ -55,8 +55,10 @@ class Results:
                 log.warning("the files of trial %d, the best one, are missing: no best.yaml and best.ckpt", best.number)
                 return False
             sources = {"best.yaml": folder / "config.yaml", "best.ckpt": folder / CHECKPOINTS / BEST}
+            sources["schema.json"] = folder / "schema.json"  # that best.yaml names for editors
             for name, source in sources.items():
-                link(source, self.folder / name)
+                if source.exists():  # a trial of an earlier version has no schema
+                    link(source, self.folder / name)
             if not self.study.config.keep_checkpoints:
                 self._remove_checkpoints(best)
             return True
