@@ -152,6 +152,15 @@ def test_bare_loss(task: str, tiny_model: Path, tmp_path: Path) -> None:
     assert rows["train_loss"].tolist() == pytest.approx(table(tmp_path)["train_loss"].tolist(), rel=0.05)
 
 
+def test_own_steps_get_images_although_the_encoder_is_frozen(
+    task: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--model.freeze_encoder=true", "--trainer.max_epochs=1"]
+    main(line("fit", task, tiny_model, tmp_path, *more, own="BareLoss"))
+    assert "BareLoss.training_step: feature cache off" in capsys.readouterr().err
+    assert table(tmp_path)["train_loss"].notna().all()
+
+
 def test_validation_step_that_returns_the_loss(
     task: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

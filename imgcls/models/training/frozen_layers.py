@@ -12,6 +12,17 @@ from imgcls.models.training.losses import MixConfig
 
 log = logging.getLogger(__name__)
 
+_ON_IMAGES = (
+    "training_step",
+    "validation_step",
+    "forward",
+    "encode",
+    "normalize",
+    "on_before_batch_transfer",
+    "on_after_batch_transfer",
+)
+"""Methods of which a subclass expects that they get images."""
+
 
 class PartlyFrozenModule(InferenceModule):
     """A classifier whose first layers may be frozen; the constructor of the subclass sets the attributes."""
@@ -50,7 +61,11 @@ class PartlyFrozenModule(InferenceModule):
         return (self.feature_views or 0) if self.built().frozen and not self._reason_against_features() else 0
 
     def _reason_against_features(self) -> str:
-        """Return the option that forbids cached features; empty if none does."""
+        """Return the option, or the method of a subclass, that forbids cached features; empty if none does."""
+        base = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("imgcls."))
+        for name in _ON_IMAGES:
+            if getattr(type(self), name) is not getattr(base, name):
+                return f"{type(self).__name__}.{name}"
         reasons = {
             "unfreeze": self.frozen_share.changes,
             "mix_config": self.mix_config.mixes,
