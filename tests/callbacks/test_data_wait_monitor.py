@@ -14,18 +14,18 @@ STEPS, PAUSE = 15, 0.01
 def epoch(pause: str) -> DataWaitMonitor:
     """An epoch that pauses between its steps, for data or for another reason."""
     monitor, trainer = DataWaitMonitor(cached=False), pl.Trainer(logger=False, enable_checkpointing=False)
-    context: Any = (trainer, None)
-    monitor.on_train_epoch_start(*context)
+    model: Any = None
+    monitor.on_train_epoch_start(trainer, model)
     for number in range(STEPS):
-        monitor.on_train_batch_start(*context, {}, number)
+        monitor.on_train_batch_start(trainer, model, {}, number)
         time.sleep(PAUSE)
-        monitor.on_train_batch_end(*context, {}, {}, number)
+        monitor.on_train_batch_end(trainer, model, {}, {}, number)
         if pause == "validation":
-            monitor.on_validation_start(*context)
+            monitor.on_validation_start(trainer, model)
         if pause == "checkpoint":
-            monitor.on_save_checkpoint(*context, {})
+            monitor.on_save_checkpoint(trainer, model, {})
         time.sleep(PAUSE)
-    monitor.on_train_epoch_end(*context)
+    monitor.on_train_epoch_end(trainer, model)
     return monitor
 
 
