@@ -60,7 +60,7 @@ def test_own_values_are_monitored(
     assert files == expected
     output = capsys.readouterr()
     best = int(rows["validation_mine"].argmax())
-    assert f"best epoch: {best + 1}, validation_mine {rows['validation_mine'][best]:.4f}" in output.err
+    assert f"Best epoch: {best + 1}, validation_mine {rows['validation_mine'][best]:.4f}" in output.err
     assert float(table_of(output.out)["mine"][0]) == pytest.approx(rows["validation_mine"][best], abs=1e-4)
 
 
@@ -168,7 +168,7 @@ def test_validation_step_that_returns_the_loss(
     rows = table(tmp_path)
     assert rows[["train_f1_score", "validation_loss"]].notna().all(axis=None)
     assert "validation_f1_score" not in rows
-    assert "no epoch is known to be the best by validation_f1_score" in capsys.readouterr().err
+    assert "No best epoch by validation_f1_score" in capsys.readouterr().err
     main(line("fit", task, tiny_model, tmp_path, "--experiment.monitor=validation_loss", own="TensorValidation"))
     assert load(last(tmp_path, 1).with_name("best.ckpt"))["epoch"] == table(tmp_path, 1)["validation_loss"].idxmin()
 
