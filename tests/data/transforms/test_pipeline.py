@@ -204,7 +204,7 @@ def test_pipeline_names_the_place_of_a_nested_item() -> None:
 
 
 def test_pipeline_refuses_a_text_and_a_grey_image() -> None:
-    with pytest.raises(ConfigError, match=r"train\[0\]: a class is given as .*, not as 'HorizontalFlip'"):
+    with pytest.raises(ConfigError, match=r"train\[0\]: expected .*class_path.*, got 'HorizontalFlip'"):
         build_pipeline(["HorizontalFlip"], WHERE)  # type: ignore[list-item]
     assert (
         refusal(item("ToGray", num_output_channels=1))
