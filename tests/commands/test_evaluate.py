@@ -247,8 +247,11 @@ def test_an_evaluation_that_logs_nothing_says_so(
         ({"loss": "Accuracy"}, "'loss' is the name of the model's loss"),
         ({"top.2": "Accuracy"}, "'top.2' is not a valid name"),
         ({"": "Accuracy"}, "'' is not a valid name"),
-        ({"cm": "ConfusionMatrix"}, "metrics.cm: torchmetrics.ConfusionMatrix: gives (3, 3); one number"),
-        ({"counts": "StatScores"}, "metrics.counts: torchmetrics.StatScores: gives"),
+        (
+            {"cm": "ConfusionMatrix"},
+            "metrics.cm: torchmetrics.ConfusionMatrix: must return one number or one per class, got (3, 3)",
+        ),
+        ({"counts": "StatScores"}, "metrics.counts: torchmetrics.StatScores: must return one number"),
     ],
 )
 def test_name_or_kind_of_metric_that_cannot_be_logged(
