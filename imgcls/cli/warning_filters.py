@@ -13,6 +13,7 @@ _WARNINGS = (
     ".*dirpath has changed from",  # a checkpoint is used in another run folder
     ".*Checkpoint directory .* exists and is not empty",  # two savers share the run's folder
     ".*It is recommended to use `self.log\\(.*sync_dist=True\\)`",  # imgcls computes metrics over all processes
+    "You're using the WeightAveraging callback with a model that overrides",  # for sharded models, which are refused
     ".*is supported for historical reasons but its usage is discouraged",  # precision: 16, as in the user's guide
     ".*Trying to infer the `batch_size` from an ambiguous collection",  # imgcls averages no value over batches
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # an evaluation needs none of them

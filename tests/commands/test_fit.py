@@ -113,7 +113,7 @@ def test_callbacks_that_would_undo_the_recipe_are_refused(
 def test_what_a_user_asks_lightning_to_print_is_printed(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     named = "{{class_path: lightning.pytorch.callbacks.{}, init_args: {{monitor: validation_loss, verbose: true}}}}"
     callbacks = ", ".join(map(named.format, ("EarlyStopping", "ModelCheckpoint")))
-    more = [f"--trainer.callbacks=[{callbacks}, ModelSummary]", "--trainer.profiler=simple"]
+    more = [f"--trainer.callbacks=[{callbacks}, {{class_path: ModelSummary}}]", "--trainer.profiler=simple"]
     said = program("fit", *arguments(photos, tiny_model, tmp_path, *more)).stderr
     assert "Metric validation_loss improved. New best score: " in said
     assert re.search(r"Epoch 0, global step \d+: 'validation_loss' reached", said)
