@@ -73,6 +73,7 @@ class Trials:
 
 def plain_values(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return the parsed configuration of a command as plain values."""
-    text = parser.dump(config, skip_link_targets=False, skip_unset=False, format="yaml")
+    # parsed, and so valid already; to check the values again takes longer than to write them
+    text = parser.dump(config, skip_link_targets=False, skip_unset=False, skip_validation=True, format="yaml")
     plain: dict[str, Any] = yaml.safe_load(text)[config["subcommand"]]
     return plain
