@@ -129,11 +129,11 @@ def why_complete(start: Start, options: dict[str, Any], callbacks: Sequence[Call
     states = start.content.get("callbacks") or {}
     if options["max_time"] is not None and _is_over(Timer(options["max_time"]), states):
         return (
-            f"Training of {start.path} is already complete (trainer.max_time: {options['max_time']}); to continue, "
-            "increase it"
+            f"Training of {start.path} is already complete (trainer.max_time: {options['max_time']} is over); to "
+            "continue, increase it"
         )
     if any(_is_over(item, states) for item in callbacks if isinstance(item, Timer)):
-        return f"Training of {start.path} is already complete (duration of Timer); to continue, increase it"
+        return f"Training of {start.path} is already complete (the duration of Timer is over); to continue, increase it"
     if epochs < (options["min_epochs"] or 0) or steps < (options["min_steps"] or 0):
         return ""  # until then Lightning stops by no rule
     for stopping in (item for item in callbacks if isinstance(item, EarlyStopping)):

@@ -193,7 +193,7 @@ def test_time_that_is_over_is_said(
     assert f"Stopped: {key} is over" in output.err
     main([*line, "--ckpt_path=last"])
     again = capsys.readouterr()
-    assert f"is trained for the whole of {key}" in again.err
+    assert f"already complete ({key}" in again.err
     assert table_of(again.out) == table_of(output.out)
 
 
