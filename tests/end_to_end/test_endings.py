@@ -214,7 +214,7 @@ def test_threshold_that_is_reached_is_said(
     main(line)
     assert "Stopped early: Stopping threshold reached: validation_loss" in capsys.readouterr().err
     main([*line, "--ckpt_path=last"])
-    assert "reached the stopping_threshold of EarlyStopping, 100.0" in capsys.readouterr().err
+    assert "reached EarlyStopping.stopping_threshold: 100.0" in capsys.readouterr().err
     other = early_stopping(**options | {"stopping_threshold": 1e-9})
     main([*line, f"--trainer.callbacks={other}", "--ckpt_path=last"])
     assert "stopped" not in capsys.readouterr().err
