@@ -19,9 +19,9 @@ from imgcls.errors import did_you_mean, join_keys, known_names
 _OF_A_CLASS = ["class_path", "init_args", "dict_kwargs"]
 _NO_KEYS = ("--config", "--help", "--print_config")
 _FREE = ("search_spaces", "unfreeze")  # whose keys may be any
-# in place of a section or list the parser reads a file, or a text in YAML; in place of a class its path, too
+# in place of a section or list the parser reads a file, or a text in YAML; in place of a class its path or name, too
 _READ = re.compile(r"\s*[\[{]|.*\.(ya?ml|json)$")
-_CLASS_PATH = re.compile(r"\w+(\.\w+)+|Image\w+")
+_CLASS_PATH = re.compile(r"\w+(\.\w+)+|[A-Z]\w*")
 _WORDS = {"array": "a list", "boolean": "true or false", "integer": "an integer", "number": "a number"}
 _WORDS |= {"null": "null", "object": "a mapping", "string": "a text"}
 _INSTEAD = {  # section that is a class -> what to type for a name

@@ -279,6 +279,8 @@ def test_wrong_key_within_an_option_is_refused_at_once(
         ["--config", "own.yaml", "--data.extra=1"],
         ["--trainer.callbacks=[{class_path: own.Saver, init_args: {filename: '{epoch}-{loss}'}}]"],
         ["--trainer.callbacks.init_args.filename={epoch:03d}-{validation_loss:.4f}"],
+        ["--trainer.callbacks=[{class_path: EarlyStopping, init_args: {monitor: validation_loss}}, ModelSummary]"],
+        ["--trainer.callbacks+=ModelSummary", "--trainer.logger=CSVLogger"],
     ],
 )
 def test_arguments_of_own_classes_are_left_to_the_parser(
