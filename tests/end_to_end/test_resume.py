@@ -352,10 +352,10 @@ def test_run_from_weights_keeps_its_origin_when_it_goes_on(
     best = tmp_path / "run/version_0/checkpoints/best.ckpt"
     capsys.readouterr()
     main([*line, "--experiment.only_weights_load=true", f"--ckpt_path={best}"])
-    assert "layer_decay 0.9" in capsys.readouterr().err  # not that of random weights
+    assert "layer decay 0.9" in capsys.readouterr().err  # not that of random weights
     for epochs in (2, 3):
         main([*line, f"--trainer.max_epochs={epochs}", "--ckpt_path=last"])
-        assert "layer_decay 0.9" in capsys.readouterr().err
+        assert "layer decay 0.9" in capsys.readouterr().err
     config = yaml.safe_load((tmp_path / "run/version_1/config.yaml").read_text(encoding="utf-8"))
     assert (config["ckpt_path"], config["experiment"]["only_weights_load"]) == (str(best), True)
 
