@@ -11,6 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from imgcls.cli.argv import LISTS
 from imgcls.cli.schema import DEFAULT_CLASSES, Schema, branches, inner, keys, kinds, of_command
 from imgcls.cli.suggest import nearest
 from imgcls.cli.yaml_content import Content, Place, compose_text, scalar
@@ -61,7 +62,7 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
         options: Names, each with the values that follow it.
     """
     sources = [_Source(path, Content(node)) for path, node in files]
-    sources += [_option(name, text) for name, texts in options if name not in _NO_KEYS for text in texts or [""]]
+    sources += [_option(name, text) for name, texts in options if name not in _NO_KEYS for text in _texts(name, texts)]
     given = [(section, source.content.value.get(section)) for source in sources for section in DEFAULT_CLASSES]
     own: Schema = {
         section: {} for section, value in given if _is_own(section, value)
@@ -69,6 +70,11 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
     schema = of_command(command)
     validator = _Validator(schema | {"properties": schema["properties"] | own})
     return [fault for source in sources for fault in source.faults(validator, keys(command))]
+
+
+def _texts(name: str, values: list[str]) -> list[str]:
+    """Return the values of an option; those of one that takes several are one list."""
+    return [json.dumps(values)] if name in LISTS else values or [""]
 
 
 def _is_own(section: str, value: Any) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from imgcls.cli import precheck
 from imgcls.cli.argv import CommandLine
 from imgcls.cli.main import main
 from imgcls.cli.parser import ImgclsCLI
@@ -197,3 +198,11 @@ def test_last_names_other_runs(run: Path, photos: Path, tiny_model: Path, capsys
 def test_item_needs_a_value() -> None:
     with pytest.raises(ConfigError, match=r"--trainer\.callbacks\.0 needs a value"):
         CommandLine(["fit", "--trainer.callbacks.0"])
+
+
+@pytest.mark.parametrize("images", [["--images=/a"], ["--images", "/a", "/b"], ["--images", "caf\udce9.png", "😀"]])
+def test_values_of_a_list_pass_the_check_before_the_parser(images: list[str]) -> None:
+    precheck.check(["predict", *images])
+    precheck.check(["check", *images, "--allow", "leakage", "unreadable"])
+    with pytest.raises(ConfigError, match="--allow"):
+        precheck.check(["check", "--allow", "leaks"])
