@@ -19,6 +19,7 @@ from imgcls.errors import did_you_mean, join_keys, known_names
 
 _OF_A_CLASS = ["class_path", "init_args", "dict_kwargs"]
 _NO_KEYS = ("--config", "--help", "--print_config")
+_FLAGS = ("--overwrite",)  # which need no value
 _FREE = ("search_spaces", "unfreeze")  # whose keys may be any
 # in place of a section or list the parser reads a file, or a text in YAML; in place of a class its path or name, too
 _READ = re.compile(r"\s*[\[{]|.*\.(ya?ml|json)$")
@@ -74,7 +75,7 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
 
 def _texts(name: str, values: list[str]) -> list[str]:
     """Return the values of an option; those of one that takes several are one list."""
-    return [json.dumps(values)] if name in LISTS else values or [""]
+    return [json.dumps(values)] if name in LISTS else values or ["true" if name in _FLAGS else ""]
 
 
 def _is_own(section: str, value: Any) -> bool:

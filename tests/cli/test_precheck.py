@@ -293,6 +293,11 @@ def test_arguments_of_own_classes_are_left_to_the_parser(
         precheck.check(["fit", *line, "--experiment.extra=1"])
 
 
+@pytest.mark.parametrize("flag", ["--overwrite", "--overwrite=true"])
+def test_a_flag_needs_no_value(flag: str) -> None:
+    precheck.check(["predict", "--ckpt_path=best.ckpt", "--images=photos", flag])
+
+
 STRAY = {
     ("fit", "c.yaml"): "'c.yaml' stands without --config; type: imgcls fit --config c.yaml",
     ("fit", "--trainer.max_epochs=3", "c.yml"): "imgcls fit --trainer.max_epochs=3 --config c.yml",
