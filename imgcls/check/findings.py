@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from imgcls.check.alignment import Square
+from imgcls.check.image_alignment import Square
 from imgcls.check.inputs import LABELLED, SPLITS, CheckedImage, Source
 from imgcls.check.near_duplicates import CROPS, search
 from imgcls.check.scan import ScannedImage, Workers, map_images, read_square

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from imgcls.check.alignment import COARSE, FINE, WHOLE, Box, Square, compare, resize
 from imgcls.check.hash_search import near_pairs
+from imgcls.check.image_alignment import COARSE, FINE, WHOLE, Box, Square, compare, resize
 
 Pair = tuple[int, int]
 

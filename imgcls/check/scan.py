@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from imgcls.check.alignment import FINE, Square, is_flat, shrink
+from imgcls.check.image_alignment import FINE, Square, is_flat, shrink
 from imgcls.check.inputs import CheckedImage
 from imgcls.check.near_duplicates import SMALLEST, perceptual_hashes
 from imgcls.data.loading.workers import WatchedLoader, naming_files, note, worker_arguments

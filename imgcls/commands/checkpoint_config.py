@@ -19,12 +19,12 @@ from imgcls.config.class_path import Spec
 from imgcls.config.overrides import value_at, with_values
 from imgcls.config.yaml_values import read_value
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.transforms.recorded import KEY as _EVAL
-from imgcls.data.transforms.recorded import recorded_steps
+from imgcls.data.transforms.from_checkpoint import KEY as _EVAL
+from imgcls.data.transforms.from_checkpoint import recorded_steps
 from imgcls.datasets.dataset import ImageDataset
-from imgcls.datasets.recorded import CLASSES, recorded_dataset, recorded_folder
+from imgcls.datasets.from_checkpoint import CLASSES, recorded_dataset, recorded_folder
 from imgcls.errors import ConfigError
-from imgcls.metrics.recorded import recorded_metrics
+from imgcls.metrics.from_checkpoint import recorded_metrics
 
 log = logging.getLogger(__name__)
 

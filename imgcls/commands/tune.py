@@ -26,9 +26,9 @@ from imgcls.config.sections import Direction, OptunaConfig, SearchSpace
 from imgcls.errors import ConfigError, RunError
 from imgcls.runtime.tables import print_table
 from imgcls.tune.results import Results
+from imgcls.tune.search_setup import Fit, Task, check_values
 from imgcls.tune.search_space import Space
 from imgcls.tune.study import SharedStudy
-from imgcls.tune.task import Fit, Task, check_values
 from imgcls.tune.trial_states import BEST_EPOCH
 from imgcls.tune.worker import Worker
 

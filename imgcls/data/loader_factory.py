@@ -24,7 +24,7 @@ from imgcls.data.loading.shared_memory import PREFETCHED
 from imgcls.data.loading.stream_batches import STREAM_LIMITS, StreamBatches, StreamLoader, StreamRank
 from imgcls.data.loading.workers import worker_arguments
 from imgcls.data.pixel_cache.cached_split import use_cache
-from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
+from imgcls.data.pixel_cache.cached_transforms import eval_steps, train_steps
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.splitter import Splitter
 from imgcls.data.transforms.train_and_eval import Pipelines

@@ -12,7 +12,7 @@ from imgcls.errors import ConfigError
 from imgcls.models.inference import outputs
 from imgcls.models.thresholds import Threshold
 from imgcls.models.training.fit_hooks import FitHooks
-from imgcls.models.training.freezing import FrozenFraction
+from imgcls.models.training.freeze_schedule import FrozenFraction
 from imgcls.models.training.losses import (
     LossConfig,
     MixConfig,

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from imgcls.checkpoints.io import read_checkpoint
 from imgcls.errors import ConfigError
+from imgcls.models.from_checkpoint import recorded_arguments
 from imgcls.models.huggingface.build import record_of
 from imgcls.models.network_module import NetworkModule, recorded_preprocessing
-from imgcls.models.recorded import recorded_arguments
 from imgcls.models.thresholds import Threshold, thresholds_of
 from imgcls.models.tta import TTA, averaged
 from imgcls.runtime.serialize import serialize, versions

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from imgcls.errors import ConfigError, listed
 from imgcls.models.backbone import Backbone
 from imgcls.models.huggingface.build import check_weights, load_network
+from imgcls.models.huggingface.from_checkpoint import build_recorded
 from imgcls.models.huggingface.hub import load_config
 from imgcls.models.huggingface.image_processor import read_preprocessing
-from imgcls.models.huggingface.recorded import build_recorded
 from imgcls.models.thresholds import Threshold, check_threshold, thresholds_of
 from imgcls.runtime.malloc import keep_freed_memory
 from imgcls.types import ClassifiedData, Preprocessing

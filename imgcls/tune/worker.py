@@ -23,10 +23,10 @@ from imgcls.runtime.error_messages import reason
 from imgcls.tune.pruning_callback import PruningCallback
 from imgcls.tune.results import Results
 from imgcls.tune.screening import SCREEN, screening_config, survives
+from imgcls.tune.search_setup import Task
 from imgcls.tune.search_space import KEY, short_names, shown
 from imgcls.tune.study import SharedStudy, TrialClaim
 from imgcls.tune.study_config import SEED
-from imgcls.tune.task import Task
 from imgcls.tune.trial_log import redirected
 from imgcls.tune.trial_states import BEST_EPOCH, INTERRUPTED, LOSS
 

@@ -21,11 +21,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 import imgcls
 from imgcls.checkpoints.callback_states import keep_own_paths
 from imgcls.cli.main import main
-from imgcls.data.transforms.recorded import ALLOWED_ARGUMENTS, COMPOSITIONS, TRANSFORMS, recorded_steps
+from imgcls.data.transforms.from_checkpoint import ALLOWED_ARGUMENTS, COMPOSITIONS, TRANSFORMS, recorded_steps
 from imgcls.errors import ConfigError
 from imgcls.models.huggingface.build import load_network
+from imgcls.models.huggingface.from_checkpoint import build_recorded
 from imgcls.models.huggingface.hub import load_config
-from imgcls.models.huggingface.recorded import build_recorded
 from tests.helpers.runs import arguments, fails, load, table_of
 
 Edit = Callable[[dict[str, Any]], None]

@@ -13,7 +13,7 @@ import pytest
 from imgcls.cli.warning_filters import quieten
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.splitting.group_share import hold_out_groups
+from imgcls.data.splitting.group_holdout import hold_out_groups
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels

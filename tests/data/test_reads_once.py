@@ -17,7 +17,7 @@ import pytest
 import yaml
 from filelock import lock_descriptor
 
-from imgcls.check.alignment import shrink
+from imgcls.check.image_alignment import shrink
 from imgcls.cli.main import main
 from imgcls.data.scan import files, parallel
 from imgcls.data.splitting.split_report import split_table

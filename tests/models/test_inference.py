@@ -11,7 +11,7 @@ import torch
 import imgcls
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.models.recorded import recorded_arguments
+from imgcls.models.from_checkpoint import recorded_arguments
 from tests.conftest import COLOURS, write_class_folders
 from tests.helpers.runs import load
 

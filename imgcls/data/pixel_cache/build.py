@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, Sampler
 
 from imgcls.data.loading.batches import augment, identity
 from imgcls.data.loading.workers import WatchedLoader, naming_files, note, worker_arguments
-from imgcls.data.pixel_cache.disk import naming_folder, refuse_small_disk
-from imgcls.data.pixel_cache.fixed_steps import CacheSteps
+from imgcls.data.pixel_cache.cached_transforms import CacheSteps
+from imgcls.data.pixel_cache.disk_errors import naming_folder, refuse_small_disk
 from imgcls.data.pixel_cache.store import Reader, Writer
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ImageError

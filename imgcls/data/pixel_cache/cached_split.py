@@ -5,8 +5,8 @@ from pathlib import Path
 
 from imgcls.data.pixel_cache.build import fill
 from imgcls.data.pixel_cache.cache_keys import image_names
-from imgcls.data.pixel_cache.disk import naming_folder
-from imgcls.data.pixel_cache.fixed_steps import CacheSteps
+from imgcls.data.pixel_cache.cached_transforms import CacheSteps
+from imgcls.data.pixel_cache.disk_errors import naming_folder
 from imgcls.data.pixel_cache.store import Reader
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ImageError, RunError, size_in_words

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.pixel_cache.disk import naming_folder
+from imgcls.data.pixel_cache.disk_errors import naming_folder
 from imgcls.errors import RunError
 from imgcls.images import Pixels
 from imgcls.runtime.atomic_files import regular

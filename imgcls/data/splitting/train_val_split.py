@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
-from imgcls.data.splitting.group_share import hold_out_groups
+from imgcls.data.splitting.group_holdout import hold_out_groups
 from imgcls.data.splitting.multilabel_stratify import stratify
 from imgcls.data.splitting.split import Labels, Split
 from imgcls.errors import ConfigError

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from imgcls.checkpoints.callback_states import keep_own_paths
 from imgcls.errors import ConfigError
-from imgcls.models.training.resume_check import EPOCH_SIZE, EpochSize, RecordedEpochSize
+from imgcls.models.training.epoch_size import EPOCH_SIZE, EpochSize, RecordedEpochSize
 from imgcls.runtime.seeding import derive_seed, run_seed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imgcls.errors import ConfigError
 from imgcls.models.inference import InferenceModule
-from imgcls.models.training.freezing import FrozenFraction
+from imgcls.models.training.freeze_schedule import FrozenFraction
 from imgcls.models.training.losses import MixConfig
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.pixel_cache import build, cache_keys
 from imgcls.data.pixel_cache.build import fill
 from imgcls.data.pixel_cache.cached_split import CachedSplit
-from imgcls.data.pixel_cache.fixed_steps import eval_steps, train_steps
+from imgcls.data.pixel_cache.cached_transforms import eval_steps, train_steps
 from imgcls.data.pixel_cache.store import INDEX, PIXELS, Reader, Writer, read_index
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.build import build_pipeline

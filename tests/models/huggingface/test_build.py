@@ -21,8 +21,8 @@ from imgcls.models.architecture import call, interpolation_origin
 from imgcls.models.backbone import Backbone
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.huggingface.build import build, check_weights, load_network, record_of, set_classes
+from imgcls.models.huggingface.from_checkpoint import build_recorded
 from imgcls.models.huggingface.hub import check_reachable, load_config, load_error
-from imgcls.models.huggingface.recorded import build_recorded
 from imgcls.types import Batch
 from tests.helpers.architectures import TINY, tiny_config
 
