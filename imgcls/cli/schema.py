@@ -43,6 +43,8 @@ def keys(command: str) -> dict[str, Schema]:
 
 def _walk(schema: Schema, before: str) -> Iterator[tuple[str, Schema]]:
     for name, found in inner(schema).items():
+        if name == "$schema":  # by which a JSON file names its schema
+            continue
         key = join_keys(before, name)
         yield key, found
         yield from _walk(found, key)
