@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-HOMES = {  # public name -> the module that it lies in
+HOMES = {  # public name -> the module that defines it
     "Augmentations": "data.config",
     "Batch": "types",
     "CsvImageDataset": "datasets.csv_dataset",

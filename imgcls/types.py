@@ -77,7 +77,7 @@ class ClassifiedData(Protocol):
 
     @property
     def multilabel(self) -> bool:
-        """Whether an image may have several labels."""
+        """Whether the data is multi-label."""
 
 
 @runtime_checkable

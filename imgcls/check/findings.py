@@ -89,7 +89,7 @@ class Findings:
     def classes(self) -> dict[str, dict[str, int]]:
         """Number of images by split and class, in natural order; without unlabelled splits.
 
-        An image with several labels counts for each.
+        A multi-label image counts for each of its labels.
         """
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for image in self.source.images:

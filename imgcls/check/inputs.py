@@ -25,7 +25,7 @@ SPLITS = (*LABELLED, "predict")
 
 
 class CheckedImage(NamedTuple):
-    """An image to check: its split, its id and label in its dataset (several labels sorted), and where to read it."""
+    """An image to check: its split, its id and label in its dataset (sorted, if multi-label), and where to read it."""
 
     split: str
     path: str

@@ -142,7 +142,7 @@ def compose_yaml(path: str) -> yaml.MappingNode:
     except RecursionError:
         raise ConfigError(f"{path}: {_TOO_DEEP}") from None
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path}: holds no sections; a configuration has sections such as 'data:' and 'model:'")
+        raise ConfigError(f"{path}: has no sections; a configuration has sections such as 'data:' and 'model:'")
     if fault := find_fault(node):
         raise ConfigError(f"{path}:{fault[0].start_mark.line + 1}: {fault[1]}")
     return node
@@ -164,7 +164,7 @@ def find_fault(
     if len(above) == _DEEPEST:
         return node, _TOO_DEEP
     if next(left, None) is None:
-        return (*above, node)[1], f"stands for more than {_MOST_VALUES} values"  # the value of a section
+        return (*above, node)[1], f"expands to more than {_MOST_VALUES} values"  # the value of a section
     inner = list(node.value) if isinstance(node, yaml.SequenceNode) else []
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if not isinstance(key, yaml.ScalarNode):

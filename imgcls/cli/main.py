@@ -87,7 +87,7 @@ def _import_program() -> Callable[..., None]:
     """Import what takes seconds (torch, Lightning, transformers) with Python's garbage collector out of the way.
 
     It would walk the growing heap of modules again and again: 5.4 s instead of 4.4, and 1.4 s more at exit. They stay
-    until the end, so they are frozen: no later collection walks them, and forked loader workers go on sharing them.
+    until the end, so they are frozen: no later collection walks them, and forked loader workers keep sharing them.
     """
     if "imgcls.cli.run" not in sys.modules and gc.isenabled():
         gc.disable()

@@ -59,7 +59,7 @@ def _check_values(arguments: list[str], name: str, values: list[str]) -> None:
     place = arguments.index(bare[0])
     mended = [str(word) for value in bare for word in (meant[value], value)]
     line = shlex.join([*arguments[:place], *mended, *arguments[place + len(bare) :]])
-    raise ConfigError(f"{bare[0]!r} stands without {meant[bare[0]]}; type: imgcls {line}")
+    raise ConfigError(f"{bare[0]!r} needs {meant[bare[0]]} before it; type: imgcls {line}")
 
 
 def _option_for(command: str, value: str) -> str | None:

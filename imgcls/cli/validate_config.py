@@ -144,7 +144,7 @@ class _Source:
                 near = f"{near}.{rest}" if f"{near}.{rest}" in known else nearest("", str(self.typed[-1]), [], known)
             return f"unknown option {self.name}{f'; did you mean --{near}?' if near else known_names(key, siblings)}"
         if siblings[:3] == _OF_A_CLASS and full in known:
-            return f"{full!r} stands beside init_args; put it into them"
+            return f"{full!r} is beside init_args; move it into init_args"
         within, _, last = (near or "").rpartition(".")
         hint = f"; did you mean {last if within == section else near!r}?" if near else known_names(key, siblings)
         return f"unknown key {full!r}{hint}"

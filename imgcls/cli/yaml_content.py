@@ -43,7 +43,7 @@ class Content:
 
 
 def compose_text(text: str) -> yaml.Node:
-    """Read a list or mapping in YAML; what is none is a text, such as the pattern of a file name."""
+    """Read a list or mapping in YAML; anything else is a text, such as the pattern of a file name."""
     plain = yaml.ScalarNode("tag:yaml.org,2002:str", text, start_mark=yaml.Mark("", 0, 0, 0, "", 0), style="'")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -53,7 +53,7 @@ def compose_text(text: str) -> yaml.Node:
 
 
 def scalar(text: str) -> Any:
-    """Return the number, truth value or null that a text stands for, as the parser reads it; else the text."""
+    """Return the number, truth value or null that a text means, as the parser reads it; else the text."""
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # such as a date that does not exist

@@ -1,1 +1,1 @@
-"""The commands: data and model meet, and Lightning's Trainer runs."""
+"""The commands, where data and model are combined, and Lightning's Trainer runs."""

@@ -83,7 +83,7 @@ def monitored_values(
         options: The Trainer's arguments.
         model: The model, which may log values of its own.
         class_names: The classes of the data.
-        multilabel: Whether an image may have several labels.
+        multilabel: Whether the data is multi-label.
         monitor: The deciding value as configured (``experiment.monitor``); None for that of the first ModelCheckpoint
             that has one, else the default.
         declared: Name -> ``max`` or ``min``, of values whose mode is configured.

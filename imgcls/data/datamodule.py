@@ -259,7 +259,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def multilabel(self) -> bool:
-        """Whether an image may have several labels; known after ``setup``."""
+        """Whether the data is multi-label; known after ``setup``."""
         return self.splitter.multilabel
 
     @property

@@ -94,7 +94,7 @@ class NetworkModule(pl.LightningModule):
             class_names: Names of the outputs.
             record: What a checkpoint holds under ``imgcls``: the network and its preprocessing are then rebuilt from
                 it, with random weights, without a download.
-            multilabel: Whether an image may have several labels; None for what the record has, with its thresholds.
+            multilabel: Whether the data is multi-label; None for what the record has, with its thresholds.
             weights: The tensors beside the record, which limit the size of its network.
 
         Raises:
@@ -141,7 +141,7 @@ class NetworkModule(pl.LightningModule):
 
         Args:
             source: Where the labels come from, for the message.
-            multilabel: Whether an image may have several labels there.
+            multilabel: Whether its data is multi-label.
 
         Raises:
             ConfigError: Names the source.

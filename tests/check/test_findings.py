@@ -434,7 +434,7 @@ WRONG = {
     "--images data --allow leaks": "'leakage', 'unreadable'",
     "--images data --json data": "--json data: is a folder; give a file, for example data/check.json",
     "--images both": "val and valid are both validation; keep one",
-    "data": "'data' stands without --images; type: imgcls check --images data",
+    "data": "'data' needs --images before it; type: imgcls check --images data",
 }
 
 

@@ -86,7 +86,7 @@ CONFIGS = {
     "trainer:\n  max_epoch: 3\n": "did you mean 'max_epochs'?",
     "trainer:\n  callbacks:\n    - class_path: imgcls.MetricsLogger\n      init_args: {metric: {}}\n": "did you mean 'metrics'?",
     "model: {}\ndata: {}\nmodel: {}\n": ":3: the key 'model' is given twice",
-    "- fit\n": "holds no sections",
+    "- fit\n": "has no sections",
     "optuna:\n  n_trial: 3\n": "did you mean 'n_trials'?",
     "model:\n  optimizer_config: {lrr: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.lrr'; did you mean 'lr'?",
     "model:\n  optimizer_config: {learning_rate: 1.0e-3}\n": ":2: unknown key 'model.optimizer_config.learning_rate'; did you mean 'lr'?",
@@ -184,7 +184,7 @@ def test_wrong_option_is_refused_at_once(option: str, capsys: pytest.CaptureFixt
 
 _BOMB = "".join(f"  a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10))
 ODD = {
-    f"experiment:\n  a0: &a0 [x]\n{_BOMB}": ":2: stands for more than 1000000 values",
+    f"experiment:\n  a0: &a0 [x]\n{_BOMB}": ":2: expands to more than 1000000 values",
     f"trainer: {'[' * 60}{']' * 60}\n": ":1: holds more than 50 levels, one within the other",
     f"trainer: {'[' * 3000}{']' * 3000}\n": ": holds more than 50 levels, one within the other",
     "experiment: {custom_folder_name: {{name}}}\n": ":1: a key is a text, and no list or mapping; put quotes around a text with braces",
@@ -299,7 +299,7 @@ def test_a_flag_needs_no_value(flag: str) -> None:
 
 
 STRAY = {
-    ("fit", "c.yaml"): "'c.yaml' stands without --config; type: imgcls fit --config c.yaml",
+    ("fit", "c.yaml"): "'c.yaml' needs --config before it; type: imgcls fit --config c.yaml",
     ("fit", "--trainer.max_epochs=3", "c.yml"): "imgcls fit --trainer.max_epochs=3 --config c.yml",
     ("fit", "--config", "a.yaml", "b.yaml"): "type: imgcls fit --config a.yaml --config b.yaml",
     ("test", "best.ckpt", "--trainer.devices", "1"): "type: imgcls test --ckpt_path best.ckpt --trainer.devices 1",
@@ -356,7 +356,7 @@ def test_option_that_is_empty_or_leads_nowhere_is_refused(capsys: pytest.Capture
 def test_arguments_beside_init_args_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text("data: {init_args: {batch_size: 16}, validation_split: 0.3}\n")
     code, message = fails(["fit", f"--config={tmp_path}/c.yaml"], capsys)
-    assert (code, "c.yaml:1: 'data.validation_split' stands beside init_args; put it into them" in message) == (2, True)
+    assert (code, "c.yaml:1: 'data.validation_split' is beside init_args; move it" in message) == (2, True)
 
 
 @pytest.mark.parametrize(

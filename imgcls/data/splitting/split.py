@@ -67,13 +67,13 @@ class Split:
         return path
 
     def table(self) -> pd.DataFrame:
-        """Return one row per sample with path and label; several labels as one text."""
+        """Return one row per sample with path and label; the labels of a multi-label sample as one text."""
         table = self.data.samples[["path", "label"]].iloc[self.rows]
         return table.assign(label=list(map(to_text, table["label"]))) if self.multilabel else table
 
     @property
     def multilabel(self) -> bool:
-        """Whether a sample may have several labels."""
+        """Whether the data is multi-label."""
         return self.label_array.ndim == 2
 
     def classes(self) -> set[int]:

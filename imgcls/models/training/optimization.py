@@ -56,14 +56,14 @@ class OptimizedModule(PartlyFrozenModule):
         """Build optimizer and schedule; parameters that stay frozen to the end are left out."""
         # Lightning refuses to clip the gradients of fused optimizers under mixed precision
         optimizer = self._make_optimizer(fused=not self.trainer.gradient_clip_val)
-        pace = self.fit_hooks.measure(self.trainer, self.scheduler_config.name not in {"constant", "plateau"})
+        epoch_size = self.fit_hooks.measure(self.trainer, self.scheduler_config.name not in {"constant", "plateau"})
         if self.scheduler_config.name == "plateau":
             if not self.trainer.limit_val_batches:
                 raise ConfigError("model.init_args.scheduler_config.name: 'plateau' needs validations, there are none")
             self.fit_hooks.follow(make_plateau(self.scheduler_config, optimizer))
             return {"optimizer": optimizer}
-        total, steps, interval = self.trainer.estimated_stepping_batches, pace.steps, "step"
-        if not pace.steps:
+        total, steps, interval = self.trainer.estimated_stepping_batches, epoch_size.steps, "step"
+        if not epoch_size.steps:
             log.info("train has no length: the learning rate changes once per epoch")
             epochs = self.trainer.max_epochs
             total, steps, interval = epochs if epochs is not None and epochs > 0 else math.inf, 1, "epoch"

@@ -1,0 +1,43 @@
+"""Words of the field: phrases and names that the package does not use, with what it says instead."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "imgcls"
+PHRASES = {  # phrase -> instead
+    r"(goes|go|going|went) on": "resume, continue",
+    r"several labels": "multi-label",
+    r"anew": "again, recomputed",
+    r"(is|are) (said|told)": "is logged, is reported",
+    r"lies|bears|meets?|doubts?": "is in, has, checks, warns",
+    r"nobody|none is kept": "unused, no checkpoint is kept",
+    r"for ever": "forever, without end",
+    r"\"chosen: ": "defaults:",
+}
+NOUNS = r"chance|ledger|survey|anatomy|partition|crew|room"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_phrases_are_gone(phrase: str) -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number} {line.strip()}"
+        for path in FILES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(rf"(?<!\w)({phrase})(?!\w)", line)
+    ]
+    assert found == [], f"write: {PHRASES[phrase]}"
+
+
+def test_nouns_name_no_file_class_or_function() -> None:
+    names = [path.stem for path in FILES]
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in FILES:
+        names += [
+            node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)
+        ]
+    words = {name: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_") for name in names}
+    assert [name for name, parts in words.items() if any(re.fullmatch(NOUNS, part) for part in parts)] == []
