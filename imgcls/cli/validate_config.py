@@ -121,6 +121,8 @@ class _Source:
     def _may_be_right(self, error: ValidationError) -> bool:
         """Whether the parser may accept what the schema does not."""
         value, place, expected = error.instance, tuple(error.absolute_path), {*kinds(error.schema)}
+        if self.is_part and place == self.typed:
+            return True
         if error.validator == "required":  # may be misspelt, or in another file or option but for an item of a list
             return (
                 not any(isinstance(part, int) for part in place)
@@ -133,7 +135,7 @@ class _Source:
             is_read = os.path.isfile(value) or _READ.match(value) or (is_class and _CLASS_PATH.fullmatch(value))
             return bool({"array", "object"} & expected and error.validator != "pattern" and is_read)
         is_text = isinstance(value, (list, dict)) and "string" in expected  # in which the command line has brackets
-        return bool(self.typed) and place == self.typed and (self.is_part or is_text)
+        return bool(self.typed) and place == self.typed and is_text
 
     def _unknown(self, place: Place, key: str, siblings: list[str], known: dict[str, Schema]) -> str:
         full = _dotted((*place, key))

@@ -87,8 +87,8 @@ class Tune:
         self.task = Task(self.config, metrics, directions, base, images, space, folder, name, fit, parts.drawn_seed)
 
     def _check_options(self) -> None:
-        section, options = self.parts.section, self.parts.options
-        if section["ckpt_path"] is not None:
+        options = self.parts.options
+        if self.parts.ckpt_path is not None:
             raise ConfigError("ckpt_path must be null in a search, which resumes its own trials; leave it out")
         if self.parts.experiment.only_weights_load:
             raise ConfigError("experiment.only_weights_load must be false in a search, which loads no checkpoint")

@@ -289,8 +289,11 @@ def test_wrong_spec_is_refused_when_parsed(metric: Any, message: str) -> None:
         (spec("torchmetrics.Accuracy", average="makro"), "average"),
         (spec("torchmetrics.ConfusionMatrix"), "must return one number or one per class"),
         (spec("torchmetrics.Accuracy", num_classes=2), "should be equal to number of classes"),
-        (spec("torchmetrics.AUROC", task="binary"), "scores two classes, the data have 3; leave out task: binary"),
-        (spec("torchmetrics.classification.BinaryAUROC"), "scores two classes, the data have 3"),
+        (
+            spec("torchmetrics.AUROC", task="binary"),
+            "supports only two classes, but the data have 3; remove task",
+        ),
+        (spec("torchmetrics.classification.BinaryAUROC"), "supports only two classes, but the data have 3"),
     ],
 )
 def test_metric_that_cannot_work_is_refused_before_training(metric: dict[str, Any], message: str) -> None:

@@ -431,7 +431,7 @@ WRONG = {
     "--images=empty": "--images empty: no image found",
     "--images data data/val": "/data/val/ is in ",
     "--images data --data.dataset_classes.train=data/train": "--images and data.dataset_classes.train are both given",
-    "--images data --allow leaks": "'leakage', 'unreadable'",
+    "--images data --allow leaks": "'leakage' or 'unreadable'",
     "--images data --json data": "--json data: is a folder; give a file, for example data/check.json",
     "--images both": "val and valid are both validation; keep one",
     "data": "'data' needs --images before it; type: imgcls check --images data",

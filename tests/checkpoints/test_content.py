@@ -138,7 +138,7 @@ def test_arguments_of_a_dataset_are_checked_by_its_constructor(
         "unknown": ("imgcls.CsvImageDataset", {"csv": "/x", "engine": "python"}, "engine: extra inputs"),
         "number": ("imgcls.CsvImageDataset", {"csv": 3}, "csv: input should be a valid string"),
         "pixels": ("imgcls.FolderImageDataset", {"root": "/x", "max_pixels": 10**12}, "max_pixels: input should be"),
-        "shards": ("imgcls.ShardImageDataset", {"shards": "/x/{000000..999999999}.tar"}, "more than 100000 shards"),
+        "shards": ("imgcls.ShardImageDataset", {"shards": "/x/{000000..999999999}.tar"}, "at most 100000 shards"),
     }
     for class_path, given, reason in refused.values():
         spec = {"class_path": class_path, "init_args": given}
@@ -390,7 +390,7 @@ def test_malformed_value_is_refused_by_name(
         ([{"class_path": "Resize", "init_args": {"height": 2**15, "width": 8}}], "[0].height: "),
         ([{"class_path": "Compose", "init_args": {"transforms": [], "bbox_params": {}}}], "[0].bbox_params: "),
         ([{"class_path": "Compose", "init_args": {"transforms": [{"class_path": "Lambda"}]}}], "names Lambda"),
-        ([{"class_path": "Resize", "init_args": "{height: 8}"}], "init_args must be named values"),
+        ([{"class_path": "Resize", "init_args": "{height: 8}"}], "init_args must be a mapping"),
         ([{"class_path": "OneOf", "init_args": {"transforms": [{"class_path": "Lambda"}]}}], "names Lambda"),
         ([{"class_path": "OneOf", "init_args": {"transforms": "os.system"}}], "[0].transforms: "),
         ([{"class_path": "Equalize", "init_args": {"mask": "os.system"}}], "[0].mask: is not loaded"),
@@ -499,7 +499,7 @@ def test_argument_of_a_recorded_dataset_of_the_hub_asks_for_the_whole(
     line = ["validate", changed(good, tmp_path / "x.ckpt", edit)]
     code, said = fails([*line, "--data.dataset_classes.train.init_args.split=test"], capsys)
     assert code == 2
-    assert "data.init_args.dataset_classes.train: the checkpoint names a dataset that is not on this machine" in said
+    assert "data.init_args.dataset_classes.train: the dataset of the checkpoint is not on this machine" in said
     assert "--data.dataset_classes.train='{class_path: imgcls.HubImageDataset, init_args: {" in said
 
 

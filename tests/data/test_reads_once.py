@@ -28,6 +28,7 @@ from imgcls.runtime.signals import Stopped, listening, postponed
 from tests.data.test_datamodule import module
 from tests.helpers.own import Squares
 from tests.helpers.runs import arguments, program
+from tests.runtime.test_signals import heard_interrupts
 
 LR = "model.init_args.optimizer_config.lr"
 
@@ -146,7 +147,7 @@ def test_hashing_is_ended_by_ctrl_c() -> None:
 
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with heard_interrupts(), pytest.raises(KeyboardInterrupt):
         list(parallel._mapped(ThreadPoolExecutor(4), slowly, range(5000), "reading"))
     assert len(begun) < 4 * 64
 

@@ -114,7 +114,7 @@ def test_guide_runs_from_fit_to_predict(
     path.write_text(yaml.safe_dump(guide(lite0, photos, test_photos, tmp_path)))
     main(["fit", "--config", str(path), "--model.init_args.optimizer_config.lr", "0.003"])
     output = capsys.readouterr()
-    assert "bf16-mixed is used" in output.err
+    assert "using bf16-mixed" in output.err
     assert "49 of 98 layers frozen" in output.err
     assert "optuna.tune" in output.err
     folder = tmp_path / "guide/version_0"

@@ -302,7 +302,7 @@ def test_one_label_has_no_threshold_and_folders_no_separator(
 ) -> None:
     line = ["fit", *arguments(photos, tiny_model, tmp_path)]
     code, text = fails([*line, "--model.threshold=0.5"], capsys)
-    assert (code, "an image has one label: the class of the highest probability" in text) == (2, True)
+    assert (code, "threshold: 0.5 applies to multi-label data only" in text) == (2, True)
     folder = {"class_path": "imgcls.FolderImageDataset", "init_args": {"root": str(photos), "label_separator": ";"}}
     code, text = fails([*line, f"--data.dataset_classes.train={json.dumps(folder)}"], capsys)
     assert code == 2

@@ -322,7 +322,7 @@ def test_unknown_argument_of_timm_is_named(tmp_path: Path) -> None:
 def test_other_weights_are_counted() -> None:
     own = {"a": torch.zeros(1), "b": torch.zeros(2), "c": torch.zeros(3)}
     check_weights(own, {key: value + 1 for key, value in own.items()})
-    message = r"of 3 tensors, 2 missing \(a\), 1 unknown \(d\), 1 of another shape \(c\); take another checkpoint"
+    message = r"of 3 tensors, 2 missing \(a\), 1 unknown \(d\), 1 of another shape \(c\); use another checkpoint"
     with pytest.raises(ConfigError, match=message):
         check_weights(own, {"c": torch.zeros(4), "d": torch.zeros(1)})
 
