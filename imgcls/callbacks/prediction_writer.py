@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from imgcls.datasets.labels import SEPARATOR, to_text
+from imgcls.callbacks.answers import answers
 from imgcls.runtime.atomic_files import PartialFile, hidden, replacing
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.output_file import check_output
 
-_NOT_FINITE = "the model's outputs are not finite"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -69,16 +67,14 @@ class PredictionsWriter(Callback):
     ) -> None:
         """Write the rows of a batch."""
         probs: Tensor = outputs
-        predicted = self._predicted(probs)
         # shortest decimal form that reads back as the same float32
         texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
-        finite = probs.isfinite().all(dim=1).tolist()
-        reasons = [error or ("" if fine else _NOT_FINITE) for error, fine in zip(batch["error"], finite, strict=True)]
+        found = answers(probs, batch["error"], self.class_names, self.thresholds)
         rows = []
-        for path, row, classes, error in zip(batch["path"], texts, predicted, reasons, strict=True):
-            result = ["", ""] + [""] * len(row) if error else [*self._answer(classes, row), *row]
-            rows.append([_escaped(path, "./"), *result, error])
-            self.errors += bool(error)
+        for path, row, answer in zip(batch["path"], texts, found, strict=True):
+            result = [_escaped(answer.prediction, "'"), answer.probability]
+            rows.append([_escaped(path, "./"), *result, *([""] * len(row) if answer.error else row), answer.error])
+            self.errors += bool(answer.error)
         self._write(rows)
         self.rows += len(rows)
 
@@ -86,20 +82,6 @@ class PredictionsWriter(Callback):
         assert self._file is not None  # noqa: S101 - opened in on_predict_start
         self._file.write(_as_csv(rows))
         self._file.check()
-
-    def _predicted(self, probs: Tensor) -> list[list[int]]:
-        """Return the class indices predicted for each image."""
-        if self.thresholds is None:
-            return [[index] for index in probs.argmax(dim=1).tolist()]
-        above = probs > torch.tensor(self.thresholds, device=probs.device)
-        return [row.nonzero().flatten().tolist() for row in above.cpu()]
-
-    def _answer(self, classes: list[int], probs: list[str]) -> list[str]:
-        """Return the names and the probabilities of the predicted classes, each as one cell."""
-        found = sorted((self.class_names[index], probs[index]) for index in classes)
-        names = tuple(name for name, _ in found)
-        text = to_text(names[0] if self.thresholds is None else names)
-        return [_escaped(text, "'"), SEPARATOR.join(prob for _, prob in found)]
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the file; merge the parts of several processes."""
