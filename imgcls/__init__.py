@@ -11,10 +11,12 @@ __version__ = "0.1.0"
 HOMES = {  # public name -> the module that defines it
     "Augmentations": "data.config",
     "Batch": "types",
+    "Classifier": "api.classifier",
     "CsvImageDataset": "datasets.csv_dataset",
     "DatasetClasses": "data.config",
     "DigitsDataset": "datasets.digits",
     "EMA": "callbacks.ema",
+    "FitResult": "api.fit",
     "FolderImageDataset": "datasets.folder",
     "HubImageDataset": "datasets.huggingface",
     "ImageClassifier": "models.classifier",
@@ -27,11 +29,17 @@ HOMES = {  # public name -> the module that defines it
     "SchedulerConfig": "models.training.scheduler",
     "ShardImageDataset": "datasets.webdataset_local",
     "StreamImageDataset": "datasets.webdataset_stream",
+    "fit": "api.fit",
+    "load": "api.load",
 }
 
 __all__ = [*HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from imgcls.api.classifier import Classifier as Classifier
+    from imgcls.api.fit import FitResult as FitResult
+    from imgcls.api.fit import fit as fit
+    from imgcls.api.load import load as load
     from imgcls.callbacks.ema import EMA as EMA
     from imgcls.callbacks.metrics_logger import MetricsLogger as MetricsLogger
     from imgcls.data.config import Augmentations as Augmentations

@@ -6,10 +6,12 @@ import re
 import secrets
 import shlex
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, set_dumper
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from imgcls.checkpoints.run_folder import newest_best
@@ -24,7 +26,7 @@ from imgcls.commands.fit import Fit
 from imgcls.commands.predict import Prediction
 from imgcls.commands.resume import Start, open_start
 from imgcls.commands.resume_checks import check_same_model
-from imgcls.commands.trainer import SILENT, ImgclsTrainer, is_first_process
+from imgcls.commands.trainer import SILENT, ImgclsTrainer, as_list, is_first_process
 from imgcls.config.overrides import full_key, with_values
 from imgcls.config.sections import DIVIDING, ExperimentConfig, OptunaConfig
 from imgcls.config.yaml_values import dump_yaml, read_value
@@ -51,6 +53,7 @@ class ImgclsCLI(LightningCLI):
 
     Args:
         arguments: The command line after the program's name.
+        callbacks: Callbacks of a fit in Python, beside the configured ones.
     """
 
     model: ImageClassifier
@@ -58,8 +61,9 @@ class ImgclsCLI(LightningCLI):
     trainer: ImgclsTrainer
     command: Command
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], callbacks: Sequence[Callback] = ()) -> None:
         self.typed = arguments
+        self.own_callbacks = callbacks
         self.line = CommandLine(arguments)
         self.start: Start | None = None
         self.recorded: Recorded | None = None
@@ -203,7 +207,11 @@ class ImgclsCLI(LightningCLI):
         else:
             if self._section["optuna.tune"]:
                 log.info("optuna.tune: true has no effect in fit; to search: imgcls tune")
-            self.command = Fit(self._parts)
+            parts = self._parts
+            if self.own_callbacks:
+                configured = as_list(parts.section["trainer.callbacks"])
+                parts.section["trainer.callbacks"] = [*configured, *self.own_callbacks]
+            self.command = Fit(parts)
         return self.command.trainer
 
     @property

@@ -30,7 +30,7 @@ def run(arguments: list[str], debug: bool = False) -> None:
     quieten()
     silence_decoders()
     try:
-        with _logging_to_stderr(), _no_traceback_of_tensorboard():
+        with logging_to_stderr(), no_traceback_of_tensorboard():
             ImgclsCLI(arguments)
     except Stopped:
         raise
@@ -47,7 +47,7 @@ def run(arguments: list[str], debug: bool = False) -> None:
 
 
 @contextmanager
-def _no_traceback_of_tensorboard() -> Iterator[None]:
+def no_traceback_of_tensorboard() -> Iterator[None]:
     """Hide the traceback of TensorBoard's writer thread: TensorBoard raises its error again in the main thread."""
     usual = threading.excepthook
 
@@ -72,10 +72,10 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 
 @contextmanager
-def _logging_to_stderr() -> Iterator[None]:
+def logging_to_stderr() -> Iterator[None]:
     """Print the log of imgcls and Lightning on stderr; stdout is for results."""
     ours, lightning = logging.getLogger("imgcls"), logging.getLogger("lightning.pytorch")
-    handler, former = _StderrHandler(), lightning.handlers
+    handler, level, former = _StderrHandler(), ours.level, lightning.handlers
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     ours.addHandler(handler)
@@ -84,4 +84,5 @@ def _logging_to_stderr() -> Iterator[None]:
         yield
     finally:
         ours.removeHandler(handler)
+        ours.setLevel(level)
         lightning.handlers = former

@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _WARNINGS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # torch, about Lightning 2.6's own code
@@ -46,6 +48,23 @@ def quieten() -> None:
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
     warnings.formatwarning = _one_line
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Apply ``quieten`` within a block, for a run in another program's process."""
+    names = (*_LOGGERS, *_ASKED_FOR, _RANK_ZERO)
+    levels = {name: logging.getLogger(name).level for name in names}
+    formatted = warnings.formatwarning
+    with warnings.catch_warnings():
+        quieten()
+        try:
+            yield
+        finally:
+            warnings.formatwarning = formatted
+            logging.getLogger(_RANK_ZERO).removeFilter(_is_asked_for)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
 
 
 def _is_asked_for(record: logging.LogRecord) -> bool:

@@ -24,13 +24,12 @@ from imgcls.data.transforms.from_checkpoint import recorded_steps
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.from_checkpoint import CLASSES, recorded_dataset, recorded_folder
 from imgcls.errors import ConfigError
-from imgcls.metrics.from_checkpoint import recorded_metrics
+from imgcls.metrics.from_checkpoint import metrics_in
 
 log = logging.getLogger(__name__)
 
 DEFAULT_CLASSES = {"model": "imgcls.ImageClassifier", "data": "imgcls.ImageDataModule"}
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
-_METRICS_LOGGER = "MetricsLogger"
 _SPLITS = ("train", "validation", "test", "predict")
 
 
@@ -41,17 +40,21 @@ class Recorded:
         start: The checkpoint.
         given: The full dotted keys that the user gives, be it with a null.
         edits: Full dotted key -> text: items of the evaluation steps, and arguments of datasets, that the user changes.
+        option: How the user gives a configuration file, for messages.
 
     Raises:
         ConfigError: If the run had a model or data class of the user, which only --config may name.
     """
 
-    def __init__(self, start: Start, given: Container[str], edits: Mapping[str, str]) -> None:
+    def __init__(
+        self, start: Start, given: Container[str], edits: Mapping[str, str], option: str = "--config {}"
+    ) -> None:
         self.given = given
         self._config = _recorded_config(start.content)
         self._steps = data_state(start.content).get("eval")
         folder = run_folder_of(start.path)
-        self._remedy = f"add --config {shlex.quote(str(folder / 'config.yaml')) if folder else 'FILE.yaml'} to load it"
+        file = str(folder / "config.yaml") if folder else "FILE.yaml"
+        self._remedy = f"add {option.format(shlex.quote(file))} to load it"
         self._edits = edits
         self._data = _arguments(self._config.get("data") or {})
         for section, ours in DEFAULT_CLASSES.items():
@@ -84,12 +87,7 @@ class Recorded:
     @property
     def metrics(self) -> dict[str, Spec] | None:
         """The metrics; None for the default ones."""
-        callbacks = (self._config.get("trainer") or {}).get("callbacks") or []
-        for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-            if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
-                metrics = _arguments(callback).get("metrics")
-                return None if metrics is None else recorded_metrics(metrics)
-        return None
+        return metrics_in(self._config)
 
     def _edited(self, steps: list[Spec]) -> list[Spec]:
         edits = {key: read_value(text) for key, text in self._edits.items() if key.startswith(f"{_EVAL}.")}

@@ -79,6 +79,7 @@ class Command(ABC):
         self.parts = parts
         self.start = start
         self.model, self.data = parts.model, parts.data
+        self.model.adds_metrics = False  # the command adds callbacks, as configured
         known = None if start is None else (start.path, start.content)
         self.files = AtomicCheckpointIO(json.dumps(parts.saved), known)
 

@@ -4,6 +4,7 @@ from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Command, Parts
 from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
 from imgcls.commands.lr_and_batch_size_finders import take_finders
+from imgcls.commands.model_setup import set_up_evaluated
 from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import build_trainer, choose_precision, log_device
@@ -30,14 +31,11 @@ class Evaluation(Command):
             options["devices"] = 1  # starting several processes takes longer than most evaluations
         if self.data.class_names not in ([], start.record["class_names"]):
             raise ConfigError(f"data.init_args.class_names differs from the classes of {start.path}; leave the key out")
-        self.data.class_names = list(start.record["class_names"])
-        recorded.restore(self.data)
+        set_up_evaluated(self.model, self.data, start, recorded)
         self._take_images()
         self.data.setup(parts.command)
-        self.model.build(self.data.class_names, start.record, weights=start.content["state_dict"])
         if parts.command != "predict":
             self.model.check_task("the data", self.data.multilabel)
-        self.model.check_weights(start.content["state_dict"])
         self.model.tta = parts.section["tta"]
         callbacks, _ = take_finders(user_callbacks(options))  # a fit alone uses them
         if parts.experiment.default_callbacks:

@@ -1,10 +1,11 @@
-"""Connect model and data before a fit: class names, weights of a checkpoint, and checks of both."""
+"""Connect model and data before a run: class names, weights of a checkpoint, and checks of both."""
 
 import logging
 from pathlib import Path
 
 from imgcls.callbacks.terminate_on_nan import refuse_not_finite
 from imgcls.checkpoints.content import data_state
+from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts
 from imgcls.commands.resume import Start
 from imgcls.commands.resume_checks import check_same_model
@@ -66,6 +67,25 @@ def set_up_resumed(model: ImageClassifier, data: ImageDataModule, start: Start) 
     model.check_weights(weights)
     model.check_optimizers(start.content["optimizer_states"])
     refuse_not_finite(str(start.path), weights)
+
+
+def set_up_evaluated(model: ImageClassifier, data: ImageDataModule, start: Start, recorded: Recorded) -> None:
+    """Give the data what a checkpoint records, and build its network; the weights are not loaded.
+
+    Args:
+        model: The model.
+        data: The data; it gets classes, datasets and evaluation transforms.
+        start: The checkpoint.
+        recorded: Its configuration, for what the user does not give.
+
+    Raises:
+        ConfigError: If the record is invalid, or the weights are not those of its network.
+    """
+    data.class_names = list(start.record["class_names"])
+    recorded.restore(data)
+    weights = start.content["state_dict"]
+    model.build(data.class_names, start.record, weights=weights)
+    model.check_weights(weights)
 
 
 def _refuse_leaks(data: ImageDataModule) -> None:

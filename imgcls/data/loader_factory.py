@@ -17,12 +17,10 @@ from imgcls.data.feature_cache.features import (
     VersionSampler,
     versions_to_cache,
 )
-from imgcls.data.loading.batches import OnError, SplitBatches, example, identity
-from imgcls.data.loading.loaders import BatchLoader, TrainLoader
+from imgcls.data.loading.batches import OnError, SplitBatches, example
+from imgcls.data.loading.loaders import BatchLoader, TrainLoader, loader_arguments
 from imgcls.data.loading.samplers import BalancedSampler, KeyedSampler, RepeatingSampler
-from imgcls.data.loading.shared_memory import PREFETCHED
 from imgcls.data.loading.stream_batches import STREAM_LIMITS, StreamBatches, StreamLoader, StreamRank
-from imgcls.data.loading.workers import worker_arguments
 from imgcls.data.pixel_cache.cached_split import use_cache
 from imgcls.data.pixel_cache.cached_transforms import eval_steps, train_steps
 from imgcls.data.splitting.split import Split
@@ -193,13 +191,5 @@ class LoaderFactory:
         if isinstance(data, FeatureBatches):  # a worker would only copy them
             workers = 0
         workers = self.settings.num_workers if workers is None else workers
-        return {
-            "dataset": data,
-            "sampler": sampler,
-            "batch_size": self.settings.batch_size,
-            "persistent_workers": workers > 0,
-            "prefetch_factor": PREFETCHED if workers > 0 else None,
-            "pin_memory": self._pins_memory,
-            "collate_fn": identity,
-            **worker_arguments(workers, self.settings.timeout),
-        }
+        settings = self.settings
+        return loader_arguments(data, sampler, settings.batch_size, workers, settings.timeout, self._pins_memory)

@@ -19,7 +19,7 @@ def find_images(paths: list[str]) -> list[str]:
     found: dict[str, str] = {}
     for path in paths:
         try:
-            files = _expand(os.path.expanduser(path))
+            files = expand_path(path)
         except ConfigError as error:
             raise ConfigError(f"--images {error}") from error
         for file in files:
@@ -27,7 +27,13 @@ def find_images(paths: list[str]) -> list[str]:
     return sorted(found.values())
 
 
-def _expand(path: str) -> list[str]:
+def expand_path(path: str) -> list[str]:
+    """Return the file, the images of the folder (recursive), or the images that the CSV file names.
+
+    Raises:
+        ConfigError: As ``find_images``.
+    """
+    path = os.path.expanduser(path)
     if os.path.isdir(path):
         files, _ = scan_folder(path)
         if not files:

@@ -62,6 +62,26 @@ def decode_with_pillow(file: BinaryIO, max_pixels: int) -> Pixels:
         return make_upright(_to_rgb(image), orientation_of(image))
 
 
+def convert_pillow(image: Image.Image, max_pixels: int) -> Pixels:
+    """Convert an image that a user has opened or made with Pillow, as ``decode_with_pillow`` converts a file.
+
+    Args:
+        image: The image; loaded if it is not.
+        max_pixels: The largest width x height that is converted.
+
+    Returns:
+        The upright pixels, RGB, uint8, ``(H, W, 3)``.
+
+    Raises:
+        Unreadable: If the image is too large or not supported; loading its file raises other ``DAMAGED`` types.
+    """
+    with while_reading(max_pixels):
+        refuse_bombs(*image.size, max_pixels)
+        _refuse_deep(image)
+        image.load()
+        return make_upright(_to_rgb(image), orientation_of(image))
+
+
 def _check_last_row(image: Image.Image, file: BinaryIO) -> None:
     """Count the rows if the last one is black, as missing rows are; counting takes half as long as decoding."""
     last = image.crop((0, image.height - 1, *image.size))
@@ -135,6 +155,7 @@ def _high_byte(image: Image.Image) -> Pixels:
 def _over_white(image: Image.Image) -> Pixels:
     colour = image.info.get("transparency")
     if isinstance(colour, tuple) and max(colour) > 0xFF:  # Pillow reduces the pixels to 8 bits, but not this
+        image = image.copy()  # which may be a user's
         image.info["transparency"] = tuple(value >> 8 for value in colour)
     white = Image.new("RGBA", image.size, "white")
     return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))

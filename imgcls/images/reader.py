@@ -10,7 +10,14 @@ from PIL import Image
 from imgcls.errors import ImageError
 from imgcls.images.fast_decoders import decode_fast
 from imgcls.images.headers import DAMAGED, Unreadable, jpeg_header, refuse_bombs
-from imgcls.images.pillow_decoder import Pixels, decode_with_pillow, make_upright, size_with_pillow, upright_size
+from imgcls.images.pillow_decoder import (
+    Pixels,
+    convert_pillow,
+    decode_with_pillow,
+    make_upright,
+    size_with_pillow,
+    upright_size,
+)
 from imgcls.images.png import png_size
 
 # Above this size Pillow warns of a decompression bomb; imgcls refuses the image.
@@ -66,6 +73,26 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pix
         if not content:
             raise Unreadable("is empty")
         return _decode_bytes(content, max_pixels)
+    except DAMAGED as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def read_pillow(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the pixels of a Pillow image by the rules of ``load_image``: upright, RGB, transparency over white.
+
+    Args:
+        image: The image.
+        name: Name of the image in error messages.
+        max_pixels: The largest width x height that is converted.
+
+    Returns:
+        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
+
+    Raises:
+        ImageError: If the image is larger than ``max_pixels``, or its file cannot be decoded.
+    """
+    try:
+        return convert_pillow(image, max_pixels)
     except DAMAGED as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
 

@@ -1,6 +1,7 @@
 """Check the metric specs of a checkpoint: only torchmetrics' classification metrics with bounded arguments."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torchmetrics.classification
@@ -16,6 +17,21 @@ _NAMES = frozenset(torchmetrics.classification.__all__)
 _PACKAGES = {"", "torchmetrics", "torchmetrics.classification"}
 _LARGEST = 2**16  # classes, thresholds, bins
 _MOST = 100
+_METRICS_LOGGER = "MetricsLogger"
+
+
+def metrics_in(config: Mapping[str, Any]) -> dict[str, Spec] | None:
+    """Return the metric specs of the configuration in a checkpoint; None for the default metrics.
+
+    Raises:
+        ConfigError: As ``recorded_metrics``.
+    """
+    callbacks = (config.get("trainer") or {}).get("callbacks") or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
+            metrics = (callback.get("init_args") or {}).get("metrics")
+            return None if metrics is None else recorded_metrics(metrics)
+    return None
 
 
 def recorded_metrics(specs: Any) -> dict[str, Spec]:

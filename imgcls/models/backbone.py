@@ -69,6 +69,11 @@ class Backbone(nn.Module):
         """Return logits ``(B, classes)``."""
         return self.classify(self.encode(images))
 
+    @property
+    def width(self) -> int:
+        """Number of features per image that the heads receive."""
+        return sum(self._widths)
+
     def fused_norms(self) -> set[str]:
         """Return the subclasses of BatchNorm in the network, of which SyncBatchNorm would only keep the norm."""
         norms = {type(module) for module in self.modules() if isinstance(module, _BATCH_NORMS)}

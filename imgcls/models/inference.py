@@ -1,15 +1,22 @@
 """A trained classifier applied to images: forward pass, evaluation, prediction, and what a checkpoint keeps."""
 
+import json
 import logging
 import os
 from dataclasses import asdict, replace
 from typing import Any, Self
 
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from imgcls.callbacks.metrics_logger import MetricsLogger
+from imgcls.checkpoints.content import CONFIG_KEY
 from imgcls.checkpoints.io import read_checkpoint
+from imgcls.config.class_path import Spec
 from imgcls.errors import ConfigError
+from imgcls.metrics.from_checkpoint import metrics_in
 from imgcls.models.from_checkpoint import recorded_arguments
 from imgcls.models.huggingface.build import record_of
 from imgcls.models.network_module import NetworkModule, recorded_preprocessing
@@ -22,6 +29,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "imgcls"  # key of a checkpoint
 _LISTED = 20  # images that a warning names
+_PREDICT = "for files, arrays and Pillow images: imgcls.load(CHECKPOINT).predict(images)"
 
 
 class InferenceModule(NetworkModule):
@@ -37,6 +45,9 @@ class InferenceModule(NetworkModule):
     def __init__(self, model_name: str, pretrained: bool, num_classes: int | None, threshold: Threshold | None) -> None:
         super().__init__(model_name, pretrained, num_classes, threshold)
         self.tta: TTA = "none"
+        self.adds_metrics = True
+        """Whether an evaluation by a Trainer without a MetricsLogger gets one; a command adds its own callbacks."""
+        self._metrics: dict[str, Spec] | None = None  # of the checkpoint; None for the default ones
         self._unread: list[str] = []  # images of a prediction, with the reasons
 
     # -- forward pass
@@ -47,8 +58,13 @@ class InferenceModule(NetworkModule):
         The result has the dtype of the weights, which ``precision: bf16-true`` or ``64`` changes.
 
         Raises:
-            ConfigError: If the images have another integer dtype.
+            TypeError: If the images are not a tensor.
+            ConfigError: If they have another shape or integer dtype.
         """
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a tensor (B, 3, H, W), got {type(images).__name__}; {_PREDICT}")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ConfigError(f"images must be of shape (B, 3, H, W), got {tuple(images.shape)}; {_PREDICT}")
         dtype = self.pixel_mean.dtype
         if images.is_floating_point():
             return images.to(dtype)
@@ -69,10 +85,19 @@ class InferenceModule(NetworkModule):
         return self.built().classify(features) / self.temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, classes)`` of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised."""
+        """Return logits ``(B, classes)`` of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised.
+
+        The images are neither resized nor cropped; ``imgcls.load(…).predict`` does that, as ``imgcls predict`` does.
+        """
         return self.classify(self.encode(images))
 
     # -- steps
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return a MetricsLogger with the metrics of the checkpoint, for an evaluation by a Trainer that has none."""
+        evaluates = self.trainer.state.fn in {TrainerFn.VALIDATING, TrainerFn.TESTING}
+        has_one = any(isinstance(item, MetricsLogger) for item in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [MetricsLogger(self._metrics)] if self.adds_metrics and evaluates and not has_one else []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need; None for an empty batch."""
@@ -154,6 +179,7 @@ class InferenceModule(NetworkModule):
         content = read_checkpoint(checkpoint_path)
         model = cls(**recorded_arguments(cls, content.get("hyper_parameters") or {}) | arguments)
         model.on_load_checkpoint(content)
+        model._metrics = metrics_in(json.loads(content.get(CONFIG_KEY) or "{}"))
         if strict is not False:
             model.check_weights(content["state_dict"])
         model.load_state_dict(content["state_dict"], strict=strict is not False)

@@ -36,17 +36,17 @@ _NOISE = (
 
 def explain(error: BaseException) -> tuple[str, int]:
     """Return the message and exit code of an error."""
-    text, code = _known(error)
+    text, code = known(error)
     return (text, code) if text else (f"the run failed: {_unknown(error)} (--debug shows where)", 1)
 
 
 def reason(error: BaseException) -> str:
     """Return one line with the cause, as recorded for a failed trial."""
-    text, _ = _known(error)
+    text, _ = known(error)
     return next(iter((text or _unknown(error)).splitlines()), "")
 
 
-def _known(error: BaseException) -> tuple[str, int]:
+def known(error: BaseException) -> tuple[str, int]:
     """Return the message and exit code of an expected error; an empty message for any other."""
     for cause in causes(error):
         if isinstance(cause, ImgclsError):

@@ -57,6 +57,7 @@ class _State:
     raised: bool = False
     dropped: bool = False  # it was raised where Python drops exceptions
     at_once: bool = False  # the first signal ends the process, since nothing could be lost
+    ends_process: bool = True  # the second signal ends the process; else it raises KeyboardInterrupt
     owner: int = 0  # the process that installed the handlers; forks inherit them
     processes: list["Popen[bytes]"] = field(default_factory=list)
 
@@ -65,7 +66,7 @@ _state = _State()
 
 
 @contextmanager
-def listening(to_the_end: bool = False) -> Iterator[None]:
+def listening(to_the_end: bool = False, ends_process: bool = True) -> Iterator[None]:
     """Raise ``Stopped`` at the first Ctrl-C or SIGTERM, and end the process at the second.
 
     Signals that are ignored or have another handler are left alone. Outside of this block the other functions of this
@@ -73,6 +74,8 @@ def listening(to_the_end: bool = False) -> Iterator[None]:
 
     Args:
         to_the_end: Whether the process ends after the block, so that a signal then ends it at once.
+        ends_process: Whether the second signal ends the process, which else raises KeyboardInterrupt: the process is
+            not ours, for example a notebook's.
     """
     global _state
     usual = {signal.SIG_DFL, signal.default_int_handler}
@@ -80,14 +83,14 @@ def listening(to_the_end: bool = False) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _state, hook = _State(owner=os.getpid()), sys.unraisablehook
+    _state, hook = _State(owner=os.getpid(), ends_process=ends_process), sys.unraisablehook
     for number in former:
         signal.signal(number, _hear)
     sys.unraisablehook = _raise_again
     try:
         yield
     finally:
-        sys.unraisablehook, _state.at_once = hook, True
+        sys.unraisablehook, _state.at_once = hook, ends_process
         for number, handler in former.items() if not to_the_end else ():
             signal.signal(number, handler)
 
@@ -182,6 +185,9 @@ def _hear(number: int, _: FrameType | None) -> None:
         _state.dropped = False
         _raise_if_free()
     elif time.monotonic() - _state.time > (_ONE_PRESS if number == _state.number else _FORWARDED):
+        if not _state.ends_process:
+            _state.raised = True
+            raise KeyboardInterrupt
         _end_at_once(number)
 
 

@@ -1,9 +1,11 @@
 """The classes without the command line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,7 +15,7 @@ from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.models.from_checkpoint import recorded_arguments
 from tests.conftest import COLOURS, write_class_folders
-from tests.helpers.runs import load
+from tests.helpers.runs import arguments, load
 
 # of Lightning; the commands hide them
 pytestmark = pytest.mark.filterwarnings(
@@ -68,6 +70,55 @@ def test_load_from_checkpoint_gives_the_same_logits(photos: Path, tiny_model: Pa
     with torch.no_grad():
         assert torch.equal(model(images), loaded(images))
     assert loaded.class_names == sorted(COLOURS)
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_plain_trainer_logs_the_metrics_of_the_checkpoint(
+    command: str, photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    metrics = {"class_path": "imgcls.MetricsLogger", "init_args": {"metrics": {"top": {"class_path": "Accuracy"}}}}
+    line = arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={json.dumps([metrics])}")
+    main(["fit", *line, f"--data.dataset_classes.test={test_photos}", "--experiment.monitor=validation_top"])
+    path = tmp_path / "run/version_0/checkpoints/best.ckpt"
+    data = imgcls.ImageDataModule(imgcls.DatasetClasses(train=str(photos), test=str(test_photos)), num_workers=0)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    model = imgcls.ImageClassifier.load_from_checkpoint(path)
+    [first] = getattr(trainer, command)(model, datamodule=data, verbose=False)
+    [second] = getattr(trainer, command)(model, datamodule=data, verbose=False)
+    split = {"validate": "validation"}.get(command, command)
+    assert first == second
+    assert set(first) == {f"{split}_loss", f"{split}_top"}
+    assert sum(isinstance(item, imgcls.MetricsLogger) for item in trainer.callbacks) == 1  # type: ignore[attr-defined]
+
+
+def test_a_command_adds_no_metrics_where_none_are_configured(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *arguments(photos, tiny_model, tmp_path)])
+    capsys.readouterr()
+    path = tmp_path / "run/version_0/checkpoints/best.ckpt"
+    main(["validate", f"--ckpt_path={path}", "--experiment.default_callbacks=false"])
+    assert "No metric was logged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "kind", "message"),
+    [
+        ("x.png", TypeError, "tensor .B, 3, H, W., got str"),
+        (np.zeros((4, 4, 3), np.uint8), TypeError, "got ndarray"),
+        (torch.zeros(1, 4, 4, 3, dtype=torch.uint8), ValueError, r"shape \(B, 3, H, W\), got \(1, 4, 4, 3\)"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), ValueError, r"got \(3, 4, 4\)"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.int64), ValueError, "uint8 .0 to 255., or normalised floats, got torch.int"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(
+    tiny_model: Path, images: Any, kind: type[Exception], message: str
+) -> None:
+    model = imgcls.ImageClassifier(str(tiny_model), pretrained=False)
+    model.build(["a", "b"])
+    with pytest.raises(kind, match=message) as error:
+        model(images)
+    assert "torch.int" in message or "imgcls.load(CHECKPOINT).predict(images)" in str(error.value)
 
 
 def test_inference_mode_builds_a_model_that_works_within_and_without(

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 
+import imgcls
 from imgcls import CsvImageDataset, ImageClassifier, ImageDataModule
 from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.checkpoints.io import read_checkpoint
@@ -135,6 +136,23 @@ def test_predictions_are_those_that_the_metrics_count(bands: Path, run: tuple[Pa
     assert values["accuracy"] == pytest.approx((expected == decided).mean(), abs=1e-4)
     entropy = -np.log(np.where(expected, probs, 1 - probs)).mean()
     assert values["loss"] == pytest.approx(entropy, abs=2e-3)
+
+
+def test_python_predicts_what_the_csv_has(bands: Path, run: tuple[Path, str], tmp_path: Path) -> None:
+    theirs = predictions(run[0], bands, tmp_path)
+    classifier = imgcls.load(run[0], device="cpu")
+    ours = classifier.predict(tmp_path / "images.csv")
+    assert classifier.multilabel
+    assert "multi-label" in repr(classifier)
+    texts = ["path", "prediction", "probability", "error"]
+    assert ours[texts].equals(theirs[texts].astype("str"))
+    for name in NAMES:
+        assert np.array_equal(ours[f"prob_{name}"], theirs[f"prob_{name}"].astype(np.float32))
+    (tmp_path / "empty.png").write_bytes(b"")
+    [bad] = classifier.predict([tmp_path / "empty.png"]).to_dict("records")
+    assert bad.pop("error") == "is empty"
+    assert bad.pop("path") == str(tmp_path / "empty.png")
+    assert all(map(pd.isna, bad.values()))
 
 
 def test_threshold_of_the_command_line_decides(bands: Path, run: tuple[Path, str], tmp_path: Path) -> None:

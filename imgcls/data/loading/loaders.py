@@ -5,10 +5,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch.utils.data import Dataset, Sampler
 
+from imgcls.data.loading.batches import identity
 from imgcls.data.loading.samplers import KeyedSampler
-from imgcls.data.loading.shared_memory import SLOTS, lend
-from imgcls.data.loading.workers import WatchedLoader
+from imgcls.data.loading.shared_memory import PREFETCHED, SLOTS, lend
+from imgcls.data.loading.workers import WatchedLoader, worker_arguments
 from imgcls.runtime.lightning_loops import batches_started
 from imgcls.runtime.signals import waited
 from imgcls.types import Batch
@@ -53,3 +55,28 @@ class TrainLoader(BatchLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore nothing."""
+
+
+def loader_arguments(
+    data: Dataset[Batch], sampler: Sampler[Any] | None, batch_size: int, workers: int, timeout: float, pins_memory: bool
+) -> dict[str, Any]:
+    """Return the arguments of a loader of whole batches.
+
+    Args:
+        data: Returns a batch for a list of keys.
+        sampler: Yields the keys.
+        batch_size: Images per batch.
+        workers: Number of worker processes; 0 loads in this process.
+        timeout: Seconds per batch in a worker; 0 is unlimited.
+        pins_memory: Whether batches are copied to pinned memory, for a GPU.
+    """
+    return {
+        "dataset": data,
+        "sampler": sampler,
+        "batch_size": batch_size,
+        "persistent_workers": workers > 0,
+        "prefetch_factor": PREFETCHED if workers > 0 else None,
+        "pin_memory": pins_memory,
+        "collate_fn": identity,
+        **worker_arguments(workers, timeout),
+    }

@@ -1,0 +1,217 @@
+"""A trained classifier, applied to images as ``imgcls predict`` applies it."""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+
+from imgcls.api.inputs import InputDataset, Inputs
+from imgcls.callbacks.answers import answers
+from imgcls.commands.resume import Start
+from imgcls.commands.trainer import choose_precision
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.loading.batches import SplitBatches, example
+from imgcls.data.loading.loaders import BatchLoader, loader_arguments
+from imgcls.data.loading.samplers import KeyedSampler
+from imgcls.data.loading.workers import naming_files
+from imgcls.data.splitting.split import Split
+from imgcls.data.transforms.pipeline import Pipeline
+from imgcls.data.transforms.train_and_eval import Pipelines
+from imgcls.errors import ConfigError, listed
+from imgcls.models.classifier import ImageClassifier
+from imgcls.models.tta import TTA
+from imgcls.types import Batch
+
+_FEW = 5  # class names that ``repr`` shows
+_LARGE = (2048, 2048, 3)  # shape of an image that any crop of evaluation transforms fits into
+_SEED = 42  # of a command, unless it is configured
+
+
+class Classifier:
+    """A trained classifier; ``imgcls.load`` makes it.
+
+    Args:
+        model: The model, with its weights.
+        data: Evaluation transforms and loader settings of the run.
+        start: The checkpoint.
+        device: Where the model computes.
+    """
+
+    def __init__(self, model: ImageClassifier, data: ImageDataModule, start: Start, device: torch.device) -> None:
+        accelerator = {"accelerator": device.type, "precision": None}
+        self.precision = choose_precision(accelerator, start.record.get("precision")) or "32-true"
+        """Number format of the computation, as Lightning names it."""
+        self._plugin = _plugin(self.precision, device)
+        self.model: ImageClassifier = self._plugin.convert_module(model.to(device)).eval()  # type: ignore[assignment]
+        """The network with its preprocessing, a LightningModule."""
+        self.path = start.path
+        """The checkpoint."""
+        self._data = data
+        self._seed = int(start.config.get("seed_everything", _SEED))  # of evaluation transforms that are random
+        known = [found.max_pixels for found in data.datasets.values() if found is not None]
+        self._max_pixels = max([InputDataset.max_pixels, *known])  # as the run was configured
+        self._pipelines = Pipelines(data.pipelines.lists, lambda: self.model.preprocessing)
+        self._made: tuple[Pipeline, tuple[int, ...]] | None = None  # with the shape of an image that it was made with
+
+    # -- what is known of it
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of the probabilities."""
+        return list(self.model.class_names)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return self.model.multilabel
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch."""
+        return self._data.batch_size
+
+    @cached_property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels to which images are resized and cropped."""
+        image = np.zeros(_LARGE, np.uint8)
+        height, width, _ = self._pipelines.make("eval", image)(image, 0).shape
+        return height, width
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        kind = "multi-label, " if self.multilabel else ""
+        names = listed(self.class_names, _FEW)
+        return (
+            f"Classifier({self.model.model_name}, {len(self.class_names)} classes: {names}, {kind}{height} x {width} "
+            f"pixels, {self.device}, {self.precision})"
+        )
+
+    # -- applied to images
+
+    def predict(self, inputs: Inputs, tta: TTA = "none", progress: bool = False) -> pd.DataFrame:
+        """Predict the classes of images, with the values that ``imgcls predict`` writes at the same batch size.
+
+        Args:
+            inputs: A path of an image, of a folder (all images below it, sorted) or of a CSV with a column ``path``; a
+                uint8 array ``(H, W, 3)`` or ``(N, H, W, 3)``, RGB; a Pillow image, whose EXIF orientation is applied;
+                or a list of these. The rows keep the order of the inputs.
+            tta: Average the probabilities over each image and its mirror image (``hflip``), or over both and their
+                upside-down versions (``flips``).
+            progress: Show a progress bar.
+
+        Returns:
+            One row per image with the columns of predictions.csv: ``path`` ("" for an array), ``prediction``,
+            ``probability``, ``prob_<class>`` (float32) for each class, and ``error``. An image that cannot be read has
+            its reason in ``error``, which is "" otherwise, and no other value (NaN). Multi-label: ``prediction`` has
+            the classes above their threshold as ``cat;dog``, and ``probability`` their probabilities as ``0.9;0.7``.
+
+        Raises:
+            ConfigError: If a single path does not exist, a folder has no image, an array has another shape or dtype, or
+                ``tta`` is unknown.
+            TypeError: If an input is neither path, array nor Pillow image.
+        """
+        if tta not in get_args(TTA):
+            raise ConfigError(f"tta must be one of {', '.join(get_args(TTA))}, got {tta!r}")
+        data = InputDataset(inputs, self._max_pixels)
+        self.model.tta = tta
+        probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)
+        found = answers(torch.from_numpy(probs), errors, self.class_names, self.model.thresholds)
+        probs[[bool(answer.error) for answer in found]] = np.nan  # outputs that are not finite
+        several = _texts(None if answer.error else answer.probability for answer in found)
+        columns = {
+            "path": _texts(data.paths),
+            "prediction": _texts(None if answer.error else answer.prediction for answer in found),
+            "probability": several if self.multilabel else probs.max(axis=1),
+        }
+        table = pd.DataFrame(probs, columns=[f"prob_{name}" for name in self.class_names])
+        return pd.concat([pd.DataFrame(columns), table, _texts(answer.error for answer in found).rename("error")], axis=1)
+
+    def embed(self, inputs: Inputs, as_frame: bool = False, progress: bool = False) -> NDArray[np.float32] | pd.DataFrame:
+        """Return the pooled features of images that the classification head receives.
+
+        Args:
+            inputs: As for ``predict``.
+            as_frame: Return a DataFrame whose index is the path of each image.
+            progress: Show a progress bar.
+
+        Returns:
+            ``(N, D)``, float32, in the order of the inputs. The row of an image that cannot be read is NaN; ``predict``
+            gives the reason.
+
+        Raises:
+            ConfigError: As ``predict``.
+            TypeError: As ``predict``.
+        """
+        data = InputDataset(inputs, self._max_pixels)
+        features, errors = self._apply(self._encode, data, self.model.built().width, progress)
+        features[[bool(error) for error in errors]] = np.nan
+        return pd.DataFrame(features, index=pd.Index(data.paths, name="path")) if as_frame else features
+
+    def _encode(self, batch: Batch, _: int) -> Tensor:
+        return self.model.encode(batch["image"]).flatten(1)
+
+    def _apply(
+        self, compute: Callable[[Batch, int], Tensor], data: InputDataset, width: int, progress: bool
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """Return the output of each image, float32, and the reasons why images could not be read, else ""."""
+        outputs, errors = list[NDArray[np.float32]](), list[str]()
+        if not data.items:
+            return np.empty((0, width), np.float32), errors
+        loader = self._loader(data)
+        shown = track(loader, "Images", len(loader), auto_refresh=False, transient=True, disable=not progress)
+        self.model.eval().on_predict_epoch_start()
+        on_gpu = self.device.type == "cuda"
+        with naming_files(), torch.inference_mode(), self._plugin.predict_step_context():
+            for number, batch in enumerate(shown):
+                batch["image"] = batch["image"].to(self.device, non_blocking=on_gpu)
+                outputs.append(compute(batch, number).float().cpu().numpy())
+                errors += batch["error"]
+        return np.concatenate(outputs), errors
+
+    def _loader(self, data: InputDataset) -> BatchLoader:
+        split = Split(data, labels=None)
+        pipeline, shape = self._pipeline(split)
+        pins = self.device.type == "cuda"
+        batches = SplitBatches(split, pipeline, "keep", pinned=pins, shape=shape)
+        sampler = KeyedSampler(batches, False, self._seed)
+        size = self.batch_size
+        # a worker makes whole batches, so that it would not speed up a single one
+        workers = min(self._data.num_workers, len(split) // size) if data.may_fork and len(split) > size else 0
+        arguments = loader_arguments(batches, sampler, size, workers, self._data.timeout, pins)
+        return BatchLoader(**arguments | {"persistent_workers": False})
+
+    def _pipeline(self, split: Split) -> tuple[Pipeline, tuple[int, ...]]:
+        """Return the evaluation transforms, and the shape of an image that they accept; made with the first image."""
+        if self._made is None:
+            image = example(split)
+            self._made = self._pipelines.make("eval", image), image.shape
+        return self._made
+
+
+def _texts(values: Iterable[str | None]) -> "pd.Series[str]":
+    return pd.Series(list(values), dtype="str")
+
+
+def _plugin(precision: str, device: torch.device) -> Precision:
+    """Return Lightning's plugin for a precision, as the Trainer of a command chooses it."""
+    if precision == "32-true":
+        return Precision()
+    if precision == "64-true":
+        return DoublePrecision()
+    if precision in {"16-mixed", "bf16-mixed"}:
+        return MixedPrecision(precision, device.type)  # type: ignore[arg-type]
+    if precision in {"16-true", "bf16-true"}:
+        return HalfPrecision(precision)  # type: ignore[arg-type]
+    raise ConfigError(f"the checkpoint was trained in {precision}, which only imgcls predict supports")
