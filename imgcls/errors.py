@@ -2,9 +2,9 @@
 
 In Python, catch :class:`ConfigError` (an invalid configuration, argument, file or dataset; a ``ValueError``),
 :class:`RunError` (a run that started and failed; a ``RuntimeError``), or :class:`ImgclsError` for both, and
-:class:`ImageError` (an image that ``imgcls.images.load_image`` cannot read; a ``ValueError``). Arguments of a wrong type
-are a ``TypeError``. ``imgcls.load(…).predict`` raises none of them for an image that it cannot read: its row has the
-reason.
+:class:`ImageError` (an image that ``imgcls.images.load_image`` cannot read; a ``ValueError``). An argument of a wrong
+type is a ``TypeError``. ``imgcls.load(…).predict`` raises none of them for an image that it cannot read: its row has
+the reason.
 """
 
 import difflib

@@ -1,8 +1,9 @@
 """A trained classifier, applied to images as ``imgcls predict`` applies it."""
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import get_args
+from typing import Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ from imgcls.errors import ConfigError, listed
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
 from imgcls.types import Batch
+
+log = logging.getLogger(__name__)
 
 _FEW = 5  # class names that ``repr`` shows
 _LARGE = (2048, 2048, 3)  # shape of an image that any crop of evaluation transforms fits into
@@ -136,9 +139,18 @@ class Classifier:
             "probability": several if self.multilabel else probs.max(axis=1),
         }
         table = pd.DataFrame(probs, columns=[f"prob_{name}" for name in self.class_names])
-        return pd.concat([pd.DataFrame(columns), table, _texts(answer.error for answer in found).rename("error")], axis=1)
+        error = _texts(answer.error for answer in found).rename("error")
+        return pd.concat([pd.DataFrame(columns), table, error], axis=1)
 
-    def embed(self, inputs: Inputs, as_frame: bool = False, progress: bool = False) -> NDArray[np.float32] | pd.DataFrame:
+    @overload
+    def embed(
+        self, inputs: Inputs, as_frame: Literal[False] = False, progress: bool = False
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def embed(self, inputs: Inputs, as_frame: Literal[True], progress: bool = False) -> pd.DataFrame: ...
+    def embed(
+        self, inputs: Inputs, as_frame: bool = False, progress: bool = False
+    ) -> NDArray[np.float32] | pd.DataFrame:
         """Return the pooled features of images that the classification head receives.
 
         Args:
@@ -147,8 +159,8 @@ class Classifier:
             progress: Show a progress bar.
 
         Returns:
-            ``(N, D)``, float32, in the order of the inputs. The row of an image that cannot be read is NaN; ``predict``
-            gives the reason.
+            ``(N, D)``, float32, in the order of the inputs. The row of an image that cannot be read is NaN, and a
+            warning gives the reason.
 
         Raises:
             ConfigError: As ``predict``.
@@ -156,6 +168,9 @@ class Classifier:
         """
         data = InputDataset(inputs, self._max_pixels)
         features, errors = self._apply(self._encode, data, self.model.built().width, progress)
+        unread = [f"{path}: {error}" for path, error in zip(data.sample_paths, errors, strict=True) if error]
+        if unread:
+            log.warning("images that cannot be read, their features are NaN: %s", listed(unread))
         features[[bool(error) for error in errors]] = np.nan
         return pd.DataFrame(features, index=pd.Index(data.paths, name="path")) if as_frame else features
 

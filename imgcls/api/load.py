@@ -62,7 +62,8 @@ def load(
     data = ImageDataModule(**kept, num_workers=workers)  # type: ignore[arg-type]  # their types are checked
     if steps:
         data.evaluate_by(steps)
-    set_up_evaluated(model, data, start, recorded)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are loaded
+        set_up_evaluated(model, data, start, recorded)
     model.load_state_dict(start.content["state_dict"])
     return Classifier(model, data, start, place)
 
@@ -87,7 +88,9 @@ def _device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps, got {device}: {first_line(error)}") from error
+        raise ConfigError(
+            f"device must be auto, cpu, cuda, cuda:N or mps, got {device}: {first_line(error)}"
+        ) from error
     return found
 
 

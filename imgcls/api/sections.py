@@ -32,6 +32,7 @@ def read_sections(*given: Mapping[str, Any]) -> tuple[Config, list[Callback]]:
         if isinstance(value, (str, os.PathLike)) and section in _SHORT:
             _set(config, _SHORT[section], value)
         elif isinstance(value, Mapping) and "." not in section:
+            config.setdefault(section, {})
             for key, inner in value.items():
                 _set(config, f"{section}.{key}", inner)
         else:

@@ -1,12 +1,11 @@
-"""Images per second of ``imgcls.load(…).predict`` and of ``imgcls predict``, in turns: ``python -m tests.benchmarks.python_api``.
+"""Images per second of ``imgcls.load(…).predict`` and of ``imgcls predict``, in turns.
 
-1,000 photos of 500 x 375 pixels, a random ResNet of the tiny configuration at 224 pixels or the network given by
-``--model FOLDER``. Both start with the checkpoint's file and end with the table: the command in this process, after
-imports, writes a CSV, Python returns a DataFrame.
+``python -m tests.benchmarks.python_api [--model FOLDER]``: 1,000 photos of 500 x 375 pixels, a random network of the
+tiny configuration at 224 pixels, or that of the folder. Both begin with the checkpoint's file, after imports, and end
+with the table: the command in this process writes a CSV, Python returns a DataFrame.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,9 +29,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 def trained(photos: Path, model: str, out: Path) -> Path:
     """Return the run folder of a short fit."""
-    data = {"dataset_classes": {"train": str(photos)}}
     resize = {"class_path": "albumentations.Resize", "init_args": {"height": 224, "width": 224}}
-    data["augmentations"] = {"train": [resize], "eval": [resize]}  # type: ignore[assignment]
+    lists = {"train": [resize], "eval": [resize]}
+    data = {"dataset_classes": {"train": str(photos)}, "augmentations": lists}
     trainer = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 2}
     network = {"model_name": model, "pretrained": False}
     folder = imgcls.fit(data=data, model=network, trainer=trainer, experiment={"output_dir": str(out)}).run_folder
@@ -66,4 +65,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run()

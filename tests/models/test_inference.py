@@ -108,7 +108,11 @@ def test_a_command_adds_no_metrics_where_none_are_configured(
         (np.zeros((4, 4, 3), np.uint8), TypeError, "got ndarray"),
         (torch.zeros(1, 4, 4, 3, dtype=torch.uint8), ValueError, r"shape \(B, 3, H, W\), got \(1, 4, 4, 3\)"),
         (torch.zeros(3, 4, 4, dtype=torch.uint8), ValueError, r"got \(3, 4, 4\)"),
-        (torch.zeros(1, 3, 4, 4, dtype=torch.int64), ValueError, "uint8 .0 to 255., or normalised floats, got torch.int"),
+        (
+            torch.zeros(1, 3, 4, 4, dtype=torch.int64),
+            ValueError,
+            "uint8 .0 to 255., or normalised floats, got torch.int",
+        ),
     ],
 )
 def test_what_is_no_batch_of_images_is_refused(
