@@ -1,7 +1,7 @@
 """Types shared by the data half and the model half: the batch, and the protocols between them."""
 
-from dataclasses import dataclass
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import NotRequired, Protocol, Self, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -52,6 +52,21 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def resized(self, size: tuple[int, int] | None) -> Self:
+        """Return the preprocessing for another input size.
+
+        The shorter side before the centre crop is scaled in proportion. A size that is not square has no crop: whole
+        images are resized to it, since it is chosen for images of that aspect ratio.
+
+        Args:
+            size: Height and width in pixels; None keeps the size.
+        """
+        if size is None or size == self.size:
+            return self
+        height, width = size
+        edge = None if self.shortest_edge is None or height != width else self.shortest_edge
+        return replace(self, size=size, shortest_edge=edge and round(edge * height / min(self.size)))
 
 
 @dataclass(frozen=True)

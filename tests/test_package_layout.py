@@ -21,6 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"callbacks", "checkpoints", "config", "errors", "metrics", "runtime", "types"},
     "checkpoints": {"errors", "runtime"},
     "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime", "types"},
+    "init": {"datasets", "errors", "images", "runtime"},
     "check": {"data", "datasets", "errors", "images", "runtime"},
     "tune": {"callbacks", "checkpoints", "config", "errors", "runtime"},
     "commands": {
@@ -46,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
         "datasets",
         "errors",
         "images",
+        "init",
         "models",
         "runtime",
     },
@@ -73,6 +75,7 @@ INSTANT = [
     "cli/completion",
     "cli/help",
     "cli/main",
+    "cli/models",
     "cli/precheck",
     "cli/schema",
     "cli/suggest",

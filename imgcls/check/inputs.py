@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.data.splitting.class_labels import SPLIT_FOLDERS, refuse_empty
+from imgcls.data.splitting.class_labels import refuse_empty
 from imgcls.datasets.dataset import ImageDataset, read_sample
 from imgcls.datasets.folder import EMPTY, FolderImageDataset, to_predict
 from imgcls.datasets.labels import Label, names_in
+from imgcls.datasets.split_folders import split_folders
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
@@ -89,7 +89,7 @@ def images_of_folders(roots: list[str]) -> Source:
     parts: list[tuple[str, ImageDataset]] = []
     ignored: dict[str, str] = {}
     for folder in folders:
-        found, beside = _split_folders(folder)
+        found, beside = split_folders(folder)
         parts += [(split, FolderImageDataset(path)) for split, path in found.items()]
         ignored |= beside
     parts.sort(key=lambda part: SPLITS.index(part[0]))
@@ -108,28 +108,6 @@ def _refuse_overlap(folders: list[str]) -> None:
     for outer, inner in pairwise(real):
         if inner.startswith(outer):
             raise ConfigError(f"--images: {inner} is in {outer}, or is the same folder; remove one of them")
-
-
-def _split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the folder of each split, and what is beside them; a folder without a ``train`` folder is ``train``."""
-    found: dict[str, list[str]] = defaultdict(list)
-    beside: dict[str, str] = {}
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError as error:
-        raise ConfigError(f"--images {root}: {error.strerror}") from error
-    for entry in entries:
-        if os.path.isdir(entry.path) and entry.name.lower() in SPLIT_FOLDERS:
-            found[SPLIT_FOLDERS[entry.name.lower()]].append(entry.path)
-        else:
-            beside[entry.path] = "hidden" if entry.name.startswith(".") else "beside the folders of the splits"
-    if "train" not in found or len(found) == 1:
-        return {"train": root}, {}
-    for split, paths in found.items():
-        if len(paths) > 1:
-            names = " and ".join(map(os.path.basename, paths))
-            raise ConfigError(f"--images {root}: {names} are both {split}; keep one")
-    return {split: path for split, [path] in found.items()}, beside
 
 
 def _images(split: str, data: ImageDataset) -> list[CheckedImage]:

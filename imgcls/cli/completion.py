@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import argcomplete
-from argcomplete.completers import FilesCompleter
+from argcomplete.completers import DirectoriesCompleter, FilesCompleter
 from argcomplete.shell_integration import shellcode
 
 from imgcls.cli.argv import COMMANDS
 from imgcls.cli.help import AT_ONCE, add_keys
+from imgcls.cli.models import names
 from imgcls.cli.schema import keys
 from imgcls.errors import ConfigError
 
@@ -47,6 +48,8 @@ def complete() -> None:
             options: dict[str, Any] = dict(add_keys(added, command))
             options["config"].completer = FilesCompleter(("yaml", "yml"))
             options["ckpt_path"].completer = _checkpoints
+            if model := options.get("model.model_name"):
+                model.completer = _models
     argcomplete.autocomplete(parser)
 
 
@@ -55,3 +58,8 @@ def _checkpoints(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
     found = sorted(str(path) for pattern in _CHECKPOINTS for path in runs.glob(pattern))
     files: list[str] = FilesCompleter(("ckpt",))(prefix=prefix)
     return ["last", *found, *files]
+
+
+def _models(prefix: str, **_: Any) -> list[str]:
+    folders: list[str] = DirectoriesCompleter()(prefix=prefix)
+    return [*names(), *folders]

@@ -9,6 +9,8 @@ from imgcls.cli.argv import COMMANDS, EVALUATIONS
 from imgcls.cli.schema import Schema, branches, choices, inner, keys, kinds
 
 AT_ONCE = {  # commands that need no parser
+    "init": "write a commented configuration fitted to a folder of photos and to this machine",
+    "models": "list good pretrained models to start from",
     "schema": "print the JSON Schema of the configuration, for editors",
     "completion": "print the script that completes commands and keys in bash, zsh or fish",
 }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import imgcls
-from imgcls.cli import precheck, schema
+from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
 from imgcls.cli.help import command_help, main_help
 from imgcls.errors import INTERRUPTED, ConfigError
@@ -61,6 +61,12 @@ def _answer(arguments: list[str]) -> str | None:
         command, *rest = [*rest, "--help"]
     if command in {"-V", "--version"}:
         return f"imgcls {imgcls.__version__}"
+    if command == "init":
+        from imgcls.init.command import init
+
+        return init(rest)
+    if command == "models":
+        return models.table()
     if command in COMMANDS:
         return command_help(command) if {"-h", "--help"} & {*rest} else None
     if command in {"-h", "--help", "help"} or {"-h", "--help"} & {*rest}:

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 
 import imgcls
 from imgcls.cli.argv import COMMANDS
+from imgcls.cli.models import names
 from imgcls.cli.options import add_options
 from imgcls.cli.schema import DEFAULT_CLASSES, Schema
 
@@ -67,6 +68,7 @@ def collect() -> Schema:
     arguments = {path: made["properties"][_name(path)] for path in {*described, *_SECTIONS.values()}}
     for dataset in arguments[_SECTIONS["data"]]["properties"]["dataset_classes"]["properties"].values():
         dataset["pattern"] = _NO_TABLE
+    arguments[_SECTIONS["model"]]["properties"]["model_name"]["examples"] = names()
     trainer = arguments[_SECTIONS["trainer"]]
     trainer["properties"] |= {name: _holder(name, *held) for name, held in _HOLDERS.items()}
     own = {command: _own_options(command) for command in COMMANDS}

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CLASSES = {"model": "imgcls.ImageClassifier", "data": "imgcls.ImageDataModule"}
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
+_IMAGE_SIZE = "data.init_args.image_size"
 _SPLITS = ("train", "validation", "test", "predict")
 
 
@@ -81,7 +82,13 @@ class Recorded:
         for name in _SPLITS:
             if _key(name) not in self.given and (dataset := self._dataset(name)) is not None:
                 data.splitter.replace(name, dataset)
-        if self._steps is not None and _EVAL not in self.given:
+        if self._steps is None or _EVAL in self.given:
+            return
+        augmentations = self._data.get("augmentations")
+        configured = augmentations.get("eval") if isinstance(augmentations, dict) else None
+        if _IMAGE_SIZE in self.given and configured in (None, "pretrained"):  # made again for the size that is given
+            data.evaluate_by(configured)
+        else:
             data.evaluate_by(self._edited(recorded_steps(self._steps)))
 
     @property

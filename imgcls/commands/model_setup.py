@@ -26,7 +26,7 @@ def set_up_new(model: ImageClassifier, data: ImageDataModule) -> None:
     """
     data.setup("fit")
     _refuse_leaks(data)
-    model.build(data.class_names, None, data.multilabel)
+    model.build(data.class_names, None, data.multilabel, image_size=data.image_size)
     model.check_task("the data", data.multilabel)
     refuse_not_finite(f"model.init_args.model_name: {model.model_name}", model.state_dict())
 
@@ -43,7 +43,7 @@ def set_up_from_weights(model: ImageClassifier, data: ImageDataModule, start: St
         data.splitter.set_weights_record(state)
     _refuse_leaks(data)
     weights = start.content["state_dict"]
-    model.build(data.class_names, start.record, data.multilabel, weights)
+    model.build(data.class_names, start.record, data.multilabel, weights, data.image_size)
     model.check_task("the data", data.multilabel)
     model.load_weights(weights, start.record["class_names"])
     model.from_random = False
@@ -62,7 +62,7 @@ def set_up_resumed(model: ImageClassifier, data: ImageDataModule, start: Start) 
     _keep_classes(data, start.path, start.record["class_names"])
     data.setup("fit")
     weights = start.content["state_dict"]
-    model.build(data.class_names, start.record, None, weights)
+    model.build(data.class_names, start.record, None, weights, data.image_size)
     model.check_task("the data", data.multilabel)
     model.check_weights(weights)
     model.check_optimizers(start.content["optimizer_states"])

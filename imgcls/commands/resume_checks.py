@@ -19,12 +19,14 @@ from imgcls.models.huggingface.hub import load_config
 from imgcls.runtime.lightning_loops import epochs_completed, is_within_epoch
 
 _JOINED = "data.init_args.train_on_validation"
+_IMAGE_SIZE = "data.init_args.image_size"
 _FIXED = (  # keys that a checkpoint restores, whatever the configuration says
     "seed_everything",
     "model.init_args.optimizer_config",
     "model.init_args.scheduler_config",
     *(f"data.init_args.{key}" for key in DIVIDING),
     _JOINED,
+    _IMAGE_SIZE,
 )
 _NEW_RUN = "to start a new run from these weights, add --experiment.only_weights_load=true"
 
@@ -85,7 +87,8 @@ def check_resumable(start: Start, config: Mapping[str, Any], averages: bool) -> 
 
 def _fixed_values(config: Mapping[str, Any]) -> dict[str, Any]:
     values = leaves(json.loads(json.dumps(config)))
-    return {key: value for key, value in values.items() if any(f"{key}.".startswith(f"{p}.") for p in _FIXED)}
+    fixed = {key: value for key, value in values.items() if any(f"{key}.".startswith(f"{p}.") for p in _FIXED)}
+    return ({_IMAGE_SIZE: None} if config else {}) | fixed  # runs of earlier versions do not have the key
 
 
 def _has_validation_data(config: Mapping[str, Any]) -> bool:

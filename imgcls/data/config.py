@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 KEY = "data.init_args"
 _LARGEST_BATCH = 2**20
+_LARGEST_SIDE = 2**14  # pixels; as in the transforms that a checkpoint may record
 _Section = TypeVar("_Section")
 
 
@@ -95,6 +97,21 @@ def check_batch_size(size: int) -> None:
     """
     require(size >= 1, "batch_size", size, "be at least 1")
     require(size <= _LARGEST_BATCH, "batch_size", size, f"be at most {_LARGEST_BATCH}")
+
+
+def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return ``image_size`` as height and width; None if it is null.
+
+    Raises:
+        ConfigError: If it is neither one positive number nor two.
+    """
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    valid = len(sides) == 2 and all(isinstance(side, int) and 1 <= side <= _LARGEST_SIDE for side in sides)
+    rule = f"be a number of pixels from 1 to {_LARGEST_SIDE}, [height, width], or null"
+    require(valid and not isinstance(size, bool), "image_size", size, rule)
+    return sides[0], sides[1]
 
 
 def check_class_names(names: list[str]) -> None:

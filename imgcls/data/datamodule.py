@@ -16,6 +16,7 @@ from imgcls.data.config import (
     DatasetClasses,
     as_augmentations,
     as_datasets,
+    as_size,
     check_batch_size,
     check_cache,
     check_class_names,
@@ -31,6 +32,7 @@ from imgcls.data.splitting.config import OnLeak, SplitRules
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.splitter import Splitter
 from imgcls.data.splitting.train_val_split import Fold
+from imgcls.data.transforms.presets import EvalPreset
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.webdataset_stream import StreamImageDataset
@@ -50,6 +52,9 @@ class ImageDataModule(pl.LightningDataModule):
     Args:
         dataset_classes: The dataset of each split; only ``train`` is needed to fit.
         augmentations: Transforms of images before they are batched.
+        image_size: Size in pixels to which images are cropped or resized, one number or [height, width]; null is the
+            size of the pretrained model. For the presets and lists that do not fix the size; position embeddings are
+            interpolated.
         batch_size: Images per batch, in each process.
         num_workers: Processes that load images; null uses all but one of the available cores, divided among the
             processes of a run on this machine, and at most 16.
@@ -104,6 +109,7 @@ class ImageDataModule(pl.LightningDataModule):
         class_names: list[str] | None = None,
         balanced_sampling: bool = False,
         train_on_validation: bool = False,
+        image_size: int | list[int] | None = None,
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
@@ -117,15 +123,14 @@ class ImageDataModule(pl.LightningDataModule):
         check_regex(group_regex)
         check_cache(create_dataset, cache_size, content_hash)
         self.save_hyperparameters(logger=False)
-        self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing)
+        self.image_size = as_size(image_size)  # height and width; None: the model's
+        self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing, self.image_size)
         self.normalization = self.pipelines.normalization()
         self.batch_size = batch_size
         self.balanced_sampling = balanced_sampling
         self._num_workers = num_workers
         self.timeout = timeout
-        self.create_dataset = create_dataset
-        self.cache_dir = cache_dir
-        self.cache_size = cache_size
+        self.create_dataset, self.cache_dir, self.cache_size = create_dataset, cache_dir, cache_size
         part = None if fold is None else Fold.read(fold)
         groups = group_column, group_regex
         rules = SplitRules(validation_split, split_seed, part, *groups, on_leak, train_on_validation, content_hash)
@@ -232,9 +237,9 @@ class ImageDataModule(pl.LightningDataModule):
         """Set the images to predict."""
         self.splitter.replace("predict", data)
 
-    def evaluate_by(self, steps: list[Spec]) -> None:
-        """Set the evaluation transforms, replacing the configured ones."""
-        self.pipelines = Pipelines(replace(self.pipelines.lists, eval=steps), self._preprocessing)
+    def evaluate_by(self, steps: list[Spec] | EvalPreset | None) -> None:
+        """Set the evaluation transforms, or a preset of them, replacing the configured ones."""
+        self.pipelines = Pipelines(replace(self.pipelines.lists, eval=steps), self._preprocessing, self.image_size)
         self.normalization = self.pipelines.normalization()
 
     @property
@@ -306,7 +311,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"{KEY}.augmentations: the model has no attribute 'preprocessing'; give both lists, train and eval"
             )
-        return model.preprocessing
+        return model.preprocessing.resized(self.image_size)
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         if self.splitter.stage in {"validate", "test"}:

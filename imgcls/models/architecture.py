@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # documented by torch, without a public path
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, first_line
 
 Size = tuple[int, int]
 
@@ -107,14 +107,23 @@ def _execution_order(twin: nn.Module, size: Size) -> list[str]:
     calls: list[str] = []
     for name, module in twin.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+    if reason := refuses(twin, size):
+        height, width = size
+        raise ConfigError(
+            f"model.init_args.model_name: {type(twin).__name__} does not accept images of {height} x {width} pixels: "
+            f"{reason}"
+        )
+    return calls
+
+
+@torch.inference_mode(False)  # the dry run needs gradients
+def refuses(twin: PreTrainedModel, size: Size) -> str:
+    """Return why a network on the meta device does not accept images of a size; empty if it does."""
     try:
         _flow(twin, size)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        name, (height, width), (reason, *_) = type(twin).__name__, size, [*str(error).splitlines(), ""]
-        raise ConfigError(
-            f"model.init_args.model_name: {name} does not accept images of {height} x {width} pixels: {reason}"
-        ) from error
-    return calls
+        return first_line(error)
+    return ""
 
 
 def _flow(twin: nn.Module, size: Size) -> None:
@@ -143,10 +152,20 @@ def call(network: nn.Module, images: Tensor, origin: Size | None) -> Tensor:
         images: Normalised images ``(B, 3, H, W)``.
         origin: Its ``interpolation_origin``.
     """
-    options = {"interpolate_pos_encoding": True} if origin and tuple(images.shape[-2:]) != origin else {}
-    output = network(pixel_values=images, **options)
+    output = network(pixel_values=images, **_options(network, (images.shape[-2], images.shape[-1]), origin))
     logits: Tensor | None = getattr(output, "logits", None)
     return output[0] if logits is None else logits  # pp_lcnet has another name for them
+
+
+def _options(network: nn.Module, size: Size, origin: Size | None) -> dict[str, bool]:
+    """Return the arguments that a network's forward pass needs for images of a size."""
+    if origin is None or size == origin:
+        return {}
+    options = {"interpolate_pos_encoding": True}
+    if network.config.model_type == "swin" and min(size) < min(origin):  # type: ignore[union-attr]
+        # transformers 5.24 shrinks the window to a smaller feature map, but not its table of relative positions
+        options["always_partition"] = True
+    return options
 
 
 def interpolation_origin(network: nn.Module) -> Size | None:

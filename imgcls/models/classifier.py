@@ -114,10 +114,11 @@ class ImageClassifier(OptimizedModule):
         record: Mapping[str, Any] | None = None,
         multilabel: bool | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         """Build the network, as the base class does, for classes that ``loss_config`` fits."""
         self.loss_config.check_classes(class_names)
-        super().build(class_names, record, multilabel, weights)
+        super().build(class_names, record, multilabel, weights, image_size)
 
     def configure_model(self) -> None:
         """Build the network, unless that is done; in a fit, freeze layers and attach what surrounds the steps."""

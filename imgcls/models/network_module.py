@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from imgcls.errors import ConfigError, listed
+from imgcls.models.architecture import Size
 from imgcls.models.backbone import Backbone
 from imgcls.models.huggingface.build import check_weights, load_network
 from imgcls.models.huggingface.from_checkpoint import build_recorded
@@ -71,11 +72,14 @@ class NetworkModule(pl.LightningModule):
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         data = getattr(trainer, "datamodule", None)
+        image_size = _image_size(data)
         if self.backbone is None:
-            self.build(self._class_names(data), multilabel=isinstance(data, ClassifiedData) and data.multilabel)
+            multilabel = isinstance(data, ClassifiedData) and data.multilabel
+            self.build(self._class_names(data), multilabel=multilabel, image_size=image_size)
         elif isinstance(data, ClassifiedData) and trainer.state.fn != TrainerFn.PREDICTING:
             self.check_task("the data", data.multilabel)
             self._check_classes("the data", data.class_names)
+        self.preprocessing = self.preprocessing.resized(image_size)
         if isinstance(data, ClassifiedData) and data.normalization is not None:
             own = data.normalization
             self.preprocessing = replace(self.preprocessing, mean=own.mean, std=own.std)
@@ -87,6 +91,7 @@ class NetworkModule(pl.LightningModule):
         record: Mapping[str, Any] | None = None,
         multilabel: bool | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         """Build the network.
 
@@ -96,9 +101,12 @@ class NetworkModule(pl.LightningModule):
                 it, with random weights, without a download.
             multilabel: Whether the data is multi-label; None for what the record has, with its thresholds.
             weights: The tensors beside the record, which limit the size of its network.
+            image_size: Height and width of the images in pixels; None is the size of the pretrained model, or that of
+                the record.
 
         Raises:
-            ConfigError: If ``num_classes`` or ``threshold`` does not fit the classes.
+            ConfigError: If ``num_classes`` or ``threshold`` does not fit the classes, or the network does not accept
+                images of that size.
         """
         if self.num_classes is not None and self.num_classes != len(class_names):
             raise ConfigError(
@@ -110,15 +118,23 @@ class NetworkModule(pl.LightningModule):
         # Lightning makes a GPU the default device, which transformers refuses; the parts of the network are found by
         # a backward pass, which inference mode forbids
         with torch.device("cpu"), torch.inference_mode(False):
-            self._build(record, weights)
+            self._build(record, weights, image_size)
 
-    def _build(self, record: Mapping[str, Any] | None, weights: Mapping[str, Tensor] | None) -> None:
+    def _build(
+        self, record: Mapping[str, Any] | None, weights: Mapping[str, Tensor] | None, image_size: Size | None
+    ) -> None:
         if record is None:
-            self.preprocessing = read_preprocessing(self.model_name, load_config(self.model_name))
-            network, new = load_network(self.model_name, self.pretrained, self.class_names)
+            expected = read_preprocessing(self.model_name, load_config(self.model_name))
         else:
-            self.preprocessing = recorded_preprocessing(record["preprocessing"])
-            network, new = build_recorded(record["network"], self.class_names, weights), []
+            expected = recorded_preprocessing(record["preprocessing"])
+        other_size = None if image_size == expected.size else image_size
+        if record is None:
+            network, new = load_network(self.model_name, self.pretrained, self.class_names, other_size)
+        else:
+            network, new = build_recorded(record["network"], self.class_names, weights, other_size), []
+        self.preprocessing = expected.resized(other_size)
+        if other_size is not None:
+            log.info("Image size: %d x %d pixels; the pretrained model's is %d x %d", *other_size, *expected.size)
         network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
         _report_new(new, self.backbone.architecture.heads)
@@ -218,6 +234,12 @@ class NetworkModule(pl.LightningModule):
             ConfigError: Counts what is missing, unknown, or of another shape.
         """
         check_weights(self.state_dict(), state)
+
+
+def _image_size(data: object) -> Size | None:
+    """Return the size that the configuration asks for; a user's datamodule may mean something else by the name."""
+    size = getattr(data, "image_size", None)
+    return size if isinstance(size, tuple) else None
 
 
 def _report_new(names: list[str], heads: list[str]) -> None:

@@ -95,6 +95,11 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     ("arguments", "message"),
     [
         ({"batch_size": 0}, "data.init_args.batch_size must be at least 1, got 0"),
+        (
+            {"image_size": 0},
+            "data.init_args.image_size must be a number of pixels from 1 to 16384, [height, width], or",
+        ),
+        ({"image_size": [1, 2, 3]}, "data.init_args.image_size must be a number of pixels from 1 to 16384"),
         ({"num_workers": -1}, "data.init_args.num_workers must be at least 0, or null, got -1"),
         ({"split_seed": -1}, "data.init_args.split_seed must be between 0 and 4294967295, got -1"),
         ({"split_seed": 2**32}, "data.init_args.split_seed must be between 0 and 4294967295, got 4294967296"),

@@ -13,19 +13,11 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.folder_scan import subfolders
 from imgcls.datasets.labels import fault_in, look_alikes, multi_hot, names_in, natural_order
+from imgcls.datasets.split_folders import SPLIT_FOLDERS
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError, listed
 
 log = logging.getLogger(__name__)
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
-"""Common names of folders that contain a split -> the split."""
 
 
 def class_names_of(data: ImageDataset) -> list[str]:

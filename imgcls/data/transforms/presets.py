@@ -12,6 +12,7 @@ Preset = Literal["light", "medium", "strong"]
 EvalPreset = Literal["pretrained"]
 
 DEFAULT_PRESET: Preset = "light"
+_RATIO = (3 / 4, 4 / 3)  # width / height of the crops of a square size, the default of RandomResizedCrop
 
 
 def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
@@ -23,6 +24,9 @@ def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
     """
     scale = {"light": [0.25, 1.0], "medium": [0.25, 1.0], "strong": [0.15, 1.0]}[preset]
     crop = {"size": list(preprocessing.size), "scale": scale, **resampling(preprocessing)}
+    height, width = preprocessing.size
+    if height != width:  # by default crops have an aspect ratio around 1, and would be stretched
+        crop["ratio"] = [ratio * width / height for ratio in _RATIO]
     head = [_spec("RandomResizedCrop", **crop), _spec("HorizontalFlip")]
     return head + {"light": [], "medium": _medium(), "strong": _strong()}[preset]
 

@@ -28,14 +28,19 @@ class Pipelines:
         lists: The configured lists or presets.
         expected: Returns the model's preprocessing, where a list depends on it; called late, since the model is built
             after the data.
+        image_size: Height and width in pixels that the configuration asks for; None leaves them to the lists and the
+            model.
 
     Raises:
         ConfigError: If the name of a preset is unknown.
     """
 
-    def __init__(self, lists: Augmentations, expected: Callable[[], Preprocessing]) -> None:
+    def __init__(
+        self, lists: Augmentations, expected: Callable[[], Preprocessing], image_size: tuple[int, int] | None = None
+    ) -> None:
         self.lists = lists
         self._expected = expected
+        self._image_size = image_size
         self._resized: set[str] = set()
         self._warned_of_randomness = False
         for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
@@ -84,7 +89,8 @@ class Pipelines:
             image: One of the images, to check the pipeline with.
 
         Raises:
-            ConfigError: If a transform fails, or output sizes differ even with the resize.
+            ConfigError: If a transform fails, the output has another size than ``image_size``, or sizes differ even
+                with the resize.
         """
         specs = self._train_specs() if stage == "train" else self.eval_specs()
         pipeline = build_pipeline(specs, _where(stage))
@@ -98,6 +104,7 @@ class Pipelines:
                 _where(stage),
             )
         if size is not None:
+            self._check_size(size, stage)
             return pipeline
         resize = resize_spec(self._expected())
         resized = Pipeline({_shown(resize): build_transform(resize, _where(stage)), **pipeline.named}, _where(stage))
@@ -110,6 +117,15 @@ class Pipelines:
             self._resized.add(stage)
             log.info("%s: does not fix the image size; prepending %s", _where(stage), _shown(resize))
         return resized
+
+    def _check_size(self, size: tuple[int, int], stage: str) -> None:
+        """Refuse a list whose images have another size than the configuration asks for."""
+        if self._image_size not in (None, size):
+            (height, width), (wanted_height, wanted_width) = size, self._image_size
+            raise ConfigError(
+                f"{KEY}.image_size is {wanted_height} x {wanted_width}, but {_where(stage)} returns images of {height} "
+                f"x {width} pixels; set both alike, or leave image_size out and the list as it is"
+            )
 
     def _warn_of_randomness(self, pipeline: Pipeline, image: Pixels) -> None:
         """Warn once if evaluation is random."""

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from imgcls.errors import ConfigError, first_line
+from imgcls.models.architecture import Size
 from imgcls.models.huggingface.hub import (
     KEY,
     check_reachable,
@@ -24,6 +25,7 @@ from imgcls.models.huggingface.hub import (
     require_timm,
 )
 from imgcls.models.huggingface.image_processor import takes_bgr
+from imgcls.models.huggingface.input_size import config_for_size
 
 # torch's errors for Python objects in its own format, and for other pickles, whose frames have opcode 149
 _PICKLED = re.compile(r"unsupported (global|operand 149)", re.IGNORECASE)
@@ -31,13 +33,16 @@ _PICKLED = re.compile(r"unsupported (global|operand 149)", re.IGNORECASE)
 _OF_FILES = re.compile(r"pretrained(?!_window_sizes)|checkpoint|cache|.*(?<!drop)_(path|dir|folder|file|url)$")
 
 
-def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> tuple[PreTrainedModel, list[str]]:
+def load_network(
+    model_name: str, pretrained: bool, class_names: list[str], image_size: Size | None = None
+) -> tuple[PreTrainedModel, list[str]]:
     """Build a classifier; its head is new unless the number of classes is that of the pretrained model.
 
     Args:
         model_name: A Hub id, or a local folder with ``config.json`` and, if ``pretrained``, weights.
         pretrained: Whether to load weights; else they are random.
         class_names: Names of the outputs.
+        image_size: Height and width of the images in pixels; None is the pretrained model's size.
 
     Returns:
         The network, and the names of the weights that are missing in the pretrained ones.
@@ -49,6 +54,8 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
     config = load_config(model_name)
     check_timm(config.to_dict(), f"{KEY}: {model_name!r}")
     set_classes(config, class_names)
+    if image_size is not None:
+        config = config_for_size(config, image_size, f"{KEY} {model_name!r}")
     if not pretrained:
         return build(config), []
     try:
@@ -61,16 +68,7 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
                 output_loading_info=True,
             )
     except (SafetensorError, UnpicklingError, EOFError) as error:
-        if _PICKLED.search(str(error)):
-            raise ConfigError(
-                f"{KEY}: the weights of {model_name!r} hold Python objects beside the tensors, which could run code; "
-                "save only the tensors, as model.safetensors"
-            ) from error
-        local = os.path.isdir(local_or_hub(model_name))
-        where, remedy = ("in the folder", " (in a clone: git lfs pull)") if local else ("of", "")
-        raise ConfigError(
-            f"{KEY}: the weights {where} {model_name!r} are damaged or a Git LFS pointer; download them again{remedy}"
-        ) from error
+        raise _unreadable(model_name, error) from error
     except (OSError, ImportError, TypeError, ValueError) as error:
         check_reachable(model_name, SAFE_WEIGHTS_NAME)
         raise load_error(model_name, error) from error
@@ -79,6 +77,20 @@ def load_network(model_name: str, pretrained: bool, class_names: list[str]) -> t
     if takes_bgr(model_name, config):
         _convert_to_rgb(network)
     return network, new
+
+
+def _unreadable(model_name: str, error: Exception) -> ConfigError:
+    """Return the error to raise for a file of weights that is damaged, or holds more than tensors."""
+    if _PICKLED.search(str(error)):
+        return ConfigError(
+            f"{KEY}: the weights of {model_name!r} hold Python objects beside the tensors, which could run code; save "
+            "only the tensors, as model.safetensors"
+        )
+    local = os.path.isdir(local_or_hub(model_name))
+    where, remedy = ("in the folder", " (in a clone: git lfs pull)") if local else ("of", "")
+    return ConfigError(
+        f"{KEY}: the weights {where} {model_name!r} are damaged or a Git LFS pointer; download them again{remedy}"
+    )
 
 
 def _convert_to_rgb(network: nn.Module) -> None:

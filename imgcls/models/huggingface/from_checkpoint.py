@@ -17,8 +17,10 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from imgcls.errors import ConfigError, first_line
+from imgcls.models.architecture import Size
 from imgcls.models.huggingface.build import build, check_timm, set_classes
 from imgcls.models.huggingface.hub import UNUSABLE
+from imgcls.models.huggingface.input_size import config_for_size
 
 _IGNORED = {  # fields of all configs that do not matter here or are set by us
     "architectures",
@@ -40,7 +42,10 @@ _BUFFERS = 2**24  # elements of buffers that are not saved, such as relative pos
 
 
 def build_recorded(
-    record: Mapping[str, Any], class_names: list[str], weights: Mapping[str, Tensor] | None = None
+    record: Mapping[str, Any],
+    class_names: list[str],
+    weights: Mapping[str, Tensor] | None = None,
+    image_size: Size | None = None,
 ) -> PreTrainedModel:
     """Build the architecture recorded in a checkpoint.
 
@@ -48,6 +53,7 @@ def build_recorded(
         record: The network's config as plain values.
         class_names: Names of the outputs.
         weights: Tensors of the checkpoint, which limit the size of the network; None: no limit.
+        image_size: Height and width in pixels of other images than the recorded network takes; None if it is that size.
 
     Raises:
         ConfigError: If the record is invalid, too large, or would read or download files.
@@ -58,7 +64,7 @@ def build_recorded(
         set_classes(config, class_names)
         if weights is not None:
             _check_size(config, _Limits.of(weights, len(class_names)))
-        return build(config)
+        return build(config if image_size is None else config_for_size(config, image_size, "the checkpoint's network"))
     except ConfigError:
         raise
     except Exception as error:

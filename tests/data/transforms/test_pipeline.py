@@ -304,6 +304,33 @@ def test_less_cropped_keeps_half_of_the_border_that_a_model_cuts_off(
     assert less_cropped(theirs) == Preprocessing(size, kept, "bicubic")
 
 
+@pytest.mark.parametrize(("size", "edge", "kept"), [(320, 366, 343), (96, 110, 103), (224, 256, 240)])
+def test_another_size_keeps_the_share_of_the_border(size: int, edge: int, kept: int) -> None:
+    expected = Preprocessing(size=(224, 224), shortest_edge=256).resized((size, size))
+    assert (expected.size, expected.shortest_edge) == ((size, size), edge)
+    assert less_cropped(expected).shortest_edge == kept
+
+
+def test_a_size_that_is_not_square_shows_whole_images_of_that_shape() -> None:
+    expected = Preprocessing(size=(224, 224), shortest_edge=256).resized((160, 320))
+    assert [spec["class_path"] for spec in eval_specs(less_cropped(expected))] == ["albumentations.Resize"]
+    gradient = np.tile(np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None], (320, 1, 3))
+    [crop, *_] = preset_specs("light", expected)
+    crop["init_args"]["scale"] = [1, 1]  # the largest crop of that shape is the whole image
+    crop["init_args"]["ratio"] = [crop["init_args"]["ratio"][0] * 4 / 3] * 2
+    shown = build_pipeline([crop], WHERE)(gradient, 0)
+    assert shown.shape == (160, 320, 3)
+    assert (shown[:, 0].max(), shown[:, -1].min()) == (0, 255)
+
+
+def test_a_list_without_a_size_is_resized_to_image_size_and_one_with_another_size_is_refused() -> None:
+    lists = Augmentations(train=[item("HorizontalFlip")], eval=[item("Resize", height=8, width=9)])
+    pipelines = Pipelines(lists, lambda: Preprocessing(size=(24, 24)), (24, 24))
+    assert pipelines.make("train", IMAGE)(IMAGE, 0).shape == (24, 24, 3)
+    with pytest.raises(ConfigError, match=r"image_size is 24 x 24, but .*augmentations.eval returns images of 8 x 9"):
+        pipelines.make("eval", IMAGE)
+
+
 @pytest.mark.parametrize(("given", "edge"), [(None, 240), ("pretrained", 256)])
 def test_evaluation_sees_more_than_the_models_own_crop_unless_that_is_asked_for(given: Any, edge: int) -> None:
     pipelines = Pipelines(Augmentations(eval=given), lambda: Preprocessing(size=(224, 224), shortest_edge=256))
