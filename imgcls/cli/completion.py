@@ -61,5 +61,4 @@ def _checkpoints(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
 
 
 def _models(prefix: str, **_: Any) -> list[str]:
-    folders: list[str] = DirectoriesCompleter()(prefix=prefix)
-    return [*names(), *folders]
+    return [*names(), *DirectoriesCompleter()(prefix=prefix)]

@@ -83,7 +83,7 @@ def read_folder(root: str) -> PhotoFolder:
     if not os.path.isdir(root):
         raise ConfigError(f"init: {root!r} is not a folder; type: imgcls init FOLDER, with one sub-folder per class")
     found, _ = split_folders(root, "init")
-    splits = {split: found[split] for split in ("train", "validation", "test") if split in found}
+    splits: dict[str, str] = {split: found[split] for split in ("train", "validation", "test") if split in found}
     data = {split: FolderImageDataset(folder) for split, folder in splits.items()}
     labels = list(data["train"].samples["label"])
     classes = dict(sorted(Counter(labels).items(), key=lambda item: natural_order(str(item[0]))))

@@ -20,6 +20,8 @@ from imgcls.models.classifier import ImageClassifier
 from tests.helpers.architectures import tiny_config
 from tests.helpers.runs import arguments, fails
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning, which the program hides
+
 KINDS = ["resnet", "vit", "swin", "convnext", "test_vit"]
 
 
@@ -32,9 +34,9 @@ def config_of(kind: str) -> PreTrainedConfig:
     return config
 
 
-def fit(model: ImageClassifier, data: ImageDataModule, folder: Path, **options: Any) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(default_root_dir=folder, max_epochs=1, enable_checkpointing=False, **quiet | options)
+def fit(model: ImageClassifier, data: ImageDataModule, folder: Path) -> Trainer:
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(default_root_dir=folder, max_epochs=1, accelerator="cpu", enable_checkpointing=False, **quiet)
     trainer.fit(model, data)
     return trainer
 
@@ -82,7 +84,11 @@ def test_image_size_trains_and_is_remembered(
 @pytest.mark.parametrize("side", [96, 320])
 @pytest.mark.parametrize("kind", ["resnet", "vit", "swin", "convnext", "swin_tiny_patch4_window7_224"])
 def test_sizes_of_real_photos_train(kind: str, side: int, photos: Path, test_photos: Path, tmp_path: Path) -> None:
-    small = {"vit": {"num_hidden_layers": 2}, "resnet": {"depths": [1, 1, 1, 1]}, "convnext": {"depths": [1, 1, 1, 1]}}
+    small: dict[str, dict[str, Any]] = {
+        "vit": {"num_hidden_layers": 2},
+        "resnet": {"depths": [1, 1, 1, 1]},
+        "convnext": {"depths": [1, 1, 1, 1]},
+    }
     if "_" in kind:
         config = tiny_config("timm_wrapper")
         config.architecture, config.model_args = kind, {"depths": [1, 1, 2, 1]}
