@@ -34,16 +34,8 @@ class Evaluation(Command):
         set_up_evaluated(self.model, self.data, start, recorded)
         self._take_images()
         self.data.setup(parts.command)
-<<<<<<< HEAD
         if parts.command != "predict":
             self.model.check_task("the data", self.data.multilabel)
-=======
-        weights = start.content["state_dict"]
-        self.model.build(self.data.class_names, start.record, weights=weights, image_size=self.data.image_size)
-        if parts.command != "predict":
-            self.model.check_task("the data", self.data.multilabel)
-        self.model.check_weights(weights)
->>>>>>> fccb9e7 (data.image_size, imgcls init and imgcls models)
         self.model.tta = parts.section["tta"]
         callbacks, _ = take_finders(user_callbacks(options))  # a fit alone uses them
         if parts.experiment.default_callbacks:

@@ -84,7 +84,7 @@ def set_up_evaluated(model: ImageClassifier, data: ImageDataModule, start: Start
     data.class_names = list(start.record["class_names"])
     recorded.restore(data)
     weights = start.content["state_dict"]
-    model.build(data.class_names, start.record, weights=weights)
+    model.build(data.class_names, start.record, weights=weights, image_size=data.image_size)
     model.check_weights(weights)
 
 
