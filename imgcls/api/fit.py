@@ -22,12 +22,12 @@ from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.cli import precheck
 from imgcls.cli.parser import ImgclsCLI
 from imgcls.cli.run import logging_to_stderr, no_traceback_of_tensorboard
-from imgcls.cli.warning_filters import quiet
 from imgcls.commands.fit import Fit
 from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import INTERRUPTED, ConfigError, ImageError, ImgclsError, RunError, listed
 from imgcls.runtime.error_messages import known
 from imgcls.runtime.signals import Stopped, listening
+from imgcls.runtime.warning_filters import quiet
 
 _SPLITS = ("validation", "test")
 

@@ -108,6 +108,20 @@ def newest_best(output_dir: Path) -> Path | None:
     return max((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
+def newest_run(output_dir: Path, name: str | None = None) -> Path | None:
+    """Return the run folder, with a config.yaml, of the newest checkpoint below ``output_dir``.
+
+    Args:
+        output_dir: The folder of all runs.
+        name: Only consider the runs of this name.
+    """
+    parents = [output_dir / name] if name else output_dir.glob("*/")
+    files = [file for parent in parents if (file := next(newest_checkpoints(parent), None))]
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=Path())
+    folder = next((each for each in newest.parents if _VERSION.fullmatch(each.name)), None)
+    return folder if folder and (folder / "config.yaml").is_file() else None
+
+
 def _runs_in(parent: Path) -> list[Path]:
     """Return the run folders, without copies such as ``version_0_backup``."""
     return [path for path in parent.glob("version_*") if _VERSION.fullmatch(path.name)]

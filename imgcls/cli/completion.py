@@ -41,15 +41,17 @@ def complete() -> None:
     commands = parser.add_subparsers()
     typed = os.environ["COMP_LINE"].split()[1:2]
     for command, text in (COMMANDS | AT_ONCE).items():
-        added = commands.add_parser(command, help=text)
+        added = commands.add_parser(command, help=text, add_help=command not in COMMANDS)
         if command == "completion":
             added.add_argument("shell", choices=SHELLS)
         elif command in COMMANDS and [command] == typed:
             options: dict[str, Any] = dict(add_keys(added, command))
             options["config"].completer = FilesCompleter(("yaml", "yml"))
-            options["ckpt_path"].completer = _checkpoints
+            if "ckpt_path" in options:
+                options["ckpt_path"].completer = _checkpoints
             if model := options.get("model.model_name"):
                 model.completer = _models
+            added.add_argument("words", nargs="*")  # files, as argcomplete proposes by default
     argcomplete.autocomplete(parser)
 
 

@@ -1,32 +1,47 @@
 """The help texts, and the options for completion, from the schema: an argparse parser that needs no heavy import."""
 
 import json
-from argparse import Action, ArgumentParser
+import textwrap
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from functools import partial
 from typing import Any
 
 import imgcls
-from imgcls.cli.argv import COMMANDS, EVALUATIONS
-from imgcls.cli.schema import Schema, branches, choices, inner, keys, kinds
+from imgcls.cli.argv import COMMANDS, FLAGS
+from imgcls.cli.help_pages import PAGES
+from imgcls.cli.schema import Schema, branches, choices, inner, kinds, used_keys
 
 AT_ONCE = {  # commands that need no parser
-    "init": "write a commented configuration fitted to a folder of photos and to this machine",
+    "init": "write a commented configuration for a folder of photos",
     "models": "list good pretrained models to start from",
     "schema": "print the JSON Schema of the configuration, for editors",
-    "completion": "print the script that completes commands and keys in bash, zsh or fish",
+    "completion": "print the script that completes commands in bash, zsh or fish",
+}
+_METAVARS = {  # option -> what its value is, where its name does not say it
+    "ckpt_path": "FILE.ckpt",
+    "images": "PATH",
+    "output": "FILE.csv",
+    "json": "FILE.json",
+    "html": "FILE.html",
+    "allow": "FINDING",
 }
 _TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list", "object": "dict"}
-_MAIN = """usage: imgcls COMMAND [--config FILE.yaml ...] [--section.key VALUE ...]
+_MAIN = """usage: imgcls COMMAND [PHOTOS | FILE ...] [--section.key VALUE ...]
 
 {about}
 
 commands:
 {commands}
 
-  imgcls COMMAND --help   the options of a command
+  imgcls COMMAND --help   the main options of a command; --help all: all of them
   imgcls COMMAND --debug  an error with its traceback
   imgcls --version        the version
 
-A first run: imgcls fit --data.dataset_classes.train FOLDER_OF_CLASS_FOLDERS"""
+A first run, on a folder with one sub-folder of images per class:
+
+  imgcls check photos/
+  imgcls fit photos/
+  imgcls predict runs/NAME/version_0 new_photos/"""
 
 
 def main_help() -> str:
@@ -37,38 +52,74 @@ def main_help() -> str:
 
 
 def command_help(command: str) -> str:
-    """Return the help of a command."""
-    parser = ArgumentParser(
-        usage=f"imgcls {command} [--config FILE.yaml ...] [--section.key VALUE ...]",
-        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
-        epilog="The arguments of a class: --KEY.help CLASS, as in --trainer.callbacks.help EarlyStopping",
+    """Return the help of a command on one screen of 80 columns."""
+    page, known = PAGES[command], used_keys(command)
+    column = max(map(len, page.often)) + len("  --  ")
+    parser = _parser(command, "examples:\n" + "\n".join(f"  {line}" for line in page.examples), column, 80)
+    group = parser.add_argument_group("options")
+    for key, schema in known.items():
+        if "." not in key and not inner(schema) and key != "seed_everything":
+            _add_key(group, key, schema, _with_default(schema["description"], schema))
+    _add_general(group)
+    often = parser.add_argument_group(f"often changed (all options: imgcls {command} --help all)")
+    for key in filter(known.__contains__, page.often):
+        often.add_argument(f"--{key}", metavar="", help=_with_default(page.often[key], known[key]))
+    return parser.format_help().rstrip()
+
+
+def full_help(command: str) -> str:
+    """Return the help of all options of a command."""
+    parser = _parser(
+        command, "The arguments of a class: --KEY.help CLASS, as in --trainer.callbacks.help EarlyStopping"
     )
     add_keys(parser, command)
     return parser.format_help().rstrip()
 
 
+def _parser(command: str, epilog: str, text_column: int = 24, width: int | None = None) -> ArgumentParser:
+    return ArgumentParser(
+        usage=f"imgcls {command} {PAGES[command].words} [--section.key VALUE ...]",
+        description=textwrap.fill(PAGES[command].about, 80),
+        epilog=epilog,
+        formatter_class=partial(RawDescriptionHelpFormatter, max_help_position=text_column, width=width),
+        add_help=False,
+    )
+
+
+def _with_default(text: str, schema: Schema) -> str:
+    default = schema.get("default")
+    return text if default in (None, False, {}) else f"{text} [{_shown(default)}]"
+
+
 def add_keys(parser: ArgumentParser, command: str) -> dict[str, Action]:
     """Add the options of a command, those of each section in a group of their own; return dotted key -> option."""
-    config = parser.add_argument("-c", "--config", metavar="FILE.yaml", help="Path to a configuration file.")
-    parser.add_argument("--print_config", action="store_true", help="Print the configuration and exit.")
-    groups: dict[str, Any] = {"": parser}
-    options = {"config": config}
-    for key, schema in keys(command).items():
-        # the model is the checkpoint's
-        if command in EVALUATIONS and key.startswith("model") and key != "model.threshold":
-            continue
-        description = schema.get("description", "").replace("%", "%%")
+    groups: dict[str, Any] = {"": parser.add_argument_group("options")}
+    options = {"config": _add_general(groups[""])}
+    for key, schema in used_keys(command).items():
+        text = schema.get("description", "")
         if inner(schema):
-            groups[key] = parser.add_argument_group(description.rstrip("."))
+            groups[key] = parser.add_argument_group(f"{key}: {text.partition('. ')[0].rstrip('.')}")
             options[key] = groups[key].add_argument(f"--{key}", metavar="FILE", help="Path to a file of this section.")
             continue
-        section, _, name = key.rpartition(".")
-        values = [_shown(value) for value in choices(schema)] or None
-        text = f"{description} ({_type(schema)}default: {_shown(schema.get('default'))})"
-        options[key] = groups.get(section, parser).add_argument(
-            f"--{key}", metavar=None if values else name.upper(), choices=values, help=text
-        )
+        text = f"{text} ({_type(schema)}default: {_shown(schema.get('default'))})"
+        options[key] = _add_key(groups.get(key.rpartition(".")[0], groups[""]), key, schema, text)
     return options
+
+
+def _add_general(group: Any) -> Action:
+    """Add the options that every command has; return the one of configuration files."""
+    config: Action = group.add_argument("-c", "--config", metavar="FILE", help="Path to a configuration file (YAML).")
+    group.add_argument("--print_config", action="store_true", help="Print the configuration and exit.")
+    group.add_argument("-h", "--help", action="help", help="Show the main options, or all: --help all.")
+    return config
+
+
+def _add_key(group: Any, key: str, schema: Schema, text: str) -> Action:
+    values = [_shown(value) for value in choices(schema)] or None
+    name = _METAVARS.get(key) or (None if values else key.rpartition(".")[2].upper())
+    metavar = "" if f"--{key}" in FLAGS else name
+    action: Action = group.add_argument(f"--{key}", metavar=metavar, choices=values, help=text.replace("%", "%%"))
+    return action
 
 
 def _type(schema: Schema) -> str:

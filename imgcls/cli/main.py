@@ -8,7 +8,8 @@ from collections.abc import Callable
 import imgcls
 from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
-from imgcls.cli.help import command_help, main_help
+from imgcls.cli.help import command_help, full_help, main_help
+from imgcls.cli.short_forms import expand
 from imgcls.errors import INTERRUPTED, ConfigError
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
@@ -35,10 +36,14 @@ def main(args: list[str] | None = None) -> None:
             _print(text)
             return
         _refuse_ascii(arguments)
+        precheck.check_command(arguments)
+        arguments, notes = expand(arguments)
         precheck.check(arguments)
     except ConfigError as error:
         print(f"imgcls: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    if all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):  # the first process
+        print(*(f"{note}\n" for note in notes), sep="", end="", file=sys.stderr)
     _share_cores()
     _find_modules_here()
     try:
@@ -59,18 +64,19 @@ def _answer(arguments: list[str]) -> str | None:
     command, *rest = arguments or ["help"]
     if command == "help" and rest:
         command, *rest = [*rest, "--help"]
-    if command in {"-V", "--version"}:
+    if command in {"-V", "--version", "version"}:
         return f"imgcls {imgcls.__version__}"
+    if rest == ["help"] or ({"-h", "--help"} & {*rest} and command != "init"):
+        command = precheck.SYNONYMS.get(command, command)
+        return (full_help if "all" in rest else command_help)(command) if command in COMMANDS else main_help()
+    if command in {"-h", "--help", "help"}:
+        return main_help()
     if command == "init":
         from imgcls.init.command import init
 
         return init(rest)
     if command == "models":
         return models.table()
-    if command in COMMANDS:
-        return command_help(command) if {"-h", "--help"} & {*rest} else None
-    if command in {"-h", "--help", "help"} or {"-h", "--help"} & {*rest}:
-        return main_help()
     if command == "completion":
         from imgcls.cli.completion import script
 

@@ -11,10 +11,10 @@ _CKPT_PATH = {
     "tune": "Must be null: the search resumes its trials by itself.",
     "check": "Not read.",
 }
-_EVALUATED = "Checkpoint to load; a run keeps its best one in checkpoints/best.ckpt."
+_EVALUATED = "Checkpoint to load, or a run folder for its best one; 'last' is the newest run."
 _TTA = (
-    "Test-time augmentation: average the probabilities of each image over its mirror image (hflip), or over both and "
-    "their upside-down versions (flips)."
+    "Test-time augmentation: average the probabilities over each image and its mirror image (hflip), or also both "
+    "upside down (flips)."
 )
 _OUTPUT = "CSV file to write (default: predictions.csv in the checkpoint's run folder, else in the working directory)."
 _CHECKED = (
@@ -26,14 +26,14 @@ _CHECKED = (
 def add_options(parser: ArgumentParser, command: str) -> None:
     """Add the options of a command to its parser."""
     parser.add_argument("--ckpt_path", type=str | None, help=_CKPT_PATH.get(command, _EVALUATED))
-    if command in {"validate", "test", "predict"}:
-        parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
     if command == "predict":
         images = "Files, folders, or CSV files with a column 'path'."
         parser.add_argument("--images", type=list[str] | None, help=images)
         parser.add_argument("--output", type=str | None, help=_OUTPUT)
         yes = ActionYesNo(no_prefix=None)
         parser.add_argument("--overwrite", action=yes, default=False, help="Replace an existing CSV file.")
+    if command in {"validate", "test", "predict"}:
+        parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
     if command == "check":
         parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
         parser.add_argument("--json", type=str | None, help="Write all findings to this JSON file.")

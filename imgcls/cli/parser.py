@@ -17,7 +17,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from imgcls.checkpoints.run_folder import newest_best
 from imgcls.cli.argv import COMMANDS, EVALUATIONS, CommandLine
 from imgcls.cli.options import add_options
-from imgcls.cli.trials import Trials, plain_values
 from imgcls.commands.absolute_paths import make_absolute
 from imgcls.commands.checkpoint_config import DEFAULT_CLASSES, Recorded
 from imgcls.commands.command import Command, Parts
@@ -27,6 +26,7 @@ from imgcls.commands.predict import Prediction
 from imgcls.commands.resume import Start, open_start
 from imgcls.commands.resume_checks import check_same_model
 from imgcls.commands.trainer import SILENT, ImgclsTrainer, as_list, is_first_process
+from imgcls.commands.tune_trials import Trials, plain_values
 from imgcls.config.overrides import full_key, with_values
 from imgcls.config.sections import DIVIDING, ExperimentConfig, OptunaConfig
 from imgcls.config.yaml_values import dump_yaml, read_value
@@ -159,8 +159,11 @@ class ImgclsCLI(LightningCLI):
         command, path = self.line.command, given.get("ckpt_path")
         if path in {None, "last"}:
             newest = newest_best(Path(given.get("experiment.output_dir", ExperimentConfig().output_dir)))
-            hint = shlex.quote(str(newest)) if newest else "RUN_FOLDER/checkpoints/best.ckpt"
-            raise ConfigError(f"{command} needs the checkpoint of a trained model: --ckpt_path {hint}")
+            if path is None or newest is None:
+                hint = shlex.quote(str(newest)) if newest else "RUN_FOLDER/checkpoints/best.ckpt"
+                raise ConfigError(f"{command} needs the checkpoint of a trained model: --ckpt_path {hint}")
+            log.info("--ckpt_path last: %s, the best of the newest run", newest)
+            path = newest
         for name in self.line.names:
             if name.startswith("--model") and not _THRESHOLD.match(name):
                 raise ConfigError(f"{command} uses the model of the checkpoint; leave {name} out")

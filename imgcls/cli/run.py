@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from imgcls.cli.parser import ImgclsCLI
-from imgcls.cli.warning_filters import quieten
 from imgcls.commands.trainer import is_first_process
 from imgcls.errors import INTERRUPTED
 from imgcls.images.pillow_settings import silence_decoders
 from imgcls.runtime.error_messages import explain
 from imgcls.runtime.signals import Stopped
+from imgcls.runtime.warning_filters import quieten
 
 
 def run(arguments: list[str], debug: bool = False) -> None:

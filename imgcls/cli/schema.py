@@ -1,6 +1,7 @@
 """The keys that a command accepts, read from schema.json; ``python -m imgcls.cli.make_schema`` writes it."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -11,6 +12,14 @@ from imgcls.errors import join_keys
 Schema = dict[str, Any]
 
 DEFAULT_CLASSES = {"model": "imgcls.ImageClassifier", "data": "imgcls.ImageDataModule"}
+_UNUSED = {  # command -> keys that it accepts, so that one YAML serves all commands, and does not use
+    "fit": r"optuna\b",
+    "validate": r"optuna\b|model\b(?!\.threshold)",
+    "test": r"optuna\b|model\b(?!\.threshold)",
+    "predict": r"optuna\b|model\b(?!\.threshold)",
+    "tune": r"ckpt_path",
+    "check": r"(model|trainer|experiment|optuna|ckpt_path|seed_everything)\b",
+}
 _CONSTANTS: dict[str, list[Any]] = {"boolean": [True, False], "null": [None]}
 
 
@@ -39,6 +48,11 @@ def of_command(command: str) -> Schema:
 def keys(command: str) -> dict[str, Schema]:
     """Return dotted key -> schema; the arguments of model and data without ``init_args``, as on the command line."""
     return dict(_walk(of_command(command), ""))
+
+
+def used_keys(command: str) -> dict[str, Schema]:
+    """Return those of ``keys`` that the command uses."""
+    return {key: schema for key, schema in keys(command).items() if not re.match(_UNUSED[command], key)}
 
 
 def _walk(schema: Schema, before: str) -> Iterator[tuple[str, Schema]]:

@@ -5,31 +5,29 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from imgcls.cli.argv import LISTS
-from imgcls.cli.schema import DEFAULT_CLASSES, Schema, branches, inner, keys, kinds, of_command
-from imgcls.cli.suggest import nearest
-from imgcls.cli.yaml_content import Content, Place, compose_text, scalar
+from imgcls.cli.argv import FLAGS, LISTS, Option
+from imgcls.cli.schema import DEFAULT_CLASSES, Schema, branches, inner, keys, kinds, of_command, used_keys
+from imgcls.cli.short_forms import FOLDERS
+from imgcls.cli.suggest import ABSENT, nearest
+from imgcls.config.yaml_content import Content, Place, compose_text, scalar
 from imgcls.errors import did_you_mean, join_keys, known_names
+from imgcls.models.huggingface.hub_ids import hub_id
 
 _OF_A_CLASS = ["class_path", "init_args", "dict_kwargs"]
 _NO_KEYS = ("--config", "--help", "--print_config")
-_FLAGS = ("--overwrite",)  # which need no value
 _FREE = ("search_spaces", "unfreeze")  # whose keys may be any
 # in place of a section or list the parser reads a file, or a text in YAML; in place of a class its path or name, too
 _READ = re.compile(r"\s*[\[{]|.*\.(ya?ml|json)$")
 _CLASS_PATH = re.compile(r"\w+(\.\w+)+|[A-Z]\w*")
 _WORDS = {"array": "a list", "boolean": "true or false", "integer": "an integer", "number": "a number"}
 _WORDS |= {"null": "null", "object": "a mapping", "string": "a text"}
-_INSTEAD = {  # section that is a class -> what to type for a name
-    "data": "to use a folder: --data.dataset_classes.train",
-    "model": "to choose a network: --model.model_name",
-}
 _SHOWN = 8  # keys that a message names
 
 
@@ -54,7 +52,15 @@ _Validator = extend(
 )
 
 
-def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: list[tuple[str, list[str]]]) -> list[str]:
+class Fault(NamedTuple):
+    """What is wrong with a configuration file or an option, and the option that was meant instead, if that is clear."""
+
+    text: str
+    option: Option | None = None
+    meant: Option | None = None
+
+
+def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: list[Option]) -> list[Fault]:
     """Return all faults of configuration files and options, those of files with their lines.
 
     Args:
@@ -62,61 +68,75 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
         files: The path of each file, and its content.
         options: Names, each with the values that follow it.
     """
-    sources = [_Source(path, Content(node)) for path, node in files]
-    sources += [_option(name, text) for name, texts in options if name not in _NO_KEYS for text in _texts(name, texts)]
+    sources = [_Source(command, path, Content(node)) for path, node in files]
+    sources += [_option(command, option) for option in options if option[0] not in _NO_KEYS]
     given = [(section, source.content.value.get(section)) for source in sources for section in DEFAULT_CLASSES]
     own: Schema = {
         section: {} for section, value in given if _is_own(section, value)
     }  # whose arguments the parser knows
     schema = of_command(command)
     validator = _Validator(schema | {"properties": schema["properties"] | own})
-    return [fault for source in sources for fault in source.faults(validator, keys(command))]
-
-
-def _texts(name: str, values: list[str]) -> list[str]:
-    """Return the values of an option; those of one that takes several are one list."""
-    return [json.dumps(values)] if name in LISTS else values or ["true" if name in _FLAGS else ""]
+    return [fault for source in sources for fault in source.faults(validator)]
 
 
 def _is_own(section: str, value: Any) -> bool:
     """Whether a value of a section names another class than the default."""
     class_path = value.get("class_path") if isinstance(value, dict) else value
-    return isinstance(class_path, str) and "." in class_path and class_path != DEFAULT_CLASSES[section]
+    is_dotted = isinstance(class_path, str) and "." in class_path and _CLASS_PATH.fullmatch(class_path)
+    return bool(is_dotted) and class_path != DEFAULT_CLASSES[section]
 
 
+@dataclass
 class _Source:
     """A configuration file, or an option as a file would have it.
 
     Args:
+        command: The command.
         name: The path of the file, or the option.
         content: The configuration.
+        option: The option.
         typed: Of an option, its keys.
         is_part: Whether the option gives only a part of the value of these keys.
     """
 
-    def __init__(self, name: str, content: Content, typed: Place = (), is_part: bool = False) -> None:
-        self.name = name
-        self.content = content
-        self.typed = typed
-        self.is_part = is_part
+    command: str
+    name: str
+    content: Content
+    option: Option | None = None
+    typed: Place = ()
+    is_part: bool = False
 
-    def faults(self, validator: Any, known: dict[str, Schema]) -> list[str]:
+    def faults(self, validator: Any) -> list[Fault]:
         """Return all faults, in the order of their lines."""
-        found = {place: f"the key {_dotted(place)!r} is given twice" for place in self.content.repeated}
+        found = {place: Fault(f"the key {_dotted(place)!r} is given twice") for place in self.content.repeated}
         for error in (cause for each in validator.iter_errors(self.content.value) for cause in _causes(each)):
             place = tuple(error.absolute_path)
             if error.validator == "additionalProperties":
                 of_class = _OF_A_CLASS if _dotted(place) in DEFAULT_CLASSES else []
-                siblings = list(dict.fromkeys([*error.schema["properties"], *of_class]))
+                siblings = [key for key in dict.fromkeys([*error.schema["properties"], *of_class]) if key != "$schema"]
                 unknown = [key for key in error.instance if key not in {*siblings, "$schema"}]
-                found |= {(*place, key): self._unknown(place, key, siblings, known) for key in unknown}
+                found |= {(*place, key): self._unknown(place, key, siblings) for key in unknown}
             elif not self._may_be_right(error):
-                dashes = "--" if len(place) <= len(self.typed) else ""
-                found[place] = f"{dashes}{_wrong_value(_dotted(place), error)}"
+                found[place] = self._wrong(place, error)
         lines = self.content.lines
-        if not self.typed:
-            return [f"{self.name}:{lines[place]}: {found[place]}" for place in sorted(found, key=lines.__getitem__)]
-        return [f"{self.name}: {text}" if len(place) > len(self.typed) else text for place, text in found.items()]
+        if not self.option:
+            ordered = sorted(found, key=lines.__getitem__)
+            return [Fault(f"{self.name}:{lines[place]}: {found[place].text}") for place in ordered]
+        starts = {place: f"{self.name}: " if len(place) > len(self.typed) else "" for place in found}
+        return [fault._replace(text=starts[place] + fault.text, option=self.option) for place, fault in found.items()]
+
+    def _wrong(self, place: Place, error: ValidationError) -> Fault:
+        """Return the fault of a value."""
+        name, value = _dotted(place), error.instance
+        if name not in DEFAULT_CLASSES or not isinstance(value, str) or value in {"", "null"}:
+            dashes = "--" if len(place) <= len(self.typed) else ""
+            return Fault(f"{dashes}{_wrong_value(name, error)}")
+        what, *meant = {
+            "data": ("use a folder", FOLDERS[self.command], value),
+            "model": ("choose a network", "--model.model_name", hub_id(value)),
+        }[name]
+        option = (meant[0], [meant[1]]) if place == self.typed else None
+        return Fault(f"{'--' * bool(self.typed)}{name} takes a class; to {what}: {shlex.join(meant)}", meant=option)
 
     def _may_be_right(self, error: ValidationError) -> bool:
         """Whether the parser may accept what the schema does not."""
@@ -132,37 +152,68 @@ class _Source:
             return not inner(error.schema)
         if isinstance(value, str):
             is_class = any("if" in branch for branch in branches(error.schema))
-            is_read = os.path.isfile(value) or _READ.match(value) or (is_class and _CLASS_PATH.fullmatch(value))
+            is_class_path = is_class and _CLASS_PATH.fullmatch(value) and not os.path.isdir(value)
+            is_read = os.path.isfile(value) or _READ.match(value) or is_class_path
             return bool({"array", "object"} & expected and error.validator != "pattern" and is_read)
         is_text = isinstance(value, (list, dict)) and "string" in expected  # in which the command line has brackets
         return bool(self.typed) and place == self.typed and is_text
 
-    def _unknown(self, place: Place, key: str, siblings: list[str], known: dict[str, Schema]) -> str:
+    def _unknown(self, place: Place, key: str, siblings: list[str]) -> Fault:
+        """Return the fault of a key that does not exist."""
         full = _dotted((*place, key))
         section = re.sub(r"^(model|data)\.init_args", r"\1", _dotted(place))
+        known = used_keys(self.command)
         near = nearest(section, key, siblings, known if section in {"", *known} else [])
         if len(place) < len(self.typed):
-            if rest := ".".join(map(str, self.typed[len(place) + 1 :])):
-                near = f"{near}.{rest}" if f"{near}.{rest}" in known else nearest("", str(self.typed[-1]), [], known)
-            return f"unknown option {self.name}{f'; did you mean --{near}?' if near else known_names(key, siblings)}"
+            return self._unknown_option(key, siblings, near, self.typed[len(place) + 1 :])
         if siblings[:3] == _OF_A_CLASS and full in known:
-            return f"{full!r} is beside init_args; move it into init_args"
-        within, _, last = (near or "").rpartition(".")
-        hint = f"; did you mean {last if within == section else near!r}?" if near else known_names(key, siblings)
-        return f"unknown key {full!r}{hint}"
+            return Fault(f"{full!r} is beside init_args; move it into init_args")
+        if not near:
+            return Fault(f"unknown key {full!r}{known_names(key, siblings)}")
+        names = [each.removeprefix(f"{section}.") if each.rpartition(".")[0] == section else each for each in near]
+        return Fault(f"unknown key {full!r}; did you mean {' or '.join(map(repr, names))}?")
+
+    def _unknown_option(self, key: str, siblings: list[str], near: list[str], rest: Place) -> Fault:
+        """Return the fault of an option of which ``key`` does not exist, above the keys ``rest``."""
+        known = used_keys(self.command)
+        if rest:
+            within = [each for one in near if (each := ".".join([one, *map(str, rest)])) in known]
+            near = within or nearest("", str(rest[-1]), [], known)
+        text = f"unknown option {self.name}"
+        if key in ABSENT:
+            return Fault(f"{text}; imgcls has none; {ABSENT[key]}")
+        if not near:
+            return Fault(f"{text}{known_names(key, siblings)}; all options: imgcls {self.command} --help all")
+        names = " or ".join(f"--{each.replace('=', ' ')}" for each in near)
+        return Fault(f"{text}; did you mean {names}?", meant=self._meant(near[0]) if len(near) == 1 else None)
+
+    def _meant(self, key: str) -> Option | None:
+        """Return this option with another key, and with the value that the key or its kind implies."""
+        key, _, implied = key.partition("=")
+        values = self.option[1] if self.option else []
+        if implied and values not in ([], ["true"], ["True"]):
+            return None
+        if key == "trainer.accelerator" and values and re.fullmatch(r"[\d,]+", values[0]):  # device=0, as in YOLO
+            return "--trainer.devices", [f"[{values[0]}]"]
+        if key == "model.model_name":
+            values = [*map(hub_id, values)]
+        flag = ["true"] if "boolean" in kinds(keys(self.command).get(key, {})) else []
+        return f"--{key}", [implied] if implied else values or flag
 
 
-def _option(option: str, text: str) -> _Source:
+def _option(command: str, option: Option) -> _Source:
     """Return an option as a file would have it, up to the index of a list or keys that may be any."""
-    keys = option[2:].removesuffix("+").removesuffix(".help").split(".")
+    name, values = option
+    text = json.dumps(values) if name in LISTS else "".join(values[:1]) or ("true" if name in FLAGS else "")
+    keys = name[2:].removesuffix("+").removesuffix(".help").split(".")
     ends = [number for number, key in enumerate(keys) if key.isdecimal() or (number and keys[number - 1] in _FREE)]
     typed = tuple(keys[: ends[0]] if ends else keys)
     content = Content(compose_text(text), typed)
-    if option.endswith("+") and not isinstance(content.value, list):
+    if name.endswith("+") and not isinstance(content.value, list):
         content.value = [content.value]
     for key in reversed(typed):
         content.value = {key: content.value}
-    return _Source(option, content, typed, bool(ends) or option.endswith(".help"))
+    return _Source(command, name, content, option, typed, bool(ends) or name.endswith(".help"))
 
 
 def _causes(error: ValidationError) -> list[ValidationError]:
@@ -178,8 +229,6 @@ def _wrong_value(name: str, error: ValidationError) -> str:
         return f"{name} needs {', '.join(repr(key) for key in error.validator_value if key not in value)}"
     if names and value in (None, "null"):
         return f"{name} is empty; leave it out, or give it a key"
-    if name in _INSTEAD and isinstance(value, str):
-        return f"{name} takes a class; {_INSTEAD[name]} {shlex.quote(value)}"
     if names:
         return f"{name} must be a section with keys ({names}), got {_shown(value)}"
     if error.validator == "pattern":

@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from imgcls.config.overrides import public_class
+from imgcls.datasets.split_folders import open_split_folders
 
 # arguments that are paths, beside the root of any dataset class
 _PATHS = {
@@ -19,6 +20,8 @@ _PATHS = {
 
 def make_absolute(section: Namespace) -> None:
     """Make the paths of a parsed configuration absolute and the names of our classes short, in place.
+
+    Folders that contain the folders of splits are replaced by these.
 
     Args:
         section: The configuration of a command, not instantiated. A model or data class of the user may have other
@@ -43,6 +46,8 @@ def make_absolute(section: Namespace) -> None:
             for key in [key for key, value in vars(arguments).items() if value == "None"]:
                 arguments[key] = None
             make_arguments_absolute(spec["class_path"], arguments)
+    for split, folder in open_split_folders(vars(datasets)).items() if datasets else ():
+        datasets[split] = folder
 
 
 def make_arguments_absolute(class_path: str, arguments: Any) -> None:

@@ -25,8 +25,6 @@ from imgcls.commands.monitored_values import Monitored
 from imgcls.commands.trainer import as_list
 from imgcls.errors import ConfigError
 
-PATIENCE = 10  # epochs
-
 log = logging.getLogger(__name__)
 
 
@@ -90,23 +88,26 @@ def moving_average(callbacks: Sequence[Callback], start_averages: bool | None) -
     return [EMA()]
 
 
-def early_stopping(callbacks: Sequence[Callback], monitored: Monitored, options: Mapping[str, Any]) -> list[Callback]:
+def early_stopping(
+    callbacks: Sequence[Callback], monitored: Monitored, patience: int | None, options: Mapping[str, Any]
+) -> list[Callback]:
     """Return early stopping for a run that has none of its own, and monitors a value.
 
     Args:
         callbacks: The callbacks.
         monitored: The values of the run.
+        patience: Epochs without a better value; None for no early stopping.
         options: The Trainer's arguments; Lightning counts patience in validations, of which an epoch may have several,
             or less than one.
     """
-    if monitored.monitor is None or _has(callbacks, EarlyStopping):
+    if patience is None or monitored.monitor is None or _has(callbacks, EarlyStopping):
         return []
     of_train = monitored.monitor.startswith("train_")  # which is known at the end of the epoch, not of a validation
     return [
         EarlyStopping(
             monitored.monitor,
             mode=monitored.mode,
-            patience=PATIENCE if of_train else max(round(PATIENCE * _validations(options)), 1),
+            patience=patience if of_train else max(round(patience * _validations(options)), 1),
             strict=False,  # a validation_step of the user's may log other values than the default monitor
             check_on_train_epoch_end=True if of_train else None,
         )

@@ -69,7 +69,7 @@ def monitoring_callbacks(
     classes, multilabel = data.class_names, data.multilabel
     monitored = monitored_values(callbacks, options, parts.model, classes, multilabel, experiment.monitor, modes)
     if experiment.default_callbacks:
-        callbacks += early_stopping(callbacks, monitored, options)
+        callbacks += early_stopping(callbacks, monitored, experiment.patience, options)
     if trial is not None:  # the search reports its own progress
         callbacks = [item for item in callbacks if not isinstance(item, ProgressBar)]
     if monitored.awaited:

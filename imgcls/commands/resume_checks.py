@@ -159,7 +159,7 @@ def _why_stopped(stopping: EarlyStopping, states: Mapping[str, Any]) -> str:
     name, threshold = stopping.monitor, stopping.stopping_threshold
     waited = (states.get(stopping.state_key) or {}).get("wait_count", 0)
     if waited >= max(stopping.patience, 1):
-        return f"{name} did not improve for {waited} validations (EarlyStopping.patience: {stopping.patience})"
+        return f"{name} did not improve for {waited} validations (patience: {stopping.patience})"
     last: dict[str, float] = next(reversed((states.get("History") or {}).get("rows") or []), {})
     if threshold is not None and name in last and stopping.monitor_op(*map(torch.tensor, (last[name], threshold))):
         return f"{name} {last[name]:.4f} reached EarlyStopping.stopping_threshold: {threshold}"

@@ -11,11 +11,6 @@ from imgcls.errors import ConfigError, join_keys, known_names
 
 Config = dict[str, Any]
 
-_EARLY_STOPPING = (
-    "--trainer.callbacks+='{class_path: lightning.pytorch.callbacks.EarlyStopping, "
-    "init_args: {monitor: validation_f1_score, mode: max, patience: 3}}'"
-)
-
 
 def full_key(key: str) -> str:
     """Insert the ``init_args`` that may be omitted after ``model`` and ``data``, as in ``data.batch_size``."""
@@ -109,7 +104,7 @@ def _key_or_index(parent: Any, part: str, owner: str | None, before: list[str], 
             return int(part)
         raise _NoSuchKeyError(f"{key}: {where} is a list of {len(parent)} items, indexed from 0")
     if parent is None and where == "trainer.callbacks":
-        raise _NoSuchKeyError(f"trainer.callbacks lists no callback; to change early stopping, add {_EARLY_STOPPING}")
+        raise _NoSuchKeyError("trainer.callbacks lists no callback; for early stopping: --experiment.patience EPOCHS")
     if not isinstance(parent, dict):
         raise _NoSuchKeyError(f"{key}: {where} is {json.dumps(parent)} and has no {part!r}; set {where} first")
     # specs in lists, such as augmentations, need not name all arguments of their class

@@ -54,6 +54,8 @@ class ExperimentConfig:
             schedule and epoch start fresh.
         monitor: The logged value that selects the best epoch; null: that of the first checkpoint callback, else
             validation_f1_score, else the first metric. Ties are broken by the lower validation_loss.
+        patience: Epochs without a better value of ``monitor`` after which training stops early; null: never. An
+            EarlyStopping in ``trainer.callbacks`` has its own.
         default_callbacks: Append a checkpoint saver, metrics logger, progress bar, early stopping and a moving average
             of the weights unless the configuration lists one of the kind.
         save_every_minutes: Minutes between two updates of last.ckpt within an epoch; null or 0: only at the end of each
@@ -64,6 +66,7 @@ class ExperimentConfig:
     output_dir: str = "runs"
     only_weights_load: bool = False
     monitor: str | None = None
+    patience: Annotated[int | None, Field(ge=1)] = 10
     default_callbacks: bool = True
     save_every_minutes: Annotated[float | None, Field(ge=0)] = 10.0
 

@@ -6,13 +6,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
 from imgcls.data.scan.files import HashKind
 from imgcls.data.transforms.presets import EvalPreset, Preset
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
+from imgcls.datasets.split_folders import open_split_folders
 from imgcls.errors import ConfigError, known_names
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class DatasetClasses:
     """The dataset of each split; a path is short for an ``imgcls.FolderImageDataset`` of that folder.
 
     Args:
-        train: Labelled images to train on, which also define the classes.
+        train: Labelled images to train on, which also define the classes. A folder with ``train`` and ``val`` (or
+            ``valid``, ``validation``) or ``test`` in it stands for these splits, as far as they are null here.
         validation: Labelled images that decide which epoch is best; null holds out a part of ``train``.
         test: Labelled images for the final evaluation.
         predict: Images to predict.
@@ -77,6 +79,13 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
         name: value if value is None or isinstance(value, ImageDataset) else FolderImageDataset(os.fspath(value))
         for name, value in vars(classes).items()
     }
+
+
+def with_split_folders(given: DatasetClasses | dict[str, Any]) -> DatasetClasses | dict[str, Any]:
+    """Return the datasets with the folders of splits in place of folders that contain them."""
+    if isinstance(given, dict):
+        return given | open_split_folders(given)
+    return replace(given, **open_split_folders(vars(given))) if isinstance(given, DatasetClasses) else given
 
 
 def require(valid: bool, key: str, value: object, rule: str) -> None:

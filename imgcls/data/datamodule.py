@@ -22,6 +22,7 @@ from imgcls.data.config import (
     check_class_names,
     check_regex,
     require,
+    with_split_folders,
 )
 from imgcls.data.feature_cache.features import FeatureBatches
 from imgcls.data.loader_factory import LoaderFactory, LoaderSettings
@@ -35,6 +36,7 @@ from imgcls.data.splitting.train_val_split import Fold
 from imgcls.data.transforms.presets import EvalPreset
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.split_folders import split_folders
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.runtime.cores import available_cores
@@ -122,6 +124,7 @@ class ImageDataModule(pl.LightningDataModule):
         check_class_names(class_names or [])
         check_regex(group_regex)
         check_cache(create_dataset, cache_size, content_hash)
+        dataset_classes = with_split_folders(dataset_classes)  # recorded like this
         self.save_hyperparameters(logger=False)
         self.image_size = as_size(image_size)  # height and width; None: the model's
         self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing, self.image_size)
@@ -131,8 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._num_workers = num_workers
         self.timeout = timeout
         self.create_dataset, self.cache_dir, self.cache_size = create_dataset, cache_dir, cache_size
-        part = None if fold is None else Fold.read(fold)
-        groups = group_column, group_regex
+        part, groups = None if fold is None else Fold.read(fold), (group_column, group_regex)
         rules = SplitRules(validation_split, split_seed, part, *groups, on_leak, train_on_validation, content_hash)
         bad_images = BadImages(on_bad_image, max_bad_fraction)
         self.splitter = Splitter(as_datasets(dataset_classes), rules, bad_images, class_names or [])
@@ -279,9 +281,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a plain attribute in Lightning
-        """A short name of the training data."""
+        """A short name of the training data: its path, or that of the folder of splits that contains it."""
         text = str(self.datasets["train"])
-        return os.path.abspath(text) if os.path.exists(text) else text
+        if not os.path.exists(text):
+            return text
+        parent, name = os.path.split(os.path.abspath(text))
+        is_split = name.lower() == "train" and split_folders(parent)[0]["train"] != parent
+        return parent if is_split else os.path.join(parent, name)
 
     @property
     def has_test(self) -> bool:

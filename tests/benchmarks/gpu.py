@@ -19,7 +19,7 @@ import torch
 from transformers import AutoConfig
 
 import imgcls
-from imgcls.cli.warning_filters import quieten
+from imgcls.runtime.warning_filters import quieten
 from tests.benchmarks.beside import THREE_EPOCHS, Clock, best_rows, script, write_photos
 
 MODELS = {"ResNet-50": ("resnet", "ResNetForImageClassification"), "ViT-B/16": ("vit", "ViTForImageClassification")}

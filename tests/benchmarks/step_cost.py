@@ -21,13 +21,13 @@ import imgcls
 from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
 from imgcls.callbacks.terminate_on_nan import TerminateOnNaN
 from imgcls.checkpoints.io import AtomicCheckpointIO
-from imgcls.cli.warning_filters import quieten
 from imgcls.commands.default_callbacks import early_stopping, moving_average, run_callbacks, shown_callbacks
 from imgcls.commands.monitored_values import monitored_values
 from imgcls.commands.trainer import build_trainer
 from imgcls.data.loading.batches import identity
 from imgcls.models.training.optimizer import make_optimizer
 from imgcls.models.training.scheduler import make_scheduler
+from imgcls.runtime.warning_filters import quieten
 from imgcls.types import Batch
 
 STEPS, ROUNDS, WARM = 180, 4, 10
@@ -117,7 +117,7 @@ def our_gap(folder: Path) -> float:
     monitored = monitored_values(callbacks, options, model, CLASSES)
     run = folder / "run"
     (run / "version_0").mkdir(parents=True, exist_ok=True)
-    callbacks += early_stopping(callbacks, monitored, options)
+    callbacks += early_stopping(callbacks, monitored, 10, options)
     callbacks += run_callbacks(callbacks, monitored, run / "version_0", keep_checkpoints=False)
     callbacks += [DataWaitMonitor(cached=True), TerminateOnNaN()]
     trainer = build_trainer(options, callbacks, AtomicCheckpointIO(), run / "version_0")

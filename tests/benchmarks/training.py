@@ -15,8 +15,8 @@ import lightning.pytorch as pl
 import torch
 
 import imgcls
-from imgcls.cli.warning_filters import quieten
 from imgcls.commands.trainer import best_precision
+from imgcls.runtime.warning_filters import quieten
 from tests.benchmarks.beside import THREE_EPOCHS, Clock, best_rows, hf_rate, script, write_photos
 from tests.helpers.real_data import write_efficientnet_lite0
 

@@ -434,7 +434,7 @@ WRONG = {
     "--images data --allow leaks": "'leakage' or 'unreadable'",
     "--images data --json data": "--json data: is a folder; give a file, for example data/check.json",
     "--images both": "val and valid are both validation; keep one",
-    "data": "'data' needs --images before it; type: imgcls check --images data",
+    "data": "--images data: no image found",
 }
 
 

@@ -67,6 +67,9 @@ def proposed(line: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
         ("imgcls fit --model.optimizer_config.name ", ["adam", "adamw", "sgd"], ["c.yaml"]),
         ("imgcls fit --data.balanced_sampling t", ["true"], ["false"]),
         ("imgcls fit --config ", ["c.yaml"], ["notes.md"]),
+        ("imgcls fit c", ["c.yaml"], ["notes.md"]),
+        ("imgcls predict --tta hflip ru", ["runs/"], []),
+        ("imgcls check --ckpt", [], ["--ckpt_path"]),
         ("imgcls fit --ckpt_path l", ["last"], []),
         ("imgcls predict --ckpt_path ru", ["runs/cats/version_0/checkpoints/best.ckpt"], []),
         (

@@ -438,14 +438,41 @@ def test_fit_says_what_it_trains_on(
     assert "Images: 48 train, 12 validation (20 % held out of train), 18 test" in said
 
 
-def test_folder_of_splits_is_no_folder_of_classes(
+def test_folder_of_splits_is_read_as_its_splits(
     photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(photos, tmp_path / "data/train")
-    shutil.copytree(test_photos, tmp_path / "data/test")
-    code, message = fails(["fit", *arguments(tmp_path / "data", tiny_model, tmp_path)], capsys)
-    assert (code, "contains splits instead of classes: 'test', 'train'" in message) == (2, True), message
-    assert f"--data.dataset_classes.train {tmp_path}/data/train" in message
+    for split, source in {"train": photos, "val": test_photos, "test": test_photos}.items():
+        shutil.copytree(source, tmp_path / "data" / split)
+    (tmp_path / "c.yaml").write_text(f"data: {{dataset_classes: {{train: {tmp_path}/data}}}}\n")
+    _, *options = arguments(photos, tiny_model, tmp_path, "--data.on_leak=warn", "--trainer.max_epochs=1")
+    main(["fit", f"{tmp_path}/c.yaml", *options])
+    captured = capsys.readouterr()
+    assert f"{tmp_path}/data: test/ is test, train/ is train, val/ is validation" in captured.err
+    assert "Images: 60 train, 18 validation, 18 test" in captured.err
+    config = yaml.safe_load((tmp_path / "run/version_0/config.yaml").read_text())
+    assert config["data"]["init_args"]["dataset_classes"] == {
+        "train": f"{tmp_path}/data/train",
+        "validation": f"{tmp_path}/data/val",
+        "test": f"{tmp_path}/data/test",
+        "predict": None,
+    }
+    fitted = table_of(captured.out)
+    main(["test", f"{tmp_path}/run/version_0"])
+    assert table_of(capsys.readouterr().out)["accuracy"] == fitted["accuracy"][-1:]
+    main(["test", f"{tmp_path}/run/version_0", f"{tmp_path}/data"])
+    assert table_of(capsys.readouterr().out)["accuracy"] == fitted["accuracy"][-1:]
+    main(["fit", f"{tmp_path}/c.yaml", *options, "--trainer.max_epochs=2", "--ckpt_path=last"])
+    assert "Resuming from" in capsys.readouterr().err
+
+
+def test_patience_of_the_default_early_stopping(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "run/version_0/checkpoints/last.ckpt"
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--experiment.patience=3")]
+    main(line)
+    [state] = [value for key, value in load(kept)["callbacks"].items() if key.startswith("EarlyStopping")]
+    assert state["patience"] == 3
+    main([*line, "--ckpt_path=last", "--trainer.max_epochs=2", "--experiment.patience=null"])
+    assert [key for key in load(kept)["callbacks"] if key.startswith("EarlyStopping")] == []
 
 
 def test_wrong_augmentation_leaves_no_run_folder(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imgcls.cli.warning_filters import quieten
 from imgcls.data.config import Augmentations, DatasetClasses
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.group_holdout import hold_out_groups
@@ -18,6 +17,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 from imgcls.models.classifier import ImageClassifier
+from imgcls.runtime.warning_filters import quieten
 from tests.data.test_datamodule import module
 
 

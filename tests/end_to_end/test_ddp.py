@@ -15,11 +15,11 @@ from lightning.pytorch import Callback
 from imgcls.cli import parser as cli
 from imgcls.cli.main import main
 from imgcls.cli.parser import ImgclsCLI
-from imgcls.cli.warning_filters import quieten
 from imgcls.commands.evaluate import Evaluation
 from imgcls.data.scan.bad_images import BadImages
 from imgcls.errors import ConfigError
 from imgcls.runtime.distributed import code_of_others, gather
+from imgcls.runtime.warning_filters import quieten
 from tests.conftest import write_class_folders
 from tests.data.scan.test_bad_images import truncate
 from tests.helpers.architectures import tiny_config

@@ -17,8 +17,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from imgcls.cli.main import main
-from imgcls.cli.warning_filters import quieten
 from imgcls.config.sections import OptunaConfig, SearchSpace
+from imgcls.runtime.warning_filters import quieten
 from imgcls.tune.results import Results
 from imgcls.tune.search_space import Space, short_names, shown
 from imgcls.tune.study import SharedStudy

@@ -15,6 +15,7 @@ from transformers.utils import cached_file, is_timm_available
 from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, RunError, causes, first_line
+from imgcls.models.huggingface.hub_ids import hub_id
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,8 @@ def local_or_hub(model_name: str) -> str:
             f"{KEY}: folder {model_name!r} does not exist; give a folder with config.json, or a Hub id, for example "
             "microsoft/resnet-18"
         )
+    if (meant := hub_id(model_name)) != model_name:
+        raise ConfigError(f"{KEY}: {model_name!r} is not a folder and not a Hub id; did you mean {meant!r}?")
     return model_name
 
 

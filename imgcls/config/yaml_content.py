@@ -1,16 +1,74 @@
-"""The values in YAML as JSON has them, with their lines."""
+"""Read a configuration file in YAML: its values as JSON has them, with their lines."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from imgcls.cli.argv import find_fault
+from imgcls.errors import ConfigError
 
 _MERGE = "tag:yaml.org,2002:merge"
+_DEEPEST = 50  # levels of a configuration, within Python's limit of recursion
+_MOST_VALUES = 1_000_000
+_TOO_DEEP = f"holds more than {_DEEPEST} levels, one within the other"
 
 Place = tuple[str | int, ...]
 """Keys and indices that lead to a value."""
+
+
+def compose_yaml(path: str) -> yaml.MappingNode:
+    """Read a configuration file into YAML nodes, which know their lines.
+
+    Raises:
+        ConfigError: If it is missing, or is not a YAML mapping; names file and line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: cannot be read: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: {_TOO_DEEP}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path}: has no sections; a configuration has sections such as 'data:' and 'model:'")
+    if fault := find_fault(node):
+        raise ConfigError(f"{path}:{fault[0].start_mark.line + 1}: {fault[1]}")
+    return node
+
+
+def find_fault(
+    node: yaml.Node, above: tuple[yaml.Node, ...] = (), left: Iterator[int] | None = None
+) -> tuple[yaml.Node, str] | None:
+    """Return the first node that is YAML and yet no configuration, with what is wrong; None if there is none.
+
+    Args:
+        node: The node, and what it holds.
+        above: The nodes that hold it.
+        left: Runs out where a few lines of aliases stand for more values than a machine can hold.
+    """
+    left = iter(range(_MOST_VALUES)) if left is None else left
+    if node in above:
+        return node, "holds itself, by the alias of its own anchor; write out what is meant"
+    if len(above) == _DEEPEST:
+        return node, _TOO_DEEP
+    if next(left, None) is None:
+        return (*above, node)[1], f"expands to more than {_MOST_VALUES} values"  # the value of a section
+    inner = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        if not isinstance(key, yaml.ScalarNode):
+            return key, "a key is a text, and no list or mapping; put quotes around a text with braces"
+        inner.append(value)
+    return next((fault for item in inner if (fault := find_fault(item, (*above, node), left))), None)
 
 
 class Content:

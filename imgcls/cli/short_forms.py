@@ -1,0 +1,138 @@
+"""Short forms of a command line: folders, files and run folders without the option that they are meant for."""
+
+import os
+import shlex
+from pathlib import Path
+
+from imgcls.cli.argv import CKPT_PATH, COMMANDS, EVALUATIONS, IMAGES, Option, join_options, short_key, split_options
+from imgcls.cli.schema import keys
+from imgcls.errors import ConfigError, did_you_mean, listed
+
+TRAIN = "--data.dataset_classes.train"
+FOLDERS = {  # command -> the option that a folder is meant for
+    "fit": TRAIN,
+    "tune": TRAIN,
+    "validate": "--data.dataset_classes.validation",
+    "test": "--data.dataset_classes.test",
+    "predict": IMAGES,
+    "check": IMAGES,
+}
+CONFIGS = (".yaml", ".yml")
+_RUNS, _NAME = "--experiment.output_dir", "--experiment.custom_folder_name"
+_TABLES = (".csv", ".tsv", ".txt")
+_BEST = ("checkpoints/best.ckpt", "best.ckpt")  # in the folder of a run, a search or checkpoints
+
+
+def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Write the options before words that have none, and the files in place of run folders and ``last``.
+
+    Args:
+        arguments: The command line after the program's name.
+
+    Returns:
+        The command line with all options, and a line for each word that says how it was read.
+
+    Raises:
+        ConfigError: If a word can be read in no way, or in several.
+    """
+    command = arguments[0]
+    if command not in COMMANDS:
+        return arguments, []
+    given = split_options(arguments)
+    found: list[Option] = []
+    notes: list[str] = []
+    for name, values in given:
+        option = name, values
+        if not name:
+            option = _option_of(command, values[0])
+        elif name == CKPT_PATH and command in EVALUATIONS and values:
+            option = name, [_best_in(values[0]) or values[0]]
+        if option != (name, values):
+            notes.append(f"{values[0]}: {shlex.join(join_options([option]))}")
+        found.append(option)
+    if any(not name for name, _ in given):
+        _refuse_two(command, found)
+    if folder := _newest_run(command, found):
+        config = os.path.join(folder, "config.yaml")
+        notes.append(f"--ckpt_path last: --config {shlex.quote(config)}, the newest run")
+        place = {_RUNS: str(folder.parents[1]), _NAME: folder.parent.name}  # also where the folder has been moved
+        found[1:1] = [("--config", [config]), *((name, [value]) for name, value in place.items())]
+    return join_options(found), notes
+
+
+def _option_of(command: str, word: str) -> Option:
+    """Return the option that a word without one is meant for."""
+    path = os.path.expanduser(word)
+    suffix = os.path.splitext(word)[1].lower()
+    if os.path.isdir(path):
+        return _option_of_folder(command, word)
+    if suffix in CONFIGS:
+        return "--config", [word]
+    if not os.path.exists(path):
+        name, is_pair, value = word.partition("=")
+        if is_pair and name.replace(".", "_").isidentifier():  # as other programs have it: epochs=3
+            return f"--{name}", [value]
+        raise ConfigError(_missing(word, path))
+    if suffix == ".ckpt" and command in ("fit", *EVALUATIONS):
+        return CKPT_PATH, [word]
+    if command == "predict" or (suffix in _TABLES and command != "check"):  # the others name the option for a table
+        return FOLDERS[command], [word]
+    taken = "folders of images and .yaml files" + ", and .ckpt files" * (command in ("fit", *EVALUATIONS))
+    raise ConfigError(f"{word!r} belongs to no option; without an option, {command} takes {taken}")
+
+
+def _option_of_folder(command: str, folder: str) -> Option:
+    best = _best_in(folder)
+    if best is None or command in ("check", "tune"):
+        return FOLDERS[command], [folder]
+    if command in EVALUATIONS:
+        return CKPT_PATH, [best]
+    config, last = (shlex.quote(os.path.join(folder, name)) for name in ("config.yaml", "checkpoints/last.ckpt"))
+    raise ConfigError(
+        f"{folder!r} is the folder of a run; to resume it, type: imgcls fit {config} {last}; to train on its "
+        f"configuration again: imgcls fit {config}"
+    )
+
+
+def _best_in(folder: str) -> str | None:
+    """Return the best checkpoint in the folder of a run, a search or checkpoints; None for any other path."""
+    files = (os.path.join(os.path.expanduser(folder), name) for name in _BEST)
+    return next(filter(os.path.isfile, files), None)
+
+
+def _missing(word: str, path: str) -> str:
+    folder, name = os.path.split(os.path.abspath(path))
+    near = did_you_mean(name, os.listdir(folder)) if os.path.isdir(folder) else ""
+    return f"{word!r}: no such file or folder{near or '; a value follows its option, one with spaces in quotes'}"
+
+
+def _refuse_two(command: str, options: list[Option]) -> None:
+    """Refuse two checkpoints, and two folders where one is taken."""
+    for name, kind in ((CKPT_PATH, "checkpoints"), (FOLDERS[command], "folders")):
+        values = [value for other, texts in options if short_key(other) == short_key(name) for value in texts]
+        if len(values) > 1 and name != IMAGES:
+            second = f"; for the second: --data.dataset_classes.validation {shlex.quote(values[1])}" * (name == TRAIN)
+            raise ConfigError(f"{command} takes one of the {kind} {listed(values)} as {name}{second}")
+
+
+def _newest_run(command: str, options: list[Option]) -> Path | None:
+    """Return the folder of the newest run for ``fit --ckpt_path last`` that gives neither data nor a configuration.
+
+    Raises:
+        ConfigError: If there is none; names what is there.
+    """
+    given = {short_key(name): values[-1] for name, values in options if values}
+    has_data = {"", "config", "data"} & given.keys() or any(key.startswith(TRAIN[2:]) for key in given)  # "": -c
+    if command != "fit" or given.get("ckpt_path") != "last" or has_data:
+        return None
+    from imgcls.checkpoints.run_folder import newest_run
+
+    runs = Path(given.get(_RUNS[2:]) or keys(command)[_RUNS[2:]]["default"]).expanduser()
+    name = given.get(_NAME[2:])
+    if folder := newest_run(runs, name):
+        return folder
+    there = sorted(path.name for path in runs.glob("*/"))
+    raise ConfigError(
+        f"--ckpt_path last: no run{f' named {name!r}' if name else ''} in '{runs}'"
+        f"{f', which contains {listed(there)}' if there else ''}; to train a new model: imgcls fit PHOTOS"
+    )

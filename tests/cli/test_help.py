@@ -1,0 +1,82 @@
+"""The help: one screen for a command, all options by ``--help all``, from every way to ask for it."""
+
+import re
+
+import pytest
+
+from imgcls.cli.argv import COMMANDS
+from imgcls.cli.help_pages import PAGES
+from imgcls.cli.main import main
+from imgcls.cli.schema import keys, used_keys
+
+OWN = {
+    "fit": ["--ckpt_path"],
+    "validate": ["--ckpt_path", "--tta"],
+    "test": ["--ckpt_path", "--tta"],
+    "predict": ["--ckpt_path", "--images", "--output", "--overwrite", "--tta"],
+    "tune": [],
+    "check": ["--images", "--json", "--html", "--allow"],
+}
+
+
+def shown(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    main(line.split())
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "help", "", "nothing --help"])
+def test_help_lists_the_commands(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = shown(line, capsys)
+    assert max(map(len, output.splitlines())) <= 80
+    for command in (*COMMANDS, "schema", "completion"):
+        assert f"\n  {command} " in output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_fits_one_screen(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a wider terminal does not make longer lines
+    lines = shown(f"{command} --help", capsys).splitlines()
+    assert 24 <= len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    options = [match[1] for line in lines if (match := re.match(r"  (?:-\w.*, )?(--[\w.]+)", line))]
+    assert options[: 3 + len(OWN[command])] == [*OWN[command], "--config", "--print_config", "--help"]
+    assert [f"--{key}" for key in PAGES[command].often if key in keys(command)] == options[3 + len(OWN[command]) :]
+    assert f"imgcls {command} --help all" in "\n".join(lines)
+    assert len([line for line in lines if line.startswith(f"  imgcls {command} ")]) == 2
+
+
+def test_defaults_are_those_of_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    output = " ".join(shown("fit --help", capsys).split())
+    assert "epochs [20]" in output
+    assert "pretrained model [microsoft/resnet-18]" in output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_full_help_has_all_keys_in_groups_with_one_title_each(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = shown(f"{command} --help all", capsys)
+    for key in used_keys(command):
+        assert f"\n  --{key} " in output or f" --{key} " in output, key
+    titles = re.findall(r"^(\S.*):$", output, re.MULTILINE)
+    assert len(titles) == len(set(titles)) >= 2
+    assert "--optuna" not in output or command == "tune"
+    assert "--ckpt_path" not in output or command not in ("check", "tune")
+
+
+@pytest.mark.parametrize(
+    "line", ["help fit", "fit -h", "fit help", "fit photos --help", "train --help", "help train", "fit --lr 3 --help"]
+)
+def test_ways_to_the_help_of_a_command(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(line, capsys) == shown("fit --help", capsys)
+
+
+def test_help_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("help fit all", capsys) == shown("fit --help all", capsys) != shown("fit --help", capsys)
+
+
+@pytest.mark.parametrize("option", ["--version", "-V", "version"])
+def test_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import imgcls
+
+    assert shown(option, capsys) == f"imgcls {imgcls.__version__}\n"
