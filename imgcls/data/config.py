@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from imgcls.data.scan.files import HashKind
 from imgcls.data.transforms.presets import EvalPreset, Preset
@@ -22,6 +22,7 @@ KEY = "data.init_args"
 _LARGEST_BATCH = 2**20
 _LARGEST_SIDE = 2**14  # pixels; as in the transforms that a checkpoint may record
 _Section = TypeVar("_Section")
+_Datasets = TypeVar("_Datasets")
 
 
 @dataclass
@@ -81,11 +82,13 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
     }
 
 
-def with_split_folders(given: DatasetClasses | dict[str, Any]) -> DatasetClasses | dict[str, Any]:
-    """Return the datasets with the folders of splits in place of folders that contain them."""
-    if isinstance(given, dict):
-        return given | open_split_folders(given)
-    return replace(given, **open_split_folders(vars(given))) if isinstance(given, DatasetClasses) else given
+def with_split_folders(given: _Datasets) -> _Datasets:
+    """Return the datasets with the folders of splits in place of folders that contain them; in Python also a dict."""
+    classes: Any = given
+    opened = open_split_folders(classes if isinstance(classes, dict) else getattr(classes, "__dict__", {}))
+    if opened:
+        classes = classes | opened if isinstance(classes, dict) else replace(classes, **opened)
+    return cast("_Datasets", classes)
 
 
 def require(valid: bool, key: str, value: object, rule: str) -> None:
