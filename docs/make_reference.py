@@ -27,12 +27,14 @@ CLASSES = {  # page -> (heading, its first lines, the base classes whose classes
     ),
     "callbacks": (
         "Callbacks and loggers",
-        "The classes for `trainer.callbacks`, `trainer.logger`, `trainer.profiler` and `trainer.strategy`. Any other "
-        "class of Lightning, or of your own, works too.",
-        ["Callback", "Logger", "Profiler", "Strategy"],
+        "The classes for `trainer.callbacks` and `trainer.logger`. Any other class of Lightning, or of your own, works "
+        "too.",
+        ["Callback", "Logger"],
     ),
 }
 _ROLE = re.compile(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`")  # a role of reStructuredText, in Lightning's docstrings
+_EXAMPLE = re.compile(r" Example:: .*?(?= By default|$)")
+_DIRECTIVE = re.compile(r"\.\. (note|warning|deprecated)::( [\d.]+)?")
 _NAMES = {"array": "list", "boolean": "bool", "integer": "int", "number": "float", "object": "mapping", "string": "str"}
 
 
@@ -68,7 +70,7 @@ def _section(section: str, heading: str) -> str:
     found = {key: each for key, each in schema.keys("fit").items() if key.split(".")[0] == section}
     lines = [f"# {heading}", "", _text(found.pop(section)), ""]
     for key, each in found.items():
-        lines += [f"## {key}", "", _text(each), ""] if schema.inner(each) else _key(key, each, key)
+        lines += [f"## {key} {{ #{key} }}", "", _text(each), ""] if schema.inner(each) else _key(key, each, key)
     return "\n".join(lines)
 
 
@@ -87,18 +89,25 @@ def _classes(heading: str, about: str, bases: list[str]) -> str:
 def _key(name: str, found: Schema, anchor: str, *, is_required: bool = False) -> list[str]:
     default = "required" if is_required else f"default `{_shown(found.get('default'))}`"
     types = ", ".join(f"`{each}`" for each in dict.fromkeys(_types(found)) if each != "null")
-    return [f"### `{name}` {{ #{anchor} }}", "", f"{types or '`any`'}; {default}", "", _text(found), ""]
+    about = "; ".join(filter(None, [types, default]))
+    return [f"### `{name}` {{ #{anchor} }}", "", about, "", _text(found), ""]
 
 
 def _types(found: Schema) -> Iterator[str]:
-    """Yield what a value may be: types, or the values themselves where they are listed."""
-    for branch in schema.branches(found):
+    """Yield what a value may be: types, names of classes, or the values themselves where they are listed."""
+    for branch in found.get("anyOf", [found]):
+        kinds = branch.get("type", [])
         yield from (_shown(value) for value in branch.get("enum", []))
-        yield from (_NAMES.get(kind, kind) for kind in schema.kinds(branch))
+        yield from (_NAMES.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+        if "$ref" in branch:
+            yield branch["$ref"].rpartition("/")[2].rpartition(".")[2]
+        elif "anyOf" in branch:
+            yield from _types(branch)
 
 
 def _text(found: Schema) -> str:
-    text = _ROLE.sub(r"`\1`", found.get("description", "")).replace("``", "`").strip()
+    text = _ROLE.sub(r"`\1`", found.get("description", "")).replace("``", "`")
+    text = _DIRECTIVE.sub("Note:", _EXAMPLE.sub("", text)).strip()
     parts = re.split(r"(`[^`]*`)", text)
     text = "".join(part if part.startswith("`") else _escaped(part) for part in parts)
     return text if not text or text.endswith((".", ":")) else f"{text}."

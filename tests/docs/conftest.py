@@ -24,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """To be copied; with a run ``flowers`` of two epochs on ``photos``."""
     folder = tmp_path_factory.mktemp("world")
     for seed, name in enumerate(["photos", "more_photos", "validation_photos"]):
-        _photos(folder / name, 8 if name == "photos" else 4, seed)
+        _photos(folder / name, 12 if name == "photos" else 4, seed)
     _photos(folder / "flowers/train", 8, 3)
     _photos(folder / "flowers/val", 4, 4)
     (folder / "new_photos").mkdir()
@@ -37,6 +37,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     _shards(folder)
     _model(folder, tiny_model)
     shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/activate").touch()
     _run(folder)
     return folder
 

@@ -72,10 +72,12 @@ def run_script(script: str, where: str) -> None:
 def run_line(line: list[str], where: str) -> None:
     program, *arguments = line
     if program == "imgcls":
+        code: object = 0
         try:
             main([*arguments, *quick(arguments)])
         except SystemExit as stop:
-            assert not stop.code, f"{where}: {line}"
+            code = stop.code
+        assert not code, f"{where}: {line}"
     elif program == "nox":
         assert f"def {arguments[-1]}(session" in (ROOT / "noxfile.py").read_text(encoding="utf-8"), where
     elif program == "pip":
@@ -88,4 +90,4 @@ def quick(arguments: list[str]) -> list[str]:
     if arguments[0] not in {"fit", "tune"} or "--help" in arguments:
         return []
     given = [int(arguments[place + 1]) for place, text in enumerate(arguments) if text == EPOCHS]
-    return ["--data.num_workers=0", f"{EPOCHS}={max(1, given[-1] // 10) if given else 2}"]
+    return ["--data.num_workers=0", f"{EPOCHS}={max(1, given[-1] // 10) if given else 1}"]
