@@ -19,7 +19,7 @@ class Shapes(ImageDataset):
         seed: Seed of the drawing; another seed draws other images.
     """
 
-    def __init__(self, images: int = 300, seed: int = 0) -> None:
+    def __init__(self, images: int = 600, seed: int = 0) -> None:
         self.seed = seed
         labels = [SHAPES[index % len(SHAPES)] for index in range(images)]
         # path: a unique name of each sample; label: its class
@@ -28,13 +28,14 @@ class Shapes(ImageDataset):
     def read(self, index: int) -> np.ndarray:
         """Return the image of a sample: (height, width, 3), uint8, RGB."""
         generator = np.random.default_rng((self.seed, index))
-        image = generator.integers(0, 128, (32, 32), dtype=np.uint8)
+        image = generator.integers(0, 64, (32, 32), dtype=np.uint8)
         row, column = generator.integers(9, 23, 2)
         size = generator.integers(4, 8)
         y, x = np.ogrid[:32, :32]
         drawn = {
             "circle": (y - row) ** 2 + (x - column) ** 2 <= size**2,
-            "cross": ((y == row) & (abs(x - column) <= size)) | ((x == column) & (abs(y - row) <= size)),
+            "cross": (np.minimum(abs(y - row), abs(x - column)) <= 1)
+            & (np.maximum(abs(y - row), abs(x - column)) <= size),
             "square": (abs(y - row) <= size) & (abs(x - column) <= size),
         }
         image[drawn[self.samples["label"][index]]] = 255
