@@ -53,6 +53,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/site; a warning is an error."""
+    session.install(*PROJECT["optional-dependencies"]["docs"])  # the reference needs no torch
+    session.run("python", "-m", "mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Build wheel and sdist, and try the wheel in an environment of its own."""
     session.install("build")

@@ -1,4 +1,4 @@
-"""Words of the field: phrases and names that the package does not use, with what it says instead."""
+"""Words of the field: phrases and names that package and documentation do not use, with what they say instead."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "imgcls"
+ROOT = Path(__file__).parent.parent
 PHRASES = {  # phrase -> instead
     r"(goes|go|going|went) on": "resume, continue",
     r"several labels": "multi-label",
@@ -18,14 +18,15 @@ PHRASES = {  # phrase -> instead
     r"\"chosen: ": "defaults:",
 }
 NOUNS = r"chance|ledger|survey|anatomy|partition|crew|room"
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = sorted((ROOT / "imgcls").rglob("*.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("phrase", PHRASES)
 def test_phrases_are_gone(phrase: str) -> None:
     found = [
-        f"{path.relative_to(PACKAGE)}:{number} {line.strip()}"
-        for path in FILES
+        f"{path.relative_to(ROOT)}:{number} {line.strip()}"
+        for path in [*FILES, *PAGES]
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(rf"(?<!\w)({phrase})(?!\w)", line)
     ]
