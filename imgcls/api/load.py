@@ -54,7 +54,7 @@ def load(
     start = open_start(_checkpoint(path))
     kind, steps = (ImageClassifier, None) if config is None else _own_classes(config)
     given = {"data.class_path"} | ({"model.class_path"} if config else set()) | ({EVAL} if steps else set())
-    recorded = Recorded(start, given, {}, option="config='{}'")
+    recorded = Recorded(start, given, {}, option="config={}")
     model = kind(**recorded_arguments(kind, start.content.get("hyper_parameters") or {}))
     kept = {key.removeprefix("data.init_args."): value for key, value in recorded.numbers.items() if "." in key}
     kept |= {} if batch_size is None else {"batch_size": batch_size}

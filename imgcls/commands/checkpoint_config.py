@@ -55,7 +55,7 @@ class Recorded:
         self._steps = data_state(start.content).get("eval")
         folder = run_folder_of(start.path)
         file = str(folder / "config.yaml") if folder else "FILE.yaml"
-        self._remedy = f"add {option.format(shlex.quote(file))} to load it"
+        self._remedy = f"add {option.format(shlex.quote(file) if option.startswith('-') else repr(file))} to load it"
         self._edits = edits
         self._data = _arguments(self._config.get("data") or {})
         for section, ours in DEFAULT_CLASSES.items():

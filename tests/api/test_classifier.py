@@ -1,5 +1,6 @@
 """imgcls.load: the values of ``imgcls predict``, on files, arrays and Pillow images."""
 
+import json
 import logging
 import shutil
 import signal
@@ -19,6 +20,7 @@ from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.images import load_image
 from tests.conftest import COLOURS
+from tests.helpers.own_training import Logging
 from tests.helpers.runs import arguments
 
 CLASSES = sorted(COLOURS)
@@ -214,6 +216,20 @@ def test_precision_of_the_run_is_kept(photos: Path, tiny_model: Path, tmp_path: 
     assert (loaded.precision, loaded.model.pixel_mean.dtype) == ("bf16-true", torch.bfloat16)
     assert_same(loaded.predict(photos), written(run, photos, tmp_path))
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_own_classes_are_loaded_if_the_configuration_is_given(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    darker = {"class_path": "tests.helpers.own.darker", "init_args": {"amount": 60}}
+    size = {"class_path": "albumentations.Resize", "init_args": {"height": 24, "width": 32}}
+    own = ["--model=tests.helpers.own_training.Logging", f"--data.augmentations.eval={json.dumps([size, darker])}"]
+    main(["fit", *own, *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    run = tmp_path / "run/version_0"
+    config = run / "config.yaml"
+    with pytest.raises(ConfigError, match=f"uses your class .*Logging; add config='{config}' to load it"):
+        imgcls.load(run)
+    loaded = imgcls.load(run, device="cpu", config=config)
+    assert (type(loaded.model), loaded.image_size) == (Logging, (24, 32))
+    assert_same(loaded.predict(photos), written(run, photos, tmp_path, f"--config={config}"))
 
 
 def state() -> list[object]:
