@@ -209,11 +209,16 @@ def test_what_cannot_be_loaded_is_refused(run: Path, tmp_path: Path) -> None:
         imgcls.load(run).predict([], tta="flip")  # type: ignore[arg-type]
 
 
-def test_precision_of_the_run_is_kept(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
-    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.precision=bf16-true", "--trainer.max_epochs=1")])
+def test_precision_and_image_size_of_the_run_are_kept(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    own = ["--trainer.precision=bf16-true", "--data.image_size=48", "--trainer.max_epochs=1"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *own)])
     run = tmp_path / "run/version_0"
     loaded = imgcls.load(run, device="cpu")
-    assert (loaded.precision, loaded.model.pixel_mean.dtype) == ("bf16-true", torch.bfloat16)
+    assert (loaded.precision, loaded.image_size, loaded.model.pixel_mean.dtype) == (
+        "bf16-true",
+        (48, 48),
+        torch.bfloat16,
+    )
     assert_same(loaded.predict(photos), written(run, photos, tmp_path))
     assert torch.get_default_dtype() == torch.float32
 
