@@ -9,7 +9,7 @@ import imgcls
 from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
 from imgcls.cli.help import command_help, full_help, main_help
-from imgcls.cli.short_forms import expand
+from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import INTERRUPTED, ConfigError
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
@@ -39,11 +39,12 @@ def main(args: list[str] | None = None) -> None:
         precheck.check_command(arguments)
         arguments, notes = expand(arguments)
         precheck.check(arguments)
+        arguments, more = add_newest_run(arguments)
     except ConfigError as error:
         print(f"imgcls: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     if all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):  # the first process
-        print(*(f"{note}\n" for note in notes), sep="", end="", file=sys.stderr)
+        print(*(f"{note}\n" for note in [*notes, *more]), sep="", end="", file=sys.stderr)
     _share_cores()
     _find_modules_here()
     try:

@@ -24,7 +24,7 @@ _BEST = ("checkpoints/best.ckpt", "best.ckpt")  # in the folder of a run, a sear
 
 
 def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Write the options before words that have none, and the files in place of run folders and ``last``.
+    """Write the options before words that have none, and the checkpoints in place of run folders.
 
     Args:
         arguments: The command line after the program's name.
@@ -52,11 +52,6 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
         found.append(option)
     if any(not name for name, _ in given):
         _refuse_two(command, found)
-    if folder := _newest_run(command, found):
-        config = os.path.join(folder, "config.yaml")
-        notes.append(f"--ckpt_path last: --config {shlex.quote(config)}, the newest run")
-        place = {_RUNS: str(folder.parents[1]), _NAME: folder.parent.name}  # also where the folder has been moved
-        found[1:1] = [("--config", [config]), *((name, [value]) for name, value in place.items())]
     return join_options(found), notes
 
 
@@ -115,22 +110,32 @@ def _refuse_two(command: str, options: list[Option]) -> None:
             raise ConfigError(f"{command} takes one of the {kind} {listed(values)} as {name}{second}")
 
 
-def _newest_run(command: str, options: list[Option]) -> Path | None:
-    """Return the folder of the newest run for ``fit --ckpt_path last`` that gives neither data nor a configuration.
+def add_newest_run(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Add the configuration of the newest run to ``fit --ckpt_path last`` that gives neither data nor a configuration.
+
+    Args:
+        arguments: The command line with all options.
+
+    Returns:
+        The command line, and the line that says which run it is.
 
     Raises:
         ConfigError: If there is none; names what is there.
     """
+    (command, _), *options = split_options(arguments)
     given = {short_key(name): values[-1] for name, values in options if values}
     has_data = {"", "config", "data"} & given.keys() or any(key.startswith(TRAIN[2:]) for key in given)  # "": -c
     if command != "fit" or given.get("ckpt_path") != "last" or has_data:
-        return None
+        return arguments, []
     from imgcls.checkpoints.run_folder import newest_run
 
     runs = Path(given.get(_RUNS[2:]) or keys(command)[_RUNS[2:]]["default"]).expanduser()
     name = given.get(_NAME[2:])
     if folder := newest_run(runs, name):
-        return folder
+        config = str(folder / "config.yaml")
+        place = {"--config": config, _RUNS: str(runs), _NAME: folder.parent.name}  # it may have been moved
+        added = join_options([(option, [value]) for option, value in place.items()])
+        return [command, *added, *arguments[1:]], [f"--ckpt_path last: --config {shlex.quote(config)}, the newest run"]
     there = sorted(path.name for path in runs.glob("*/"))
     raise ConfigError(
         f"--ckpt_path last: no run{f' named {name!r}' if name else ''} in '{runs}'"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from imgcls.cli.main import main
-from imgcls.cli.short_forms import expand
+from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import ConfigError
 from tests.helpers.runs import arguments, fails, table_of
 
@@ -56,16 +56,6 @@ EXPANDED = {
     "predict --images photos one.jpg --overwrite best.ckpt": "predict --images photos one.jpg --overwrite --ckpt_path best.ckpt",
     "predict best.ckpt --overwrite=true c.yaml": "predict --ckpt_path best.ckpt --overwrite=true --config c.yaml",
     "check photos 'more photos' --allow leakage unreadable": "check --images photos --images 'more photos' --allow leakage unreadable",
-    "fit --ckpt_path last": (
-        "fit --config runs/x/version_0/config.yaml --experiment.output_dir runs --experiment.custom_folder_name x "
-        "--ckpt_path last"
-    ),
-    "fit --ckpt_path last --experiment.custom_folder_name y": (
-        "fit --config runs/y/version_1/config.yaml --experiment.output_dir runs --experiment.custom_folder_name y "
-        "--ckpt_path last --experiment.custom_folder_name y"
-    ),
-    "fit photos --ckpt_path last": f"fit {TRAIN} photos --ckpt_path last",
-    "fit c.yaml --ckpt_path last": "fit --config c.yaml --ckpt_path last",
     "fit --print_config c.yaml": "fit --print_config --config c.yaml",
 }
 
@@ -77,10 +67,29 @@ def test_words_are_read_as_the_option_that_they_must_be(line: str, folder: Path)
     assert expand(found) == (found, [])
 
 
+RESUMED = {
+    "fit --ckpt_path last": (
+        "fit --config runs/x/version_0/config.yaml --experiment.output_dir runs --experiment.custom_folder_name x "
+        "--ckpt_path last"
+    ),
+    "fit --ckpt_path last --experiment.custom_folder_name y": (
+        "fit --config runs/y/version_1/config.yaml --experiment.output_dir runs --experiment.custom_folder_name y "
+        "--ckpt_path last --experiment.custom_folder_name y"
+    ),
+    f"fit {TRAIN}=photos --ckpt_path=last": f"fit {TRAIN}=photos --ckpt_path=last",
+    "fit -c c.yaml --ckpt_path last": "fit -c c.yaml --ckpt_path last",
+}
+
+
+@pytest.mark.parametrize("line", RESUMED)
+def test_last_without_a_configuration_is_the_newest_run(line: str, folder: Path) -> None:
+    assert shlex.join(add_newest_run(shlex.split(line))[0]) == RESUMED[line]
+
+
 def test_a_line_says_how_a_word_was_read(folder: Path) -> None:
     assert expand(["fit", "more photos"])[1] == [f"more photos: {TRAIN} 'more photos'"]
     assert expand(["test", "runs/x/version_0"])[1] == [f"runs/x/version_0: --ckpt_path {BEST}"]
-    assert expand(["fit", "--ckpt_path=last"])[1] == [
+    assert add_newest_run(["fit", "--ckpt_path=last"])[1] == [
         "--ckpt_path last: --config runs/x/version_0/config.yaml, the newest run"
     ]
 
