@@ -61,7 +61,9 @@ def _model(folder: PhotoFolder, machine: Machine, model: str | None) -> list[str
     if machine.gpu is None:
         lines.append("    # freeze_encoder: true # trains the head alone, in minutes; often less accurate")
     ratio = folder.imbalance
-    reason = f"the largest class has {ratio:.1f} times the images of the smallest"
+    reason = (
+        f"the largest class has {ratio:.1f} times the images of the smallest" if ratio > 1 else "all are of one size"
+    )
     weights = (
         f"loss_config: {{class_weights: auto}} # {reason}" if ratio >= _IMBALANCED else f"# no class weights: {reason}"
     )
@@ -70,7 +72,7 @@ def _model(folder: PhotoFolder, machine: Machine, model: str | None) -> list[str
 
 def _data(folder: PhotoFolder, machine: Machine, model: str | None) -> list[str]:
     batch = _batch_size(folder, machine)
-    steps = max(_trained(folder) // batch, 1)
+    steps = math.ceil(_trained(folder) / batch)
     lines = ["data:", "  init_args:", "    dataset_classes:"]
     lines += [
         f"      {split}: {_quoted(path)} # {folder.counts[split]} images" for split, path in folder.splits.items()
@@ -85,7 +87,7 @@ def _data(folder: PhotoFolder, machine: Machine, model: str | None) -> list[str]
                 f"    # only {count} image{'s' * (count > 1)} of {_printable(smallest)}: its figures will vary"
             )
     lines += _image_size(folder, model)
-    lines.append(f"    batch_size: {batch} # {steps} steps per epoch; smaller if memory runs out")
+    lines.append(f"    batch_size: {batch} # {steps} step{'s' * (steps > 1)} per epoch; smaller if memory runs out")
     lines.append(f"    num_workers: null # all cores but one load images: {max(machine.cores - 1, 0)} here")
     if folder.unreadable:
         share = folder.unreadable / (folder.unreadable + len(folder.sizes))
@@ -111,7 +113,7 @@ def _image_size(folder: PhotoFolder, model: str | None) -> list[str]:
     if shorter <= _TINY and model is None:
         side = max(96, min(160, math.ceil(2 * shorter / 32) * 32))
         return [f"    image_size: {side} # images are {typical}; the model's 224 would take longer and show no more"]
-    lines = [f"    image_size: null # the model's own; images are {typical}"]
+    lines = [f"    image_size: null # the model's own, mostly 224; images are {typical}"]
     if max(width, height) >= _LONG * shorter:
         sides = [160, 320] if width > height else [320, 160]
         lines.append(
@@ -127,7 +129,7 @@ def _trainer(folder: PhotoFolder) -> list[str]:
     epochs = 40 if count < 1000 else 20 if count < 50_000 else 10
     return [
         "trainer:",
-        f"  max_epochs: {epochs} # for {count} images; ends after 10 epochs without improvement",
+        f"  max_epochs: {epochs} # for {count} images{'; ends after 10 epochs without improvement' * (epochs > 10)}",
         "  precision: null # bfloat16 or float16 where the processor gains by it, else float32",
     ]
 

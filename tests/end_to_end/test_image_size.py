@@ -142,3 +142,11 @@ def test_a_size_that_the_network_does_not_take_is_refused(
     assert "does not accept images of 48 x 48 pixels" in error
     assert "sizes that it accepts: 64" in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_search_over_image_size(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
+    space = "--optuna.search_spaces={data.image_size: {distribution: categorical, choices: [24, 48]}}"
+    line = arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1", "--optuna.n_trials=2", space)
+    main(["tune", *line])
+    tried = [read_checkpoint(path) for path in tmp_path.glob("run/tune/*/checkpoints/best.ckpt")]
+    assert sorted(content["imgcls"]["preprocessing"]["size"] for content in tried) == [[24, 24], [48, 48]]

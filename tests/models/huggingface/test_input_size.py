@@ -1,6 +1,7 @@
 """Networks configured for images of another size."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from imgcls.errors import ConfigError
 from imgcls.models.architecture import call, interpolation_origin
-from imgcls.models.huggingface.build import build, set_classes
+from imgcls.models.huggingface.build import build, load_network, set_classes
 from imgcls.models.huggingface.input_size import config_for_size
 from tests.helpers.architectures import TINY, tiny_config
 
@@ -55,6 +56,20 @@ def test_networks_of_timm_take_other_sizes_with_all_their_weights(architecture: 
     assert before == after
     with torch.no_grad():
         assert call(build(other).eval(), torch.rand(1, 3, side, side), None).shape == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin", "beit", "test_vit"])
+def test_pretrained_weights_are_all_loaded_at_another_size(kind: str, tmp_path: Path) -> None:
+    config = timm_config(kind) if kind.startswith("test_") else tiny_config(kind)
+    set_classes(config, ["a", "b"])
+    network = build(config)
+    network.save_pretrained(tmp_path)
+    other, new = load_network(str(tmp_path), True, ["a", "b"], (48, 48))
+    assert new == []
+    state = other.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        assert call(other.eval(), torch.rand(1, 3, 48, 48), interpolation_origin(other)).isfinite().all()
 
 
 def test_a_network_with_windows_of_fixed_size_names_the_sizes_that_it_takes() -> None:
