@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import imgcls
 from imgcls.api.sections import read_sections
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
+from imgcls.runtime.signals import listening, postponed, stop_if_heard
 from tests.helpers.runs import arguments, assert_same_weights
 
 
@@ -174,6 +176,21 @@ def test_ctrl_c_saves_and_raises_keyboard_interrupt(photos: Path, tiny_model: Pa
     assert result.run_folder == tmp_path / "run/version_0"
     assert len(result.metrics) == 2
     assert isinstance(result.metrics, pd.DataFrame)
+
+
+def press_twice() -> None:
+    """Press Ctrl-C twice while a checkpoint is written."""
+    with postponed():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)  # longer than one press of the key
+
+
+def test_a_second_ctrl_c_leaves_the_process_alive() -> None:
+    with listening(ends_process=False):
+        with pytest.raises(KeyboardInterrupt):
+            press_twice()
+        stop_if_heard()  # nothing is left to raise
 
 
 def test_an_error_of_a_callback_is_raised_as_it_is(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -26,7 +26,12 @@ start = time.perf_counter()
 """
 COMMAND = "main(['predict', f'--ckpt_path={run}/checkpoints/best.ckpt', f'--images={images}', '--overwrite'])"
 PYTHON = "imgcls.load(run).predict(images)"
-ONE = "one = imgcls.load(run); one.predict(images); start = time.perf_counter(); one.predict(images)"
+ONE = """
+one = imgcls.load(run)
+for _ in range(6):
+    start = time.perf_counter()
+    one.predict(images)
+"""
 END = "print(time.perf_counter() - start)"
 
 
