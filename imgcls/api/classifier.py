@@ -132,15 +132,18 @@ class Classifier:
         probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)
         found = answers(torch.from_numpy(probs), errors, self.class_names, self.model.thresholds)
         probs[[bool(answer.error) for answer in found]] = np.nan  # outputs that are not finite
-        several = _texts(None if answer.error else answer.probability for answer in found)
-        columns = {
-            "path": _texts(data.paths),
-            "prediction": _texts(None if answer.error else answer.prediction for answer in found),
-            "probability": several if self.multilabel else probs.max(axis=1),
-        }
-        table = pd.DataFrame(probs, columns=[f"prob_{name}" for name in self.class_names])
-        error = _texts(answer.error for answer in found).rename("error")
-        return pd.concat([pd.DataFrame(columns), table, error], axis=1)
+        probability = _texts(None if answer.error else answer.probability for answer in found)
+        columns = [
+            _texts(data.paths),
+            _texts(None if answer.error else answer.prediction for answer in found),
+            probability if self.multilabel else pd.Series(probs.max(axis=1)),
+            pd.DataFrame(probs),
+            _texts(answer.error for answer in found),
+        ]
+        table = pd.concat(columns, axis=1)
+        probabilities = (f"prob_{name}" for name in self.class_names)
+        table.columns = pd.Index(_texts(["path", "prediction", "probability", *probabilities, "error"]))
+        return table
 
     @overload
     def embed(
@@ -172,7 +175,7 @@ class Classifier:
         if unread:
             log.warning("images that cannot be read, their features are NaN: %s", listed(unread))
         features[[bool(error) for error in errors]] = np.nan
-        return pd.DataFrame(features, index=pd.Index(data.paths, name="path")) if as_frame else features
+        return pd.DataFrame(features, index=pd.Index(_texts(data.paths), name="path")) if as_frame else features
 
     def _encode(self, batch: Batch, _: int) -> Tensor:
         return self.model.encode(batch["image"]).flatten(1)
@@ -216,7 +219,11 @@ class Classifier:
 
 
 def _texts(values: Iterable[str | None]) -> "pd.Series[str]":
-    return pd.Series(list(values), dtype="str")
+    found = list(values)
+    try:
+        return pd.Series(found, dtype="str")
+    except UnicodeEncodeError:  # names of files that are not UTF-8, which pyarrow 26 cannot hold
+        return pd.Series(found, dtype=pd.StringDtype("python", na_value=np.nan))
 
 
 def _plugin(precision: str, device: torch.device) -> Precision:

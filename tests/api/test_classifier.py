@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 import warnings
@@ -109,6 +110,14 @@ def test_rows_keep_the_order_of_a_mixture(photos: Path, classifier: imgcls.Class
     assert list(found["error"]) == ["", "", "", "No such file or directory", *[""] * 5]
     assert found["prediction"].fillna("none").str.cat(sep=" ") == "red blue red none blue blue red blue red"
     assert classifier.predict(pd.Series([red, blue]).astype(str).to_numpy())["prediction"].tolist() == ["red", "blue"]
+
+
+def test_names_of_files_need_not_be_utf8(classifier: imgcls.Classifier, photos: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/bl\xfcte.png")
+    shutil.copy(photos / "blue/000.png", path)
+    [row] = classifier.predict(tmp_path).to_dict("records")
+    assert (row["path"], row["prediction"], row["error"]) == (path, "blue", "")
+    assert list(classifier.embed(path, as_frame=True).index) == [path]
 
 
 def test_pillow_images_have_the_values_of_their_files(classifier: imgcls.Classifier, tmp_path: Path) -> None:
