@@ -2,7 +2,7 @@
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 _MARKS = {"authors": "a", "card": "c", "linear": "l"}  # source of a figure that is not of timm's table -> its mark
@@ -20,7 +20,7 @@ To train one: imgcls fit --data.dataset_classes.train FOLDER --model.model_name 
 
 @cache
 def _groups() -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = json.loads(files("imgcls.cli").joinpath("models.json").read_text(encoding="utf-8"))
+    groups: list[dict[str, Any]] = json.loads(Path(__file__).with_name("models.json").read_text(encoding="utf-8"))
     return groups
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from imgcls.errors import join_keys
@@ -25,7 +25,7 @@ _CONSTANTS: dict[str, list[Any]] = {"boolean": [True, False], "null": [None]}
 
 def text() -> str:
     """Return the JSON Schema of the configuration."""
-    return files("imgcls.cli").joinpath("schema.json").read_text(encoding="utf-8")
+    return Path(__file__).with_name("schema.json").read_text(encoding="utf-8")
 
 
 @cache

@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM: always received, and raised only where no work is interrupted that must be finished."""
 
 import atexit
-import multiprocessing
 import os
 import signal
 import sys
@@ -10,9 +9,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from subprocess import Popen
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ONE_PRESS = 0.2  # seconds within which a repeated signal is the same key press
@@ -201,8 +202,9 @@ def _end_at_once(number: int) -> None:
         for process in _state.processes:
             for again in (signal.SIGTERM, signal.SIGINT):  # it may have received either
                 process.send_signal(again)
-        for child in multiprocessing.active_children():
-            child.kill()
+        if multiprocessing := sys.modules.get("multiprocessing"):  # else there are none; its import takes 10 ms
+            for child in multiprocessing.active_children():
+                child.kill()
     finally:  # in whatever state they are
         os._exit(_SIGNALLED + number)
 
