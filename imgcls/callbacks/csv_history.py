@@ -9,9 +9,13 @@ import lightning.pytorch as pl
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
+from imgcls.runtime.progress import duration
 from imgcls.runtime.tables import write_table
 
 log = logging.getLogger(__name__)
+
+_COLUMNS = 80
+_DIGITS = (4, 3, 2)  # after the point; fewer where the line would be too long
 
 
 class History(Callback):
@@ -81,11 +85,17 @@ class History(Callback):
             write_table(self.path, pd.DataFrame(self.rows))
 
     def _print(self, row: dict[str, Any], max_epochs: int | None) -> None:
-        shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]
-        # the monitored value is shown without its prefix to keep the line within 80 columns
-        values = "  ".join(f"{_label(name)} {row[name]:.4f}" for name in dict.fromkeys(shown))
         total = max_epochs if max_epochs is not None and max_epochs > 0 else "?"
-        log.info("epoch %d/%s  %s  %.1f s", row["epoch"] + 1, total, values, time.monotonic() - self._start)
+        seconds = time.monotonic() - self._start
+        took = f"{seconds:.1f} s" if seconds < 100 else duration(seconds)
+        shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]
+        for digits in _DIGITS:
+            # the monitored value is shown without its prefix to keep the line within 80 columns
+            values = [f"{_label(name)} {row[name]:.{digits}f}" for name in dict.fromkeys(shown)]
+            line = "  ".join([f"epoch {row['epoch'] + 1}/{total}", *values, took])
+            if len(line) <= _COLUMNS:
+                break
+        log.info("%s", line)
 
 
 def _label(name: str) -> str:

@@ -112,7 +112,7 @@ class MetricsLogger(Callback):
         batch_idx: int,
     ) -> None:
         """Buffer the outputs; every ``log_every_n_steps`` log the loss and learning rate of the step."""
-        outputs, size = _usable(outputs, batch, trainer.accumulate_grad_batches)
+        outputs, size = usable_outputs(outputs, batch, trainer.accumulate_grad_batches)
         self._stages["train"].add(outputs, size)
         self._has_trained = True
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ class MetricsLogger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Buffer the outputs."""
-        self._stages["validation"].add(*_usable(outputs, batch))
+        self._stages["validation"].add(*usable_outputs(outputs, batch))
 
     def on_test_batch_end(
         self,
@@ -144,7 +144,7 @@ class MetricsLogger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Buffer the outputs."""
-        self._stages["test"].add(*_usable(outputs, batch))
+        self._stages["test"].add(*usable_outputs(outputs, batch))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the values of the epoch, unless it was resumed after its last batch."""
@@ -181,7 +181,7 @@ class MetricsLogger(Callback):
         pl_module.log_dict(self._stages[stage].compute())
 
 
-def _usable(outputs: Any, batch: Any, accumulated: int = 1) -> tuple[dict[str, Tensor], int]:
+def usable_outputs(outputs: Any, batch: Any, accumulated: int = 1) -> tuple[dict[str, Tensor], int]:
     """Return the outputs of a step that metrics use, and the number of images.
 
     A user's own step may return only a loss, or nothing; outputs of another form are ignored.

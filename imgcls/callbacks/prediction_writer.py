@@ -1,36 +1,16 @@
 """PredictionsWriter: write one CSV row per input image while predicting."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 
-from imgcls.callbacks.answers import answers
-from imgcls.runtime.atomic_files import PartialFile, hidden, replacing
-from imgcls.runtime.distributed import gather
-from imgcls.runtime.output_file import check_output
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+from imgcls.callbacks.prediction_file import PredictionFile
 
 
 class PredictionsWriter(Callback):
-    """Write ``path, prediction, probability, prob_<class>…, error``, in the order of the inputs.
-
-    Multi-label: ``prediction`` lists the classes whose probability exceeds their threshold, sorted, as ``cat;dog`` (as
-    a JSON list if a name contains ``;``), and ``probability`` their probabilities in the same order; both may be empty.
-
-    An image that could not be read, or whose outputs are not finite, has a reason in ``error`` and no other value. Text
-    that a spreadsheet would evaluate as a formula is prefixed with an apostrophe, a path with ``./``.
-
-    The file is renamed from a hidden one when it is complete. Each of several processes writes a part with its share of
-    the images; the first process merges the parts.
+    """Write the rows of :class:`PredictionFile`, without labels.
 
     Args:
         path: The CSV file.
@@ -39,22 +19,11 @@ class PredictionsWriter(Callback):
     """
 
     def __init__(self, path: Path, class_names: list[str], thresholds: list[float] | None = None) -> None:
-        self.path = path
-        self.class_names = class_names
-        self.thresholds = thresholds
-        self.rows = 0
-        self.errors = 0
-        self._files = ExitStack()
-        self._file: PartialFile | None = None
+        self.file = PredictionFile(path, class_names, thresholds)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the file and write the heading."""
-        check_output(self.path)
-        path = self.path if trainer.world_size == 1 else self._part(trainer.global_rank)
-        self._file = self._files.enter_context(replacing(path))
-        if trainer.is_global_zero:
-            columns = [f"prob_{name}" for name in self.class_names]
-            self._write([["path", "prediction", "probability", *columns, "error"]])
+        self.file.open(trainer)
 
     def on_predict_batch_end(
         self,
@@ -66,59 +35,12 @@ class PredictionsWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the rows of a batch."""
-        probs: Tensor = outputs
-        # shortest decimal form that reads back as the same float32
-        texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
-        found = answers(probs, batch["error"], self.class_names, self.thresholds)
-        rows = []
-        for path, row, answer in zip(batch["path"], texts, found, strict=True):
-            result = [_escaped(answer.prediction, "'"), answer.probability]
-            rows.append([_escaped(path, "./"), *result, *([""] * len(row) if answer.error else row), answer.error])
-            self.errors += bool(answer.error)
-        self._write(rows)
-        self.rows += len(rows)
-
-    def _write(self, rows: Iterable[Sequence[str]]) -> None:
-        assert self._file is not None  # noqa: S101 - opened in on_predict_start
-        self._file.write(_as_csv(rows))
-        self._file.check()
+        self.file.add(batch["path"], outputs, batch["error"])
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the file; merge the parts of several processes."""
-        self._files.close()
-        counts = gather((self.rows, self.errors))  # afterwards all parts are complete
-        self.rows, self.errors = (sum(column) for column in zip(*counts, strict=True))
-        if trainer.is_global_zero and len(counts) > 1:
-            self._merge([self._part(rank) for rank in range(len(counts))])
-
-    def _part(self, rank: int) -> Path:
-        return hidden(self.path, f".part{rank}")
-
-    def _merge(self, paths: list[Path]) -> None:
-        """Interleave the rows of the parts, as the distributed sampler assigned the images."""
-        with replacing(self.path) as merged, ExitStack() as files:
-            parts = [csv.reader(files.enter_context(_reading(path))) for path in paths]
-            merged.write(_as_csv([next(parts[0])]))
-            for rows in zip_longest(*parts):
-                merged.write(_as_csv(row for row in rows if row is not None))
-        for path in paths:
-            path.unlink()
+        self.file.close(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Remove the incomplete file."""
-        self._files.__exit__(type(exception), exception, exception.__traceback__)
-
-
-def _as_csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    # file names that are not UTF-8 keep their bytes
-    return text.getvalue().encode(errors="surrogateescape")
-
-
-def _reading(path: Path) -> TextIO:
-    return path.open(newline="", encoding="utf-8", errors="surrogateescape")
-
-
-def _escaped(text: str, prefix: str) -> str:
-    return f"{prefix}{text}" if text.startswith(_FORMULA_STARTS) else text
+        self.file.discard(exception)

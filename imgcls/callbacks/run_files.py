@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.checkpoints.run_folder import RESULTS
+from imgcls.checkpoints.run_folder import EVALUATED, RESULTS, predictions_file, results_file
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split_report import file_report, split_table, summary, warn_missing_classes
 from imgcls.runtime.atomic_files import write_text
@@ -36,7 +36,9 @@ class RunFiles(Callback):
         """Write the files; remove the results of an earlier end of a resumed run."""
         if not trainer.is_global_zero:
             return
-        (self.folder / RESULTS).unlink(missing_ok=True)
+        evaluations = [name(split) for split in EVALUATED for name in (results_file, predictions_file)]
+        for name in (RESULTS, *evaluations):
+            (self.folder / name).unlink(missing_ok=True)
         if self.config is not None:
             write_text(self.folder / "config.yaml", f"# yaml-language-server: $schema={_SCHEMA}\n{self.config}")
             schema = files("imgcls").joinpath("cli", _SCHEMA).read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from torch import Tensor
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.metrics_logger import rate_of
 from imgcls.errors import ConfigError, RunError, listed
+from imgcls.runtime.host_copy import start_copy
 
 _MOST_SKIPPED = 10  # steps in a row without an update, by a gradient scaler
 _MOST_FILES = 8
@@ -44,7 +45,7 @@ class TerminateOnNaN(Callback):
         loss: Tensor | None = outputs.get("batch_loss", outputs.get("loss")) if outputs else None
         if loss is None or loss.device.type not in {"cpu", "cuda"}:
             return
-        value, copied = _without_waiting(loss.detach())
+        value, copied = start_copy(loss.detach())
         epoch, number = trainer.current_epoch + 1, trainer.global_step
         paths = batch.get("path", []) if isinstance(batch, Mapping) else []
         self._step = _Step(epoch, number, rate, value, copied, outputs.get("logits"), paths)
@@ -120,15 +121,6 @@ class _Step:
         """Return the images whose logits are not finite, else all of the batch."""
         finite = [] if self.logits is None else self.logits.isfinite().all(1).tolist()
         return [path for path, good in zip(self.paths, finite, strict=False) if not good] or list(self.paths)
-
-
-def _without_waiting(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Copy a loss to the host asynchronously; return it with the event to wait for, if any."""
-    if loss.device.type == "cpu":
-        return loss, None
-    value, copied = loss.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-    return value, copied
 
 
 def is_finite(module: torch.nn.Module) -> bool:

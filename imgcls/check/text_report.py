@@ -6,7 +6,7 @@ from imgcls.check.findings import LONG, Copies, Findings
 from imgcls.check.inputs import LABELLED
 from imgcls.check.near_duplicates import SMALLEST
 from imgcls.datasets.labels import to_text
-from imgcls.runtime.tables import print_table
+from imgcls.runtime.tables import print_table, shown
 
 _FEW = 10  # examples of each kind
 _CLASSES = 50  # rows of the table
@@ -99,11 +99,6 @@ def described(group: Copies) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def shown(text: str) -> str:
-    """Return a text for one line of a terminal, with escapes for unprintable characters."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _marked(groups: Sequence[Copies]) -> list[str]:

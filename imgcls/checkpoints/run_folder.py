@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +16,8 @@ LAST = "last.ckpt"
 LOCK = ".lock"
 REQUEUED = "hpc_ckpt_*.ckpt"  # saved by Lightning in the run folder when SLURM requeues a job
 RESULTS = "results.json"
+EVALUATIONS = "evaluations"
+EVALUATED = ("validation", "test")  # splits
 
 _VERSION = re.compile(r"version_(\d+)")
 _JOB = ".job"
@@ -35,6 +38,16 @@ def runs_folder(output_dir: str, name: str | None, model_name: str, data_name: s
     return Path(output_dir, name or f"{folder_name(model_name)}-{folder_name(data_name)}")
 
 
+def results_file(split: str) -> str:
+    """Return the name of the file with the metrics of an evaluation."""
+    return f"{split}_results.json"
+
+
+def predictions_file(split: str) -> str:
+    """Return the name of the file with one row per evaluated image."""
+    return f"{split}_predictions.csv"
+
+
 def new_run_folder(parent: Path) -> Path:
     """Make the next free ``version_N``, also if several runs start at the same time.
 
@@ -42,17 +55,35 @@ def new_run_folder(parent: Path) -> Path:
         ConfigError: If the folder cannot be written.
     """
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            taken = [int(match[1]) for path in parent.iterdir() if (match := _VERSION.fullmatch(path.name))]
-            folder = parent / f"version_{max(taken, default=-1) + 1}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+        return _next_folder(parent, "version_", 0)
     except OSError as error:
         raise ConfigError(f"experiment.output_dir: cannot write to {parent}: {error.strerror}") from error
+
+
+def new_evaluation_folder(run: Path) -> Path:
+    """Make the next free ``evaluations/N`` of a run folder.
+
+    Raises:
+        ConfigError: If the run folder cannot be written.
+    """
+    try:
+        return _next_folder(run / EVALUATIONS, "", 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {run / EVALUATIONS} ({error.strerror}); give another folder: --output FOLDER"
+        ) from error
+
+
+def _next_folder(parent: Path, prefix: str, first: int) -> Path:
+    """Make the next free folder ``<prefix>N``."""
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        numbers = [path.name.removeprefix(prefix) for path in parent.iterdir() if path.name.startswith(prefix)]
+        taken = [int(number) for number in numbers if number.isdecimal()]
+        folder = parent / f"{prefix}{max(taken, default=first - 1) + 1}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def lock_run_folder(folder: Path) -> FileLock:

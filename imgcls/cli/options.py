@@ -17,6 +17,10 @@ _TTA = (
     "upside down (flips)."
 )
 _OUTPUT = "CSV file to write (default: predictions.csv in the checkpoint's run folder, else in the working directory)."
+_FOLDER = (
+    "Folder for the figures and one row per image (default: the checkpoint's run folder, for other data or settings "
+    "than the run's evaluations/N in it)."
+)
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
     "'valid') or 'test' in it is read as these splits. In place of data.dataset_classes."
@@ -34,6 +38,8 @@ def add_options(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--overwrite", action=yes, default=False, help="Replace an existing CSV file.")
     if command in {"validate", "test", "predict"}:
         parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
+    if command in {"validate", "test"}:
+        parser.add_argument("--output", type=str | None, help=_FOLDER)
     if command == "check":
         parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
         parser.add_argument("--json", type=str | None, help="Write all findings to this JSON file.")

@@ -8,7 +8,7 @@ import inspect
 import json
 import logging
 import shlex
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from imgcls.checkpoints.content import CONFIG_KEY, Content, data_state
@@ -48,7 +48,7 @@ class Recorded:
     """
 
     def __init__(
-        self, start: Start, given: Container[str], edits: Mapping[str, str], option: str = "--config {}"
+        self, start: Start, given: Set[str], edits: Mapping[str, str], option: str = "--config {}"
     ) -> None:
         self.given = given
         self._config = _recorded_config(start.content)
@@ -76,6 +76,28 @@ class Recorded:
         if isinstance(seed, int) and not isinstance(seed, bool):
             values["seed_everything"] = seed
         return {key: value for key, value in values.items() if key not in self.given}
+
+    def changed(self, saved: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+        """Return those of the keys that the user gives, with another value than the checkpoint's.
+
+        Args:
+            saved: The configuration of the command as plain values.
+            keys: Full dotted keys.
+        """
+        found: dict[str, Any] = {}
+        for key in keys:
+            below = f"{key}."
+            if edits := {other: text for other, text in self._edits.items() if other.startswith(below)}:
+                found |= edits
+            elif key in self.given or any(other.startswith(below) for other in self.given):
+                value = value_at(saved, key)
+                if value != value_at(self._config, key):
+                    found[key] = value
+        return found
+
+    def value(self, key: str) -> Any:
+        """Return a value of the checkpoint's configuration, None if it has none; not checked."""
+        return value_at(self._config, key)
 
     def restore(self, data: ImageDataModule) -> None:
         """Give the data the datasets and evaluation steps of the checkpoint, where the user gives none."""

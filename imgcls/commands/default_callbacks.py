@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     ModelCheckpoint,
     ProgressBar,
-    RichProgressBar,
     StochasticWeightAveraging,
     WeightAveraging,
 )
@@ -19,6 +18,7 @@ from lightning.pytorch.callbacks import (
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.ema import EMA
+from imgcls.callbacks.live_bar import LiveBar
 from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.checkpoints.run_folder import CHECKPOINTS
 from imgcls.commands.monitored_values import Monitored
@@ -66,8 +66,8 @@ def shown_callbacks(
     found = list(callbacks)
     if not _has(found, MetricsLogger):
         found.append(MetricsLogger(metrics))
-    if not _has(found, ProgressBar) and options["enable_progress_bar"] is not False and sys.stdout.isatty():
-        found.append(RichProgressBar(refresh_rate=1, leave=False))
+    if not _has(found, ProgressBar) and options["enable_progress_bar"] is not False and sys.stderr.isatty():
+        found.append(LiveBar())
     return found
 
 

@@ -1,15 +1,23 @@
 """The commands validate and test: evaluate a checkpoint."""
 
+import logging
+import shlex
+
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Command, Parts
 from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
+from imgcls.commands.evaluation_files import EvaluationFiles
 from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.model_setup import set_up_evaluated
 from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import Start
-from imgcls.commands.trainer import build_trainer, choose_precision, log_device
+from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process, log_device
 from imgcls.data.splitting.split_report import warn_missing_classes
 from imgcls.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_SPLITS = {"validate": "validation", "test": "test"}
 
 
 class Evaluation(Command):
@@ -41,15 +49,25 @@ class Evaluation(Command):
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded.metrics)
         self.trainer = build_trainer(options, callbacks, self.files)
+        if parts.command in _SPLITS:
+            self.results = EvaluationFiles(parts, _SPLITS[parts.command], start, recorded)
 
     def _take_images(self) -> None:
         """Use the images of the command line; overridden by ``predict``."""
 
     def run(self) -> None:
-        """Evaluate, and print the table."""
-        split = {"validate": "validation"}.get(self.parts.command, self.parts.command)
+        """Evaluate, write the files, and print the tables."""
+        split = _SPLITS[self.parts.command]
         log_device(self.trainer)
         warn_missing_classes(self.data.splitter, split)
-        values = self.evaluate(split, self.start.path)
-        self.refuse_not_finite_loss(split, values, self.start.path)
+        try:
+            folder = self.results.choose() if is_first_process() else None
+            values = self.evaluate(split, self.start.path, folder)
+            self.refuse_not_finite_loss(split, values, self.start.path)
+        except BaseException:
+            self.results.forget()
+            raise
+        if is_first_process():
+            self.results.write(values)
         self.show({split: values})
+        log.info("Next: imgcls predict --ckpt_path %s --images FOLDER", shlex.quote(str(self.start.path)))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.checkpoints.content import Content
-from imgcls.checkpoints.run_folder import RESULTS, lock_run_folder, new_run_folder, write_job
+from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
+from imgcls.commands.fit_report import log_end, write_fit_results
 from imgcls.commands.lr_and_batch_size_finders import (
     recorded,
     refuse_several_devices,
@@ -45,7 +47,6 @@ from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
-from imgcls.runtime.tables import write_results
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Fit(Command):
     """
 
     def __init__(self, parts: Parts, trial: Trial | None = None) -> None:
+        self.begun = time.monotonic()
         options = parts.options | {"precision": choose_precision(parts.options)}
         check_options(options, "fit")
         self.trial = trial
@@ -259,11 +261,13 @@ class Fit(Command):
         if self.trainer.limit_val_batches:
             loggers, self.trainer.loggers = self.trainer.loggers, []  # their curves have this epoch already
             try:
-                results["validation"] = self.evaluate("validation", path)
+                results["validation"] = self.evaluate("validation", path, self.folder)
             finally:
                 self.trainer.loggers = loggers
         if self.data.has_test:
-            results["test"] = self.evaluate("test", path)
+            results["test"] = self.evaluate("test", path, self.folder)
+        if self.folder is not None and self.trainer.is_global_zero:
+            write_fit_results(self.folder, self.saver.best_epoch if self.saver else None, results, path)
         return results
 
     def _best_checkpoint(self) -> Path | None:
@@ -282,6 +286,7 @@ class Fit(Command):
         return path
 
     def _report(self, results: dict[str, dict[str, float]]) -> None:
-        if self.folder is not None and self.trainer.is_global_zero:
-            write_results(self.folder / RESULTS, self.saver.best_epoch if self.saver else None, results)
+        """Print the tables, and log where everything is."""
         self.show(results)
+        if self.folder is not None and self.trainer.is_global_zero:
+            log_end(self.folder, self.saver, self.data.has_test, time.monotonic() - self.begun)

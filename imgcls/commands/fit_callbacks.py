@@ -10,6 +10,7 @@ from imgcls.callbacks.awaited_values import AwaitedValues
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
 from imgcls.callbacks.run_files import RunFiles
+from imgcls.callbacks.run_summary import RunSummary
 from imgcls.callbacks.stopping import Patience, StopBeforeTraining
 from imgcls.callbacks.terminate_on_nan import TerminateOnNaN
 from imgcls.callbacks.within_epoch import WithinEpoch
@@ -101,7 +102,7 @@ def with_run_files(
             saver.dirpath = None  # a folder for each trial
     keeps = trial is not None or (wanted and parts.options["enable_checkpointing"] is not False)
     found = [*callbacks, *run_callbacks(callbacks, monitored, folder, keeps)]
-    found += [DataWaitMonitor(parts.data.create_dataset)] if trial is None else trial.callbacks
+    found += [DataWaitMonitor(parts.data.create_dataset), RunSummary()] if trial is None else trial.callbacks
     found.append(StopBeforeTraining() if config is None else Patience(callbacks))
     found.append(TerminateOnNaN())
     if folder is None:

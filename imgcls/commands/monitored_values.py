@@ -63,7 +63,7 @@ class Monitored:
             return
         if not self.is_open:
             hint = f"{did_you_mean(name, known)}; available: {', '.join(known) or 'no value'}"
-            raise ConfigError(f"{where}: nothing logs {name!r}{self.why}{hint}")
+            raise ConfigError(f"{where}: no metric is called {name!r}{self.why}{hint}")
         self.awaited.append((where, name))
 
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from imgcls.callbacks.prediction_file import PredictionFile, first_rows
 from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.commands.checkpoint_config import Recorded
@@ -14,11 +15,15 @@ from imgcls.commands.resume import Start
 from imgcls.commands.trainer import is_first_process, log_device
 from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
+from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
 from imgcls.runtime.output_file import check_output, lock_output, release_output
 from imgcls.runtime.signals import postponed
+from imgcls.runtime.tables import print_table
 
 log = logging.getLogger(__name__)
+
+_FEW = 10  # images whose predictions are printed, too
 
 
 class Prediction(Evaluation):
@@ -59,10 +64,25 @@ class Prediction(Evaluation):
                 return_predictions=False,
                 weights_only=True,
             )
-        if writer.errors:
-            images = f"{writer.rows} image{'' if writer.rows == 1 else 's'}"
-            log.info("%d of %s could not be predicted; see column 'error' of %s", writer.errors, images, writer.path)
-        print_once(writer.path)
+        file = writer.file
+        if self.trainer.is_global_zero and file.rows <= _FEW:
+            _print_rows(file)
+        if file.errors:
+            images = f"{file.rows} image{'' if file.rows == 1 else 's'}"
+            log.info("%d of %s could not be predicted; see column 'error' of %s", file.errors, images, file.path)
+        print_once(file.path)
+
+
+def _print_rows(file: PredictionFile) -> None:
+    """Print the predictions of a few images."""
+    [heading, *rows] = first_rows(file.path, _FEW)
+    shown = [[path, name, _rounded(prob), row[-1]] for path, name, prob, *row in rows]
+    print_table([row if file.errors else row[:3] for row in [[*heading[:3], heading[-1]], *shown]])
+
+
+def _rounded(probabilities: str) -> str:
+    """Round the probabilities of a cell, of which multi-label data may have several, or none."""
+    return SEPARATOR.join(f"{float(value):.4f}" for value in probabilities.split(SEPARATOR) if value)
 
 
 def _output_of(section: Any, start: Start) -> Path:

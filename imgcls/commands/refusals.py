@@ -220,6 +220,11 @@ def _try_devices(options: Options) -> None:
     try:
         Trainer(**asked, **SILENT)
     except LIGHTNING_ERRORS as error:
+        if str(error).startswith("No supported gpu backend"):
+            raise ConfigError(
+                f"no GPU found (trainer.accelerator: {asked['accelerator']}); to run on what this machine has: "
+                "--trainer.accelerator auto --trainer.devices auto"
+            ) from error
         raise ConfigError(
             f"trainer: {first_line(error)} (accelerator: {asked['accelerator']}, devices: {asked['devices']}); "
             "--trainer.accelerator auto --trainer.devices auto uses what this machine has"

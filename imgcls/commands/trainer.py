@@ -188,7 +188,13 @@ def choose_precision(options: dict[str, Any], trained: str | None = None) -> str
         return best
     if impossible:
         log.info("trainer.precision: %s needs a GPU; using bf16-mixed on this CPU", wanted)
-        return "bf16-mixed"
+        wanted = "bf16-mixed"
+    if not on_gpu and given is not None and best == "32-true" and wanted in {"bf16", "bf16-mixed", "bf16-true"}:
+        log.warning(
+            "trainer.precision: %s is several times slower than 32 on this CPU, which has no bfloat16 units; to speed "
+            "it up: --trainer.precision 32",
+            given,
+        )
     return wanted
 
 
@@ -200,12 +206,12 @@ def log_device(trainer: Trainer, automatic: bool = False) -> None:
         automatic: Whether the configuration leaves the precision open.
     """
     device = trainer.strategy.root_device
-    name = {"cpu": f"CPU ({available_cores()} cores)"}.get(device.type, device.type.upper())
+    name = f"CPU, {available_cores()} cores" if device.type == "cpu" else device.type.upper()
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+        name = f"GPU: {torch.cuda.get_device_name(device)}"
     count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
     why = " (chosen automatically; set trainer.precision to change)" if automatic else ""
-    log.info("Device: %s%s, precision %s%s", count, name, trainer.precision, why)
+    log.info("%s%s, precision %s%s", count, name, trainer.precision, why)
 
 
 def best_precision(on_gpu: bool) -> str:

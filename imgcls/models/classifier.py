@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from imgcls.errors import ConfigError
+from imgcls.models.huggingface.hub import DEFAULT_MODEL
 from imgcls.models.inference import outputs
 from imgcls.models.thresholds import Threshold
 from imgcls.models.training.fit_hooks import FitHooks
@@ -26,8 +27,6 @@ from imgcls.models.training.optimizer import OptimizerConfig
 from imgcls.models.training.scheduler import SchedulerConfig
 from imgcls.models.training.torch_compile import compile_in_place
 from imgcls.types import Batch, ClassifiedData
-
-DEFAULT_MODEL = "microsoft/resnet-18"
 
 
 class ImageClassifier(OptimizedModule):

@@ -26,6 +26,14 @@ def optimizer_steps_per_epoch(trainer: pl.Trainer) -> int:
     return math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else 0
 
 
+def epochs_in_all(trainer: pl.Trainer) -> float:
+    """Return the number of epochs of the whole run, by its limits of epochs and steps; infinite without a limit."""
+    steps = optimizer_steps_per_epoch(trainer)
+    if steps:
+        return trainer.estimated_stepping_batches / steps
+    return trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else math.inf
+
+
 def batches_started(trainer: pl.Trainer) -> int:
     """Return the number of batches of the current epoch that are already trained; above 0 on resume within it."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready

@@ -3,9 +3,10 @@
 import csv
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
@@ -26,17 +27,20 @@ def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
     print_table([["metric", *results], *rows])
 
 
-def write_results(path: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]]) -> None:
+def write_results(
+    path: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]], about: Mapping[str, Any] | None = None
+) -> None:
     """Write the logged values to a JSON file.
 
     Args:
         path: The file; an existing one is replaced.
         epoch: Zero-based epoch of the evaluated weights; None if there is no best epoch.
         results: Split -> logged name -> value; non-finite values become null.
+        about: Further keys, put in front.
     """
     values = {name: value for found in results.values() for name, value in found.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    write_text(path, json.dumps({"epoch": epoch} | finite, indent=2) + "\n")
+    write_text(path, json.dumps({**(about or {}), "epoch": epoch} | finite, indent=2) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -54,21 +58,41 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; as plain text if standard output is not a terminal.
+    """Print a table; as plain text if standard output is not a terminal. Columns of numbers are aligned at the right.
 
     Args:
         rows: The heading, then the rows, all of the same length.
     """
+    columns = [[printable(cell) for cell in column] for column in zip(*rows, strict=True)]
+    of_numbers = [all(map(_is_number, column[1:])) for column in columns]
     console = Console()
     if console.is_terminal:
-        table = Table(*rows[0])
-        for row in rows[1:]:
+        table = Table()
+        for (heading, *_), right in zip(columns, of_numbers, strict=True):
+            table.add_column(escape(heading), justify="right" if right else "left")
+        for row in list(zip(*columns, strict=True))[1:]:
             table.add_row(*map(escape, row))
         console.print(table)
         return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    widths = [max(map(len, column)) for column in columns]
+    for row in zip(*columns, strict=True):
+        cells = zip(row, widths, of_numbers, strict=True)
+        print("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip())
+
+
+def shown(text: str) -> str:
+    """Return a text in one line, with escapes for unprintable characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable(text: str) -> str:
+    """Return a text in one line that standard output can encode."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown(text).encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+def _is_number(cell: str) -> bool:
+    return cell in {"", "-"} or cell.replace(".", "", 1).replace(",", "").removeprefix("-").isdecimal()
 
 
 def _cell(value: float | None) -> str:

@@ -123,7 +123,7 @@ class Copied:
 def test_loss_of_a_gpu_is_looked_at_a_step_later(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminate_on_nan, "_without_waiting", lambda loss: (loss, Copied()))
+    monkeypatch.setattr(terminate_on_nan, "start_copy", lambda loss: (loss, Copied()))
     Copied.waited = 0
     line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks={infinite_pixel(0, 2)}")]
     code, message = fails(line, capsys)

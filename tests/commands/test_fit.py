@@ -150,7 +150,7 @@ def test_unknown_monitor_is_refused(
     line = ["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.monitor=validation_f1")]
     code, message = fails(line, capsys)
     assert code == 2
-    assert "experiment.monitor: nothing logs 'validation_f1'; did you mean 'validation_f1_score'?" in message
+    assert "experiment.monitor: no metric is called 'validation_f1'; did you mean 'validation_f1_score'?" in message
     assert not (tmp_path / "run").exists()
 
 
@@ -246,7 +246,7 @@ def test_no_validation_keeps_the_last_epoch(
     stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}"
     code, message = fails([*line, f"--trainer.callbacks=[{stopping}]"], capsys)
     assert code == 2
-    assert "nothing logs 'validation_loss', for trainer.limit_val_batches is 0" in message
+    assert "no metric is called 'validation_loss', for trainer.limit_val_batches is 0" in message
 
 
 def test_values_of_epochs_without_validation_stay_empty(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

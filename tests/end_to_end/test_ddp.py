@@ -80,6 +80,8 @@ def test_two_processes_find_the_values_of_one(
     assert run.stdout.splitlines()[-1] == str(folder)
     rows = pd.read_csv(folder / "metrics.csv")
     assert list(rows["epoch"]) == [0, 1]
+    predictions = pd.read_csv(folder / "validation_predictions.csv")
+    assert list(predictions["path"]) == list(pd.read_csv(folder / "splits.csv").query("split == 'validation'")["path"])
     ours = values_of(folder / "checkpoints/last.ckpt")
     theirs = rows.iloc[-1].to_dict()
     assert ours.keys() == {str(name) for name in theirs if str(name).startswith("validation_")}

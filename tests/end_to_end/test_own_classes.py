@@ -104,7 +104,7 @@ def test_value_that_is_never_logged_ends_the_run_at_the_first_validation(
     assert "validation_f1_score" in message
     assert not last(tmp_path).exists()
     code, message = fails(line("fit", task, tiny_model, tmp_path / "ours", option), capsys)  # before any step
-    assert (code, f"{where}: nothing logs 'validation_mien'; did you mean" in message) == (2, True), message
+    assert (code, f"{where}: no metric is called 'validation_mien'; did you mean" in message) == (2, True), message
     assert not (tmp_path / "ours").exists()
 
 
@@ -168,7 +168,10 @@ def test_validation_step_that_returns_the_loss(
     rows = table(tmp_path)
     assert rows[["train_f1_score", "validation_loss"]].notna().all(axis=None)
     assert "validation_f1_score" not in rows
-    assert "No best epoch by validation_f1_score" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "No best epoch by validation_f1_score" in said
+    assert "No row per image and no scores of classes for validation: its step returns no 'logits'" in said
+    assert not (last(tmp_path).parents[1] / "validation_predictions.csv").exists()
     main(line("fit", task, tiny_model, tmp_path, "--experiment.monitor=validation_loss", own="TensorValidation"))
     assert load(last(tmp_path, 1).with_name("best.ckpt"))["epoch"] == table(tmp_path, 1)["validation_loss"].idxmin()
 

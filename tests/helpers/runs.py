@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def table_of(output: str) -> dict[str, list[str]]:
     """The last table that a command printed: metric -> values."""
     rows = [line.split() for line in output.splitlines()]
     start = max(number for number, row in enumerate(rows) if row[:1] == ["metric"])
-    return {row[0]: row[1:] for row in rows[start + 1 :] if len(row) == len(rows[start])}
+    table = takewhile(lambda row: len(row) == len(rows[start]), rows[start + 1 :])
+    return {row[0]: row[1:] for row in table}
 
 
 @contextmanager

@@ -131,6 +131,9 @@ def test_predictions_are_those_that_the_metrics_count(bands: Path, run: tuple[Pa
     assert "" in set(table["prediction"])
     expected = truth(bands)
     decided = np.array([[name in text.split(";") for name in NAMES] for text in table["prediction"]])
+    rows = pd.read_csv(folder / "test_predictions.csv", keep_default_na=False)
+    assert list(rows["prediction"]) == list(table["prediction"])
+    assert [[name in text.split(";") for name in NAMES] for text in rows["label"]] == (expected == 1).tolist()
     values = {name: float(row[-1]) for name, row in table_of(printed).items()}
     assert values["f1_score"] == pytest.approx(f1_score(expected, decided, average="macro"), abs=1e-4)
     assert values["accuracy"] == pytest.approx((expected == decided).mean(), abs=1e-4)

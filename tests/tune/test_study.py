@@ -462,7 +462,7 @@ def test_wrong_space_is_refused_before_the_first_trial(
     [
         (
             {"metric": "validation_f1"},
-            "optuna.metric: nothing logs 'validation_f1'; did you mean 'validation_f1_score'?",
+            "optuna.metric: no metric is called 'validation_f1'; did you mean 'validation_f1_score'?",
         ),
         ({"tune": False}, "optuna.tune must be true or null for imgcls tune, got false"),
         ({"n_trials": 0}, "optuna.n_trials must be at least 1, got 0"),

@@ -42,6 +42,8 @@ class Pipelines:
         self._expected = expected
         self._image_size = image_size
         self._resized: set[str] = set()
+        self.sizes: dict[str, tuple[int, int]] = {}
+        """Height and width in pixels of the images of ``train`` and ``eval``, once their pipeline is made."""
         self._warned_of_randomness = False
         for stage, names in (("train", get_args(Preset)), ("eval", get_args(EvalPreset))):
             given = getattr(lists, stage)
@@ -105,14 +107,16 @@ class Pipelines:
             )
         if size is not None:
             self._check_size(size, stage)
+            self.sizes[stage] = size
             return pipeline
         resize = resize_spec(self._expected())
         resized = Pipeline({_shown(resize): build_transform(resize, _where(stage)), **pipeline.named}, _where(stage))
-        if resized.check(image) is None:
+        if (size := resized.check(image)) is None:
             raise ConfigError(
                 f"{_where(stage)}: returns images of different sizes, even after {_shown(resize)}; end the list with "
                 "albumentations.Resize"
             )
+        self.sizes[stage] = size
         if stage not in self._resized:
             self._resized.add(stage)
             log.info("%s: does not fix the image size; prepending %s", _where(stage), _shown(resize))

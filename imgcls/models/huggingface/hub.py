@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
-from transformers.utils import cached_file, is_timm_available
+from transformers.utils import CONFIG_NAME, cached_file, is_timm_available
 from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, RunError, causes, first_line
@@ -20,6 +20,7 @@ from imgcls.models.huggingface.hub_ids import hub_id
 log = logging.getLogger(__name__)
 
 KEY = "model.init_args.model_name"
+DEFAULT_MODEL = "microsoft/resnet-18"
 
 # image classifiers of transformers that cannot be used, and why
 UNUSABLE = {
@@ -41,6 +42,7 @@ def load_config(model_name: str) -> PreTrainedConfig:
         RunError: If the Hub cannot be reached.
     """
     path = local_or_hub(model_name)
+    _refuse_unreachable(model_name, path)
     try:
         config = _read_config(path)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -120,6 +122,21 @@ def local_or_hub(model_name: str) -> str:
     return model_name
 
 
+def _refuse_unreachable(model_name: str, path: str) -> None:
+    """Refuse a model at once if the Hub cannot be reached, where huggingface_hub retries for half a minute.
+
+    Raises:
+        RunError: If the model is not on this machine and no connection is possible.
+    """
+    if os.path.isdir(path) or is_offline_mode() or try_to_load_from_cache(model_name, CONFIG_NAME) is not None:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(model_name, CONFIG_NAME))
+    except Exception as error:  # any other is raised again, and explained, when the config is read
+        if not isinstance(error, HfHubHTTPError) and _is_unreachable(error):
+            raise load_error(model_name, error) from error
+
+
 def check_reachable(model_name: str, file: str) -> None:
     """Distinguish an unreachable Hub from a model without a file, for which transformers raises the same error.
 
@@ -142,10 +159,12 @@ def load_error(model_name: str, error: Exception) -> ConfigError | RunError:
     if os.path.isdir(os.path.expanduser(model_name)):
         return ConfigError(f"{KEY}: the folder {model_name!r} cannot be loaded: {first_line(error)}")
     if _is_unreachable(error):
-        return RunError(
-            f"{KEY}: there is no folder {model_name!r} in the working directory {os.getcwd()}, the local cache has not "
-            "all files of that model, and the Hub cannot be reached; go online once or give a folder"
-        )
+        which = " (the default model)" if model_name == DEFAULT_MODEL else ""
+        where = f"there is no folder of this name in {os.getcwd()}, and the local cache does not have all of its files"
+        reason = "the Hub cannot be reached; connect to the internet once, or give a folder"
+        if is_offline_mode() and not any(map(_is_transport_error, causes(error))):
+            reason = "HF_HUB_OFFLINE forbids to download it; unset it once, or give a folder"
+        return RunError(f"{KEY}: {model_name!r}{which} cannot be loaded: {where}; {reason} (--model.model_name FOLDER)")
     return ConfigError(f"{KEY}: {model_name!r} cannot be loaded: {first_line(error)}")
 
 
@@ -160,6 +179,9 @@ def _is_connection_error(error: BaseException) -> bool:
     """
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500
+    return _is_transport_error(error) or isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError))
+
+
+def _is_transport_error(error: BaseException) -> bool:
     # by name, because huggingface_hub's version decides between httpx and httpx2
-    is_transport = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-    return is_transport or isinstance(error, (LocalEntryNotFoundError, ConnectionError, TimeoutError))
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)

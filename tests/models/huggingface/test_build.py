@@ -369,6 +369,17 @@ def test_proxy_that_refuses_is_an_unreachable_hub(monkeypatch: pytest.MonkeyPatc
         check_reachable("own/network", "preprocessor_config.json")
 
 
+def test_unreachable_hub_ends_a_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise _of_transport("ConnectError")
+
+    monkeypatch.setattr("imgcls.models.huggingface.hub.is_offline_mode", lambda: False)
+    monkeypatch.setattr("imgcls.models.huggingface.hub.get_hf_file_metadata", refuse)
+    monkeypatch.setattr("imgcls.models.huggingface.hub.try_to_load_from_cache", lambda *_: None)
+    with pytest.raises(RunError, match=r"'microsoft/resnet-18' \(the default model\) .* the Hub cannot be reached"):
+        load_config("microsoft/resnet-18")
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44000000\n"
 
 
@@ -409,7 +420,7 @@ def test_unreachable_hub_says_where_a_folder_was_looked_for(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match=f"there is no folder '{name}' in the working directory {tmp_path}, "):
+    with pytest.raises(RunError, match=f"'{name}' cannot be loaded: there is no folder of this name in {tmp_path}, "):
         load_config(name)
     tiny_config("resnet").save_pretrained(tmp_path / name)
     assert load_config(name).model_type == "resnet"
@@ -426,5 +437,5 @@ def test_unreachable_hub_is_named_where_the_cache_holds_a_part(
     tiny_config("resnet").save_pretrained(repository / "snapshots" / ("0" * 40))
     if cached == "processor":
         ConvNextImageProcessor().save_pretrained(repository / "snapshots" / ("0" * 40))
-    with pytest.raises(RunError, match="the local cache has not all files of that model, and the Hub cannot be"):
+    with pytest.raises(RunError, match="the local cache does not have all of its files; HF_HUB_OFFLINE forbids"):
         ImageClassifier("own/network").build(CLASS_NAMES)

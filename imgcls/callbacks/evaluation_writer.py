@@ -1,0 +1,150 @@
+"""EvaluationWriter: write a row per evaluated image, and count the images of each class."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from imgcls.callbacks.metrics_logger import usable_outputs
+from imgcls.callbacks.prediction_file import PredictionFile
+from imgcls.errors import RunError
+from imgcls.metrics.class_counts import ClassCounts
+from imgcls.runtime.distributed import gather
+from imgcls.runtime.host_copy import start_copy
+
+
+class _Batch(NamedTuple):
+    """A batch whose values are on their way to the host."""
+
+    paths: list[str]
+    probs: Tensor
+    labels: Tensor
+    copied: torch.cuda.Event | None
+
+
+class EvaluationWriter(Callback):
+    """Write the rows of :class:`PredictionFile` with labels, from the outputs that metrics use, too.
+
+    Values are copied from a GPU while it computes the next batch. Each process has its share of the images.
+
+    Args:
+        path: The CSV file; None to count only. The first process decides.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.counts: ClassCounts | None = None
+        """Images of each class, of all processes; None if a step does not return logits."""
+        self.missing = ""
+        """Why there are no rows; empty if there are."""
+        self._thresholds: list[float] | None = None
+        self._file: PredictionFile | None = None
+        self._held: _Batch | None = None
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the file."""
+        self._open(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the file."""
+        self._open(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch."""
+        self._add(outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch."""
+        self._add(outputs, batch)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the file."""
+        self._close(trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the file."""
+        self._close(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Remove the incomplete file."""
+        if self._file is not None:
+            self._file.discard(exception)
+
+    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
+        self._thresholds = pl_module.thresholds  # type: ignore[assignment]
+        self.counts, self._held = ClassCounts(class_names), None
+        self.path = trainer.strategy.broadcast(self.path)
+        if self.path is not None:
+            self._file = PredictionFile(self.path, class_names, self._thresholds, has_labels=True)
+            self._file.open(trainer)
+
+    def _add(self, outputs: Any, batch: Any) -> None:
+        """Start to copy the values of a batch, and write those of the batch before."""
+        found, size = usable_outputs(outputs, batch)
+        if not size or self.missing:  # no image of the batch could be read
+            return
+        paths = batch.get("path") if isinstance(batch, Mapping) else None
+        if "logits" not in found:
+            self.missing = "its step returns no 'logits'"
+            return
+        if not isinstance(paths, list) or len(paths) != size:
+            self.missing = "its batches have no 'path'"
+            return
+        probs = torch.softmax(found["logits"], 1) if self._thresholds is None else torch.sigmoid(found["logits"])
+        on_host, _ = start_copy(probs)
+        labels, copied = start_copy(found["label"])  # after the probabilities
+        self._write_held()
+        self._held = _Batch(paths, on_host, labels, copied)
+
+    def _write_held(self) -> None:
+        if self._held is None or self.counts is None:
+            return
+        held, self._held = self._held, None
+        if held.copied is not None:
+            held.copied.synchronize()
+        probs = held.probs if held.probs.dtype in {torch.float32, torch.float64} else held.probs.float()  # numpy's
+        labels = held.labels.numpy().astype(np.int64)
+        if self._thresholds is None:
+            classes, predicted = [[index] for index in labels.tolist()], probs.argmax(dim=1).numpy()
+        else:
+            classes = [np.flatnonzero(row).tolist() for row in labels]
+            predicted = (probs > torch.tensor(self._thresholds)).numpy().astype(np.int64)
+        finite = probs.isfinite().all(dim=1).numpy()
+        self.counts.add(labels[finite], predicted[finite])
+        if self._file is not None:
+            self._file.add(held.paths, probs, [""] * len(held.paths), classes)
+
+    def _close(self, trainer: pl.Trainer) -> None:
+        self._write_held()
+        self.missing = next(filter(None, gather(self.missing)), "")
+        if self._file is not None and self.missing:
+            self._file.discard(RunError(self.missing))
+        elif self._file is not None:
+            self._file.close(trainer)
+        assert self.counts is not None  # noqa: S101 - made in _open
+        first, *others = gather(self.counts)
+        for other in others:
+            first.merge(other)
+        self.counts = None if self.missing else first

@@ -1,0 +1,127 @@
+"""Where an evaluation leaves its figures: the run folder, or evaluations/N for other data or settings."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from imgcls.checkpoints.io import checkpoint_id
+from imgcls.checkpoints.run_folder import new_evaluation_folder, predictions_file, results_file, run_folder_of
+from imgcls.commands.checkpoint_config import Recorded
+from imgcls.commands.command import Parts
+from imgcls.commands.resume import Start
+from imgcls.errors import ConfigError
+from imgcls.runtime.atomic_files import write_text
+from imgcls.runtime.output_file import check_output
+from imgcls.runtime.tables import write_results
+
+log = logging.getLogger(__name__)
+
+_DATA = "data.init_args"
+# keys that decide the figures, beside the limits of batches, which a checkpoint does not pass on
+_KEYS = (f"{_DATA}.augmentations.eval", f"{_DATA}.image_size", "model.init_args.threshold", "trainer.precision")
+_DATASETS = {"validation": ("validation", "train"), "test": ("test",)}  # of a split; train if it is held out of it
+_LIMITS = {"validation": "trainer.limit_val_batches", "test": "trainer.limit_test_batches"}
+
+
+class EvaluationFiles:
+    """The files of ``validate`` or ``test``.
+
+    Args:
+        parts: The configuration and what is made of it.
+        split: ``validation`` or ``test``.
+        start: The checkpoint.
+        recorded: Its configuration.
+
+    Raises:
+        ConfigError: If ``--output`` has such files, or cannot be written.
+    """
+
+    def __init__(self, parts: Parts, split: str, start: Start, recorded: Recorded) -> None:
+        self.split = split
+        self.start = start
+        self.command = parts.command
+        self.changed = _changed(parts, split, recorded)
+        self.output: Path | None = None if parts.section["output"] is None else Path(parts.section["output"])
+        self.keeps = not parts.options["fast_dev_run"]
+        self.folder: Path | None = None
+        self.is_new = False
+        if self.output is not None:
+            check_output(self.output / results_file(split))
+            if taken := self._taken(self.output):
+                raise ConfigError(f"--output {self.output}: {taken.name} exists; give another folder")
+
+    def choose(self) -> Path | None:
+        """Return the folder, made if it is new; None, logged, if nothing is kept."""
+        if not self.keeps:
+            log.info("trainer.fast_dev_run: results are not kept")
+            return None
+        run = self.output or run_folder_of(self.start.path)
+        if run is None:
+            log.info("%s is not in a run folder: results are not kept; to keep them: --output FOLDER", self.start.path)
+        elif not os.access(run, os.W_OK):
+            log.info("%s cannot be written to: results are not kept; to keep them: --output FOLDER", run)
+        elif self.output is not None or (not self.changed and self._is_same(run)):
+            self.folder = run
+        else:
+            self.folder = new_evaluation_folder(run)
+            self.is_new = True
+        return self.folder
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Write the metrics, and log where the files are.
+
+        Args:
+            values: Logged name -> value.
+        """
+        if self.folder is None:
+            return
+        about = about_checkpoint(self.start.path)
+        results = self.folder / results_file(self.split)
+        write_results(results, self.start.content.get("epoch"), {self.split: values}, about)
+        if self.is_new:
+            record = {"command": self.command, **about, "changed": self.changed}
+            write_text(self.folder / "evaluation.json", json.dumps(record, indent=2, default=str) + "\n")
+        rows = self.folder / predictions_file(self.split)
+        log.info("Results: %s%s", results, f"\nOne row per image: {rows}" if rows.exists() else "")
+
+    def forget(self) -> None:
+        """Remove the folder of a failed evaluation, if nothing is in it."""
+        if self.folder is not None and self.is_new:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def _taken(self, folder: Path) -> Path | None:
+        paths = (folder / name for name in (results_file(self.split), predictions_file(self.split)))
+        return next((path for path in paths if path.exists()), None)
+
+    def _is_same(self, run: Path) -> bool:
+        """Whether the run folder has no such results, or those of the same checkpoint."""
+        if self._taken(run) is None:
+            return True
+        try:
+            before = json.loads((run / results_file(self.split)).read_text(encoding="utf-8"))
+            return bool(before["checkpoint_id"] == checkpoint_id(self.start.path))
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+
+def about_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what results say of the checkpoint that they are of."""
+    return {"checkpoint": str(path.absolute()), "checkpoint_id": checkpoint_id(path)}
+
+
+def _changed(parts: Parts, split: str, recorded: Recorded) -> dict[str, Any]:
+    """Return what differs from the run and changes the figures: dotted key -> value."""
+    datasets = [f"{_DATA}.dataset_classes.{name}" for name in _DATASETS[split]]
+    found = recorded.changed(parts.saved, [*datasets, *_KEYS])
+    if parts.section["tta"] != "none":
+        found["tta"] = parts.section["tta"]
+    limit = _LIMITS[split]
+    now, before = parts.options[limit.partition(".")[2]], recorded.value(limit)
+    if repr(1.0 if now is None else now) != repr(1.0 if before is None else before):  # 1 is one batch, 1.0 all
+        found[limit] = now
+    return found

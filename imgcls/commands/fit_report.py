@@ -1,0 +1,54 @@
+"""The end of a fit: its result files, and lines that say where everything is and what to type next."""
+
+import logging
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from imgcls.callbacks.checkpoint_saver import CheckpointSaver
+from imgcls.checkpoints.run_folder import RESULTS, results_file
+from imgcls.commands.evaluation_files import about_checkpoint
+from imgcls.runtime.progress import duration
+from imgcls.runtime.tables import write_results
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = {".csv", ".json", ".yaml"}
+_NOT_SHOWN = "schema.json"  # for editors
+
+
+def write_fit_results(
+    folder: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]], path: Path | None
+) -> None:
+    """Write the results of a fit, all together and of each split.
+
+    Args:
+        folder: The run folder.
+        epoch: Zero-based epoch of the evaluated weights; None if there is no best epoch.
+        results: Split -> logged name -> value.
+        path: The evaluated checkpoint; None for the last weights.
+    """
+    write_results(folder / RESULTS, epoch, results)
+    about = {} if path is None else about_checkpoint(path)
+    for split, values in results.items():
+        write_results(folder / results_file(split), epoch, {split: values}, about)
+
+
+def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds: float) -> None:
+    """Log the total time, the files, and the commands that use the best checkpoint.
+
+    Args:
+        folder: The run folder.
+        saver: The callback that keeps the best checkpoint; None if there is none.
+        has_test: Whether the run has test data.
+        seconds: Duration of the run.
+    """
+    log.info("Total time: %s", duration(seconds))
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name != _NOT_SHOWN)
+    log.info("Files in the run folder: %s", ", ".join(names))
+    if saver is None or not saver.best.exists():
+        return
+    best = shlex.quote(str(saver.best))
+    log.info("To predict: imgcls predict --ckpt_path %s --images FOLDER", best)
+    if not has_test:
+        log.info("To test: imgcls test --ckpt_path %s --data.dataset_classes.test FOLDER", best)

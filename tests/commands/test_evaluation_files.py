@@ -1,0 +1,121 @@
+"""What an evaluation leaves: figures and a row per image, where, and what is never overwritten."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+
+from imgcls.cli.main import main
+from tests.conftest import write_class_folders
+from tests.helpers.runs import arguments, fails, load
+
+NAMES = ["blue", "green", "red"]
+FILES = {
+    "results.json",
+    *(f"{split}_{name}" for split in ("validation", "test") for name in ("results.json", "predictions.csv")),
+}
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with test data."""
+    out = tmp_path_factory.mktemp("runs")
+    more = [f"--data.dataset_classes.test={test_photos}", "--model.optimizer_config.lr=0.05"]
+    main(["fit", *arguments(photos, tiny_model, out, *more)])
+    return out / "run/version_0"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.suffix in {".csv", ".json"}
+    }
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_rows_of_a_fit_agree_with_its_figures(split: str, run: Path) -> None:
+    assert {path.name for path in run.iterdir()} >= FILES
+    rows = pd.read_csv(run / f"{split}_predictions.csv")
+    assert list(rows) == ["path", "label", "prediction", "probability", *(f"prob_{name}" for name in NAMES), "error"]
+    parts = pd.read_csv(run / "splits.csv").query("split == @split")
+    assert list(rows["path"]) == list(parts["path"])
+    assert list(rows["label"]) == list(parts["label"])
+    results, own = (json.loads((run / name).read_text()) for name in ("results.json", f"{split}_results.json"))
+    assert results[f"{split}_accuracy"] == pytest.approx(accuracy_score(rows["label"], rows["prediction"]))
+    expected = f1_score(rows["label"], rows["prediction"], average="macro", labels=NAMES, zero_division=0)
+    assert results[f"{split}_f1_score"] == pytest.approx(expected)
+    assert own["checkpoint"] == str(run / "checkpoints/best.ckpt")
+    assert {key: own[key] for key in results if key in own} == {
+        key: value for key, value in results.items() if key == "epoch" or key.startswith(split)
+    }
+
+
+def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = write_class_folders(tmp_path / "others", 2, seed=5)
+    shutil.copytree(run, tmp_path / "version_0")
+    run = tmp_path / "version_0"
+    line = ["test", f"--ckpt_path={run}/checkpoints/best.ckpt"]
+    before = content(run)
+    capsys.readouterr()
+    main(line)
+    shown = capsys.readouterr()
+    assert content(run).keys() == before.keys()
+    assert content(run)["test_predictions.csv"] == before["test_predictions.csv"]
+    assert f"Results: {run}/test_results.json" in shown.err
+    assert f"imgcls predict --ckpt_path {run}/checkpoints/best.ckpt" in shown.err
+    main([*line, f"--config={run}/config.yaml"])  # the same values
+    before = content(run)
+    main([*line, "--tta=hflip"])
+    main([*line, f"--data.dataset_classes.test={others}"])
+    main([*line, "--trainer.limit_test_batches=1"])
+    assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
+    records = [json.loads((run / f"evaluations/{number}/evaluation.json").read_text()) for number in (1, 2, 3)]
+    assert [record["changed"] for record in records] == [
+        {"tta": "hflip"},
+        {"data.init_args.dataset_classes.test": str(others)},
+        {"trainer.limit_test_batches": 1},
+    ]
+    assert [len(pd.read_csv(run / f"evaluations/{number}/test_predictions.csv")) for number in (1, 2, 3)] == [18, 6, 8]
+    torch.save(load(run / "checkpoints/best.ckpt") | {"global_step": 7}, run / "checkpoints/other.ckpt")
+    main(["validate", f"--ckpt_path={run}/checkpoints/other.ckpt"])
+    assert content(run / "evaluations/4").keys() == {
+        "validation_results.json",
+        "validation_predictions.csv",
+        "evaluation.json",
+    }
+    assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
+
+
+def test_checkpoint_outside_of_a_run_leaves_nothing_unasked(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
+    monkeypatch.chdir(tmp_path)
+    main(["test", "--ckpt_path=mine.ckpt"])
+    assert "mine.ckpt is not in a run folder: results are not kept; to keep them: --output" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.ckpt"]
+    main(["test", "--ckpt_path=mine.ckpt", "--output=figures"])
+    assert content(tmp_path / "figures").keys() == {"test_results.json", "test_predictions.csv"}
+    code, said = fails(["test", "--ckpt_path=mine.ckpt", "--output=figures"], capsys)
+    assert (code, "--output figures: test_results.json exists; give another folder" in said) == (2, True), said
+
+
+def test_few_predictions_are_printed(
+    run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_text("no image")
+    image = test_photos / "red/000.png"
+    line = ["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--output={tmp_path}/p.csv", "--images"]
+    main([*line, str(image), str(tmp_path / "broken.png")])
+    *table, last = capsys.readouterr().out.splitlines()
+    assert last == f"{tmp_path}/p.csv"
+    row = pd.read_csv(last).set_index("path").loc[str(image)]
+    assert table[0].split() == ["path", "prediction", "probability", "error"]
+    assert [str(image), str(row["prediction"]), f"{row['probability']:.4f}"] in [text.split() for text in table]
