@@ -47,9 +47,7 @@ class Recorded:
         ConfigError: If the run had a model or data class of the user, which only --config may name.
     """
 
-    def __init__(
-        self, start: Start, given: Set[str], edits: Mapping[str, str], option: str = "--config {}"
-    ) -> None:
+    def __init__(self, start: Start, given: Set[str], edits: Mapping[str, str], option: str = "--config {}") -> None:
         self.given = given
         self._config = _recorded_config(start.content)
         self._steps = data_state(start.content).get("eval")
