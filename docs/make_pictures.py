@@ -39,9 +39,7 @@ def record(folder: Path) -> list[str]:
     size = {"COLUMNS": str(WIDTH), "LINES": str(LINES), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     command = [sys.executable, "-m", "imgcls", *COMMAND, f"--experiment.output_dir={folder}/runs"]
     environment = os.environ | size | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(  # noqa: S603
-        command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
-    )
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     found: list[str] = []
     try:
@@ -94,7 +92,7 @@ def main() -> None:
     """Run the command, and draw its terminal."""
     with tempfile.TemporaryDirectory() as folder:
         pieces = record(Path(folder))
-        text = "".join(pieces).replace(f"{folder}/", "")
+        text = "".join(pieces).replace(f"{folder}/", "").replace(f"{ROOT}/", "")
     bars = [match.start() for match in re.finditer("images/s", text)]
     training = [place for place in bars if text.rfind("Epoch ", 0, place) > text.rfind("Validation", 0, place)]
     moment = text.index("left", training[len(training) * 2 // 3])

@@ -179,7 +179,7 @@ class LiveBar(ProgressBar):
             redirect_stdout=sys.stdout.isatty(),  # else what is printed would leave its file
             expand=True,
         )
-        self._bar.add_task(what, total=None, count="", loss="starting", speed="", left="")
+        self._bar.add_task(what, total=None, count="", loss=" starting", speed="", left="")
         self._bar.start()
 
     def _close(self) -> None:
@@ -216,9 +216,9 @@ class LiveBar(ProgressBar):
             total=self._total if known else None,
             completed=self._done,
             count=f"{self._done}/{self._total}" if known else f"{self._done}",
-            loss=self._loss,
-            speed=self._speed(),
-            left=f"{duration(left)} left" if math.isfinite(left) else "",
+            loss=f" {self._loss}",
+            speed=f" {self._speed()}",
+            left=f" {duration(left)} left" if math.isfinite(left) else "",
             refresh=True,
         )
 

@@ -12,6 +12,7 @@ class TimeLeft:
     """Estimates how long a fit still takes.
 
     The last complete epoch, validations included, is the measure of those to come; within the first epoch, its steps.
+    Of that one the first step is not measured, which waits for the loader workers to start.
     """
 
     def __init__(self) -> None:
@@ -19,7 +20,7 @@ class TimeLeft:
         """Epochs of the whole run; infinite if it has no limit."""
         self.epoch_seconds: float | None = None
         """Duration of the last complete epoch; None before its end."""
-        self._start = self._total = 0.0
+        self._start = self._total = self._first = 0.0
         self._steps = 0
         self._is_partial = False
 
@@ -40,11 +41,16 @@ class TimeLeft:
     def step(self) -> None:
         """Count a batch."""
         self._steps += 1
+        if self._steps == 1:
+            self._first = time.monotonic()
 
     def end_epoch(self) -> None:
         """Note the duration of an epoch, unless the run was resumed within it."""
-        if not self._is_partial:
-            self.epoch_seconds = time.monotonic() - self._start
+        now = time.monotonic()
+        if self.epoch_seconds is None and self._steps > 1 and not self._is_partial:
+            self.epoch_seconds = (now - self._first) * self._steps / (self._steps - 1)
+        elif not self._is_partial:
+            self.epoch_seconds = now - self._start
         self._is_partial = False
 
     def seconds(self, epoch: int) -> float:
@@ -56,6 +62,7 @@ class TimeLeft:
         elapsed = time.monotonic() - self._start
         whole = self.epoch_seconds
         if whole is None:
-            whole = elapsed / self._steps * self._total if self._steps else math.inf
+            since_first = time.monotonic() - self._first
+            whole = since_first / (self._steps - 1) * self._total if self._steps > 1 else math.inf
         later = max(self.epochs - epoch - 1, 0) * whole
         return later + max(whole - elapsed, 0.0)

@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.checkpoints.run_folder import RESULTS, results_file
@@ -14,7 +15,8 @@ from imgcls.runtime.tables import write_results
 log = logging.getLogger(__name__)
 
 _SUFFIXES = {".csv", ".json", ".yaml"}
-_NOT_SHOWN = "schema.json"  # for editors
+_NOT_SHOWN = {"schema.json", "hparams.yaml"}  # for editors, and for TensorBoard
+_COLUMNS = 80
 
 
 def write_fit_results(
@@ -44,8 +46,8 @@ def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds
         seconds: Duration of the run.
     """
     log.info("Total time: %s", duration(seconds))
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name != _NOT_SHOWN)
-    log.info("Files in the run folder: %s", ", ".join(names))
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name not in _NOT_SHOWN)
+    log.info("%s", fill(f"Files in the run folder: {', '.join(names)}", _COLUMNS, subsequent_indent="  "))
     if saver is None or not saver.best.exists():
         return
     best = shlex.quote(str(saver.best))

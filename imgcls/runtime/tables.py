@@ -58,13 +58,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; as plain text if standard output is not a terminal. Columns of numbers are aligned at the right.
+    """Print a table; as plain text if standard output is not a terminal. Numbers are aligned at the right.
 
     Args:
         rows: The heading, then the rows, all of the same length.
     """
     columns = [[printable(cell) for cell in column] for column in zip(*rows, strict=True)]
-    of_numbers = [all(map(_is_number, column[1:])) for column in columns]
+    of_numbers = [number > 0 and all(map(_is_number, column[1:])) for number, column in enumerate(columns)]
     console = Console()
     if console.is_terminal:
         table = Table()

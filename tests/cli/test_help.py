@@ -11,8 +11,8 @@ from imgcls.cli.schema import keys, used_keys
 
 OWN = {
     "fit": ["--ckpt_path"],
-    "validate": ["--ckpt_path", "--tta"],
-    "test": ["--ckpt_path", "--tta"],
+    "validate": ["--ckpt_path", "--tta", "--output"],
+    "test": ["--ckpt_path", "--tta", "--output"],
     "predict": ["--ckpt_path", "--images", "--output", "--overwrite", "--tta"],
     "tune": [],
     "check": ["--images", "--json", "--html", "--allow"],
