@@ -25,6 +25,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 WITH_BLOCKS = [page for page in PAGES if any(block.language for block in blocks(page))]
 
 
+@pytest.mark.filterwarnings("ignore:The number of training batches")  # is below Lightning's logging interval
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch 2.14, of the Trainer of Lightning 2.6
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_blocks_run(page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,4 +92,5 @@ def quick(arguments: list[str]) -> list[str]:
     if arguments[0] not in {"fit", "tune"} or "--help" in arguments:
         return []
     given = [int(arguments[place + 1]) for place, text in enumerate(arguments) if text == EPOCHS]
-    return ["--data.num_workers=0", f"{EPOCHS}={max(1, given[-1] // 10) if given else 1}"]
+    trials = ["--optuna.n_trials=2"] if arguments[0] == "tune" else []
+    return [*trials, "--data.num_workers=0", f"{EPOCHS}={max(1, given[-1] // 10) if given else 1}"]
