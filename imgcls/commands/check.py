@@ -80,9 +80,9 @@ class Check:
         if refused:
             raise ConfigError(f"check: {'; '.join(refused)}")
         said = [f"{fault} allowed ({count})" for fault, count in faults.items()] or ["no faults found"]
-        conflicts = sum(group.two_labels for group in found.exact)
-        said += [counted(conflicts, "image") + " with two labels"] * bool(conflicts)
-        copies = sum(not group.leak for group in found.copies)
+        conflicts = [group for group in found.exact if group.two_labels]
+        said += [counted(len(conflicts), "image") + " with two labels"] * bool(conflicts)
+        copies = sum(not group.leak and group not in conflicts for group in found.copies)
         said += [counted(copies, "group") + " of duplicates"] * bool(copies)
         said += [counted(len(found.long), "long image")] * bool(found.long)
         said += [counted(len(remarks(found)), "remark")] * bool(remarks(found))
