@@ -15,11 +15,14 @@ PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["pro
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format and types."""
-    session.install(".[timm,dev]")
+    """Check style, format, types and workflows."""
+    session.install(".[timm,dev]", "check-jsonschema", "zizmor")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    workflows = map(str, sorted(Path(".github/workflows").iterdir()))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--no-progress", ".github/workflows")
 
 
 @nox.session
