@@ -172,7 +172,7 @@ class Findings:
         return {name: count for name, count in counts.items() if count}
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values, with the keys that the README documents."""
+        """Return plain values, with the keys that docs/formats.md documents."""
         return {
             "images": len(self.source.images),
             "splits": self.splits,

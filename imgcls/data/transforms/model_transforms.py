@@ -49,7 +49,7 @@ def less_cropped(preprocessing: Preprocessing) -> Preprocessing:
 
     The model's crop suits training crops from 8 % of the area, and objects in the middle of a photo. The presets train
     on larger crops, in which objects are smaller, so a smaller resize fits them (Touvron et al. 2019, "Fixing the
-    train-test resolution discrepancy"); and objects at the border count. Measured in README, "Measured".
+    train-test resolution discrepancy"); and objects at the border count. Measured in docs/benchmarks.md.
 
     Args:
         preprocessing: The input that the model expects.
