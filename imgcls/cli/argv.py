@@ -35,7 +35,7 @@ def split_options(arguments: list[str]) -> list[Option]:
     free = 0.0  # values that the last option can still take
     for word in arguments[1:]:
         name, joined, value = word.partition("=")
-        if name in {"-c", "-h"} or (name.startswith("--") and len(name) > 2):
+        if re.match(r"--.|-[A-Za-z]$", name):
             found.append((name, [value] if joined else []))
             free = math.inf if name in LISTS else 0 if joined or name in FLAGS else 1
         elif free or (found[-1][0] in FLAGS and word in {"true", "false"}):

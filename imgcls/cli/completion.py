@@ -51,6 +51,7 @@ def complete() -> None:
                 options["ckpt_path"].completer = _checkpoints
             if model := options.get("model.model_name"):
                 model.completer = _models
+        if command in {*COMMANDS, "init"}:
             added.add_argument("words", nargs="*")  # files, as argcomplete proposes by default
     argcomplete.autocomplete(parser)
 

@@ -45,9 +45,11 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
         option = name, values
         if not name:
             option = _option_of(command, values[0])
+        elif len(name) == 2 and name not in {"-c", "-h"}:  # as other programs have it: -b 32
+            option = f"-{name}", values
         elif name == CKPT_PATH and command in EVALUATIONS and values:
             option = name, [_best_in(values[0]) or values[0]]
-        if option != (name, values):
+        if option != (name, values) and values:
             notes.append(f"{values[0]}: {shlex.join(join_options([option]))}")
         found.append(option)
     if any(not name for name, _ in given):

@@ -112,6 +112,7 @@ GUESSES = {  # what is typed -> what is to be typed
     "fit --gpus 2 --device cpu --amp": "fit --trainer.devices 2 --trainer.accelerator cpu --trainer.precision 16",
     "fit --device 0": "fit --trainer.devices '[0]'",
     "fit --resume --freeze": "fit --ckpt_path last --model.freeze_encoder true",
+    "fit photos -b 32 -j 4": "fit --data.dataset_classes.train photos --data.batch_size 32 --data.num_workers 4",
     "fit epochs=3 batch=8": "fit --trainer.max_epochs 3 --data.batch_size 8",
     "fit --images x": "fit --data.dataset_classes.train x",
     "predict --source a.jpg --weights best.ckpt": "predict --images a.jpg --ckpt_path best.ckpt",
