@@ -20,7 +20,7 @@ AT_ONCE = {  # commands that need no parser
 _METAVARS = {  # option -> what its value is, where its name does not say it
     "ckpt_path": "FILE.ckpt",
     "images": "PATH",
-    "output": "FILE.csv",
+    "output": "PATH",
     "json": "FILE.json",
     "html": "FILE.html",
     "allow": "FINDING",
@@ -54,7 +54,7 @@ def main_help() -> str:
 def command_help(command: str) -> str:
     """Return the help of a command on one screen of 80 columns."""
     page, known = PAGES[command], used_keys(command)
-    column = max(map(len, page.often)) + len("  --  ")
+    column = max(map(len, page.often)) + len("  --   ")
     parser = _parser(command, "examples:\n" + "\n".join(f"  {line}" for line in page.examples), column, 80)
     group = parser.add_argument_group("options")
     for key, schema in known.items():

@@ -93,7 +93,7 @@ PAGES = {
         ("imgcls tune search.yaml", "imgcls tune search.yaml photos/ --optuna.n_trials 50"),
     ),
     "check": Page(
-        "[PHOTOS ...] [FILE.yaml ...]",
+        "PHOTOS ... | FILE.yaml",
         "Check the data before training: unreadable, duplicated and leaking images, classes and sizes. PHOTOS has one "
         "folder of images per class, or such folders in train/ and val/ (and test/). Ends with exit code 2 if the "
         "data has faults.",

@@ -52,8 +52,9 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
         if option != (name, values) and values:
             notes.append(f"{values[0]}: {shlex.join(join_options([option]))}")
         found.append(option)
-    if any(not name for name, _ in given):
+    if words := [values[0] for name, values in given if not name]:
         _refuse_two(command, found)
+        _refuse_config_among_images(command, words)
     return join_options(found), notes
 
 
@@ -110,6 +111,13 @@ def _refuse_two(command: str, options: list[Option]) -> None:
         if len(values) > 1 and name != IMAGES:
             second = f"; for the second: --data.dataset_classes.validation {shlex.quote(values[1])}" * (name == TRAIN)
             raise ConfigError(f"{command} takes one of the {kind} {listed(values)} as {name}{second}")
+
+
+def _refuse_config_among_images(command: str, words: list[str]) -> None:
+    """Refuse a configuration that may be a file of a folder of images (``photos/*``): it can name classes to import."""
+    configs = [word for word in words if word.lower().endswith(CONFIGS) and not os.path.isdir(word)]
+    if configs and (command in EVALUATIONS or (command == "check" and words != configs)):
+        raise ConfigError(f"{configs[0]!r} is not an image; if it is the configuration, type --config {configs[0]}")
 
 
 def add_newest_run(arguments: list[str]) -> tuple[list[str], list[str]]:
