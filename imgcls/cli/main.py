@@ -10,7 +10,7 @@ from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
 from imgcls.cli.help import command_help, full_help, main_help
 from imgcls.cli.short_forms import add_newest_run, expand
-from imgcls.errors import INTERRUPTED, ConfigError
+from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
 
@@ -40,7 +40,9 @@ def main(args: list[str] | None = None) -> None:
         arguments, notes = expand(arguments)
         precheck.check(arguments)
         arguments, more = add_newest_run(arguments)
-    except ConfigError as error:
+    except KeyboardInterrupt:  # of init, which may wait for a slow disk
+        raise SystemExit(INTERRUPTED) from None
+    except ImgclsError as error:
         print(f"imgcls: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     if all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):  # the first process

@@ -15,7 +15,7 @@ repository on GitHub); c: of the model card; l: of a linear classifier on frozen
 timm/...: needs timm (pip install timm). CC BY-NC: not for commercial use; for other licences see the model card,
 https://huggingface.co/NAME. Any other image classifier of transformers or timm works as well.
 
-To train one: imgcls fit --data.dataset_classes.train FOLDER --model.model_name NAME"""
+To train one: imgcls fit PHOTOS --model.model_name NAME"""
 
 
 @cache

@@ -61,12 +61,10 @@ def _model(folder: PhotoFolder, machine: Machine, model: str | None) -> list[str
     if machine.gpu is None:
         lines.append("    # freeze_encoder: true # trains the head alone, in minutes; often less accurate")
     ratio = folder.imbalance
-    reason = (
-        f"the largest class has {ratio:.1f} times the images of the smallest" if ratio > 1 else "all are of one size"
-    )
-    weights = (
-        f"loss_config: {{class_weights: auto}} # {reason}" if ratio >= _IMBALANCED else f"# no class weights: {reason}"
-    )
+    sizes = f"the largest class has {ratio:.1f} times the images of the smallest"
+    weights = f"# no class weights: {sizes if ratio >= 1.05 else 'all classes are of about one size'}"
+    if ratio >= _IMBALANCED:
+        weights = f"loss_config: {{class_weights: auto}} # {sizes}"
     return [*lines, f"    {weights}"]
 
 

@@ -14,10 +14,10 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 
 from imgcls.errors import ConfigError, first_line
 from imgcls.models.architecture import Size, own_size, refuses
+from imgcls.models.huggingface.hub import KEY
 
 _USUAL = (224, 224)
-_STEP = 32  # pixels; most networks accept multiples of it
-_TRIED = 3  # multiples below and above the size that was refused
+_STEPS = {32: 3, 14: 1}  # pixels: most networks accept multiples of these -> how many of them to try on each side
 _SHOWN = 3  # accepted sizes in the message
 
 
@@ -46,53 +46,56 @@ def config_for_size(config: PreTrainedConfig, size: Size, source: str) -> PreTra
 def _accepted(config: PreTrainedConfig, sizes: Iterable[Size]) -> list[str]:
     """Return the first few sizes that a network accepts, as texts in ascending order."""
     found: list[Size] = []
-    network = _on_meta(config)
+    networks = [network for _, network in _variants(config, None)]
     for size in dict.fromkeys(sizes):
-        if len(found) < _SHOWN and not refuses(network, size):
+        if len(found) < _SHOWN and not all(refuses(network, size) for network in networks):
             found.append(size)
     return [str(height) if height == width else f"[{height}, {width}]" for height, width in sorted(found)]
 
 
 def _nearby(side: int) -> Iterator[Size]:
-    """Yield square sizes that are multiples of 32, the nearest first."""
-    middle = max(round(side / _STEP), 1)
-    for distance in range(_TRIED + 1):
-        for factor in (middle - distance, middle + distance):
+    """Yield square sizes near to a side in pixels, the nearest of each step first."""
+    for step, most in _STEPS.items():
+        middle = max(round(side / step), 1)
+        for factor in [middle, *(middle + sign * distance for distance in range(1, most + 1) for sign in (-1, 1))]:
             if factor > 0:
-                yield factor * _STEP, factor * _STEP
+                yield factor * step, factor * step
 
 
 def _find(config: PreTrainedConfig, size: Size) -> tuple[PreTrainedConfig | None, str]:
     """Return the config whose network accepts images of a size; else None and the reason why it does not."""
     shapes, reason = None, ""
-    for arguments in _arguments(config, size):
-        changed = copy.deepcopy(config)
-        if arguments:
-            changed.model_args = (config.model_args or {}) | arguments
-        try:
-            network = _on_meta(changed)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:  # most take no such argument
-            reason = reason or first_line(error)
-            continue
+    for changed, network in _variants(config, size):
         shapes = shapes or _shapes(network)
         refusal = refuses(network, size)
         if not refusal and _shapes(network) == shapes:
             return changed, ""
         reason = reason or refusal
-    return None, reason
+    return None, reason or "its size is part of its weights"
 
 
-def _arguments(config: PreTrainedConfig, size: Size) -> list[dict[str, Any]]:
-    """Return the arguments of ``timm.create_model`` to try; none for transformers' own networks."""
+def _variants(config: PreTrainedConfig, size: Size | None) -> Iterator[tuple[PreTrainedConfig, PreTrainedModel]]:
+    """Yield a network on the meta device for each set of arguments that its architecture takes, with its config."""
+    for arguments in _arguments(config, size):
+        changed = copy.deepcopy(config)
+        if arguments:
+            changed.model_args = (config.model_args or {}) | arguments
+        try:
+            with torch.device("meta"):
+                network = AutoModelForImageClassification.from_config(changed, dtype=torch.float32)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            if arguments:  # not of this architecture
+                continue
+            raise ConfigError(f"{KEY}: {config.model_type} cannot be built: {first_line(error)}") from error
+        yield changed, network.eval()
+
+
+def _arguments(config: PreTrainedConfig, size: Size | None) -> list[dict[str, Any]]:
+    """Return the arguments of ``timm.create_model`` to try, none at first; a size is the last resort."""
     if config.model_type != "timm_wrapper":
         return [{}]
-    return [{}, {"dynamic_img_size": True}, {"strict_img_size": False}, {"img_size": list(size)}]
-
-
-def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
-    with torch.device("meta"):
-        network: PreTrainedModel = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
-    return network.eval()
+    of_size = [] if size is None else [{"img_size": list(size)}]
+    return [{}, {"dynamic_img_size": True}, {"strict_img_size": False}, *of_size]
 
 
 def _shapes(network: PreTrainedModel) -> dict[str, torch.Size]:
