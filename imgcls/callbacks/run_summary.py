@@ -39,8 +39,8 @@ class RunSummary(Callback):
         size = f", {height} x {width} pixels" if height else ""
         processes = f" in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
         steps = trainer.num_training_batches
-        count = f"{steps} batches of" if math.isfinite(steps) else "batches of"
-        log.info("Each epoch: %s %d images%s%s", count, data.batch_size, processes, size)
+        count = f"{steps} batch{'es' * (steps != 1)}" if math.isfinite(steps) else "batches"
+        log.info("Each epoch: %s of at most %d images%s%s", count, data.batch_size, processes, size)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -60,7 +60,7 @@ class RunSummary(Callback):
             return
         self._is_logged = True
         count = f"{epochs:.0f} more epoch{'s' * (round(epochs) != 1)}"
-        log.info("Expected: %s for %s, unless the run stops early", duration(epochs * seconds), count)
+        log.info("Expected: %s for %s, unless the run stops early", duration(max(epochs * seconds, 1)), count)
 
 
 def _in_words(count: int) -> str:

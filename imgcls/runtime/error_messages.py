@@ -18,6 +18,8 @@ _NOT_OF_CLASS = r"Not a valid subclass of (\w+)\. Got value: (.*)"
 _OF_UNION = "Does not validate against any"
 _SECTIONS = ("model.", "experiment", "optuna")  # titles of our pydantic dataclasses: the key of the section
 
+_KEYS = {"loggers": "trainer.logger", "callbacks": "trainer.callbacks"}  # package of a class -> its key
+
 # lines of jsonargparse's reports that carry no reason
 _NOISE = (
     _OF_UNION,
@@ -141,10 +143,17 @@ def _reasons(text: str) -> list[_Reason]:
         if match := re.match(r'Parser key "([^"]+)":', words):
             above.append(_Parent(indent, join_keys(key, match[1]), class_path))
         elif match := re.match(r"Problem with given class_path '([^']+)':", words):
-            above.append(_Parent(indent, join_keys(key, "init_args") if _has_init_args(match[1]) else key, match[1]))
+            inner = join_keys(key, "init_args") if _has_init_args(match[1]) else key
+            above.append(_Parent(indent, inner if key else _key_of(match[1]), match[1]))
         elif not words.startswith(_NOISE):
             found.append(_Reason(len(above), key, _readable(words, class_path)))
     return found
+
+
+def _key_of(class_path: str) -> str:
+    """Return the key and class of a report without a key: a constructor's error, in jsonargparse 4.53."""
+    key = next((key for package, key in _KEYS.items() if f".{package}." in class_path), "")
+    return f"{key}: {class_path}" if key else class_path
 
 
 def _readable(line: str, class_path: str) -> str:

@@ -46,6 +46,7 @@ def test_precision_of_a_checkpoint_elsewhere(monkeypatch: pytest.MonkeyPatch, ca
     assert "trained in 16-mixed" in caplog.messages[-1]
     assert "using 32-true" in caplog.messages[-1]
     assert choose_precision(AUTO | {"accelerator": "cpu", "precision": "16-mixed"}, "32-true") == "bf16-mixed"
+    assert "16-mixed is several times slower than 32 on this CPU, which has no bfloat16 units" in caplog.text
     monkeypatch.setattr("imgcls.commands.trainer.best_precision", lambda on_gpu: "16-mixed")
     pretend_gpu(monkeypatch, (7, 5))
     assert choose_precision(AUTO, "bf16-mixed") == "16-mixed"

@@ -68,6 +68,14 @@ def test_a_progress_bar_waits_for_nothing(photos: Path, tiny_model: Path, tmp_pa
     assert count(photos, tiny_model, tmp_path, callbacks=f"{COUNTER}, {BAR}").found == []
 
 
+def test_the_live_bar_waits_for_nothing_between_two_drawings(
+    photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgcls.callbacks.live_bar.BAR_SECONDS", 1e9)
+    bar = "{class_path: imgcls.callbacks.live_bar.LiveBar}"
+    assert count(photos, tiny_model, tmp_path, callbacks=f"{COUNTER}, {bar}").found == []
+
+
 def test_logging_each_step_waits_once_a_step(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     """The count sees what is there."""
     found = count(photos, tiny_model, tmp_path, "--trainer.log_every_n_steps=1").found
