@@ -5,11 +5,13 @@ MkDocs runs this file as a hook at each build; the pages are not stored, so that
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imgcls.cli import schema
 from imgcls.cli.argv import COMMANDS
+from imgcls.cli.help import AT_ONCE
+from imgcls.cli.help_pages import PAGES
 from imgcls.cli.schema import Schema
 
 SECTIONS = {  # section -> heading of its page
@@ -57,13 +59,21 @@ def pages() -> dict[str, str]:
 
 
 def _commands() -> str:
-    lines = ["# Commands", "", "`imgcls COMMAND [--config FILE.yaml …] [--section.key VALUE …]`", ""]
-    for command, text in COMMANDS.items():
+    lines = ["# Commands", ""]
+    for command in COMMANDS:
+        page = PAGES[command]
         own = {name: found for name, found in schema.keys(command).items() if name.split(".")[0] not in SECTIONS}
-        lines += [f"## imgcls {command}", "", f"{text[0].upper()}{text[1:]}.", ""]
+        usage = f"imgcls {command} {page.words} [--section.key VALUE ...]"
+        lines += [f"## imgcls {command}", "", *_fenced([usage]), page.about, "", *_fenced(page.examples)]
         for name, found in own.items():
             lines += _key(f"--{name}", found, f"{command}.{name}")
+    for command, text in AT_ONCE.items():
+        lines += [f"## imgcls {command}", "", f"{text[0].upper()}{text[1:]}; see `imgcls {command} --help`.", ""]
     return "\n".join(lines)
+
+
+def _fenced(lines: Iterable[str]) -> list[str]:
+    return ["```text", *lines, "```", ""]
 
 
 def _section(section: str, heading: str) -> str:
@@ -107,7 +117,8 @@ def _types(found: Schema) -> Iterator[str]:
 
 def _text(found: Schema) -> str:
     text = _ROLE.sub(r"`\1`", found.get("description", "")).replace("``", "`")
-    text = _DIRECTIVE.sub("Note:", _EXAMPLE.sub("", text)).strip()
+    text = _DIRECTIVE.sub("Note:", _EXAMPLE.sub("", text)).replace(".Set to", ". Set to").strip()  # of Lightning
+    text = f"{text[:1].upper()}{text[1:]}".replace(" - `", "\n\n- `")
     parts = re.split(r"(`[^`]*`)", text)
     text = "".join(part if part.startswith("`") else _escaped(part) for part in parts)
     return text if not text or text.endswith((".", ":")) else f"{text}."
