@@ -134,7 +134,7 @@ class NetworkModule(pl.LightningModule):
             network, new = build_recorded(record["network"], self.class_names, weights, other_size), []
         self.preprocessing = expected.resized(other_size)
         if other_size is not None:
-            log.info("Image size: %d x %d pixels; the pretrained model's is %d x %d", *other_size, *expected.size)
+            log.info("Image size: %d x %d pixels, instead of the model's %d x %d", *other_size, *expected.size)
         network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
         _report_new(new, self.backbone.architecture.heads)

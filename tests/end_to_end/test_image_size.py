@@ -118,6 +118,11 @@ def test_image_size_on_the_command_line(
     code, error = fails(["fit", *line, "--data.image_size=64", "--trainer.max_epochs=2", "--ckpt_path=last"], capsys)
     assert code == 2
     assert "data.init_args.image_size: 64 differs from 48" in error
+    # but a new run may start from the weights
+    main(["fit", *line, "--data.image_size=64", f"--ckpt_path={best}", "--experiment.only_weights_load=true"])
+    assert "loaded 57 of 57 weights\n" in capsys.readouterr().err
+    new = read_checkpoint(tmp_path / "run" / "version_1" / "checkpoints" / "best.ckpt")
+    assert new["imgcls"]["preprocessing"]["size"] == [64, 64]
 
 
 def test_a_list_of_another_size_is_refused(
