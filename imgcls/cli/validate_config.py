@@ -71,9 +71,7 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
     sources = [_Source(command, path, Content(node)) for path, node in files]
     sources += [_option(command, option) for option in options if option[0] not in _NO_KEYS]
     given = [(section, source.content.value.get(section)) for source in sources for section in DEFAULT_CLASSES]
-    own: Schema = {
-        section: {} for section, value in given if _is_own(section, value)
-    }  # whose arguments the parser knows
+    own: Schema = {section: {} for section, value in given if _is_own(section, value)}  # known to the parser alone
     schema = of_command(command)
     validator = _Validator(schema | {"properties": schema["properties"] | own})
     return [fault for source in sources for fault in source.faults(validator)]
@@ -82,8 +80,8 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
 def _is_own(section: str, value: Any) -> bool:
     """Whether a value of a section names another class than the default."""
     class_path = value.get("class_path") if isinstance(value, dict) else value
-    is_dotted = isinstance(class_path, str) and "." in class_path and _CLASS_PATH.fullmatch(class_path)
-    return bool(is_dotted) and class_path != DEFAULT_CLASSES[section]
+    is_path = isinstance(class_path, str) and "." in class_path and _CLASS_PATH.fullmatch(class_path)
+    return bool(is_path) and class_path != DEFAULT_CLASSES[section]
 
 
 @dataclass
@@ -144,10 +142,8 @@ class _Source:
         if self.is_part and place == self.typed:
             return True
         if error.validator == "required":  # may be misspelt, or in another file or option but for an item of a list
-            return (
-                not any(isinstance(part, int) for part in place)
-                or not value.keys() <= error.schema["properties"].keys()
-            )
+            in_list = any(isinstance(part, int) for part in place)
+            return not in_list or not value.keys() <= error.schema["properties"].keys()
         if value is None:  # which jsonargparse 4.53 does not check
             return not inner(error.schema)
         if isinstance(value, str):
