@@ -66,6 +66,12 @@ def proposed(line: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
         ("imgcls fit --trainer.max_e", ["--trainer.max_epochs"], ["--trainer.min_epochs"]),
         ("imgcls fit --model.optimizer_config.name ", ["adam", "adamw", "sgd"], ["c.yaml"]),
         ("imgcls fit --data.balanced_sampling t", ["true"], ["false"]),
+        (
+            "imgcls fit --model.model_name timm/convnext_n",
+            ["timm/convnext_nano.in12k_ft_in1k"],
+            ["microsoft/resnet-18"],
+        ),
+        ("imgcls fit --model.model_name r", ["runs/"], ["c.yaml"]),
         ("imgcls fit --config ", ["c.yaml"], ["notes.md"]),
         ("imgcls fit c", ["c.yaml"], ["notes.md"]),
         ("imgcls predict --tta hflip ru", ["runs/"], []),
