@@ -142,7 +142,7 @@ def _other_runs(parent: Path) -> str:
     config = shlex.quote(str(best.parents[1] / "config.yaml"))
     return (
         f"; {parent.parent} has runs named {listed(names)}. To resume the newest: imgcls fit --config {config} "
-        "--ckpt_path last"
+        f"--experiment.custom_folder_name {shlex.quote(best.parents[2].name)} --ckpt_path last"
     )
 
 

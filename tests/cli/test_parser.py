@@ -192,7 +192,10 @@ def test_last_names_other_runs(run: Path, photos: Path, tiny_model: Path, capsys
     code, said = fails([*line, "--ckpt_path=last"], capsys)
     assert code == 2
     assert f"no checkpoint in {run.parents[1]}/other" in said
-    assert f"imgcls fit --config {run}/config.yaml --ckpt_path last" in said
+    hint = f"imgcls fit --config {run}/config.yaml --experiment.custom_folder_name run --ckpt_path last"
+    assert hint in said
+    main(["fit", *hint.split()[2:], "--trainer.max_epochs=3"])  # resumes
+    assert "Resuming from" in capsys.readouterr().err
 
 
 def test_item_needs_a_value() -> None:
