@@ -28,6 +28,7 @@ from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.errors import ConfigError, listed
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
+from imgcls.runtime.malloc import keep_freed_memory
 from imgcls.types import Batch
 
 log = logging.getLogger(__name__)
@@ -189,6 +190,8 @@ class Classifier:
             return np.empty((0, width), np.float32), errors
         loader = self._loader(data)
         shown = track(loader, "Images", len(loader), auto_refresh=False, transient=True, disable=not progress)
+        if self.device.type == "cpu" and len(loader) > 1:
+            keep_freed_memory()  # as a Trainer does: an eighth less processor time
         self.model.eval().on_predict_epoch_start()
         on_gpu = self.device.type == "cuda"
         with naming_files(), torch.inference_mode(), self._plugin.predict_step_context():
