@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from imgcls.callbacks.time_left import TimeLeft
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.runtime.progress import duration
+from imgcls.runtime.tables import short_path
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class RunSummary(Callback):
         total, trained = sum(count for count, _ in counts), sum(count for count, learns in counts if learns)
         of_them = "" if trained == total else f", {_in_words(trained)} of them trainable"
         name = getattr(pl_module, "model_name", type(pl_module).__name__)
-        log.info("Model: %s, %s parameters%s", name, _in_words(total), of_them)
+        log.info("Model: %s, %s parameters%s", short_path(name), _in_words(total), of_them)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the images of a step, now that the loaders are made."""

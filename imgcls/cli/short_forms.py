@@ -110,6 +110,9 @@ def _refuse_two(command: str, options: list[Option]) -> None:
         values = [value for other, texts in options if short_key(other) == short_key(name) for value in texts]
         if len(values) > 1 and name != IMAGES:
             second = f"; for the second: --data.dataset_classes.validation {shlex.quote(values[1])}" * (name == TRAIN)
+            parents = {os.path.dirname(os.path.normpath(value)) for value in values}
+            if len(values) > 2 and len(parents) == 1:  # as the shell expands photos/*
+                second = f"; for the folder that they are in: imgcls {command} {shlex.quote(parents.pop() or '.')}"
             raise ConfigError(f"{command} takes one of the {kind} {listed(values)} as {name}{second}")
 
 

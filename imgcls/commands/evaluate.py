@@ -14,6 +14,7 @@ from imgcls.commands.resume import Start
 from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process, log_device
 from imgcls.data.splitting.split_report import warn_missing_classes
 from imgcls.errors import ConfigError
+from imgcls.runtime.tables import short_path
 
 log = logging.getLogger(__name__)
 
@@ -70,4 +71,4 @@ class Evaluation(Command):
         if is_first_process():
             self.results.write(values)
         self.show({split: values})
-        log.info("Next: imgcls predict --ckpt_path %s --images FOLDER", shlex.quote(str(self.start.path)))
+        log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(self.start.path)))

@@ -10,7 +10,7 @@ from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.checkpoints.run_folder import RESULTS, results_file
 from imgcls.commands.evaluation_files import about_checkpoint
 from imgcls.runtime.progress import duration
-from imgcls.runtime.tables import write_results
+from imgcls.runtime.tables import short_path, write_results
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds
         has_test: Whether the run has test data.
         seconds: Duration of the run.
     """
-    log.info("Total time: %s", duration(seconds))
+    log.info("Total time: %s", duration(max(seconds, 1)))
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name not in _NOT_SHOWN)
     log.info("%s", fill(f"Files in the run folder: {', '.join(names)}", _COLUMNS, subsequent_indent="  "))
     if saver is None or not saver.best.exists():
         return
-    best = shlex.quote(str(saver.best))
-    log.info("To predict: imgcls predict --ckpt_path %s --images FOLDER", best)
+    run = shlex.quote(short_path(folder))
+    log.info("To predict: imgcls predict %s IMAGES", run)
     if not has_test:
-        log.info("To test: imgcls test --ckpt_path %s --data.dataset_classes.test FOLDER", best)
+        log.info("To test: imgcls test %s FOLDER", run)

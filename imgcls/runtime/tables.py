@@ -80,6 +80,12 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip())
 
 
+def short_path(path: str | Path) -> str:
+    """Return a path relative to the working directory if it is below it; any other text unchanged."""
+    here, text = Path.cwd(), str(path)
+    return str(Path(text).relative_to(here)) if Path(text).is_absolute() and here in Path(text).parents else text
+
+
 def shown(text: str) -> str:
     """Return a text in one line, with escapes for unprintable characters."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -414,12 +414,11 @@ def test_folder_names_its_checkpoints(
     folder = tmp_path / "run/version_0"
     best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
     expected = f"is a folder; type --ckpt_path {best} to evaluate, --ckpt_path {last} to resume training"
-    for given in (["validate"], line):
-        for path in (folder, folder / "checkpoints"):
-            code, message = fails([*given, "--ckpt_path", str(path)], capsys)
-            assert (code, message) == (2, f"imgcls: {path}: {expected}")
+    for path in (folder, folder / "checkpoints"):
+        code, message = fails([*line, "--ckpt_path", str(path)], capsys)  # evaluations load its best checkpoint
+        assert (code, message) == (2, f"imgcls: {path}: {expected}")
     last.unlink()
-    _, message = fails(["validate", "--ckpt_path", str(folder)], capsys)
+    _, message = fails([*line, "--ckpt_path", str(folder)], capsys)
     assert message == f"imgcls: {folder}: is a folder; type --ckpt_path {best} to evaluate"
     code, message = fails(["validate", "--ckpt_path", str(tmp_path)], capsys)
     assert (code, message) == (2, f"imgcls: {tmp_path}: is a folder; type --ckpt_path FILE.ckpt")

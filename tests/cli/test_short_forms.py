@@ -26,6 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "runs/x/version_0/checkpoints",
         "runs/y/version_1/checkpoints",
         "runs/x/tune",
+        *(f"animals/{name}" for name in "abc"),
     ):
         (tmp_path / name).mkdir(parents=True)
     for number, name in enumerate(("runs/y/version_1", "runs/x/version_0")):
@@ -103,6 +104,7 @@ REFUSED = {
         f"fit takes one of the folders 'photos', 'more photos' as {TRAIN}; for the second: "
         "--data.dataset_classes.validation 'more photos'"
     ),
+    "fit animals/a animals/b animals/c": "for the folder that they are in: imgcls fit animals",  # the shell expands photos/*
     f"fit {TRAIN}=photos 'more photos'": f"fit takes one of the folders 'photos', 'more photos' as {TRAIN}",
     "test best.ckpt runs/x/version_0": f"test takes one of the checkpoints 'best.ckpt', '{BEST}' as --ckpt_path",
     "fit runs/x/version_0": "imgcls fit runs/x/version_0/config.yaml runs/x/version_0/checkpoints/last.ckpt",

@@ -19,6 +19,7 @@ from transformers.utils import IMAGE_PROCESSOR_NAME
 from imgcls.errors import ConfigError
 from imgcls.models.architecture import Size, own_size
 from imgcls.models.huggingface.hub import KEY, check_reachable, load_error, local_or_hub, quiet_transformers
+from imgcls.runtime.tables import short_path
 from imgcls.types import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessi
     if processor is None:
         usual = _imagenet(config)
         line = "No %s in %s: normalising with ImageNet mean and std, image size %s x %s"
-        log.info(line, IMAGE_PROCESSOR_NAME, model_name, *usual.size)
+        log.info(line, IMAGE_PROCESSOR_NAME, short_path(model_name), *usual.size)
         return usual
     colours = _colours(processor)
     size, shortest_edge = _geometry(processor, colours)
