@@ -69,7 +69,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     assert content(run).keys() == before.keys()
     assert content(run)["test_predictions.csv"] == before["test_predictions.csv"]
     assert f"Results: {run}/test_results.json" in shown.err
-    assert f"imgcls predict --ckpt_path {run}/checkpoints/best.ckpt" in shown.err
+    assert f"imgcls predict {run}/checkpoints/best.ckpt" in shown.err
     main([*line, f"--config={run}/config.yaml"])  # the same values
     before = content(run)
     main([*line, "--tta=hflip"])
