@@ -12,6 +12,7 @@ HOMES = {  # public name -> the module that defines it
     "Augmentations": "data.config",
     "Batch": "types",
     "Classifier": "api.classifier",
+    "ConfigError": "errors",
     "CsvImageDataset": "datasets.csv_dataset",
     "DatasetClasses": "data.config",
     "DigitsDataset": "datasets.digits",
@@ -22,10 +23,12 @@ HOMES = {  # public name -> the module that defines it
     "ImageClassifier": "models.classifier",
     "ImageDataModule": "data.datamodule",
     "ImageDataset": "datasets.dataset",
+    "ImageError": "errors",
     "LossConfig": "models.training.losses",
     "MetricsLogger": "callbacks.metrics_logger",
     "MixConfig": "models.training.losses",
     "OptimizerConfig": "models.training.optimizer",
+    "RunError": "errors",
     "SchedulerConfig": "models.training.scheduler",
     "ShardImageDataset": "datasets.webdataset_local",
     "StreamImageDataset": "datasets.webdataset_stream",
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
     from imgcls.datasets.huggingface import HubImageDataset as HubImageDataset
     from imgcls.datasets.webdataset_local import ShardImageDataset as ShardImageDataset
     from imgcls.datasets.webdataset_stream import StreamImageDataset as StreamImageDataset
+    from imgcls.errors import ConfigError as ConfigError
+    from imgcls.errors import ImageError as ImageError
+    from imgcls.errors import RunError as RunError
     from imgcls.models.classifier import ImageClassifier as ImageClassifier
     from imgcls.models.training.losses import LossConfig as LossConfig
     from imgcls.models.training.losses import MixConfig as MixConfig
