@@ -63,7 +63,8 @@ def images_of_configuration(data: ImageDataModule) -> Source:
     used = [(split, found) for split, found in given.items() if found is not None]
     if not used:
         raise ConfigError(
-            "check: no data: type --images FOLDER, --config FILE.yaml or --data.dataset_classes.train FOLDER"
+            "check: no data; type: imgcls check PHOTOS, a folder with one folder of images per class, or imgcls check "
+            "--config FILE.yaml"
         )
     for split, found in used:
         refuse_empty(found, split)

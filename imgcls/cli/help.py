@@ -17,10 +17,18 @@ AT_ONCE = {  # commands that need no parser
     "schema": "print the JSON Schema of the configuration, for editors",
     "completion": "print the script that completes commands in bash, zsh or fish",
 }
+_USES = {  # command of AT_ONCE without a parser of its own -> how it is called, and what it prints
+    "models": "usage: imgcls models\n\nPrint a table of good pretrained models: name, parameters, size, accuracy.\n"
+    "To train one: imgcls fit photos/ --model.model_name NAME",
+    "schema": "usage: imgcls schema > schema.json\n\nPrint the JSON Schema of the configuration. An editor checks and "
+    "completes a\nYAML whose first line is: # yaml-language-server: $schema=schema.json",
+    "completion": "usage: imgcls completion bash|zsh|fish\n\nPrint the script that completes commands, keys and values."
+    "\nFor bash, add to ~/.bashrc: source <(imgcls completion bash)",
+}
 _METAVARS = {  # option -> what its value is, where its name does not say it
     "ckpt_path": "FILE.ckpt",
     "images": "PATH",
-    "output": "PATH",
+    "output": "FILE.csv",
     "json": "FILE.json",
     "html": "FILE.html",
     "allow": "FINDING",
@@ -59,12 +67,17 @@ def command_help(command: str) -> str:
     group = parser.add_argument_group("options")
     for key, schema in known.items():
         if "." not in key and not inner(schema) and key != "seed_everything":
-            _add_key(group, key, schema, _with_default(schema["description"], schema))
+            _add_key(group, key, schema, _with_default(schema["description"], schema), command)
     _add_general(group)
     often = parser.add_argument_group(f"often changed (all options: imgcls {command} --help all)")
     for key in filter(known.__contains__, page.often):
         often.add_argument(f"--{key}", metavar="", help=_with_default(page.often[key], known[key]))
     return parser.format_help().rstrip()
+
+
+def help_of(command: str) -> str:
+    """Return the help of a command, or that of the program if there is no such command."""
+    return command_help(command) if command in COMMANDS else _USES.get(command) or main_help()
 
 
 def full_help(command: str) -> str:
@@ -102,7 +115,7 @@ def add_keys(parser: ArgumentParser, command: str) -> dict[str, Action]:
             options[key] = groups[key].add_argument(f"--{key}", metavar="FILE", help="Path to a file of this section.")
             continue
         text = f"{text} ({_type(schema)}default: {_shown(schema.get('default'))})"
-        options[key] = _add_key(groups.get(key.rpartition(".")[0], groups[""]), key, schema, text)
+        options[key] = _add_key(groups.get(key.rpartition(".")[0], groups[""]), key, schema, text, command)
     return options
 
 
@@ -114,9 +127,10 @@ def _add_general(group: Any) -> Action:
     return config
 
 
-def _add_key(group: Any, key: str, schema: Schema, text: str) -> Action:
+def _add_key(group: Any, key: str, schema: Schema, text: str, command: str) -> Action:
     values = [_shown(value) for value in choices(schema)] or None
-    name = _METAVARS.get(key) or (None if values else key.rpartition(".")[2].upper())
+    known = _METAVARS | ({} if command == "predict" else {"output": "FOLDER"})
+    name = known.get(key) or (None if values else key.rpartition(".")[2].upper())
     metavar = "" if f"--{key}" in FLAGS else name
     action: Action = group.add_argument(f"--{key}", metavar=metavar, choices=values, help=text.replace("%", "%%"))
     return action

@@ -54,7 +54,8 @@ PAGES = {
     ),
     "validate": Page(
         "CHECKPOINT [PHOTOS]",
-        "Evaluate a trained model on its validation data. CHECKPOINT is a .ckpt file, or the folder of a run. Needs no "
+        "Evaluate a trained model on its validation data, or on PHOTOS, a folder with one folder of images per class. "
+        "CHECKPOINT is a .ckpt file, or the folder of a run. Needs no "
         "configuration: the checkpoint has it.",
         _EVALUATION,
         ("imgcls validate runs/NAME/version_0", "imgcls validate best.ckpt --tta hflip"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import imgcls
 from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
-from imgcls.cli.help import command_help, full_help, main_help
+from imgcls.cli.help import full_help, help_of, main_help
 from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
@@ -71,7 +71,7 @@ def _answer(arguments: list[str]) -> str | None:
         return f"imgcls {imgcls.__version__}"
     if rest == ["help"] or ({"-h", "--help"} & {*rest} and command != "init"):
         command = precheck.SYNONYMS.get(command, command)
-        return (full_help if "all" in rest else command_help)(command) if command in COMMANDS else main_help()
+        return full_help(command) if command in COMMANDS and "all" in rest else help_of(command)
     if command in {"-h", "--help", "help"}:
         return main_help()
     if command == "init":

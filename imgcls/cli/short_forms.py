@@ -20,6 +20,7 @@ FOLDERS = {  # command -> the option that a folder is meant for
 CONFIGS = (".yaml", ".yml")
 _RUNS, _NAME = "--experiment.output_dir", "--experiment.custom_folder_name"
 _TABLES = (".csv", ".tsv", ".txt")
+_SHOWN = 3  # words that a line names
 _BEST = ("checkpoints/best.ckpt", "best.ckpt")  # in the folder of a run, a search or checkpoints
 
 
@@ -30,7 +31,7 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
         arguments: The command line after the program's name.
 
     Returns:
-        The command line with all options, and a line for each word that says how it was read.
+        The command line with all options, and lines that say how words were read.
 
     Raises:
         ConfigError: If a word can be read in no way, or in several.
@@ -40,30 +41,53 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
         return arguments, []
     given = split_options(arguments)
     found: list[Option] = []
-    notes: list[str] = []
+    read: dict[str, list[str]] = {}  # as what words were read -> these words
+    folders = _option_of_folders(command, given)
     for name, values in given:
         option = name, values
         if not name:
-            option = _option_of(command, values[0])
+            option = _option_of(command, values[0], folders)
         elif len(name) == 2 and name not in {"-c", "-h"}:  # as other programs have it: -b 32
             option = f"-{name}", values
         elif name == CKPT_PATH and command in EVALUATIONS and values:
             option = name, [_best_in(values[0]) or values[0]]
         if option != (name, values) and values:
-            notes.append(f"{values[0]}: {shlex.join(join_options([option]))}")
+            text = option[0] if option[1] == values else shlex.join(join_options([option]))
+            read.setdefault(text, []).append(values[0])
         found.append(option)
     if words := [values[0] for name, values in given if not name]:
         _refuse_two(command, found)
         _refuse_config_among_images(command, words)
-    return join_options(found), notes
+    return join_options(found), _notes(command, read)
 
 
-def _option_of(command: str, word: str) -> Option:
+def _option_of_folders(command: str, given: list[Option]) -> str:
+    """Return the option that a folder is meant for; beside other splits, ``check`` reads it as train."""
+    keys_given = {short_key(name) for name, _ in given if name}
+    has_splits = any(key.startswith("data.dataset_classes") for key in keys_given)
+    return TRAIN if command == "check" and has_splits and IMAGES[2:] not in keys_given else FOLDERS[command]
+
+
+def _notes(command: str, read: dict[str, list[str]]) -> list[str]:
+    """Return a line for each option that says which words were read as it."""
+    notes = []
+    for text, words in read.items():
+        more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+        notes.append(f"Reading {', '.join(map(shlex.quote, words[:_SHOWN]))}{more} as {text}")
+    folders = read.get(IMAGES, [])
+    if command == "check" and len(folders) == 2:
+        first, second = map(shlex.quote, folders)
+        test = f"imgcls check {first} --data.dataset_classes.test {second}"
+        notes.append(f"Leaks are found only between splits; to check {second} as the test images, type: {test}")
+    return notes
+
+
+def _option_of(command: str, word: str, folders: str) -> Option:
     """Return the option that a word without one is meant for."""
     path = os.path.expanduser(word)
     suffix = os.path.splitext(word)[1].lower()
     if os.path.isdir(path):
-        return _option_of_folder(command, word)
+        return _option_of_folder(command, word, folders)
     if suffix in CONFIGS:
         return "--config", [word]
     if not os.path.exists(path):
@@ -79,10 +103,10 @@ def _option_of(command: str, word: str) -> Option:
     raise ConfigError(f"{word!r} belongs to no option; without an option, {command} takes {taken}")
 
 
-def _option_of_folder(command: str, folder: str) -> Option:
+def _option_of_folder(command: str, folder: str, option: str) -> Option:
     best = _best_in(folder)
     if best is None or command in ("check", "tune"):
-        return FOLDERS[command], [folder]
+        return option, [folder]
     if command in EVALUATIONS:
         return CKPT_PATH, [best]
     config, last = (shlex.quote(os.path.join(folder, name)) for name in ("config.yaml", "checkpoints/last.ckpt"))
@@ -106,7 +130,7 @@ def _missing(word: str, path: str) -> str:
 
 def _refuse_two(command: str, options: list[Option]) -> None:
     """Refuse two checkpoints, and two folders where one is taken."""
-    for name, kind in ((CKPT_PATH, "checkpoints"), (FOLDERS[command], "folders")):
+    for name, kind in ((CKPT_PATH, "checkpoints"), (_option_of_folders(command, options), "folders")):
         values = [value for other, texts in options if short_key(other) == short_key(name) for value in texts]
         if len(values) > 1 and name != IMAGES:
             second = f"; for the second: --data.dataset_classes.validation {shlex.quote(values[1])}" * (name == TRAIN)
@@ -148,7 +172,9 @@ def add_newest_run(arguments: list[str]) -> tuple[list[str], list[str]]:
         config = str(folder / "config.yaml")
         place = {"--config": config, _RUNS: str(runs), _NAME: folder.parent.name}  # it may have been moved
         added = join_options([(option, [value]) for option, value in place.items()])
-        return [command, *added, *arguments[1:]], [f"--ckpt_path last: --config {shlex.quote(config)}, the newest run"]
+        return [command, *added, *arguments[1:]], [
+            f"Reading --ckpt_path last as the newest run, {shlex.quote(str(folder))}"
+        ]
     there = sorted(path.name for path in runs.glob("*/"))
     raise ConfigError(
         f"--ckpt_path last: no run{f' named {name!r}' if name else ''} in '{runs}'"

@@ -236,7 +236,8 @@ def _wrong_value(name: str, error: ValidationError) -> str:
     known = [each for branch in branches(error.schema) for each in branch.get("enum", [])]
     *others, last = [*map(_shown, known), *(_WORDS[kind] for kind in kinds(error.schema))]
     expected = f"{', '.join(others)} or {last}" if others else last
-    return f"{name} must be {expected}, got {_shown(value)}{did_you_mean(str(value), map(str, known))}"
+    example = "; for example 128, or [128,160] (height, width)" if name.endswith(".image_size") else ""
+    return f"{name} must be {expected}, got {_shown(value)}{did_you_mean(str(value), map(str, known))}{example}"
 
 
 def _shown(value: Any) -> str:

@@ -425,7 +425,7 @@ def test_check_page_holds_everything_it_shows(tmp_path: Path, tiles: list[Pixels
 # -- refusals
 
 WRONG = {
-    "": "check: no data: type --images FOLDER, --config FILE.yaml or --data.dataset_classes.train FOLDER",
+    "": "check: no data; type: imgcls check PHOTOS",
     "--images": "--images needs a value; type --images PATH",
     "--images=nowhere": "/nowhere: no such folder; check needs folders",
     "--images=empty": "--images empty: no image found",

@@ -71,6 +71,18 @@ def test_ways_to_the_help_of_a_command(line: str, capsys: pytest.CaptureFixture[
     assert shown(line, capsys) == shown("fit --help", capsys)
 
 
+@pytest.mark.parametrize("command", ["models", "schema", "completion"])
+def test_help_of_a_command_without_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = shown(f"{command} --help", capsys)
+    assert output.startswith(f"usage: imgcls {command}")
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_output_of_an_evaluation_is_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--output FOLDER" in shown("test --help", capsys)
+    assert "--output FILE.csv" in shown("predict --help", capsys)
+
+
 def test_help_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("help fit all", capsys) == shown("fit --help all", capsys) != shown("fit --help", capsys)
 

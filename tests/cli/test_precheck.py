@@ -366,6 +366,7 @@ REAL = {
     "--model.init_args.optimizer_config.lr=abc": "--model.init_args.optimizer_config.lr must be a number or null, got 'abc'",
     "--model.init_args.optimizer_config.name=adamm": "must be 'adam', 'adamw' or 'sgd', got 'adamm'; did you mean 'adam",
     "--model.init_args.optimizer_config.momentum=0.9": "momentum applies only to sgd, not to 'adamw'",
+    "--data.image_size=128x128": "got '128x128'; for example 128, or [128,160] (height, width)",
     "--data.batch_size=big": "--data.batch_size must be an integer, got 'big'",
     "--data.batch_size=0": "data.init_args.batch_size must be at least 1, got 0",
     "--data.validation_split=1.5": "data.init_args.validation_split must be between 0 and 1",

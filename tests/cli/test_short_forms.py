@@ -58,6 +58,12 @@ EXPANDED = {
     "predict --images photos one.jpg --overwrite best.ckpt": "predict --images photos one.jpg --overwrite --ckpt_path best.ckpt",
     "predict best.ckpt --overwrite=true photos": "predict --ckpt_path best.ckpt --overwrite=true --images photos",
     "check photos 'more photos' --allow leakage unreadable": "check --images photos --images 'more photos' --allow leakage unreadable",
+    "check photos/ --data.dataset_classes.test 'more photos'": (
+        f"check {TRAIN} photos/ --data.dataset_classes.test 'more photos'"
+    ),
+    "check photos --images=animals --data.dataset_classes.test=d": (
+        "check --images photos --images animals --data.dataset_classes.test d"
+    ),
     "fit --print_config c.yaml": "fit --print_config --config c.yaml",
 }
 
@@ -89,10 +95,18 @@ def test_last_without_a_configuration_is_the_newest_run(line: str, folder: Path)
 
 
 def test_a_line_says_how_a_word_was_read(folder: Path) -> None:
-    assert expand(["fit", "more photos"])[1] == [f"more photos: {TRAIN} 'more photos'"]
-    assert expand(["test", "runs/x/version_0"])[1] == [f"runs/x/version_0: --ckpt_path {BEST}"]
+    assert expand(["fit", "more photos"])[1] == [f"Reading 'more photos' as {TRAIN}"]
+    assert expand(["test", "runs/x/version_0"])[1] == [f"Reading runs/x/version_0 as --ckpt_path {BEST}"]
+    assert expand(["predict", "best.ckpt", *["one.jpg"] * 5])[1][1] == (
+        "Reading one.jpg, one.jpg, one.jpg and 2 more as --images"
+    )
+    assert expand(["check", "photos", "more photos"])[1] == [
+        "Reading photos, 'more photos' as --images",
+        "Leaks are found only between splits; to check 'more photos' as the test images, type: "
+        "imgcls check photos --data.dataset_classes.test 'more photos'",
+    ]
     assert add_newest_run(["fit", "--ckpt_path=last"])[1] == [
-        "--ckpt_path last: --config runs/x/version_0/config.yaml, the newest run"
+        "Reading --ckpt_path last as the newest run, runs/x/version_0"
     ]
 
 
@@ -105,6 +119,9 @@ REFUSED = {
         "--data.dataset_classes.validation 'more photos'"
     ),
     "fit animals/a animals/b animals/c": "for the folder that they are in: imgcls fit animals",  # the shell expands photos/*
+    "check photos animals --data.dataset_classes.test 'more photos'": (
+        f"check takes one of the folders 'photos', 'animals' as {TRAIN}"
+    ),
     f"fit {TRAIN}=photos 'more photos'": f"fit takes one of the folders 'photos', 'more photos' as {TRAIN}",
     "test best.ckpt runs/x/version_0": f"test takes one of the checkpoints 'best.ckpt', '{BEST}' as --ckpt_path",
     "fit runs/x/version_0": "imgcls fit runs/x/version_0/config.yaml runs/x/version_0/checkpoints/last.ckpt",
@@ -143,7 +160,7 @@ def test_short_forms_train_evaluate_and_predict(
     monkeypatch.chdir(tmp_path)
     _, *options = arguments(photos, tiny_model, Path("runs"), "--trainer.max_epochs=1")
     main(["fit", *options, str(photos)])
-    assert f"{photos}: {TRAIN} {photos}" in capsys.readouterr().err.splitlines()
+    assert f"Reading {photos} as {TRAIN}" in capsys.readouterr().err.splitlines()
     main(["test", "runs/run/version_0", str(test_photos)])
     by_folder = table_of(capsys.readouterr().out)
     main(["test", "--ckpt_path=last", f"--data.dataset_classes.test={test_photos}"])
