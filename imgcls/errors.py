@@ -83,6 +83,12 @@ def listed(names: list[str], most: int = 10) -> str:
     return ", ".join(map(_quoted.repr, names[:most])) + more
 
 
+def in_lines(texts: list[str], most: int = 10) -> str:
+    """Return the first ``most`` texts, each in an indented line, and the number of the others."""
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return "".join(f"\n  {text}" for text in texts[:most] + more)
+
+
 def size_in_words(nbytes: float) -> str:
     """Format a number of bytes in MB or GB."""
     return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"

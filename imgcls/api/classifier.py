@@ -25,7 +25,7 @@ from imgcls.data.loading.workers import naming_files
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
-from imgcls.errors import ConfigError, listed
+from imgcls.errors import ConfigError, in_lines, listed
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
 from imgcls.runtime.malloc import keep_freed_memory
@@ -174,7 +174,7 @@ class Classifier:
         features, errors = self._apply(self._encode, data, self.model.built().width, progress)
         unread = [f"{path}: {error}" for path, error in zip(data.sample_paths, errors, strict=True) if error]
         if unread:
-            log.warning("images that cannot be read, their features are NaN: %s", listed(unread))
+            log.warning("images that cannot be read, their features are NaN:%s", in_lines(unread))
         features[[bool(error) for error in errors]] = np.nan
         return pd.DataFrame(features, index=pd.Index(_texts(data.paths), name="path")) if as_frame else features
 

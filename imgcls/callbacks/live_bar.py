@@ -71,8 +71,12 @@ class LiveBar(ProgressBar):
             self._draw(self._time_left.seconds(trainer.current_epoch))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note how long the epoch took, its validations included."""
+        """Note how long the epoch took, its validations included, and show the next epoch below its line."""
         self._time_left.end_epoch()
+        self._loss = ""
+        if trainer.current_epoch + 1 != trainer.max_epochs:
+            self._begin(self._epoch(trainer, 2), self.total_train_batches)
+        self._draw(self._time_left.seconds(trainer.current_epoch))
 
     # -- validation, within a fit and by itself
 
@@ -161,9 +165,9 @@ class LiveBar(ProgressBar):
 
     # -- the line
 
-    def _epoch(self, trainer: pl.Trainer) -> str:
+    def _epoch(self, trainer: pl.Trainer, add: int = 1) -> str:
         most = trainer.max_epochs
-        return f"Epoch {trainer.current_epoch + 1}" + (f"/{most}" if most is not None and most > 0 else "")
+        return f"Epoch {trainer.current_epoch + add}" + (f"/{most}" if most is not None and most > 0 else "")
 
     def _open(self, what: str) -> None:
         if not self._enabled or self._bar is not None:

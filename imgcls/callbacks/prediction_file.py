@@ -17,6 +17,7 @@ from imgcls.runtime.atomic_files import PartialFile, hidden, replacing
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.output_file import check_output
 
+_FIRST = 3  # images without a prediction that are kept
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -48,6 +49,8 @@ class PredictionFile:
         self.has_labels = has_labels
         self.rows = 0
         self.errors = 0
+        self.first_errors: list[tuple[str, str]] = []
+        """Path and reason of the first images without a prediction."""
         self._files = ExitStack()
         self._file: PartialFile | None = None
 
@@ -81,6 +84,8 @@ class PredictionFile:
             result = [*label, _escaped(answer.prediction, "'"), answer.probability]
             rows.append([_escaped(path, "./"), *result, *([""] * len(row) if answer.error else row), answer.error])
             self.errors += bool(answer.error)
+            if answer.error and self.errors <= _FIRST:
+                self.first_errors.append((path, answer.error))
         self._write(rows)
         self.rows += len(rows)
 
@@ -97,8 +102,9 @@ class PredictionFile:
     def close(self, trainer: pl.Trainer) -> None:
         """Close the file; merge the parts of several processes."""
         self._files.close()
-        counts = gather((self.rows, self.errors))  # afterwards all parts are complete
-        self.rows, self.errors = (sum(column) for column in zip(*counts, strict=True))
+        counts = gather((self.rows, self.errors, self.first_errors))  # afterwards all parts are complete
+        self.rows, self.errors = sum(rows for rows, *_ in counts), sum(errors for _, errors, _ in counts)
+        self.first_errors = [error for *_, errors in counts for error in errors][:_FIRST]
         if trainer.is_global_zero and len(counts) > 1:
             self._merge([self._part(rank) for rank in range(len(counts))])
 

@@ -1,4 +1,4 @@
-"""RunSummary: log what is trained before the first step, and the expected time after the first epoch."""
+"""What a run logs before its first batch, and the expected time after the first epoch."""
 
 import logging
 import math
@@ -62,6 +62,32 @@ class RunSummary(Callback):
         self._is_logged = True
         count = f"{epochs:.0f} more epoch{'s' * (round(epochs) != 1)}"
         log.info("Expected: %s for %s, unless the run stops early", duration(max(epochs * seconds, 1)), count)
+
+
+class EvaluationSummary(Callback):
+    """Log the number of images and classes and the image size of an evaluation or prediction."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log it for ``validate``."""
+        self._log(trainer, "validation", trainer.num_val_batches)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log it for ``test``."""
+        self._log(trainer, "test", trainer.num_test_batches)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log it for ``predict``."""
+        self._log(trainer, "predict", trainer.num_predict_batches)
+
+    def _log(self, trainer: pl.Trainer, split: str, batches: list[int | float]) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        size = data.pipelines.sizes.get("eval") if isinstance(data, ImageDataModule) else None
+        if size is None:  # a user's own loaders
+            return
+        images = min(len(data.split(split)), int(sum(batches)) * data.batch_size * trainer.world_size)
+        what = "Prediction" if split == "predict" else split.capitalize()
+        numbers = f"{images:,} image{'s' * (images != 1)}, {len(data.class_names)} classes"
+        log.info("%s: %s, %d x %d pixels", what, numbers, *size)
 
 
 def _in_words(count: int) -> str:

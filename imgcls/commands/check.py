@@ -63,8 +63,10 @@ class Check:
         TextReport(found, self.files["json"]).print()
         if self.files["json"] is not None:
             self._write("json", json.dumps(found.as_json(), indent=1) + "\n")
+            print(f"All findings: {self.files['json']}")
         if self.files["html"] is not None:
             self._write("html", html_page(found, self.workers))
+            print(f"Page: {self.files['html']}")
         self._conclude(found)
 
     def _scan(self, source: Source) -> Findings:

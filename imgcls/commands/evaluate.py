@@ -3,6 +3,7 @@
 import logging
 import shlex
 
+from imgcls.callbacks.run_summary import EvaluationSummary
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Command, Parts
 from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
@@ -49,7 +50,7 @@ class Evaluation(Command):
         callbacks, _ = take_finders(user_callbacks(options))  # a fit alone uses them
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded.metrics)
-        self.trainer = build_trainer(options, callbacks, self.files)
+        self.trainer = build_trainer(options, [*callbacks, EvaluationSummary()], self.files)
         if parts.command in _SPLITS:
             self.results = EvaluationFiles(parts, _SPLITS[parts.command], start, recorded)
 
@@ -69,6 +70,8 @@ class Evaluation(Command):
             self.results.forget()
             raise
         if is_first_process():
-            self.results.write(values)
+            self.results.write(values, self.counts[split])
         self.show({split: values})
+        if is_first_process():
+            self.results.log()
         log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(self.start.path)))

@@ -12,11 +12,13 @@ from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import new_evaluation_folder, predictions_file, results_file, run_folder_of
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts
+from imgcls.commands.evaluation_report import class_details
 from imgcls.commands.resume import Start
 from imgcls.errors import ConfigError
+from imgcls.metrics.class_counts import ClassCounts
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.output_file import check_output
-from imgcls.runtime.tables import write_results
+from imgcls.runtime.tables import short_path, write_results
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class EvaluationFiles:
     def __init__(self, parts: Parts, split: str, start: Start, recorded: Recorded) -> None:
         self.split = split
         self.start = start
-        self.command = parts.command
+        self.parts = parts
         self.changed = _changed(parts, split, recorded)
         self.output: Path | None = None if parts.section["output"] is None else Path(parts.section["output"])
         self.keeps = not parts.options["fast_dev_run"]
@@ -71,22 +73,30 @@ class EvaluationFiles:
             self.is_new = True
         return self.folder
 
-    def write(self, values: Mapping[str, float]) -> None:
-        """Write the metrics, and log where the files are.
+    def write(self, values: Mapping[str, float], counts: ClassCounts | None) -> None:
+        """Write the metrics and the scores of the classes.
 
         Args:
             values: Logged name -> value.
+            counts: The counts of the classes; None if they are unknown.
         """
         if self.folder is None:
             return
-        about = about_checkpoint(self.start.path)
-        results = self.folder / results_file(self.split)
-        write_results(results, self.start.content.get("epoch"), {self.split: values}, about)
+        about = about_evaluation(self.parts, self.start.path)
+        results, epoch = self.folder / results_file(self.split), self.start.content.get("epoch")
+        write_results(results, epoch, {self.split: values}, about, class_details({self.split: counts}))
         if self.is_new:
-            record = {"command": self.command, **about, "changed": self.changed}
+            images = {} if counts is None else {"images": counts.images}
+            record = {"command": self.parts.command, **about, **images, "changed": self.changed}
             write_text(self.folder / "evaluation.json", json.dumps(record, indent=2, default=str) + "\n")
-        rows = self.folder / predictions_file(self.split)
-        log.info("Results: %s%s", results, f"\nOne row per image: {rows}" if rows.exists() else "")
+
+    def log(self) -> None:
+        """Log where the files are."""
+        if self.folder is None:
+            return
+        results, rows = self.folder / results_file(self.split), self.folder / predictions_file(self.split)
+        more = f"\nOne row per image: {short_path(rows)}" if rows.exists() else ""
+        log.info("Results: %s%s", short_path(results), more)
 
     def forget(self) -> None:
         """Remove the folder of a failed evaluation, if nothing is in it."""
@@ -109,9 +119,17 @@ class EvaluationFiles:
             return False
 
 
-def about_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what results say of the checkpoint that they are of."""
-    return {"checkpoint": str(path.absolute()), "checkpoint_id": checkpoint_id(path)}
+def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:
+    """Return what results say of the checkpoint that they are of, its model and the size of the images.
+
+    Args:
+        parts: The configuration and what is made of it, after the evaluation.
+        path: The checkpoint; None for the last weights.
+    """
+    checkpoint = {} if path is None else {"checkpoint": str(path.absolute()), "checkpoint_id": checkpoint_id(path)}
+    size = parts.data.pipelines.sizes.get("eval")  # unknown for the loaders of a user's own datamodule
+    image_size = {} if size is None else {"image_size": list(size)}
+    return {**checkpoint, "model_name": parts.model.model_name, **image_size}
 
 
 def _changed(parts: Parts, split: str, recorded: Recorded) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""What an evaluation prints beside its metrics: the scores of each class, and the most confused pairs."""
+"""What an evaluation reports beside its metrics: the scores of each class, and the most confused pairs."""
 
-from imgcls.metrics.class_counts import ClassCounts, ClassScores
+from collections.abc import Mapping
+from typing import Any
+
+from imgcls.metrics.class_counts import ClassCounts, ClassScores, Confusion
 from imgcls.runtime.tables import print_table, printable
 
 _ALL = 15  # classes that are all shown
@@ -29,6 +32,30 @@ def print_classes(split: str, counts: ClassCounts) -> None:
     for pair in confused:
         names = f"{_shortened(pair.true)} → {_shortened(pair.predicted)}"
         print(printable(f"  {names}: {pair.images} of {pair.support} images"))
+
+
+def class_details(counts: Mapping[str, ClassCounts | None]) -> dict[str, Any]:
+    """Return what result files say of the classes: images, scores of each class and confused pairs, by split.
+
+    Args:
+        counts: Split -> the counts of its images; None if they are unknown.
+    """
+    known = {split: found for split, found in counts.items() if found is not None}
+    confused = {split: found.most_confused() for split, found in known.items()}
+    return {
+        "images": {split: found.images for split, found in known.items()},
+        "classes": {split: dict(map(_named, found.scores())) for split, found in known.items()},
+        "confused": {split: [_pair(each) for each in pairs] for split, pairs in confused.items()},
+    }
+
+
+def _named(scores: ClassScores) -> tuple[str, dict[str, float | None]]:
+    values = scores._asdict()
+    return values.pop("name"), values
+
+
+def _pair(found: Confusion) -> dict[str, str | int]:
+    return {"true": found.true, "predicted": found.predicted, "images": found.images}
 
 
 def _cells(scores: ClassScores) -> list[str]:

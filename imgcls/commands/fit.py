@@ -19,6 +19,7 @@ from imgcls.callbacks.run_files import RunFiles
 from imgcls.checkpoints.content import Content
 from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Command, Parts, print_once
+from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
 from imgcls.commands.fit_report import log_end, write_fit_results
 from imgcls.commands.lr_and_batch_size_finders import (
@@ -128,14 +129,14 @@ class Fit(Command):
         else:
             set_up_new(self.model, self.data)
 
-    def _check_resumed(self, callbacks: Sequence[Callback]) -> bool:
-        """Compare a resumed run with its checkpoint; return whether nothing is left to train.
+    def _check_resumed(self, callbacks: Sequence[Callback]) -> str:
+        """Compare a resumed run with its checkpoint; return why nothing is left to train, empty if something is.
 
         Raises:
             ConfigError: If they do not fit together, or a new run would end before its first step.
         """
         if self.resumed is None:
-            return False
+            return ""
         config = without_finders(self.parts.saved, recorded(self.finders, self.resumed.config))
         check_resumable(self.resumed, config, any(isinstance(item, WeightAveraging) for item in callbacks))
         log.info("%s", resume_message(self.resumed, config))
@@ -144,7 +145,7 @@ class Fit(Command):
             raise ConfigError(reason)
         if reason:
             log.info("%s", reason)
-        return bool(reason)
+        return reason
 
     def _folder(self) -> Path | None:
         """Return the run folder: that of the resumed run, or a new one; None if nothing is kept."""
@@ -219,7 +220,7 @@ class Fit(Command):
         log_device(self.trainer, self.parts.options["precision"] is None)
         if chosen := self.model.chosen:
             shown = (f"{name.replace('_', ' ')} {value:g}" for name, value in chosen.items())
-            log.info("Using defaults: %s", ", ".join(shown))
+            log.info("Defaults: %s", ", ".join(shown))
         if self.parts.options["enable_autolog_hparams"] and self.trainer.is_global_zero and not self.complete:
             hparams = leaves({key: self.parts.saved[key] for key in ("seed_everything", "model", "data")})
             for logger in self.trainer.loggers:
@@ -267,7 +268,8 @@ class Fit(Command):
         if self.data.has_test:
             results["test"] = self.evaluate("test", path, self.folder)
         if self.folder is not None and self.trainer.is_global_zero:
-            write_fit_results(self.folder, self.saver.best_epoch if self.saver else None, results, path)
+            epoch = self.saver.best_epoch if self.saver else None
+            write_fit_results(self.folder, epoch, results, about_evaluation(self.parts, path), self.counts)
         return results
 
     def _best_checkpoint(self) -> Path | None:
@@ -290,3 +292,5 @@ class Fit(Command):
         self.show(results)
         if self.folder is not None and self.trainer.is_global_zero:
             log_end(self.folder, self.saver, self.data.has_test, time.monotonic() - self.begun)
+            if self.complete:  # again, since the evaluation moved it out of sight
+                log.info("%s", self.complete)

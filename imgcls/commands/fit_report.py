@@ -5,10 +5,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
-from imgcls.checkpoints.run_folder import RESULTS, results_file
-from imgcls.commands.evaluation_files import about_checkpoint
+from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, RESULTS, results_file
+from imgcls.commands.evaluation_report import class_details
+from imgcls.metrics.class_counts import ClassCounts
 from imgcls.runtime.progress import duration
 from imgcls.runtime.tables import short_path, write_results
 
@@ -20,7 +22,11 @@ _COLUMNS = 80
 
 
 def write_fit_results(
-    folder: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]], path: Path | None
+    folder: Path,
+    epoch: int | None,
+    results: Mapping[str, Mapping[str, float]],
+    about: Mapping[str, Any],
+    counts: Mapping[str, ClassCounts | None],
 ) -> None:
     """Write the results of a fit, all together and of each split.
 
@@ -28,12 +34,13 @@ def write_fit_results(
         folder: The run folder.
         epoch: Zero-based epoch of the evaluated weights; None if there is no best epoch.
         results: Split -> logged name -> value.
-        path: The evaluated checkpoint; None for the last weights.
+        about: What is evaluated, for the file of each split.
+        counts: Split -> counts of its classes.
     """
-    write_results(folder / RESULTS, epoch, results)
-    about = {} if path is None else about_checkpoint(path)
+    write_results(folder / RESULTS, epoch, results, details=class_details(counts))
     for split, values in results.items():
-        write_results(folder / results_file(split), epoch, {split: values}, about)
+        details = class_details({split: counts.get(split)})
+        write_results(folder / results_file(split), epoch, {split: values}, about, details)
 
 
 def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds: float) -> None:
@@ -47,6 +54,8 @@ def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds
     """
     log.info("Total time: %s", duration(max(seconds, 1)))
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name not in _NOT_SHOWN)
+    if saver is not None and saver.best.exists():
+        names.insert(0, f"{CHECKPOINTS}/{BEST}")
     log.info("%s", fill(f"Files in the run folder: {', '.join(names)}", _COLUMNS, subsequent_indent="  "))
     if saver is None or not saver.best.exists():
         return

@@ -19,7 +19,7 @@ from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
 from imgcls.runtime.output_file import check_output, lock_output, release_output
 from imgcls.runtime.signals import postponed
-from imgcls.runtime.tables import print_table
+from imgcls.runtime.tables import print_table, shown
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +69,18 @@ class Prediction(Evaluation):
             _print_rows(file)
         if file.errors:
             images = f"{file.rows} image{'' if file.rows == 1 else 's'}"
-            log.info("%d of %s could not be predicted; see column 'error' of %s", file.errors, images, file.path)
+            first = "; ".join(f"{shown(path)}: {shown(reason)}" for path, reason in file.first_errors)
+            which = f": {first}" if len(file.first_errors) == file.errors else ""
+            count = f"{file.errors} of {images}"
+            log.info("%s could not be predicted%s; see column 'error' of %s", count, which, file.path)
         print_once(file.path)
 
 
 def _print_rows(file: PredictionFile) -> None:
     """Print the predictions of a few images."""
     [heading, *rows] = first_rows(file.path, _FEW)
-    shown = [[path, name, _rounded(prob), row[-1]] for path, name, prob, *row in rows]
-    print_table([row if file.errors else row[:3] for row in [[*heading[:3], heading[-1]], *shown]])
+    cells = [[path, name, _rounded(prob), row[-1]] for path, name, prob, *row in rows]
+    print_table([row if file.errors else row[:3] for row in [[*heading[:3], heading[-1]], *cells]])
 
 
 def _rounded(probabilities: str) -> str:

@@ -210,7 +210,7 @@ def log_device(trainer: Trainer, automatic: bool = False) -> None:
     if device.type == "cuda":
         name = f"GPU: {torch.cuda.get_device_name(device)}"
     count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
-    why = " (chosen automatically; set trainer.precision to change)" if automatic else ""
+    why = " (to change it: --trainer.precision 32)" if automatic and trainer.precision != "32-true" else ""
     log.info("%s%s, precision %s%s", count, name, trainer.precision, why)
 
 

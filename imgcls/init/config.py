@@ -62,7 +62,7 @@ def _model(folder: PhotoFolder, machine: Machine, model: str | None) -> list[str
         lines.append("    # freeze_encoder: true # trains the head alone, in minutes; often less accurate")
     ratio = folder.imbalance
     sizes = f"the largest class has {ratio:.1f} times the images of the smallest"
-    weights = f"# no class weights: {sizes if ratio >= 1.05 else 'all classes are of about one size'}"
+    weights = f"# no class weights: {sizes if ratio >= 1.05 else 'the classes have about equal numbers of images'}"
     if ratio >= _IMBALANCED:
         weights = f"loss_config: {{class_weights: auto}} # {sizes}"
     return [*lines, f"    {weights}"]
@@ -125,9 +125,10 @@ def _image_size(folder: PhotoFolder, model: str | None) -> list[str]:
 def _trainer(folder: PhotoFolder) -> list[str]:
     count = _trained(folder)
     epochs = 40 if count < 1000 else 20 if count < 50_000 else 10
+    reason = f"{count} images are few, so that they are seen often" if epochs == 40 else f"for {count} images"
     return [
         "trainer:",
-        f"  max_epochs: {epochs} # for {count} images{'; ends after 10 epochs without improvement' * (epochs > 10)}",
+        f"  max_epochs: {epochs} # {reason}{'; ends after 10 epochs without improvement' * (epochs > 10)}",
         "  precision: null # bfloat16 or float16 where the processor gains by it, else float32",
     ]
 

@@ -50,6 +50,7 @@ class ClassCounts:
 
     def __init__(self, class_names: list[str]) -> None:
         self.class_names = class_names
+        self.images = 0
         self.correct, self.predicted, self.true = np.zeros((3, len(class_names)), dtype=np.int64)
         self.confused: Counter[tuple[int, int]] = Counter()
 
@@ -60,6 +61,7 @@ class ClassCounts:
             labels: ``(B,)`` class indices; multi-label ``(B, classes)`` of 0 and 1.
             predicted: Predictions in the same form.
         """
+        self.images += len(labels)
         if labels.ndim == 2:
             self.correct += (labels & predicted).sum(axis=0)
             self.predicted += predicted.sum(axis=0)
@@ -74,6 +76,7 @@ class ClassCounts:
 
     def merge(self, other: Self) -> None:
         """Add the counts of another process."""
+        self.images += other.images
         self.correct += other.correct
         self.predicted += other.predicted
         self.true += other.true
@@ -93,8 +96,8 @@ class ClassCounts:
             for name, correct, predicted, true in counts
         ]
 
-    def most_confused(self, most: int) -> list[Confusion]:
-        """Return the pairs of classes with the most confused images; none for multi-label data."""
+    def most_confused(self, most: int | None = None) -> list[Confusion]:
+        """Return the pairs of classes with the most confused images, or all; none for multi-label data."""
         ranked = sorted(self.confused.items(), key=lambda item: (-item[1], item[0]))[:most]
         names = self.class_names
         return [Confusion(names[true], names[other], count, int(self.true[true])) for (true, other), count in ranked]

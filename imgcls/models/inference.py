@@ -15,7 +15,7 @@ from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.checkpoints.content import CONFIG_KEY
 from imgcls.checkpoints.io import read_checkpoint
 from imgcls.config.class_path import Spec
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, in_lines
 from imgcls.metrics.from_checkpoint import metrics_in
 from imgcls.models.from_checkpoint import recorded_arguments
 from imgcls.models.huggingface.build import record_of
@@ -127,9 +127,7 @@ class InferenceModule(NetworkModule):
     def on_predict_epoch_end(self) -> None:
         """Warn about images that could not be read, if predictions are returned; the command writes the reasons."""
         if self._unread and self.trainer.predict_loop.return_predictions:
-            more = len(self._unread) - _LISTED
-            lines = self._unread[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
-            log.warning("images that cannot be read, their predictions are NaN:\n  %s", "\n  ".join(lines))
+            log.warning("images that cannot be read, their predictions are NaN:%s", in_lines(self._unread, _LISTED))
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
         if not len(batch["label"]):

@@ -28,7 +28,11 @@ def print_results(results: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def write_results(
-    path: Path, epoch: int | None, results: Mapping[str, Mapping[str, float]], about: Mapping[str, Any] | None = None
+    path: Path,
+    epoch: int | None,
+    results: Mapping[str, Mapping[str, float]],
+    about: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the logged values to a JSON file.
 
@@ -37,10 +41,11 @@ def write_results(
         epoch: Zero-based epoch of the evaluated weights; None if there is no best epoch.
         results: Split -> logged name -> value; non-finite values become null.
         about: Further keys, put in front.
+        details: Further keys, put last.
     """
     values = {name: value for found in results.values() for name, value in found.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    write_text(path, json.dumps({**(about or {}), "epoch": epoch} | finite, indent=2) + "\n")
+    write_text(path, json.dumps({**(about or {}), "epoch": epoch, **finite, **(details or {})}, indent=2) + "\n")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -179,8 +179,11 @@ def test_no_image_gives_no_row(classifier: imgcls.Classifier) -> None:
     assert classifier.embed([]).shape == (0, 16)
 
 
-def test_features_are_those_of_the_head(broken: Path, classifier: imgcls.Classifier) -> None:
+def test_features_are_those_of_the_head(
+    broken: Path, classifier: imgcls.Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
     features = classifier.embed(broken, as_frame=True)
+    assert f"their features are NaN:\n  {broken}/empty.jpg: is empty\n  {broken}/page.jpg: " in caplog.text
     predicted = classifier.predict(broken)
     assert isinstance(features, pd.DataFrame)
     assert list(features.index) == list(predicted["path"])

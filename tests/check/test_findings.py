@@ -291,8 +291,10 @@ def test_check_writes_its_findings_also_where_it_ends_with_an_error(
     (tmp_path / "data/a").mkdir(parents=True)
     (tmp_path / "data/a/bad.png").write_bytes(b"x")
     files = [f"--json={tmp_path}/new/found.json", f"--html={tmp_path}/found.html"]
-    code, _ = fails(["check", f"--images={tmp_path / 'data'}", *files], capsys)
-    assert code == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", f"--images={tmp_path / 'data'}", *files])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-2:] == [f"All findings: {tmp_path}/new/found.json", f"Page: {tmp_path}/found.html"]
     assert json.loads((tmp_path / "new/found.json").read_text())["unreadable"] == [
         {
             "path": f"{tmp_path}/data/a/bad.png",

@@ -1,6 +1,7 @@
 """What a run shows on a real terminal."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,9 @@ def test_each_epoch_is_a_whole_line_above_one_bar(
     assert any(re.match(r"Epoch 3/12 ━.* \d/2 +validating", bar) for bar in bars), bars
     assert any(bar.startswith("Validation ━") for bar in bars)  # of the best epoch
     assert [text for text in terminal.shown if "images/s" in text] == []  # no bar is left behind
+    pairs = [pair for screen in terminal.screens for pair in pairwise(screen)]
+    below = {int(bar[6]) for line, bar in pairs if line.startswith("epoch 2/12") and bar.startswith("Epoch")}
+    assert below == {3}
     assert max(map(len, terminal.shown[: terminal.shown.index(epochs[-1])])) <= width
 
 

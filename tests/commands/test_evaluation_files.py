@@ -4,10 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from imgcls.cli.main import main
 from tests.conftest import write_class_folders
@@ -50,6 +51,20 @@ def test_rows_of_a_fit_agree_with_its_figures(split: str, run: Path) -> None:
     expected = f1_score(rows["label"], rows["prediction"], average="macro", labels=NAMES, zero_division=0)
     assert results[f"{split}_f1_score"] == pytest.approx(expected)
     assert own["checkpoint"] == str(run / "checkpoints/best.ckpt")
+    assert (own["image_size"], own["images"]) == ([32, 32], {split: len(rows)})
+    scores = precision_recall_fscore_support(rows["label"], rows["prediction"], labels=NAMES, zero_division=np.nan)
+    assert list(own["classes"][split]) == NAMES
+    for name, *values in zip(NAMES, *scores, strict=True):
+        found = own["classes"][split][name]
+        written = [found[key] for key in ("precision", "recall", "f1_score", "support")]
+        np.testing.assert_allclose(np.array(written, float), values)  # null is NaN
+    table = confusion_matrix(rows["label"], rows["prediction"], labels=NAMES)
+    pairs = {(pair["true"], pair["predicted"]): pair["images"] for pair in own["confused"][split]}
+    assert pairs == {
+        (NAMES[true], NAMES[other]): table[true, other] for true, other in np.argwhere(table) if true != other
+    }
+    for key in ("images", "classes", "confused"):
+        assert results[key][split] == own.pop(key)[split]
     assert {key: own[key] for key in results if key in own} == {
         key: value for key, value in results.items() if key == "epoch" or key.startswith(split)
     }
@@ -68,7 +83,8 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     shown = capsys.readouterr()
     assert content(run).keys() == before.keys()
     assert content(run)["test_predictions.csv"] == before["test_predictions.csv"]
-    assert f"Results: {run}/test_results.json" in shown.err
+    assert f"Results: {run}/test_results.json\nOne row per image: {run}/test_predictions.csv\nTo predict:" in shown.err
+    assert "\nTest: 18 images, 3 classes, 32 x 32 pixels\n" in shown.err
     assert f"imgcls predict {run}/checkpoints/best.ckpt" in shown.err
     main([*line, f"--config={run}/config.yaml"])  # the same values
     before = content(run)
@@ -77,6 +93,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     main([*line, "--trainer.limit_test_batches=1"])
     assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
     records = [json.loads((run / f"evaluations/{number}/evaluation.json").read_text()) for number in (1, 2, 3)]
+    assert [record["images"] for record in records] == [18, 6, 8]
     assert [record["changed"] for record in records] == [
         {"tta": "hflip"},
         {"data.init_args.dataset_classes.test": str(others)},
@@ -114,7 +131,10 @@ def test_few_predictions_are_printed(
     image = test_photos / "red/000.png"
     line = ["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--output={tmp_path}/p.csv", "--images"]
     main([*line, str(image), str(tmp_path / "broken.png")])
-    *table, last = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    *table, last = captured.out.splitlines()
+    assert "\nPrediction: 2 images, 3 classes, 32 x 32 pixels\n" in captured.err
+    assert f"1 of 2 images could not be predicted: {tmp_path}/broken.png: " in captured.err
     assert last == f"{tmp_path}/p.csv"
     row = pd.read_csv(last).set_index("path").loc[str(image)]
     assert table[0].split() == ["path", "prediction", "probability", "error"]

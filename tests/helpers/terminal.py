@@ -32,6 +32,8 @@ class Terminal:
         self._screen = pyte.Screen(width, _LINES)
         self._stream = pyte.ByteStream(self._screen)
         self._reader = threading.Thread(target=self._read)
+        self.screens: list[list[str]] = []
+        """The lines on the screen, whenever it changed."""
         self.bars: list[list[str]] = []
         """The progress bars on the screen, whenever it changed."""
 
@@ -39,6 +41,7 @@ class Terminal:
         try:
             while content := os.read(self._ours, 65536):
                 self._stream.feed(content)
+                self.screens.append(self.shown)
                 self.bars.append([line for line in self.shown if "━" in line and not line.startswith(("┏", "┡"))])
         except OSError:  # how Linux reports that the last one has closed it
             pass

@@ -69,6 +69,9 @@ def test_the_configuration_trains_as_it_is(
 
 def test_model_and_batches_follow_machine_and_folder() -> None:
     small, large = folder_of({"a": 40, "b": 40}), folder_of({"a": 4000, "b": 4000})
+    text = config_text("photos", small, CPU)
+    assert "# no class weights: the classes have about equal numbers of images\n" in text
+    assert "max_epochs: 40 # 64 images are few, so that they are seen often; ends after 10 epochs without" in text
     assert loaded(large)["model"]["model_name"] == "microsoft/resnet-18"
     assert loaded(large, GPU)["model"]["model_name"] == "facebook/convnext-tiny-224"
     assert [loaded(large)["data"]["batch_size"], loaded(large, GPU)["data"]["batch_size"]] == [32, 64]

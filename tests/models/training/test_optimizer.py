@@ -101,7 +101,7 @@ def test_a_rate_that_is_chosen_is_said(
     line = [f"--data.dataset_classes.train={photos}", f"--model.model_name={model}", "--trainer.max_epochs=1"]
     more = [f"--experiment.output_dir={tmp_path}", "--experiment.custom_folder_name=run", "--data.num_workers=0"]
     main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
-    chosen = f"\nUsing defaults: lr {lr:g}, weight decay 0.05, layer decay {decay}, label smoothing 0.1\n"
+    chosen = f"\nDefaults: lr {lr:g}, weight decay 0.05, layer decay {decay}, label smoothing 0.1\n"
     assert chosen in capsys.readouterr().err
     [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
     rates = sorted({group["lr"] for group in state["param_groups"]})
