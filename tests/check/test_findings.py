@@ -153,14 +153,14 @@ def test_check_of_sound_images_finds_nothing(
     main(["check", "--images", str(clean_folders(tmp_path, tiles))])
     assert capsys.readouterr().out.splitlines() == [
         "class       train  validation  test",
-        "cat         6      2           2",
-        "dog         6      2           2",
-        "all images  12     4           4",
+        "cat             6           2     2",
+        "dog             6           2     2",
+        "all images     12           4     4",
         "",
         "pixels        smallest  median  largest",
-        f"width         {SIDE}       {SIDE}     {SIDE}",
-        f"height        {SIDE}       {SIDE}     {SIDE}",
-        "aspect ratio  1         1       1",
+        f"width              {SIDE}     {SIDE}      {SIDE}",
+        f"height             {SIDE}     {SIDE}      {SIDE}",
+        "aspect ratio         1       1        1",
         "",
         "20 images: no faults found",
     ]
