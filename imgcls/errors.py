@@ -8,7 +8,9 @@ the reason.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from reprlib import Repr
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -62,6 +64,16 @@ def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
     if not close:
         return ""
     return f"; did you mean {join_keys(before, close[0]) if before else close[0]!r}?"
+
+
+def similar_path(path: str | os.PathLike[str]) -> str:
+    """Return a hint naming the file or folder beside a missing one whose name is closest; empty if none is close."""
+    folder, name = os.path.split(os.path.expanduser(path).rstrip(os.sep))
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(folder or ".")
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {os.path.join(folder, close[0])!r}?" if close else ""
 
 
 def known_names(name: str, known: Iterable[str], before: str = "") -> str:

@@ -77,6 +77,7 @@ INSTANT = [
     "cli/help_pages",
     "cli/main",
     "cli/models",
+    "cli/needs",
     "cli/precheck",
     "cli/schema",
     "cli/short_forms",

@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from imgcls.checkpoints.content import CONFIG_KEY, Content, check_content
-from imgcls.errors import ConfigError, first_line
+from imgcls.errors import ConfigError, first_line, similar_path
 from imgcls.runtime.atomic_files import replacing
 from imgcls.runtime.signals import postponed
 
@@ -85,7 +85,7 @@ def _check_file(path: str | os.PathLike[str]) -> None:
     if file.is_dir():
         raise ConfigError(f"{path}: is a folder; {_checkpoints_in(file)}")
     if not file.is_file():
-        raise ConfigError(f"{path}: there is no such file")
+        raise ConfigError(f"{path}: there is no such file{similar_path(path)}")
     if file.stat().st_size == 0:
         raise DamagedError(f"{path}: the file is empty")
     try:

@@ -47,11 +47,11 @@ def split_options(arguments: list[str]) -> list[Option]:
 
 
 def join_options(options: list[Option]) -> list[str]:
-    """Return the command line of a command and its options, each name followed by its values."""
+    """Return the command line of a command and its options, each name followed by its values; the reverse of above."""
     found: list[str] = []
     for name, values in options:
         joined = len(values) == 1 and (name in FLAGS or values[0][:1] in {"-", ""})  # would else be read apart
-        found += [f"{name}={values[0]}"] if joined else [name, *values]
+        found += [f"{name}={values[0]}"] if joined and name else [*filter(None, [name]), *values]
     return found
 
 

@@ -9,9 +9,12 @@ import imgcls
 from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
 from imgcls.cli.help import full_help, help_of, main_help
+from imgcls.cli.needs import check_needs
 from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
+
+_LOADING = "Loading ..."
 
 
 def main(args: list[str] | None = None) -> None:
@@ -37,22 +40,25 @@ def main(args: list[str] | None = None) -> None:
             return
         _refuse_ascii(arguments)
         precheck.check_command(arguments)
-        arguments, notes = expand(arguments)
-        precheck.check(arguments)
+        typed = arguments
+        arguments, notes = expand(typed)
+        precheck.check(arguments, typed)
         arguments, more = add_newest_run(arguments)
+        check_needs(arguments, typed)
     except KeyboardInterrupt:  # of init, which may wait for a slow disk
         raise SystemExit(INTERRUPTED) from None
     except ImgclsError as error:
         print(f"imgcls: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    if all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):  # the first process
+    is_first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    if is_first:
         print(*(f"{note}\n" for note in [*notes, *more]), sep="", end="", file=sys.stderr)
     _share_cores()
     _find_modules_here()
     try:
         with listening(to_the_end=args is None):
             with ending_at_once():
-                run = _import_program()
+                run = _import_program(says_so=is_first and sys.stderr.isatty())
             run(arguments, debug="--debug" in given)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
@@ -98,19 +104,24 @@ def _refuse_ascii(arguments: list[str]) -> None:
         raise ConfigError(f"{name!a}: cannot be read, for this locale knows ASCII alone; set PYTHONUTF8=1")
 
 
-def _import_program() -> Callable[..., None]:
+def _import_program(says_so: bool = False) -> Callable[..., None]:
     """Import what takes seconds (torch, Lightning, transformers) with Python's garbage collector out of the way.
 
     It would walk the growing heap of modules again and again: 5.4 s instead of 4.4, and 1.4 s more at exit. They stay
     until the end, so they are frozen: no later collection walks them, and forked loader workers keep sharing them.
+
+    Args:
+        says_so: Whether to show a line on stderr until it is done.
     """
     if "imgcls.cli.run" not in sys.modules and gc.isenabled():
+        print(_LOADING * says_so, end="", file=sys.stderr, flush=True)
         gc.disable()
         try:
             import imgcls.cli.run  # noqa: F401
         finally:
             gc.freeze()
             gc.enable()
+            print(f"\r{' ' * len(_LOADING)}\r" * says_so, end="", file=sys.stderr, flush=True)
     from imgcls.cli.run import run
 
     return run

@@ -7,7 +7,8 @@ from jsonargparse import ActionYesNo, ArgumentParser
 from imgcls.models.tta import TTA
 
 _CKPT_PATH = {
-    "fit": "Checkpoint whose run is resumed; 'last' is the newest one in the runs of this name.",
+    "fit": "Checkpoint whose run is resumed. 'last' is the newest run; beside PHOTOS or --config, the newest of that "
+    "name.",
     "tune": "Must be null: the search resumes its trials by itself.",
     "check": "Not read.",
 }

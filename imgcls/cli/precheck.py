@@ -47,11 +47,12 @@ def _is_input(word: str) -> bool:
     return word.endswith(CONFIGS) or (os.path.exists(word) and not word.isidentifier())
 
 
-def check(arguments: list[str]) -> None:
+def check(arguments: list[str], typed: list[str] | None = None) -> None:
     """Refuse an unknown section or key, a missing value, and a configuration file that cannot be read.
 
     Args:
         arguments: A command line without short forms.
+        typed: The command line as it was typed, with the same options, for the one to type instead.
 
     Raises:
         ConfigError: Names all that was found, and what was probably meant.
@@ -67,6 +68,8 @@ def check(arguments: list[str]) -> None:
     lines = [fault.text for fault in found]
     if found and all(fault.meant for fault in found):
         instead = {str(fault.option): fault.meant for fault in found}
-        lines.append(f"type: imgcls {shlex.join(join_options([instead.get(str(each)) or each for each in options]))}")
+        as_typed = split_options(typed or arguments)
+        line = [instead.get(str(each)) or short for each, short in zip(options, as_typed, strict=True)]
+        lines.append(f"type: imgcls {shlex.join(join_options(line))}")
     if lines:
         raise ConfigError("\nimgcls: ".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imgcls.cli.argv import CKPT_PATH, COMMANDS, EVALUATIONS, IMAGES, Option, join_options, short_key, split_options
 from imgcls.cli.schema import keys
-from imgcls.errors import ConfigError, did_you_mean, listed
+from imgcls.errors import ConfigError, listed, similar_path
 
 TRAIN = "--data.dataset_classes.train"
 FOLDERS = {  # command -> the option that a folder is meant for
@@ -50,6 +50,7 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
         elif len(name) == 2 and name not in {"-c", "-h"}:  # as other programs have it: -b 32
             option = f"-{name}", values
         elif name == CKPT_PATH and command in EVALUATIONS and values:
+            _refuse_folder_of_runs(values[0])
             option = name, [_best_in(values[0]) or values[0]]
         if option != (name, values) and values:
             text = option[0] if option[1] == values else shlex.join(join_options([option]))
@@ -94,7 +95,8 @@ def _option_of(command: str, word: str, folders: str) -> Option:
         name, is_pair, value = word.partition("=")
         if is_pair and name.replace(".", "_").isidentifier():  # as other programs have it: epochs=3
             return f"--{name}", [value]
-        raise ConfigError(_missing(word, path))
+        near = similar_path(word) or "; a value follows its option, one with spaces in quotes"
+        raise ConfigError(f"{word!r}: no such file or folder{near}")
     if suffix == ".ckpt" and command in ("fit", *EVALUATIONS):
         return CKPT_PATH, [word]
     if command == "predict" or (suffix in _TABLES and command != "check"):  # the others name the option for a table
@@ -105,6 +107,8 @@ def _option_of(command: str, word: str, folders: str) -> Option:
 
 def _option_of_folder(command: str, folder: str, option: str) -> Option:
     best = _best_in(folder)
+    if command in ("fit", *EVALUATIONS):
+        _refuse_folder_of_runs(folder)
     if best is None or command in ("check", "tune"):
         return option, [folder]
     if command in EVALUATIONS:
@@ -116,16 +120,18 @@ def _option_of_folder(command: str, folder: str, option: str) -> Option:
     )
 
 
+def _refuse_folder_of_runs(folder: str) -> None:
+    """Refuse a folder that holds run folders; images have other names."""
+    files = [file for level in ("", "*/") for file in Path(folder).expanduser().glob(f"{level}version_*/{_BEST[0]}")]
+    if files:
+        newest = max(files, key=lambda file: file.stat().st_mtime_ns).parents[1]
+        raise ConfigError(f"{folder!r} contains run folders; did you mean {str(newest)!r}?")
+
+
 def _best_in(folder: str) -> str | None:
     """Return the best checkpoint in the folder of a run, a search or checkpoints; None for any other path."""
     files = (os.path.join(os.path.expanduser(folder), name) for name in _BEST)
     return next(filter(os.path.isfile, files), None)
-
-
-def _missing(word: str, path: str) -> str:
-    folder, name = os.path.split(os.path.abspath(path))
-    near = did_you_mean(name, os.listdir(folder)) if os.path.isdir(folder) else ""
-    return f"{word!r}: no such file or folder{near or '; a value follows its option, one with spaces in quotes'}"
 
 
 def _refuse_two(command: str, options: list[Option]) -> None:

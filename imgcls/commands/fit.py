@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,6 +49,7 @@ from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
+from imgcls.runtime.tables import short_path
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +183,11 @@ class Fit(Command):
                 for split, values in results.items():
                     self.refuse_not_finite_loss(split, values, self.folder)
         except (KeyboardInterrupt, SystemExit):
-            if self.trial is None and self.saver is not None and self.saver.last.exists():
+            if self.trial is None and self.folder is not None and self.saver is not None and self.saver.last.exists():
+                config = shlex.quote(short_path(self.folder / "config.yaml"))
                 more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
                 where = f" (saved {self.saver.saved_at})" if self.saver.saved_at else ""
-                log.info("Stopped. To resume, repeat the command with --ckpt_path last%s%s", more, where)
+                log.info("Stopped%s. To resume: imgcls fit %s --ckpt_path last%s", where, config, more)
             raise
         finally:
             if self.lock is not None:

@@ -17,7 +17,7 @@ from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
-from imgcls.runtime.output_file import check_output, lock_output, release_output
+from imgcls.runtime.output_file import check_output, lock_output, refuse_existing, release_output
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_table, shown
 
@@ -34,7 +34,8 @@ class Prediction(Evaluation):
         with ExitStack() as held:
             if is_first_process():
                 held.callback(release_output, lock_output(self._file))
-            _refuse_existing(self._file, parts.section)  # the file is locked: no other process is about to write it
+            if not parts.section["overwrite"]:
+                refuse_existing(self._file)  # the file is locked: no other process is about to write it
             super().__init__(parts, start, recorded)
             self._held = held.pop_all()
 
@@ -94,8 +95,3 @@ def _output_of(section: Any, start: Start) -> Path:
     given = section["output"] or (folder or Path()) / "predictions.csv"
     check_output(given)
     return Path(given).expanduser()
-
-
-def _refuse_existing(path: Path, section: Any) -> None:
-    if path.exists() and not section["overwrite"]:
-        raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, similar_path
 
 _MERGE = "tag:yaml.org,2002:merge"
 _DEEPEST = 50  # levels of a configuration, within Python's limit of recursion
@@ -27,7 +27,7 @@ def compose_yaml(path: str) -> yaml.MappingNode:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"--config {path}: no such file") from None
+        raise ConfigError(f"--config {path}: no such file{similar_path(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: cannot be read: {error}") from error
     try:

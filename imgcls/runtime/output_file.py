@@ -43,6 +43,16 @@ def check_output(path: str | os.PathLike[str], option: str = "--output", example
         ) from error
 
 
+def refuse_existing(path: Path) -> None:
+    """Refuse to replace a file.
+
+    Raises:
+        ConfigError: If it exists.
+    """
+    if path.exists():
+        raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
+
+
 def lock_output(path: Path) -> FileLock:
     """Lock a file for this process; remove the temporary files of killed processes.
 

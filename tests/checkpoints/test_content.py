@@ -124,8 +124,9 @@ def test_text_in_place_of_a_dataset_makes_no_class(
     option = changed(good, tmp_path / "x.ckpt", config_edit("data", "init_args", "dataset_classes", "train", to=spec))
     assert fails(["validate", option], capsys) == (
         2,
-        "imgcls: no validation data: give --data.dataset_classes.validation FOLDER, --data.dataset_classes.train with "
-        "the folder that it was held out of, or --config with the YAML of the run",
+        "imgcls: no validation data; type: imgcls validate RUN_FOLDER PHOTOS (or give "
+        "--data.dataset_classes.validation FOLDER, --data.dataset_classes.train with the folder that it was held out "
+        "of, or --config with the YAML of the run)",
     )
     assert not (tmp_path / "pwned").exists()
 

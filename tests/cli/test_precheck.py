@@ -33,6 +33,10 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
         ["fit", "--lr=1"],
         ["schema"],
         ["completion", "bash"],
+        ["fit"],
+        ["fit", "--data.dataset_classes.train=x", "--model.model_name=./none"],
+        ["predict", "photos"],
+        ["predict", "--ckpt_path=best.ckpt", "--output=pyproject.toml"],
     ],
 )
 def test_instant_answers_load_nothing_heavy(line: list[str]) -> None:
@@ -91,7 +95,7 @@ GUESSES = {  # what is typed -> what is to be typed
     "fit --model.init_args.optimizer_config.lrr=1": "fit --model.optimizer_config.lr 1",
     "fit --model.model_nam=x": "fit --model.model_name x",
     "fit --trainer.max_epoch=3": "fit --trainer.max_epochs 3",
-    "fit photos --lr 1e-3": "fit --data.dataset_classes.train photos --model.optimizer_config.lr 1e-3",
+    "fit photos --lr 1e-3": "fit photos --model.optimizer_config.lr 1e-3",
     "fit --train photos --epochs 3": "fit --data.dataset_classes.train photos --trainer.max_epochs 3",
     "fit --data.train photos --max_epochs=-1": "fit --data.dataset_classes.train photos --trainer.max_epochs=-1",
     "fit --data.num_classes=9": "fit --model.num_classes 9",
@@ -112,7 +116,7 @@ GUESSES = {  # what is typed -> what is to be typed
     "fit --gpus 2 --device cpu --amp": "fit --trainer.devices 2 --trainer.accelerator cpu --trainer.precision 16",
     "fit --device 0": "fit --trainer.devices '[0]'",
     "fit --resume --freeze": "fit --ckpt_path last --model.freeze_encoder true",
-    "fit photos -b 32 -j 4": "fit --data.dataset_classes.train photos --data.batch_size 32 --data.num_workers 4",
+    "fit photos -b 32 -j 4": "fit photos --data.batch_size 32 --data.num_workers 4",
     "fit epochs=3 batch=8": "fit --trainer.max_epochs 3 --data.batch_size 8",
     "fit --images x": "fit --data.dataset_classes.train x",
     "predict --source a.jpg --weights best.ckpt": "predict --images a.jpg --ckpt_path best.ckpt",
@@ -244,7 +248,8 @@ def test_option_of_odd_yaml_is_a_text(value: str, capsys: pytest.CaptureFixture[
     code, message = fails(["fit", f"--experiment.custom_folder_name={value}"], capsys)
     assert (code, message) == (
         2,
-        "imgcls: no train data: give --data.dataset_classes.train FOLDER, or --config with the YAML of the run",
+        "imgcls: no train data; type: imgcls fit PHOTOS, where PHOTOS has one folder of images per class; or a YAML "
+        "that names the data: imgcls fit --config FILE.yaml",
     )
 
 
@@ -423,7 +428,7 @@ def test_package_of_the_old_name_need_not_be_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
     callback = "{class_path: pytorch_lightning.callbacks.EarlyStopping, init_args: {monitor: validation_loss}}"
-    code, message = fails(["fit", f"--trainer.callbacks=[{callback}]"], capsys)
+    code, message = fails(["fit", "--data=imgcls.ImageDataModule", f"--trainer.callbacks=[{callback}]"], capsys)
     assert (code, message.partition("; ")[2]) == (2, "use lightning.pytorch.callbacks.EarlyStopping")
 
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file in ("config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
             (tmp_path / name / file).touch()
             os.utime(tmp_path / name / file, (number, number))
-    for name in ("c.yaml", "d.YML", "best.ckpt", "one.jpg", "list.csv", "runs/x/tune/best.ckpt"):
+    for name in ("c.yaml", "d.YML", "best.ckpt", "one.jpg", "list.csv", "predictions.csv", "runs/x/tune/best.ckpt"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -133,6 +133,17 @@ REFUSED = {
     "fit none.yaml": "--config none.yaml: no such file",
     "fit --ckpt_path last --experiment.output_dir photos": "--ckpt_path last: no run in 'photos'; to train a new model: imgcls fit PHOTOS",
     "fit --ckpt_path last --experiment.custom_folder_name z": "no run named 'z' in 'runs', which contains 'x', 'y'; to train",
+    "fit": "no train data; type: imgcls fit PHOTOS",
+    "tune --optuna.n_trials=3": "no train data; type: imgcls tune FILE.yaml PHOTOS",
+    "fit photos --model.model_name ./phots": "folder './phots' does not exist; did you mean './photos'?",
+    "predict photos": "needs the checkpoint of a trained model; type: imgcls predict runs/x/version_0 photos",
+    "test": "needs the checkpoint of a trained model; type: imgcls test runs/x/version_0",
+    "predict --experiment.output_dir=photos": "type: imgcls predict runs/NAME/version_N",
+    "predict best.ckpt one.jpg --output list.csv": "list.csv exists; add --overwrite",
+    "predict best.ckpt one.jpg": "predictions.csv exists; add --overwrite",
+    "predict runs/x one.jpg": "'runs/x' contains run folders; did you mean 'runs/x/version_0'?",
+    "test --ckpt_path runs": "'runs' contains run folders; did you mean 'runs/x/version_0'?",
+    "fit --config c.yml": "--config c.yml: no such file; did you mean 'c.yaml'?",
     "photos/": "a command comes first; type: imgcls fit photos/",
     "c.yaml --test": "a command comes first; type: imgcls test c.yaml",
 }

@@ -696,7 +696,7 @@ def test_results_of_a_former_end_do_not_outlive_it(
     code, message = fails(
         [*line, "--trainer.max_epochs=2", "--ckpt_path=last", "--trainer.callbacks=[tests.helpers.own.CtrlC]"], capsys
     )
-    assert (code, "repeat the command with --ckpt_path last" in message) == (130, True)
+    assert (code, "run/version_0/config.yaml --ckpt_path last" in message) == (130, True)
     assert not results.exists()
 
 

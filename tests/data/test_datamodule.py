@@ -129,14 +129,14 @@ def test_datamodule_refuses_wrong_arguments(arguments: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("stage", "arguments", "message"),
     [
-        ("fit", {}, "no train data: give --data.dataset_classes.train FOLDER, or --config"),
+        ("fit", {}, r"no train data; type: imgcls fit PHOTOS \(or give --data.dataset_classes.train FOLDER or"),
         (
             "validate",
             {},
-            "no validation data: give --data.dataset_classes.validation FOLDER, --data.dataset_classes.train with",
+            r"no validation data; type: imgcls validate RUN_FOLDER PHOTOS \(or .*, --data.dataset_classes.train with",
         ),
-        ("test", {"train": Numbers(4)}, "no test data: give --data.dataset_classes.test FOLDER"),
-        ("predict", {"train": Numbers(4)}, "no predict data: give --images PATH, or --data.dataset_classes.predict"),
+        ("test", {"train": Numbers(4)}, "no test data; type: imgcls test RUN_FOLDER PHOTOS"),
+        ("predict", {"train": Numbers(4)}, "no predict data; type: imgcls predict RUN_FOLDER IMAGES"),
         ("test", {"test": Numbers(4)}, "no class list: give dataset_classes.train, class_names, or a checkpoint"),
     ],
 )

@@ -53,7 +53,7 @@ def test_signal_in_training_gives_its_exit_code(
         rest = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in rest
-    assert "repeat the command with --ckpt_path last" in rest
+    assert "run/version_0/config.yaml --ckpt_path last" in rest
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def test_interrupt_in_a_finalizer_is_not_lost(
     said = capsys.readouterr().err
     assert stop.value.code == 130
     assert "Traceback" not in said
-    assert "repeat the command with --ckpt_path last" in said
+    assert "run/version_0/config.yaml --ckpt_path last" in said
 
 
 _in_fork: list[Callable[[], None]] = []
@@ -236,7 +236,7 @@ def test_a_run_from_weights_goes_on_as_its_last_line_says(
     with heard_interrupts(), pytest.raises(SystemExit):
         main([*line, f"--trainer.callbacks={__name__}.Interrupted"])
     more = "--ckpt_path last --experiment.only_weights_load false"
-    assert f"repeat the command with {more}" in capsys.readouterr().err
+    assert f"/config.yaml {more}" in capsys.readouterr().err
     main([*line, *more.split()])
     assert list(pd.read_csv(tmp_path / "run/version_1/metrics.csv")["epoch"]) == [0, 1]
 
@@ -260,7 +260,7 @@ def test_sigterm_to_all_processes_of_a_job(photos: Path, tiny_model: Path, tmp_p
         rest = process.stderr.read()
     assert process.returncode == 143, rest
     assert "worker" not in rest
-    assert "repeat the command with --ckpt_path last" in rest
+    assert "run/version_0/config.yaml --ckpt_path last" in rest
 
 
 def test_interrupt_while_modules_are_imported() -> None:

@@ -263,6 +263,14 @@ class Splitter:
         self._weights_record = record
 
 
+_TYPED = {
+    "train": "fit PHOTOS",
+    "validation": "validate RUN_FOLDER PHOTOS",
+    "test": "test RUN_FOLDER PHOTOS",
+    "predict": "predict RUN_FOLDER IMAGES",
+}
+
+
 def required(data: ImageDataset | None, name: str) -> ImageDataset:
     """Return a dataset that must be given.
 
@@ -270,10 +278,9 @@ def required(data: ImageDataset | None, name: str) -> ImageDataset:
         ConfigError: If it is not.
     """
     if data is None:
-        images = "--images PATH, or " if name == "predict" else ""
-        other = "--data.dataset_classes.train with the folder that it was held out of, " * (name == "validation")
+        other = ", --data.dataset_classes.train with the folder that it was held out of," * (name == "validation")
         raise ConfigError(
-            f"no {name} data: give {images}--data.dataset_classes.{name} FOLDER, {other}or --config with the "
-            "YAML of the run"
+            f"no {name} data; type: imgcls {_TYPED[name]} (or give --data.dataset_classes.{name} FOLDER{other} or "
+            "--config with the YAML of the run)"
         )
     return data

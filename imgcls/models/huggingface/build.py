@@ -15,15 +15,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from imgcls.errors import ConfigError, first_line
 from imgcls.models.architecture import Size
-from imgcls.models.huggingface.hub import (
-    KEY,
-    check_reachable,
-    load_config,
-    load_error,
-    local_or_hub,
-    quiet_transformers,
-    require_timm,
-)
+from imgcls.models.huggingface.hub import check_reachable, load_config, load_error, quiet_transformers, require_timm
+from imgcls.models.huggingface.hub_ids import KEY, local_or_hub
 from imgcls.models.huggingface.image_processor import takes_bgr
 from imgcls.models.huggingface.input_size import config_for_size
 

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode, try_to_load_from_cache
@@ -14,12 +13,11 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, Pre
 from transformers.utils import CONFIG_NAME, cached_file, is_timm_available
 from transformers.utils import logging as transformers_logging
 
-from imgcls.errors import ConfigError, RunError, causes, first_line
-from imgcls.models.huggingface.hub_ids import hub_id
+from imgcls.errors import ConfigError, RunError, causes, first_line, similar_path
+from imgcls.models.huggingface.hub_ids import KEY, local_or_hub
 
 log = logging.getLogger(__name__)
 
-KEY = "model.init_args.model_name"
 DEFAULT_MODEL = "microsoft/resnet-18"
 
 # image classifiers of transformers that cannot be used, and why
@@ -101,27 +99,6 @@ def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: without_code(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
-def local_or_hub(model_name: str) -> str:
-    """Return the folder or the Hub id; refuse a path that does not exist.
-
-    Raises:
-        ConfigError: If the folder does not exist or has no ``config.json``.
-    """
-    path = Path(model_name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"{KEY}: the folder {model_name!r} has no config.json")
-        return str(path)
-    if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or path.exists():
-        raise ConfigError(
-            f"{KEY}: folder {model_name!r} does not exist; give a folder with config.json, or a Hub id, for example "
-            "microsoft/resnet-18"
-        )
-    if (meant := hub_id(model_name)) != model_name:
-        raise ConfigError(f"{KEY}: {model_name!r} is not a folder and not a Hub id; did you mean {meant!r}?")
-    return model_name
-
-
 def _refuse_unreachable(model_name: str, path: str) -> None:
     """Refuse a model at once if the Hub cannot be reached, where huggingface_hub retries for half a minute.
 
@@ -158,14 +135,17 @@ def load_error(model_name: str, error: Exception) -> ConfigError | RunError:
     """Return the error to raise for a model that cannot be loaded."""
     if os.path.isdir(os.path.expanduser(model_name)):
         return ConfigError(f"{KEY}: the folder {model_name!r} cannot be loaded: {first_line(error)}")
+    near = similar_path(model_name)
     if _is_unreachable(error):
         which = " (the default model)" if model_name == DEFAULT_MODEL else ""
         where = f"there is no folder of this name in {os.getcwd()}, and the local cache does not have all of its files"
         reason = "the Hub cannot be reached; connect to the internet once, or give a folder"
         if is_offline_mode() and not any(map(_is_transport_error, causes(error))):
             reason = "HF_HUB_OFFLINE forbids to download it; unset it once, or give a folder"
-        return RunError(f"{KEY}: {model_name!r}{which} cannot be loaded: {where}; {reason} (--model.model_name FOLDER)")
-    return ConfigError(f"{KEY}: {model_name!r} cannot be loaded: {first_line(error)}")
+        return RunError(
+            f"{KEY}: {model_name!r}{which} cannot be loaded: {where}; {reason} (--model.model_name FOLDER){near}"
+        )
+    return ConfigError(f"{KEY}: {model_name!r} cannot be loaded: {first_line(error)}{near}")
 
 
 def _is_unreachable(error: Exception) -> bool:

@@ -1,6 +1,11 @@
-"""Hub ids of models that torchvision and timm know by a short name."""
+"""The name of a pretrained model: a folder, or an id of the Hub; torchvision and timm know some by a short name."""
 
 import re
+from pathlib import Path
+
+from imgcls.errors import ConfigError, similar_path
+
+KEY = "model.init_args.model_name"
 
 _HUB_IDS = (  # names of torchvision and timm -> models of the Hub
     (r"resnet-?(18|26|34|50|101|152)", r"microsoft/resnet-\1"),
@@ -18,3 +23,22 @@ def hub_id(name: str) -> str:
     """Return the Hub id of a model that torchvision or timm calls ``name``; any other name as it is."""
     found = (re.fullmatch(pattern, name) for pattern, _ in _HUB_IDS)
     return next((match.expand(known) for match, (_, known) in zip(found, _HUB_IDS, strict=True) if match), name)
+
+
+def local_or_hub(model_name: str) -> str:
+    """Return the folder or the Hub id; refuse a path that does not exist.
+
+    Raises:
+        ConfigError: If the folder does not exist or has no ``config.json``.
+    """
+    path = Path(model_name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"{KEY}: the folder {model_name!r} has no config.json")
+        return str(path)
+    if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or path.exists():
+        example = "; give a folder with config.json, or a Hub id, for example microsoft/resnet-18"
+        raise ConfigError(f"{KEY}: folder {model_name!r} does not exist{similar_path(model_name) or example}")
+    if (meant := hub_id(model_name)) != model_name:
+        raise ConfigError(f"{KEY}: {model_name!r} is not a folder and not a Hub id; did you mean {meant!r}?")
+    return model_name

@@ -18,7 +18,8 @@ from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from imgcls.errors import ConfigError
 from imgcls.models.architecture import Size, own_size
-from imgcls.models.huggingface.hub import KEY, check_reachable, load_error, local_or_hub, quiet_transformers
+from imgcls.models.huggingface.hub import check_reachable, load_error, quiet_transformers
+from imgcls.models.huggingface.hub_ids import KEY, local_or_hub
 from imgcls.runtime.tables import short_path
 from imgcls.types import Preprocessing
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 
 from imgcls.errors import ConfigError, first_line
 from imgcls.models.architecture import Size, own_size, refuses
-from imgcls.models.huggingface.hub import KEY
+from imgcls.models.huggingface.hub_ids import KEY
 
 _USUAL = (224, 224)
 _STEPS = {32: 3, 14: 1}  # pixels: most networks accept multiples of these -> how many of them to try on each side

@@ -1,0 +1,90 @@
+"""What a run lacks, before any heavy import: train data, the folder of its model, a checkpoint, a free output file."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from imgcls.cli.argv import EVALUATIONS, config_files, short_key, split_options
+from imgcls.cli.schema import DEFAULT_CLASSES, keys
+from imgcls.config.yaml_content import Content, compose_yaml, scalar
+from imgcls.errors import ConfigError
+
+_EXAMPLES = {"predict": " new_photos/"}
+
+
+def check_needs(arguments: list[str], typed: list[str]) -> None:
+    """Refuse a run that would end with an error after seconds of imports; all is checked again where it is used.
+
+    Args:
+        arguments: A command line without short forms, whose keys exist.
+        typed: The command line as it was typed.
+
+    Raises:
+        ConfigError: Says what is missing, and what to type.
+    """
+    command, given = arguments[0], _given(arguments)
+    if any(name.endswith(".help") or name.startswith("--print_config") for name, _ in split_options(arguments)):
+        return
+    if command in {"fit", "tune"} and not any(map(_may_have_train, given)):
+        raise ConfigError(
+            f"no train data; type: imgcls {command} {'FILE.yaml ' * (command == 'tune')}PHOTOS, where PHOTOS has one "
+            f"folder of images per class; or a YAML that names the data: imgcls {command} --config FILE.yaml"
+        )
+    if command == "fit":
+        _check_model(given)
+    if command in EVALUATIONS and given.get("ckpt_path") is None:
+        _refuse_without_checkpoint(given, typed)
+    if command == "predict":
+        _check_output(given)
+
+
+def _given(arguments: list[str]) -> dict[str, Any]:
+    """Return dotted key -> value of the configuration files and options; the later one wins."""
+    from imgcls.config.overrides import leaves
+
+    found: dict[str, Any] = {}
+    for path in config_files(arguments):
+        in_file = leaves(Content(compose_yaml(path)).value)
+        found |= {short_key(f"--{key}"): value for key, value in in_file.items()}
+    for name, values in split_options(arguments)[1:]:
+        found[short_key(name)] = scalar(values[0]) if values else True
+    return found
+
+
+def _may_have_train(key: str) -> bool:
+    """Whether train data may be in the value of a key, which may be a file, a class or its arguments."""
+    whole = {"data", "data.class_path", "data.init_args", "data.dataset_classes"}
+    return key in whole or key.startswith("data.dataset_classes.train")
+
+
+def _check_model(given: dict[str, Any]) -> None:
+    """Refuse the folder of a model that does not exist; a resumed run needs none, and a class may use it otherwise."""
+    name = given.get("model.model_name")
+    is_ours = given.get("model.class_path", DEFAULT_CLASSES["model"]) == DEFAULT_CLASSES["model"]
+    if isinstance(name, str) and is_ours and "model" not in given and given.get("ckpt_path") is None:
+        from imgcls.models.huggingface.hub_ids import local_or_hub
+
+        local_or_hub(name)
+
+
+def _refuse_without_checkpoint(given: dict[str, Any], typed: list[str]) -> None:
+    from imgcls.checkpoints.run_folder import newest_best
+
+    command, *rest = typed
+    key = "experiment.output_dir"
+    newest = newest_best(Path(given.get(key) or keys("fit")[key]["default"]).expanduser())
+    words = f" {shlex.join(rest)}" if rest else _EXAMPLES.get(command, "")
+    run = shlex.quote(str(newest.parents[1])) if newest else "runs/NAME/version_N"
+    train = "" if newest else "; to train one: imgcls fit PHOTOS"
+    raise ConfigError(f"{command} needs the checkpoint of a trained model; type: imgcls {command} {run}{words}{train}")
+
+
+def _check_output(given: dict[str, Any]) -> None:
+    from imgcls.checkpoints.run_folder import run_folder_of
+    from imgcls.runtime.output_file import refuse_existing
+
+    output, checkpoint = given.get("output"), given["ckpt_path"]
+    if output is None and checkpoint != "last":
+        output = (run_folder_of(Path(str(checkpoint)).expanduser()) or Path()) / "predictions.csv"
+    if output is not None and not given.get("overwrite"):
+        refuse_existing(Path(str(output)).expanduser())
