@@ -15,6 +15,7 @@ from imgcls.runtime.tables import write_table
 log = logging.getLogger(__name__)
 
 _COLUMNS = 80
+_VALIDATION = "validation_"
 _DIGITS = (4, 3, 2)  # after the point; fewer where the line would be too long
 
 
@@ -90,13 +91,17 @@ class History(Callback):
         took = f"{seconds:.1f} s" if seconds < 100 else duration(seconds)
         shown = [name for name in ("train_loss", "validation_loss", self.monitor) if name is not None and name in row]
         for digits in _DIGITS:
-            # the monitored value is shown without its prefix to keep the line within 80 columns
-            values = [f"{_label(name)} {row[name]:.{digits}f}" for name in dict.fromkeys(shown)]
-            line = "  ".join([f"epoch {row['epoch'] + 1}/{total}", *values, took])
+            values = [f"{name} {row[name]:.{digits}f}" for name in dict.fromkeys(shown)]
+            line = "  ".join([f"epoch {row['epoch'] + 1}/{total}", *_joined(values), took])
             if len(line) <= _COLUMNS:
                 break
         log.info("%s", line)
 
 
-def _label(name: str) -> str:
-    return name if name.endswith("_loss") else name.removeprefix("validation_")
+def _joined(values: list[str]) -> list[str]:
+    """Join two values of the validation, so that the line fits into 80 columns."""
+    of_validation = [value for value in values if value.startswith(_VALIDATION)]
+    if len(of_validation) < 2:
+        return values
+    text = ", ".join(value.removeprefix(_VALIDATION) for value in of_validation)
+    return [*(value for value in values if value not in of_validation), f"validation: {text}"]

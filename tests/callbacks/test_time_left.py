@@ -58,4 +58,4 @@ def test_line_of_an_epoch_is_shortened_to_80_columns(
     history.on_train_start(trainer, trainer)
     clock[0] += 4000
     history._print(row, 100)
-    assert caplog.messages == ["epoch 99/100  train_loss 12.35  validation_loss 2.35  f1_score 0.88  1:06:40 h"]
+    assert caplog.messages == ["epoch 99/100  train_loss 12.35  validation: loss 2.35, f1_score 0.88  1:06:40 h"]

@@ -27,7 +27,7 @@ def test_each_epoch_is_a_whole_line_above_one_bar(
     rows = pd.read_csv(tmp_path / "run/version_0/metrics.csv").to_dict("records")
     assert [text.rpartition("  ")[0] for text in epochs] == [
         f"epoch {row['epoch'] + 1}/12  train_loss {row['train_loss']:.4f}  "
-        f"validation_loss {row['validation_loss']:.4f}  f1_score {row['validation_f1_score']:.4f}"
+        f"validation: loss {row['validation_loss']:.4f}, f1_score {row['validation_f1_score']:.4f}"
         for row in rows
     ]
     assert len([text for text in terminal.shown if text.startswith("Metric train_loss improved")]) > 1
