@@ -1,5 +1,6 @@
 """What a run lacks, before any heavy import: train data, the folder of its model, a checkpoint, a free output file."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def _refuse_without_checkpoint(given: dict[str, Any], typed: list[str]) -> None:
 
     command, *rest = typed
     key = "experiment.output_dir"
-    newest = newest_best(Path(given.get(key) or keys("fit")[key]["default"]).expanduser())
+    runs = _path(given.get(key) or keys("fit")[key]["default"])
+    newest = newest_best(runs) if os.path.isdir(runs) else None
     words = f" {shlex.join(rest)}" if rest else _EXAMPLES.get(command, "")
     run = shlex.quote(str(newest.parents[1])) if newest else "runs/NAME/version_N"
     train = "" if newest else "; to train one: imgcls fit PHOTOS"
@@ -85,6 +87,10 @@ def _check_output(given: dict[str, Any]) -> None:
 
     output, checkpoint = given.get("output"), given["ckpt_path"]
     if output is None and checkpoint != "last":
-        output = (run_folder_of(Path(str(checkpoint)).expanduser()) or Path()) / "predictions.csv"
+        output = (run_folder_of(_path(checkpoint)) or Path()) / "predictions.csv"
     if output is not None and not given.get("overwrite"):
-        refuse_existing(Path(str(output)).expanduser())
+        refuse_existing(_path(output))
+
+
+def _path(value: object) -> Path:
+    return Path(os.path.expanduser(str(value)))  # that of pathlib fails if there is no such user

@@ -122,7 +122,9 @@ def _option_of_folder(command: str, folder: str, option: str) -> Option:
 
 def _refuse_folder_of_runs(folder: str) -> None:
     """Refuse a folder that holds run folders; images have other names."""
-    files = [file for level in ("", "*/") for file in Path(folder).expanduser().glob(f"{level}version_*/{_BEST[0]}")]
+    place = os.path.expanduser(folder)
+    found = (Path(place).glob(f"{level}version_*/{_BEST[0]}") for level in ("", "*/") if os.path.isdir(place))
+    files = [file for each in found for file in each]
     if files:
         newest = max(files, key=lambda file: file.stat().st_mtime_ns).parents[1]
         raise ConfigError(f"{folder!r} contains run folders; did you mean {str(newest)!r}?")

@@ -49,7 +49,7 @@ def refuse_existing(path: Path) -> None:
     Raises:
         ConfigError: If it exists.
     """
-    if path.exists():
+    if os.path.isfile(path):  # check_output refuses all else
         raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
 
 

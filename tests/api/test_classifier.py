@@ -211,6 +211,8 @@ def test_it_says_what_it_is(run: Path, tiny_model: Path, classifier: imgcls.Clas
 def test_what_cannot_be_loaded_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"this folder has no checkpoints/best.ckpt; give a run folder"):
         imgcls.load(tmp_path)
+    with pytest.raises(ConfigError, match=r"there is no such file; did you mean '.*/run/version_0'\?"):
+        imgcls.load(run.parent / "version_1")
     with pytest.raises(ConfigError, match="there is no such file"):
         imgcls.load(tmp_path / "best.ckpt")
     with pytest.raises(ConfigError, match="device must be auto, cpu, cuda, cuda:N or mps, got gpu"):

@@ -136,6 +136,8 @@ REFUSED = {
     "fit": "no train data; type: imgcls fit PHOTOS",
     "tune --optuna.n_trials=3": "no train data; type: imgcls tune FILE.yaml PHOTOS",
     "fit photos --model.model_name ./phots": "folder './phots' does not exist; did you mean './photos'?",
+    f"fit photos --model.model_name ./{'a' * 300}": "does not exist",
+    "fit photos --model.model_name ~nobody-x/a": "does not exist",
     "predict photos": "needs the checkpoint of a trained model; type: imgcls predict runs/x/version_0 photos",
     "test": "needs the checkpoint of a trained model; type: imgcls test runs/x/version_0",
     "predict --experiment.output_dir=photos": "type: imgcls predict runs/NAME/version_N",

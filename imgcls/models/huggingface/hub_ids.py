@@ -1,7 +1,7 @@
 """The name of a pretrained model: a folder, or an id of the Hub; torchvision and timm know some by a short name."""
 
+import os
 import re
-from pathlib import Path
 
 from imgcls.errors import ConfigError, similar_path
 
@@ -31,12 +31,12 @@ def local_or_hub(model_name: str) -> str:
     Raises:
         ConfigError: If the folder does not exist or has no ``config.json``.
     """
-    path = Path(model_name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
+    path = os.path.expanduser(model_name)
+    if os.path.isdir(path):
+        if not os.path.isfile(os.path.join(path, "config.json")):
             raise ConfigError(f"{KEY}: the folder {model_name!r} has no config.json")
-        return str(path)
-    if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or path.exists():
+        return path
+    if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or os.path.exists(path):
         example = "; give a folder with config.json, or a Hub id, for example microsoft/resnet-18"
         raise ConfigError(f"{KEY}: folder {model_name!r} does not exist{similar_path(model_name) or example}")
     if (meant := hub_id(model_name)) != model_name:

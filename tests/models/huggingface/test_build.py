@@ -360,6 +360,12 @@ def test_unreachable_hub_is_known_by_what_was_raised(cause: Exception | None, is
     assert isinstance(load_error("own/network", error), RunError if is_unreachable else ConfigError)
 
 
+def test_folder_with_a_similar_name_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "efficientnet_lite0").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean 'efficientnet_lite0'?" in str(load_error("efficientnet_lite", OSError("no such model")))
+
+
 def test_proxy_that_refuses_is_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise _of_transport("ProxyError")
