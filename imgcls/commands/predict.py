@@ -71,9 +71,8 @@ class Prediction(Evaluation):
         if file.errors:
             images = f"{file.rows} image{'' if file.rows == 1 else 's'}"
             first = "; ".join(f"{shown(path)}: {shown(reason)}" for path, reason in file.first_errors)
-            which = f": {first}" if len(file.first_errors) == file.errors else ""
-            count = f"{file.errors} of {images}"
-            log.info("%s could not be predicted%s; see column 'error' of %s", count, which, file.path)
+            which = f": {first}" if len(file.first_errors) == file.errors else f"; see column 'error' of {file.path}"
+            log.info("%d of %s could not be predicted%s", file.errors, images, which)
         print_once(file.path)
 
 

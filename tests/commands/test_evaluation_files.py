@@ -134,7 +134,9 @@ def test_few_predictions_are_printed(
     captured = capsys.readouterr()
     *table, last = captured.out.splitlines()
     assert "\nPrediction: 2 images, 3 classes, 32 x 32 pixels\n" in captured.err
-    assert f"1 of 2 images could not be predicted: {tmp_path}/broken.png: " in captured.err
+    assert (
+        f"1 of 2 images could not be predicted: {tmp_path}/broken.png: is a text file, not an image\n" in captured.err
+    )
     assert last == f"{tmp_path}/p.csv"
     row = pd.read_csv(last).set_index("path").loc[str(image)]
     assert table[0].split() == ["path", "prediction", "probability", "error"]
