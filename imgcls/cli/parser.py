@@ -162,7 +162,7 @@ class ImgclsCLI(LightningCLI):
             if path is None or newest is None:
                 hint = shlex.quote(str(newest)) if newest else "RUN_FOLDER/checkpoints/best.ckpt"
                 raise ConfigError(f"{command} needs the checkpoint of a trained model: --ckpt_path {hint}")
-            log.info("--ckpt_path last: %s, the best of the newest run", newest)
+            log.info("Reading --ckpt_path last as %s, the best of the newest run", newest)
             path = newest
         for name in self.line.names:
             if name.startswith("--model") and not _THRESHOLD.match(name):

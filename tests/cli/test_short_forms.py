@@ -178,7 +178,10 @@ def test_short_forms_train_evaluate_and_predict(
     by_folder = table_of(capsys.readouterr().out)
     main(["test", "--ckpt_path=last", f"--data.dataset_classes.test={test_photos}"])
     captured = capsys.readouterr()
-    assert "--ckpt_path last: runs/run/version_0/checkpoints/best.ckpt, the best of the newest run" in captured.err
+    assert (
+        "Reading --ckpt_path last as runs/run/version_0/checkpoints/best.ckpt, the best of the newest run"
+        in captured.err
+    )
     assert table_of(captured.out) == by_folder
     images = sorted(map(str, test_photos.rglob("*.png")))[:2]
     main(["predict", "runs/run/version_0", *images, "--output", "p.csv"])

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -235,9 +237,11 @@ def test_a_run_from_weights_goes_on_as_its_last_line_says(
     capsys.readouterr()
     with heard_interrupts(), pytest.raises(SystemExit):
         main([*line, f"--trainer.callbacks={__name__}.Interrupted"])
-    more = "--ckpt_path last --experiment.only_weights_load false"
-    assert f"/config.yaml {more}" in capsys.readouterr().err
-    main([*line, *more.split()])
+    said = capsys.readouterr().err
+    command = re.search(r"^Stopped.*\. To resume: imgcls (.*)$", said, re.MULTILINE)
+    assert command, said
+    assert command[1].endswith("/config.yaml --ckpt_path last --experiment.only_weights_load false")
+    main([*shlex.split(command[1]), "--trainer.callbacks=null"])
     assert list(pd.read_csv(tmp_path / "run/version_1/metrics.csv")["epoch"]) == [0, 1]
 
 
