@@ -60,7 +60,7 @@ def test_a_checkpoint_that_does_not_fit_says_how_much_it_needs(
     assert "checkpoints/last.ckpt: the disk is full (" in said
     needed = float(said.split("it needs ")[1].split(" MB")[0])
     assert 2 < needed < 6
-    assert re.search(r"0\.[23] MB are free; make room there$", said)
+    assert re.search(r"0\.[123] MB are free; make room there$", said)  # of 0.3 MB; schema.json takes 0.12
 
 
 @SMALL
