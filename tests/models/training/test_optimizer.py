@@ -328,8 +328,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("given", WRONG)
-def test_schedules_refuse_what_they_do_not_have(given: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, message = fails(["fit", *(f"--model.scheduler_config.{option}" for option in given)], capsys)
+def test_schedules_refuse_what_they_do_not_have(
+    given: tuple[str, str], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, message = fails(["fit", str(photos), *(f"--model.scheduler_config.{option}" for option in given)], capsys)
     assert code == 2
     assert WRONG[given] in message
 
