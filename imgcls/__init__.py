@@ -69,6 +69,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in {"fit", "load"}:
+        from imgcls.runtime.cores import share_cores
+
+        share_cores()  # before torch is imported, as the commands do
     return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
 
 

@@ -66,7 +66,7 @@ ARROWS: dict[str, set[str]] = {
         "types",
     },
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"runtime"},
 }
 INSTANT = [
     "__init__",

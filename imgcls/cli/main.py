@@ -12,6 +12,7 @@ from imgcls.cli.help import full_help, help_of, main_help
 from imgcls.cli.needs import check_needs
 from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
+from imgcls.runtime.cores import share_cores
 from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
 _LOADING = "Loading ..."
@@ -53,7 +54,7 @@ def main(args: list[str] | None = None) -> None:
     is_first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     if is_first:
         print(*(f"{note}\n" for note in [*notes, *more]), sep="", end="", file=sys.stderr)
-    _share_cores()
+    share_cores()
     _find_modules_here()
     try:
         with listening(to_the_end=args is None):
@@ -132,16 +133,6 @@ def _find_modules_here() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
-
-
-def _share_cores() -> None:
-    """Let torch's threads sleep soon when they wait for each other; must be set before torch is imported.
-
-    They spin for milliseconds by default, and take the core from loader workers and other programs. Two trainings on
-    two cores, EfficientNet-Lite0: 5.3 images/s each instead of 1.8; alone on them, 14.8 instead of 15.1.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def _print(text: str) -> None:

@@ -56,5 +56,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--output", default=DEFAULT, metavar="FILE.yaml", help="file to write (default: imgcls.yaml)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument("--model", metavar="NAME", help="Hub id or folder of the model (default: by machine)")
+    parser.add_argument(
+        "--model", "--model.model_name", metavar="NAME", help="Hub id or folder of the model (default: by machine)"
+    )
     return parser

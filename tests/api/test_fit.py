@@ -199,3 +199,14 @@ def test_an_error_of_a_callback_is_raised_as_it_is(photos: Path, tiny_model: Pat
     with pytest.raises(ZeroDivisionError):
         imgcls.fit(**given)
     assert process_state() == before
+
+
+@pytest.mark.parametrize("name", ["fit", "load"])
+def test_threads_of_a_run_from_python_sleep_as_those_of_a_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    getattr(imgcls, name)
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    getattr(imgcls, name)
+    assert os.environ["GOMP_SPINCOUNT"] == "5000"
