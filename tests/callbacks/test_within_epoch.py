@@ -113,7 +113,7 @@ def stop_and_go_on(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     main([*command(photos, model, folder, more), "--ckpt_path=last"])
-    return said.rpartition("with --ckpt_path last (saved ")[2].strip().removesuffix(")")
+    return said.rpartition("Stopped (saved ")[2].partition("). To resume: ")[0]
 
 
 @pytest.mark.parametrize("hook", ["on_before_optimizer_step", "on_validation_batch_end", "on_save_checkpoint"])

@@ -421,7 +421,10 @@ def test_folder_names_its_checkpoints(
     _, message = fails([*line, "--ckpt_path", str(folder)], capsys)
     assert message == f"imgcls: {folder}: is a folder; type --ckpt_path {best} to evaluate"
     code, message = fails(["validate", "--ckpt_path", str(tmp_path)], capsys)
-    assert (code, message) == (2, f"imgcls: {tmp_path}: is a folder; type --ckpt_path FILE.ckpt")
+    assert (code, f"contains run folders; did you mean '{folder}'?" in message) == (2, True)
+    (tmp_path / "empty").mkdir()
+    code, message = fails(["validate", "--ckpt_path", str(tmp_path / "empty")], capsys)
+    assert (code, message) == (2, f"imgcls: {tmp_path / 'empty'}: is a folder; type --ckpt_path FILE.ckpt")
 
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:

@@ -331,14 +331,13 @@ def test_evaluation_without_checkpoint_names_the_newest(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, message = fails(["test"], capsys)
-    assert (code, "--ckpt_path" in message) == (2, True)
+    assert (code, "type: imgcls test runs/NAME/version_N" in message) == (2, True)
     (tmp_path / "runs").symlink_to(run.parent.parent)
     _, message = fails(["test"], capsys)
-    assert "best.ckpt" in message
-    assert "version_" in message
+    assert "type: imgcls test runs/run/version_" in message
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     config = tmp_path / "config.yaml"
     config.write_text("experiment: {output_dir: elsewhere}")
     for named in (["--experiment.output_dir=elsewhere"], [f"--config={config}"]):
         _, message = fails(["test", *named], capsys)
-        assert "--ckpt_path elsewhere/run/version_" in message
+        assert "type: imgcls test elsewhere/run/version_" in message

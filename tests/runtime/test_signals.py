@@ -269,7 +269,7 @@ def test_sigterm_to_all_processes_of_a_job(photos: Path, tiny_model: Path, tmp_p
 
 def test_interrupt_while_modules_are_imported() -> None:
     with subprocess.Popen(
-        [sys.executable, "-v", "-m", "imgcls", "fit"],
+        [sys.executable, "-v", "-m", "imgcls", "fit", "--data.dataset_classes.train=."],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
