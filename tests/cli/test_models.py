@@ -6,7 +6,7 @@ import pytest
 
 from imgcls.cli.main import main
 from imgcls.cli.models import names, table
-from imgcls.models.classifier import DEFAULT_MODEL
+from imgcls.models.huggingface.hub import DEFAULT_MODEL
 
 
 def test_models_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
