@@ -147,9 +147,9 @@ def _errors_of(file: Path) -> Iterator[None]:
     except Exception as error:
         text, code = known(error)
         if not text:
-            raise  # of the user's code, or an error of ours
+            raise  # of the user's code, or a fault of imgcls
         kind = ConfigError if code == ConfigError.exit_code else RunError
         named = re.sub(rf"{re.escape(str(file))}(:\d+)?", "imgcls.fit", text).removeprefix("--config ")
         if named == str(error) and isinstance(error, (ImgclsError, ImageError)):
             raise
-        raise kind(named) from error
+        raise kind(named) from (error if kind is RunError else None)  # a configuration error says it all
