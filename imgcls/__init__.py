@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 HOMES = {  # public name -> the module that defines it
     "Augmentations": "data.config",
     "Batch": "types",
-    "Classifier": "api.classifier",
+    "Classifier": "inference.classifier",
     "ConfigError": "errors",
     "CsvImageDataset": "datasets.csv_dataset",
     "DatasetClasses": "data.config",
@@ -33,16 +33,14 @@ HOMES = {  # public name -> the module that defines it
     "ShardImageDataset": "datasets.webdataset_local",
     "StreamImageDataset": "datasets.webdataset_stream",
     "fit": "api.fit",
-    "load": "api.load",
+    "load": "inference.load",
 }
 
 __all__ = [*HOMES, "__version__"]
 
 if TYPE_CHECKING:
-    from imgcls.api.classifier import Classifier as Classifier
     from imgcls.api.fit import FitResult as FitResult
     from imgcls.api.fit import fit as fit
-    from imgcls.api.load import load as load
     from imgcls.callbacks.ema import EMA as EMA
     from imgcls.callbacks.metrics_logger import MetricsLogger as MetricsLogger
     from imgcls.data.config import Augmentations as Augmentations
@@ -58,6 +56,8 @@ if TYPE_CHECKING:
     from imgcls.errors import ConfigError as ConfigError
     from imgcls.errors import ImageError as ImageError
     from imgcls.errors import RunError as RunError
+    from imgcls.inference.classifier import Classifier as Classifier
+    from imgcls.inference.load import load as load
     from imgcls.models.classifier import ImageClassifier as ImageClassifier
     from imgcls.models.training.losses import LossConfig as LossConfig
     from imgcls.models.training.losses import MixConfig as MixConfig

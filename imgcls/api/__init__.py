@@ -1,1 +1,1 @@
-"""imgcls in Python: a classifier from a checkpoint, and a fit, without the command line."""
+"""Train from Python."""

@@ -15,8 +15,6 @@ from typing import Any
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.api.classifier import Classifier
-from imgcls.api.load import load
 from imgcls.api.sections import read_sections
 from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.cli import precheck
@@ -25,6 +23,8 @@ from imgcls.cli.run import logging_to_stderr, no_traceback_of_tensorboard
 from imgcls.commands.fit import Fit
 from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import INTERRUPTED, ConfigError, ImageError, ImgclsError, RunError, listed
+from imgcls.inference.classifier import Classifier
+from imgcls.inference.load import load
 from imgcls.runtime.error_messages import known
 from imgcls.runtime.signals import Stopped, listening
 from imgcls.runtime.warning_filters import quiet

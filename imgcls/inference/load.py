@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 import yaml
 
-from imgcls.api.classifier import Classifier
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.model_setup import set_up_evaluated
@@ -17,6 +16,7 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.loading.workers import FORK
 from imgcls.data.transforms.from_checkpoint import KEY as EVAL
 from imgcls.errors import ConfigError, first_line
+from imgcls.inference.classifier import Classifier
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.from_checkpoint import recorded_arguments
 

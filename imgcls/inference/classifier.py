@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from imgcls.api.inputs import InputDataset, Inputs
 from imgcls.callbacks.answers import answers
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import choose_precision
@@ -26,6 +25,7 @@ from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.errors import ConfigError, in_lines, listed
+from imgcls.inference.inputs import InputDataset, Inputs
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
 from imgcls.runtime.malloc import keep_freed_memory

@@ -1,0 +1,1 @@
+"""Load a trained classifier and apply it to images in Python."""
