@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 HOMES = {  # public name -> the module that defines it
     "Augmentations": "data.config",
     "Batch": "types",
+    "CenterCrop": "data.transforms.resize",
     "Classifier": "inference.classifier",
     "ConfigError": "errors",
     "CsvImageDataset": "datasets.csv_dataset",
@@ -28,6 +29,9 @@ HOMES = {  # public name -> the module that defines it
     "MetricsLogger": "callbacks.metrics_logger",
     "MixConfig": "models.training.losses",
     "OptimizerConfig": "models.training.optimizer",
+    "RandomResizedCrop": "data.transforms.resize",
+    "Resize": "data.transforms.resize",
+    "ResizeShortestEdge": "data.transforms.resize",
     "RunError": "errors",
     "SchedulerConfig": "models.training.scheduler",
     "ShardImageDataset": "datasets.webdataset_local",
@@ -46,6 +50,10 @@ if TYPE_CHECKING:
     from imgcls.data.config import Augmentations as Augmentations
     from imgcls.data.config import DatasetClasses as DatasetClasses
     from imgcls.data.datamodule import ImageDataModule as ImageDataModule
+    from imgcls.data.transforms.resize import CenterCrop as CenterCrop
+    from imgcls.data.transforms.resize import RandomResizedCrop as RandomResizedCrop
+    from imgcls.data.transforms.resize import Resize as Resize
+    from imgcls.data.transforms.resize import ResizeShortestEdge as ResizeShortestEdge
     from imgcls.datasets.csv_dataset import CsvImageDataset as CsvImageDataset
     from imgcls.datasets.dataset import ImageDataset as ImageDataset
     from imgcls.datasets.digits import DigitsDataset as DigitsDataset

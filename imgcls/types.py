@@ -1,7 +1,7 @@
 """Types shared by the data half and the model half: the batch, and the protocols between them."""
 
 from dataclasses import dataclass, replace
-from typing import NotRequired, Protocol, Self, TypedDict, runtime_checkable
+from typing import Literal, NotRequired, Protocol, Self, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -45,6 +45,8 @@ class Preprocessing:
         interpolation: Interpolation of that resize.
         mean: Mean of each channel, for pixels scaled to 0..1.
         std: Standard deviation of each channel, for pixels scaled to 0..1.
+        kernel: The library whose values the resize has: ``torchvision`` for transformers' image processors, ``pillow``
+            for timm's, ``opencv`` for checkpoints made before kernels were recorded.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -52,6 +54,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    kernel: Literal["opencv", "torchvision", "pillow"] = "torchvision"
 
     def resized(self, size: tuple[int, int] | None) -> Self:
         """Return the preprocessing for another input size.

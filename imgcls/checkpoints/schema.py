@@ -46,6 +46,7 @@ class _Preprocessing(Strict, extra="forbid"):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     mean: Annotated[list[FiniteFloat], _CHANNELS]
     std: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], _CHANNELS]
+    kernel: Literal["opencv", "torchvision", "pillow"] = "opencv"
 
 
 class _Record(Strict):

@@ -216,8 +216,9 @@ class InferenceModule(NetworkModule):
             return
         self.check_task("the checkpoint's data", bool(record.get("multilabel")))
         self._check_classes("the checkpoint", record["class_names"])
+        kept = recorded_preprocessing(record["preprocessing"])
+        self.preprocessing = replace(self.preprocessing, kernel=kept.kernel)
         if getattr(getattr(self._trainer, "datamodule", None), "normalization", None) is None:
-            kept = recorded_preprocessing(record["preprocessing"])
             self.preprocessing = replace(self.preprocessing, mean=kept.mean, std=kept.std)
             self._set_normalization()
         if self.multilabel and self.threshold is None:

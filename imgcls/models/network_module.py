@@ -252,4 +252,4 @@ def _report_new(names: list[str], heads: list[str]) -> None:
 def recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
     """Return the preprocessing that a checkpoint records."""
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-    return Preprocessing(**values)
+    return Preprocessing(**{"kernel": "opencv", **values})  # which older checkpoints do not name

@@ -10,6 +10,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from imgcls.data.transforms import resize
 from imgcls.data.transforms.pipeline import Pipeline, Transform
 from imgcls.images import Pixels
 
@@ -26,7 +27,11 @@ _FIXED = {
     A.Crop,
     A.Pad,
     A.PadIfNeeded,
+    resize.CenterCrop,
+    resize.Resize,
+    resize.ResizeShortestEdge,
 }
+_RANDOM_CROPS = (A.RandomResizedCrop, resize.RandomResizedCrop)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class CacheSteps:
             "format": _FORMAT,
             "items": [A.to_dict(transform) for transform in self.once.transforms],
             "shorter_side": self.shorter_side,
-            "versions": [_version(name) for name in _DECODERS],
+            "versions": [_version(name) for name in (*_DECODERS, *(["torch"] if self.once.transforms else []))],
         }
         return blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
@@ -104,9 +109,9 @@ def _shrunk(steps: CacheSteps, side: int, reason: str) -> CacheSteps:
     return CacheSteps(steps.once, steps.each_time, side, description)
 
 
-def _first_crop(pipeline: Pipeline) -> A.RandomResizedCrop | None:
+def _first_crop(pipeline: Pipeline) -> A.RandomResizedCrop | resize.RandomResizedCrop | None:
     first = next(iter(pipeline.transforms), A.NoOp())
-    return first if type(first) is A.RandomResizedCrop and first.p >= 1 else None
+    return first if type(first) in _RANDOM_CROPS and first.p >= 1 else None
 
 
 def _count_fixed(transforms: list[Transform]) -> int:

@@ -1,4 +1,4 @@
-"""Validate the evaluation transforms recorded in a checkpoint against a table of harmless Albumentations classes."""
+"""Validate the evaluation transforms recorded in a checkpoint against a table of harmless classes."""
 
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ _NAMES = """
     Transpose UnsharpMask VerticalFlip XYMasking ZoomBlur
 """
 TRANSFORMS = frozenset(_NAMES.split())
+OWN = frozenset({"CenterCrop", "RandomResizedCrop", "Resize", "ResizeShortestEdge"})
 COMPOSITIONS = frozenset(
     {"Compose", "OneOf", "OneOrOther", "RandomOrder", "SelectiveChannelTransform", "Sequential", "SomeOf"}
 )
@@ -31,6 +32,7 @@ ALLOWED_ARGUMENTS = {"Compose": frozenset({"transforms", "p", "seed"})}  # its o
 _PATHS = {
     **{name: f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
     **{f"albumentations.{name}": f"albumentations.{name}" for name in TRANSFORMS | COMPOSITIONS},
+    **{f"imgcls.{name}": f"imgcls.{name}" for name in OWN},
     "albumentations.pytorch.ToTensorV2": "albumentations.pytorch.ToTensorV2",
     "ToTensorV2": "albumentations.pytorch.ToTensorV2",
     "albumentations.ToTensorV2": "albumentations.pytorch.ToTensorV2",
@@ -60,8 +62,8 @@ def _step(step: Any, where: str) -> Spec:
         raise ConfigError(f"{where}: the checkpoint's step must be {{class_path, init_args}}, got {step!r:.80}")
     if class_path not in _PATHS:
         raise ConfigError(
-            f"{KEY}: the checkpoint names {class_path:.80}, but only Albumentations' transforms with plain values are "
-            "loaded from a checkpoint; add --config with the YAML of the run"
+            f"{KEY}: the checkpoint names {class_path:.80}, but only Albumentations' and imgcls' transforms with plain "
+            "values are loaded from a checkpoint; add --config with the YAML of the run"
         )
     arguments = step.get("init_args") or {}
     if not isinstance(arguments, dict):

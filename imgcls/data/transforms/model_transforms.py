@@ -8,7 +8,7 @@ import cv2
 from imgcls.config.class_path import Spec
 from imgcls.types import Preprocessing
 
-_INTERPOLATION = {
+_OPENCV = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
@@ -19,29 +19,50 @@ _INTERPOLATION = {
 def eval_specs(preprocessing: Preprocessing) -> list[Spec]:
     """Return the evaluation transforms of a pretrained model: a resize, and a centre crop if it has one."""
     height, width = preprocessing.size
-    if preprocessing.shortest_edge is None:
+    edge = preprocessing.shortest_edge
+    if edge is None:
         return [resize_spec(preprocessing)]
-    resize = {"max_size": preprocessing.shortest_edge, **resampling(preprocessing)}
-    crop = {"height": height, "width": width, "pad_if_needed": True}
+    if preprocessing.kernel == "opencv":
+        return [
+            _spec("albumentations.SmallestMaxSize", max_size=edge, **_resampling(preprocessing)),
+            _spec("albumentations.CenterCrop", height=height, width=width, pad_if_needed=True),
+        ]
     return [
-        {"class_path": "albumentations.SmallestMaxSize", "init_args": resize},
-        {"class_path": "albumentations.CenterCrop", "init_args": crop},
+        _spec("imgcls.ResizeShortestEdge", edge=edge, **_resampling(preprocessing)),
+        _spec("imgcls.CenterCrop", height=height, width=width, kernel=preprocessing.kernel),
     ]
 
 
 def resize_spec(preprocessing: Preprocessing) -> Spec:
     """Return a resize to the model's size that does not keep the aspect ratio."""
     height, width = preprocessing.size
-    return {
-        "class_path": "albumentations.Resize",
-        "init_args": {"height": height, "width": width, **resampling(preprocessing)},
-    }
+    return _spec(f"{_package(preprocessing)}.Resize", height=height, width=width, **_resampling(preprocessing))
 
 
-def resampling(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the arguments of a transform that resizes as the pretrained model expects."""
-    # OpenCV's interpolations do not antialias; area does, as Pillow does, with which the weights were trained
-    return {"interpolation": _INTERPOLATION[preprocessing.interpolation], "area_for_downscale": "image"}
+def random_crop_spec(preprocessing: Preprocessing, **crop: Any) -> Spec:
+    """Return a random crop that is resized to the model's size.
+
+    Args:
+        preprocessing: The model's input.
+        crop: Other arguments of the transform.
+    """
+    size = list(preprocessing.size)
+    return _spec(f"{_package(preprocessing)}.RandomResizedCrop", size=size, **crop, **_resampling(preprocessing))
+
+
+def _package(preprocessing: Preprocessing) -> str:
+    return "albumentations" if preprocessing.kernel == "opencv" else "imgcls"
+
+
+def _resampling(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the arguments of a transform that resizes with the kernel of the pretrained model."""
+    if preprocessing.kernel == "opencv":  # its interpolations do not antialias; area does
+        return {"interpolation": _OPENCV[preprocessing.interpolation], "area_for_downscale": "image"}
+    return {"interpolation": preprocessing.interpolation, "kernel": preprocessing.kernel}
+
+
+def _spec(class_path: str, **arguments: Any) -> Spec:
+    return {"class_path": class_path, "init_args": arguments}
 
 
 def less_cropped(preprocessing: Preprocessing) -> Preprocessing:

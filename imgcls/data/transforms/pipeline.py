@@ -40,7 +40,7 @@ class Pipeline:
         self._compose = A.Compose(self.transforms, is_check_shapes=False)  # unneeded for a single array
         self._dtype = np.float32 if any(map(is_normalize, self.transforms)) else np.uint8
         self.is_foreign = any(map(_is_foreign, self.transforms))
-        """Whether a transform is not Albumentations' own; it may use the global generators, which are seeded then."""
+        """Whether a transform is of a user; it may use the global generators, which are seeded then."""
 
     @property
     def transforms(self) -> list[Transform]:
@@ -146,7 +146,8 @@ def reason_of(error: Exception) -> str:
 def _is_foreign(transform: Transform) -> bool:
     if isinstance(transform, A.BaseCompose):
         return any(map(_is_foreign, transform.transforms))
-    return isinstance(transform, A.Lambda) or not type(transform).__module__.startswith("albumentations.")
+    own = ("albumentations.", "imgcls.")
+    return isinstance(transform, A.Lambda) or not type(transform).__module__.startswith(own)
 
 
 class _LazyGenerator:

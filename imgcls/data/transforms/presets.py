@@ -5,7 +5,7 @@ from typing import Any, Literal
 import cv2
 
 from imgcls.config.class_path import Spec
-from imgcls.data.transforms.model_transforms import resampling
+from imgcls.data.transforms.model_transforms import random_crop_spec
 from imgcls.types import Preprocessing
 
 Preset = Literal["light", "medium", "strong"]
@@ -23,11 +23,11 @@ def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
         preprocessing: The model's input size and interpolation.
     """
     scale = {"light": [0.25, 1.0], "medium": [0.25, 1.0], "strong": [0.15, 1.0]}[preset]
-    crop = {"size": list(preprocessing.size), "scale": scale, **resampling(preprocessing)}
+    crop = {"scale": scale}
     height, width = preprocessing.size
     if height != width:  # by default crops have an aspect ratio around 1, and would be stretched
         crop["ratio"] = [ratio * width / height for ratio in _RATIO]
-    head = [_spec("RandomResizedCrop", **crop), _spec("HorizontalFlip")]
+    head = [random_crop_spec(preprocessing, **crop), _spec("HorizontalFlip")]
     return head + {"light": [], "medium": _medium(), "strong": _strong()}[preset]
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +44,8 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessi
     colours = _colours(processor)
     size, shortest_edge = _geometry(processor, colours)
     mean, std = (tuple(float(f"{value:.6g}") for value in values) for values in (colours.mean, colours.std))
-    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std)
+    kernel: Literal["pillow", "torchvision"] = "pillow" if config.model_type == "timm_wrapper" else "torchvision"
+    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, kernel)
 
 
 def takes_bgr(model_name: str, config: PreTrainedConfig) -> bool:
@@ -127,7 +128,7 @@ def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, i
     lengths = [length for _, sides, _ in measured for length in sides]
     shares = [share for _, _, visible in measured for share in visible]
     if size == other and _alike(lengths):
-        return size, round(sum(lengths) / 4)
+        return size, _exact(processor, round(sum(lengths) / 4))
     if size == other and _alike([*shares, 1.0]):
         return size, None
     size = size if size == other else (min(size), min(size))
@@ -136,6 +137,18 @@ def _geometry(processor: BaseImageProcessor, colours: _Colours) -> tuple[Size, i
     name = type(processor).__name__.removesuffix("Pil")
     log.info("%s stretches, pads or has no fixed size; using %s to %s x %s instead", name, instead, *size)
     return size, shortest
+
+
+def _exact(processor: BaseImageProcessor, edge: int) -> int:
+    """Return the shorter side to which the processor resizes, which was measured to about a pixel."""
+    return next((near for near in (edge, edge + 1, edge - 1, edge + 2, edge - 2) if _keeps(processor, near)), edge)
+
+
+def _keeps(processor: BaseImageProcessor, edge: int) -> bool:
+    """Whether an image of that side is not resampled: neighbours on a chessboard still differ as black and white do."""
+    board = (np.indices((edge, edge)).sum(0) % 2 * 255).astype(np.uint8)
+    steps = _run(processor, np.stack([board] * 3, -1))[0].diff().abs()
+    return bool(steps.min() > 0.99 * steps.max())
 
 
 def _measure(

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import albumentations as A
 import numpy as np
@@ -313,14 +313,15 @@ def test_another_size_keeps_the_share_of_the_border(size: int, edge: int, kept: 
 
 def test_a_size_that_is_not_square_shows_whole_images_of_that_shape() -> None:
     expected = Preprocessing(size=(224, 224), shortest_edge=256).resized((160, 320))
-    assert [spec["class_path"] for spec in eval_specs(less_cropped(expected))] == ["albumentations.Resize"]
+    assert [spec["class_path"] for spec in eval_specs(less_cropped(expected))] == ["imgcls.Resize"]
     gradient = np.tile(np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None], (320, 1, 3))
     [crop, *_] = preset_specs("light", expected)
     crop["init_args"]["scale"] = [1, 1]  # the largest crop of that shape is the whole image
     crop["init_args"]["ratio"] = [crop["init_args"]["ratio"][0] * 4 / 3] * 2
     shown = build_pipeline([crop], WHERE)(gradient, 0)
     assert shown.shape == (160, 320, 3)
-    assert (shown[:, 0].max(), shown[:, -1].min()) == (0, 255)
+    assert shown[:, 0].max() <= 1
+    assert shown[:, -1].min() >= 254
 
 
 def test_a_list_without_a_size_is_resized_to_image_size_and_one_with_another_size_is_refused() -> None:
@@ -335,7 +336,7 @@ def test_a_list_without_a_size_is_resized_to_image_size_and_one_with_another_siz
 def test_evaluation_sees_more_than_the_models_own_crop_unless_that_is_asked_for(given: Any, edge: int) -> None:
     pipelines = Pipelines(Augmentations(eval=given), lambda: Preprocessing(size=(224, 224), shortest_edge=256))
     resize, crop = pipelines.eval_specs()
-    assert resize["init_args"]["max_size"] == edge
+    assert resize["init_args"]["edge"] == edge
     assert (crop["init_args"]["height"], crop["init_args"]["width"]) == (224, 224)
 
 
@@ -351,12 +352,15 @@ def test_a_name_of_no_list_is_refused(lists: Augmentations, message: str) -> Non
         Pipelines(lists, Preprocessing)
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_resize_spec_smooths_what_it_shrinks(interpolation: str) -> None:
+@pytest.mark.parametrize("kernel", ["opencv", "torchvision", "pillow"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_resize_spec_smooths_what_it_shrinks(
+    interpolation: str, kernel: Literal["opencv", "torchvision", "pillow"]
+) -> None:
     board: NDArray[np.uint8] = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    spec = resize_spec(Preprocessing(size=(16, 16), interpolation=interpolation))
+    spec = resize_spec(Preprocessing(size=(16, 16), interpolation=interpolation, kernel=kernel))
     small = build_pipeline([spec], WHERE)(np.repeat(board[:, :, None], 3, axis=2), 0)
-    assert set(np.unique(small)) <= {127, 128}
+    assert set(np.unique(small[2:-2, 2:-2])) <= {127, 128}  # the kernels are cut off at the border
 
 
 # -- normalisation

@@ -164,7 +164,7 @@ def test_timm_states_its_own(tmp_path: Path) -> None:
     assert read(str(tmp_path)).size == (160, 160)  # timm knows the architecture
     config.pretrained_cfg = TIMM
     config.save_pretrained(tmp_path)
-    assert read(str(tmp_path)) == Preprocessing((176, 176), 185, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert read(str(tmp_path)) == Preprocessing((176, 176), 185, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "pillow")
     assert_as_processor(str(tmp_path), smooth_image(300, 400))
 
 
