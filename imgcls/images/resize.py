@@ -60,8 +60,6 @@ def _by_torchvision(pixels: Pixels, height: int, width: int, interpolation: Inte
 
     # transformers' "nearest", too, is the one that agrees with Pillow's
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
-    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(
-        2, 0, 1
-    )  # channels last, which torch keeps
+    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
     result = functional.resize(image, [height, width], interpolation=mode, antialias=True)
-    return np.ascontiguousarray(result.permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(result.permute(1, 2, 0).numpy())  # it is: torch keeps channels last

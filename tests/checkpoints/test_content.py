@@ -480,7 +480,7 @@ def test_items_of_the_recorded_steps_can_be_changed(
     option = changed(good, tmp_path / "x.ckpt", lambda content: None)
     code, said = fails(["validate", option, "--data.augmentations.eval.1.init_args.height=0"], capsys)
     assert code == 2
-    assert "data.init_args.augmentations.eval[1] albumentations.CenterCrop" in said
+    assert "data.init_args.augmentations.eval[1] imgcls.CenterCrop: height" in said
     with caplog.at_level(logging.INFO):
         main(["validate", option, "--data.augmentations.eval.1.init_args.height=24"])
     assert "accuracy" in capsys.readouterr().out

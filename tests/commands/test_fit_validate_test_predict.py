@@ -101,7 +101,7 @@ def test_evaluation_needs_the_checkpoint_alone(
     table = table_of(capsys.readouterr().out)
     if command == "validate":
         recorded = pd.read_csv(run / "metrics.csv")
-        best = recorded.sort_values("validation_f1_score", kind="stable", ascending=False).iloc[0]
+        best = recorded.sort_values(["validation_f1_score", "validation_loss"], ascending=[False, True]).iloc[0]
         assert table["f1_score"] == [f"{best['validation_f1_score']:.4f}"]
         assert table["loss"] == [f"{best['validation_loss']:.4f}"]
     assert set(table) == METRICS
@@ -300,7 +300,8 @@ def test_checkpoint_holds_what_the_contract_says(run: Path) -> None:
     assert content["state_dict"]["temperature"] == 1
     split = content["ImageDataModule"]["split"]
     assert (len(split["train"]), len(split["validation"])) == (48, 12)
-    assert content["ImageDataModule"]["eval"][0]["class_path"] == "albumentations.SmallestMaxSize"
+    assert record["preprocessing"]["kernel"] == "torchvision"
+    assert content["ImageDataModule"]["eval"][0]["class_path"] == "imgcls.ResizeShortestEdge"
     assert json.loads(content["imgcls_config"])["data"]["init_args"]["batch_size"] == 8
     assert record["versions"]["torch"]
 

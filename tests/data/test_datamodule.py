@@ -502,7 +502,7 @@ def test_empty_lists_are_those_of_the_model(photos: Path) -> None:
     data.trainer = model_of((24, 28))
     for loader in (data.train_dataloader(), data.val_dataloader()):
         assert data.normalization is None
-        assert [spec["class_path"] for spec in data.pipelines.eval_specs()] == ["albumentations.Resize"]
+        assert [spec["class_path"] for spec in data.pipelines.eval_specs()] == ["imgcls.Resize"]
         assert loader.dataset[(0, 1)]["image"].shape == (1, 3, 24, 28)
 
 
