@@ -60,6 +60,7 @@ ARROWS: dict[str, set[str]] = {
         "errors",
         "images",
         "inference",
+        "metrics",
         "models",
         "runtime",
         "types",

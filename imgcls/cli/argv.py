@@ -13,12 +13,15 @@ COMMANDS = {
     "predict": "write a CSV with a prediction for each image",
     "tune": "search the best values of any keys with Optuna",
     "check": "find unreadable, duplicated and leaking images before training",
+    "export": "write a trained model for transformers, ONNX or torch",
 }
 EVALUATIONS = ("validate", "test", "predict")
+TRAINER_COMMANDS = tuple(command for command in COMMANDS if command != "export")  # which Lightning's parser reads
+OF_TRAINED = (*EVALUATIONS, "export")  # commands that need the checkpoint of a trained model
 IMAGES = "--images"
 CKPT_PATH = "--ckpt_path"
 LISTS = (IMAGES, "--allow")  # options that take several values
-FLAGS = ("--overwrite", "--print_config")  # options that need no value
+FLAGS = ("--overwrite", "--batched", "--quantize", "--from_network_input", "--print_config")  # need no value
 _CONFIG = ("--config", "-c")
 _SECTIONS = ("model.optimizer_config", "model.scheduler_config", "model.loss_config", "model.mix_config")
 # jsonargparse 4.53 reads a null in a dataclass among the arguments of a class as the text None
@@ -88,7 +91,7 @@ class CommandLine:
             for name in self.names
         )
         lists = {name: [value for other, values in given if other == name for value in values] for name in LISTS}
-        self.images = lists.pop(IMAGES) if self.command in {"predict", "check"} and not self.asks_for_help else []
+        self.images = lists.pop(IMAGES) if self.command in {"predict", "check", "export"} and not self.asks_for_help else []
         self.options: list[Option] = [("--config", values) for name, values in given if name in _CONFIG]
         self.items: dict[str, str] = {}
         self.classes = {short_key(name).removesuffix(".class_path") for name in self.names}

@@ -68,7 +68,7 @@ def command_help(command: str) -> str:
     for key, schema in known.items():
         if "." not in key and not inner(schema) and key != "seed_everything":
             _add_key(group, key, schema, _with_default(schema["description"], schema), command)
-    _add_general(group)
+    _add_general(group, command)
     often = parser.add_argument_group(f"often changed (all options: imgcls {command} --help all)")
     for key in filter(known.__contains__, page.often):
         often.add_argument(f"--{key}", metavar="", help=_with_default(page.often[key], known[key]))
@@ -107,7 +107,7 @@ def _with_default(text: str, schema: Schema) -> str:
 def add_keys(parser: ArgumentParser, command: str) -> dict[str, Action]:
     """Add the options of a command, those of each section in a group of their own; return dotted key -> option."""
     groups: dict[str, Any] = {"": parser.add_argument_group("options")}
-    options = {"config": _add_general(groups[""])}
+    options = {"config": _add_general(groups[""], command)}
     for key, schema in used_keys(command).items():
         text = schema.get("description", "")
         if inner(schema):
@@ -119,10 +119,13 @@ def add_keys(parser: ArgumentParser, command: str) -> dict[str, Action]:
     return options
 
 
-def _add_general(group: Any) -> Action:
+def _add_general(group: Any, command: str) -> Action:
     """Add the options that every command has; return the one of configuration files."""
-    config: Action = group.add_argument("-c", "--config", metavar="FILE", help="Path to a configuration file (YAML).")
-    group.add_argument("--print_config", action="store_true", help="Print the configuration and exit.")
+    of_export = "The config.yaml of the run, if its classes are your own."
+    text = of_export if command == "export" else "Path to a configuration file (YAML)."
+    config: Action = group.add_argument("-c", "--config", metavar="FILE", help=text)
+    if command != "export":
+        group.add_argument("--print_config", action="store_true", help="Print the configuration and exit.")
     group.add_argument("-h", "--help", action="help", help="Show the main options, or all: --help all.")
     return config
 

@@ -108,4 +108,12 @@ PAGES = {
         },
         ("imgcls check photos/", "imgcls check photos/ --html check.html --allow unreadable"),
     ),
+    "export": Page(
+        "CHECKPOINT [IMAGES ...]",
+        "Write a trained model with its preprocessing and class names for other programs: transformers, ONNX Runtime "
+        "or torch. The written model is compared with imgcls predict on real images; a difference ends with exit code "
+        "1. CHECKPOINT is a .ckpt file, or the folder of a run.",
+        {"experiment.output_dir": "folder of all runs, for --ckpt_path last"},
+        ("imgcls export runs/NAME/version_0", "imgcls export best.ckpt --format onnx --output cats_onnx"),
+    ),
 }

@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from imgcls.cli.argv import EVALUATIONS, config_files, short_key, split_options
-from imgcls.cli.schema import DEFAULT_CLASSES, keys
+from imgcls.cli.argv import OF_TRAINED, config_files, short_key, split_options
+from imgcls.cli.schema import DEFAULT_CLASSES, keys, used_keys
 from imgcls.config.yaml_content import Content, compose_yaml, scalar
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, similar_path
 
 _EXAMPLES = {"predict": " new_photos/"}
 
@@ -33,10 +33,12 @@ def check_needs(arguments: list[str], typed: list[str]) -> None:
         )
     if command == "fit":
         _check_model(given)
-    if command in EVALUATIONS and given.get("ckpt_path") is None:
+    if command in OF_TRAINED and given.get("ckpt_path") is None:
         _refuse_without_checkpoint(given, typed)
     if command == "predict":
         _check_output(given)
+    if command == "export":
+        _check_export(given, [name for name, _ in split_options(arguments)[1:]])
 
 
 def _given(arguments: list[str]) -> dict[str, Any]:
@@ -90,6 +92,24 @@ def _check_output(given: dict[str, Any]) -> None:
         output = (run_folder_of(_path(checkpoint)) or Path()) / "predictions.csv"
     if output is not None and not given.get("overwrite"):
         refuse_existing(_path(output))
+
+
+def _check_export(given: dict[str, Any], names: list[str]) -> None:
+    from imgcls.checkpoints.run_folder import run_folder_of
+    from imgcls.export.formats import ExportOptions, check_options, default_folder, refuse_folder
+
+    unused = keys("export").keys() - used_keys("export").keys()
+    if foreign := [name for name in names if short_key(name) in unused]:
+        raise ConfigError(f"export uses the model and the preprocessing of the checkpoint; leave {foreign[0]} out")
+    flags = {name: bool(given.get(name)) for name in ("batched", "quantize", "from_network_input")}
+    check_options(given.get("format", "hf"), ExportOptions(**flags))
+    folder, checkpoint = given.get("output"), given["ckpt_path"]
+    if checkpoint != "last":
+        if not os.path.isfile(_path(checkpoint)):
+            raise ConfigError(f"--ckpt_path {checkpoint}: no such file{similar_path(checkpoint)}")
+        folder = folder or default_folder(run_folder_of(_path(checkpoint)), given.get("format", "hf"))
+    if folder is not None:
+        refuse_folder(_path(folder), bool(given.get("overwrite")))
 
 
 def _path(value: object) -> Path:

@@ -22,6 +22,11 @@ _FOLDER = (
     "Folder for the figures and one row per image (default: the checkpoint's run folder, for other data or settings "
     "than the run's evaluations/N in it)."
 )
+_EXPORTED = "Folder to write (default: export/FORMAT in the checkpoint's run folder, else in the working directory)."
+_COMPARED = (
+    "Files, folders, or CSV files with a column 'path', on which the exported model is compared (default: the test or "
+    "validation images of the run that are on this machine, at most 64; else sample photos)."
+)
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
     "'valid') or 'test' in it is read as these splits. In place of data.dataset_classes."
@@ -41,9 +46,32 @@ def add_options(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
     if command in {"validate", "test"}:
         parser.add_argument("--output", type=str | None, help=_FOLDER)
+    if command == "export":
+        _add_export(parser)
     if command == "check":
         parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
         parser.add_argument("--json", type=str | None, help="Write all findings to this JSON file.")
         parser.add_argument("--html", type=str | None, help="Write a page with the duplicates to this HTML file.")
         allowed = list[Literal["leakage", "unreadable"]] | None
         parser.add_argument("--allow", type=allowed, help="Findings that are reported, but are no error.")
+
+
+def _add_export(parser: ArgumentParser) -> None:
+    yes = ActionYesNo(no_prefix=None)
+    kinds = "hf: a folder for transformers.pipeline; onnx: model.onnx and classify.py; torch: model.pt2 and classify.py."
+    parser.add_argument("--format", type=Literal["hf", "onnx", "torch"], default="hf", help=kinds)
+    parser.add_argument("--output", type=str | None, help=_EXPORTED)
+    parser.add_argument("--images", type=list[str] | None, help=_COMPARED)
+    parser.add_argument("--overwrite", action=yes, default=False, help="Replace the folder of an earlier export.")
+    parser.add_argument(
+        "--batched", action=yes, default=False, help="onnx: also write model_batched.onnx, for batches of images."
+    )
+    parser.add_argument(
+        "--quantize", action=yes, default=False, help="onnx: also write model_int8.onnx, with 8-bit weights."
+    )
+    parser.add_argument(
+        "--from_network_input",
+        action=yes,
+        default=False,
+        help="onnx, torch: leave resize and crop out; images have the size of the network's input.",
+    )

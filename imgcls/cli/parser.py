@@ -4,18 +4,15 @@ import logging
 import os
 import re
 import secrets
-import shlex
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, set_dumper
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from imgcls.checkpoints.run_folder import newest_best
-from imgcls.cli.argv import COMMANDS, EVALUATIONS, CommandLine
+from imgcls.cli.argv import EVALUATIONS, TRAINER_COMMANDS, CommandLine
 from imgcls.cli.options import add_options
 from imgcls.commands.absolute_paths import make_absolute
 from imgcls.commands.checkpoint_config import DEFAULT_CLASSES, Recorded
@@ -23,7 +20,7 @@ from imgcls.commands.command import Command, Parts
 from imgcls.commands.evaluate import Evaluation
 from imgcls.commands.fit import Fit
 from imgcls.commands.predict import Prediction
-from imgcls.commands.resume import Start, open_start
+from imgcls.commands.resume import Start, open_start, trained_checkpoint
 from imgcls.commands.resume_checks import check_same_model
 from imgcls.commands.trainer import SILENT, ImgclsTrainer, as_list, is_first_process
 from imgcls.commands.tune_trials import Trials, plain_values
@@ -80,7 +77,7 @@ class ImgclsCLI(LightningCLI):
             seed_everything_default=42,
             trainer_class=ImgclsTrainer,
             auto_configure_optimizers=False,
-            parser_kwargs=one_line | {command: one_line | {"command": command} for command in COMMANDS},
+            parser_kwargs=one_line | {command: one_line | {"command": command} for command in TRAINER_COMMANDS},
             args=arguments,
         )
 
@@ -89,7 +86,7 @@ class ImgclsCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the commands, each with the arguments of the Trainer's method that are not options."""
-        return {command: set(_NOT_OPTIONS) for command in COMMANDS}
+        return {command: set(_NOT_OPTIONS) for command in TRAINER_COMMANDS}
 
     def init_parser(self, command: str = "", **kwargs: Any) -> LightningArgumentParser:
         """Make the main parser, or that of a command."""
@@ -156,14 +153,9 @@ class ImgclsCLI(LightningCLI):
 
     def _open_checkpoint(self, given: Namespace) -> Start:
         """Read the checkpoint to evaluate; refuse options that contradict it."""
-        command, path = self.line.command, given.get("ckpt_path")
-        if path in {None, "last"}:
-            newest = newest_best(Path(given.get("experiment.output_dir", ExperimentConfig().output_dir)))
-            if path is None or newest is None:
-                hint = shlex.quote(str(newest)) if newest else "RUN_FOLDER/checkpoints/best.ckpt"
-                raise ConfigError(f"{command} needs the checkpoint of a trained model: --ckpt_path {hint}")
-            log.info("Reading --ckpt_path last as %s, the best of the newest run", newest)
-            path = newest
+        command = self.line.command
+        runs = given.get("experiment.output_dir", ExperimentConfig().output_dir)
+        path = trained_checkpoint(command, given.get("ckpt_path"), runs)
         for name in self.line.names:
             if name.startswith("--model") and not _THRESHOLD.match(name):
                 raise ConfigError(f"{command} uses the model of the checkpoint; leave {name} out")

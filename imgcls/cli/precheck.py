@@ -10,7 +10,7 @@ from imgcls.config.yaml_content import compose_yaml
 from imgcls.errors import ConfigError, did_you_mean
 
 _VALUES = {"--config": "FILE.yaml", "-c": "FILE.yaml", "--ckpt_path": "FILE.ckpt", "--images": "PATH"}
-_VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html", "--tta": "hflip"}
+_VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html", "--tta": "hflip", "--format": "hf"}
 _OTHER_NAMES = {  # command -> what other programs call it
     "fit": "train training trainer finetune fine_tune",
     "validate": "val valid validation",
@@ -18,6 +18,7 @@ _OTHER_NAMES = {  # command -> what other programs call it
     "predict": "inference infer classify prediction detect",
     "tune": "search sweep optimize hpo",
     "check": "inspect lint data",
+    "export": "convert save deploy onnx",
 }
 SYNONYMS = {name: command for command, names in _OTHER_NAMES.items() for name in names.split()}
 _OLD_FLAGS = {"--test": "test", "--val": "validate", "--predict": "predict"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from imgcls.cli.export import run_export
 from imgcls.cli.parser import ImgclsCLI
 from imgcls.commands.trainer import is_first_process
 from imgcls.errors import INTERRUPTED
@@ -31,7 +32,7 @@ def run(arguments: list[str], debug: bool = False) -> None:
     silence_decoders()
     try:
         with logging_to_stderr(), no_traceback_of_tensorboard():
-            ImgclsCLI(arguments)
+            run_export(arguments) if arguments[0] == "export" else ImgclsCLI(arguments)
     except Stopped:
         raise
     except SystemExit as stop:

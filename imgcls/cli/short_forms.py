@@ -4,7 +4,7 @@ import os
 import shlex
 from pathlib import Path
 
-from imgcls.cli.argv import CKPT_PATH, COMMANDS, EVALUATIONS, IMAGES, Option, join_options, short_key, split_options
+from imgcls.cli.argv import CKPT_PATH, COMMANDS, IMAGES, OF_TRAINED, Option, join_options, short_key, split_options
 from imgcls.cli.schema import keys
 from imgcls.errors import ConfigError, listed, similar_path
 
@@ -16,6 +16,7 @@ FOLDERS = {  # command -> the option that a folder is meant for
     "test": "--data.dataset_classes.test",
     "predict": IMAGES,
     "check": IMAGES,
+    "export": IMAGES,
 }
 CONFIGS = (".yaml", ".yml")
 _RUNS, _NAME = "--experiment.output_dir", "--experiment.custom_folder_name"
@@ -49,7 +50,7 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
             option = _option_of(command, values[0], folders)
         elif len(name) == 2 and name not in {"-c", "-h"}:  # as other programs have it: -b 32
             option = f"-{name}", values
-        elif name == CKPT_PATH and command in EVALUATIONS and values:
+        elif name == CKPT_PATH and command in OF_TRAINED and values:
             _refuse_folder_of_runs(values[0])
             option = name, [_best_in(values[0]) or values[0]]
         if option != (name, values) and values:
@@ -97,21 +98,21 @@ def _option_of(command: str, word: str, folders: str) -> Option:
             return f"--{name}", [value]
         near = similar_path(word) or "; a value follows its option, one with spaces in quotes"
         raise ConfigError(f"{word!r}: no such file or folder{near}")
-    if suffix == ".ckpt" and command in ("fit", *EVALUATIONS):
+    if suffix == ".ckpt" and command in ("fit", *OF_TRAINED):
         return CKPT_PATH, [word]
-    if command == "predict" or (suffix in _TABLES and command != "check"):  # the others name the option for a table
+    if command in {"predict", "export"} or (suffix in _TABLES and command != "check"):  # the others name the option for a table
         return FOLDERS[command], [word]
-    taken = "folders of images and .yaml files" + ", and .ckpt files" * (command in ("fit", *EVALUATIONS))
+    taken = "folders of images and .yaml files" + ", and .ckpt files" * (command in ("fit", *OF_TRAINED))
     raise ConfigError(f"{word!r} belongs to no option; without an option, {command} takes {taken}")
 
 
 def _option_of_folder(command: str, folder: str, option: str) -> Option:
     best = _best_in(folder)
-    if command in ("fit", *EVALUATIONS):
+    if command in ("fit", *OF_TRAINED):
         _refuse_folder_of_runs(folder)
     if best is None or command in ("check", "tune"):
         return option, [folder]
-    if command in EVALUATIONS:
+    if command in OF_TRAINED:
         return CKPT_PATH, [best]
     config, last = (shlex.quote(os.path.join(folder, name)) for name in ("config.yaml", "checkpoints/last.ckpt"))
     raise ConfigError(
@@ -151,7 +152,7 @@ def _refuse_two(command: str, options: list[Option]) -> None:
 def _refuse_config_among_images(command: str, words: list[str]) -> None:
     """Refuse a configuration that may be a file of a folder of images (``photos/*``): it can name classes to import."""
     configs = [word for word in words if word.lower().endswith(CONFIGS) and not os.path.isdir(word)]
-    if configs and (command in EVALUATIONS or (command == "check" and words != configs)):
+    if configs and (command in OF_TRAINED or (command == "check" and words != configs)):
         raise ConfigError(f"{configs[0]!r} is not an image; if it is the configuration, type --config {configs[0]}")
 
 

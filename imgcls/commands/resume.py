@@ -57,6 +57,27 @@ def open_start(path: str | Path) -> Start:
     return Start(file, read_checkpoint(file))
 
 
+def trained_checkpoint(command: str, given: str | None, output_dir: str) -> str | Path:
+    """Return the checkpoint of a command that needs a trained model.
+
+    Args:
+        command: The command, for the message.
+        given: Its option ``--ckpt_path``; ``last`` is the best of the newest run.
+        output_dir: The folder of all runs.
+
+    Raises:
+        ConfigError: If none is given, or there is no run.
+    """
+    if given not in {None, "last"}:
+        return str(given)
+    newest = newest_best(Path(output_dir))
+    if given is None or newest is None:
+        hint = shlex.quote(str(newest)) if newest else "RUN_FOLDER/checkpoints/best.ckpt"
+        raise ConfigError(f"{command} needs the checkpoint of a trained model: --ckpt_path {hint}")
+    log.info("Reading --ckpt_path last as %s, the best of the newest run", newest)
+    return newest
+
+
 def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | None:
     """Find the checkpoint that a fit starts from.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from imgcls.callbacks.answers import answers
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import choose_precision
+from imgcls.config.class_path import Spec
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.loading.batches import SplitBatches, example
 from imgcls.data.loading.loaders import BatchLoader, loader_arguments
@@ -24,6 +25,7 @@ from imgcls.data.loading.workers import naming_files
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
+from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError, in_lines, listed
 from imgcls.inference.inputs import InputDataset, Inputs
 from imgcls.models.classifier import ImageClassifier
@@ -46,10 +48,18 @@ class Classifier:
         data: Evaluation transforms and loader settings of the run.
         start: The checkpoint.
         device: Where the model computes.
+        precision: Number format of the computation; None for that of the run where the device has it.
     """
 
-    def __init__(self, model: ImageClassifier, data: ImageDataModule, start: Start, device: torch.device) -> None:
-        accelerator = {"accelerator": device.type, "precision": None}
+    def __init__(
+        self,
+        model: ImageClassifier,
+        data: ImageDataModule,
+        start: Start,
+        device: torch.device,
+        precision: str | None = None,
+    ) -> None:
+        accelerator = {"accelerator": device.type, "precision": precision}
         self.precision = choose_precision(accelerator, start.record.get("precision")) or "32-true"
         """Number format of the computation, as Lightning names it."""
         self._plugin = _plugin(self.precision, device)
@@ -85,6 +95,16 @@ class Classifier:
     def batch_size(self) -> int:
         """Images per batch."""
         return self._data.batch_size
+
+    @cached_property
+    def evaluation_steps(self) -> list[Spec]:
+        """The evaluation transforms, ``class_path`` and ``init_args`` of each, in order."""
+        return self._pipelines.complete_eval_specs(np.zeros(_LARGE, np.uint8))
+
+    @property
+    def datasets(self) -> dict[str, ImageDataset]:
+        """The datasets of the run that are on this machine, by split."""
+        return {split: data for split, data in self._data.datasets.items() if data is not None}
 
     @cached_property
     def image_size(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
@@ -29,6 +30,7 @@ def load(
     batch_size: int | None = None,
     num_workers: int | None = None,
     config: _Path | None = None,
+    precision: Literal["32-true"] | None = None,
 ) -> Classifier:
     """Load a trained classifier.
 
@@ -42,9 +44,10 @@ def load(
         num_workers: Processes that load images; 0 loads them in this process. None uses all but one of the available
             cores on Linux, at most 16, and 0 elsewhere, where each process would import the calling script again.
         config: The config.yaml of the run, if its model class or its evaluation transforms are your own.
+        precision: ``32-true`` computes in float32; None: in the precision of the run where the device has it.
 
     Returns:
-        The classifier, in evaluation mode, in the precision of the run where the device has it.
+        The classifier, in evaluation mode.
 
     Raises:
         ConfigError: If the file is missing, damaged or not a checkpoint of imgcls, names classes of your own, or this
@@ -65,7 +68,7 @@ def load(
     with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are loaded
         set_up_evaluated(model, data, start, recorded)
     model.load_state_dict(start.content["state_dict"])
-    return Classifier(model, data, start, place)
+    return Classifier(model, data, start, place, precision)
 
 
 def _checkpoint(path: _Path) -> Path:

@@ -83,6 +83,16 @@ class Pipelines:
         expected = self._expected()
         return eval_specs(expected if given == "pretrained" else less_cropped(expected))
 
+    def complete_eval_specs(self, image: Pixels) -> list[Spec]:
+        """Return the evaluation transforms with the resize that precedes a list that does not fix the image size.
+
+        Args:
+            image: One of the images.
+        """
+        specs = self.eval_specs()
+        is_preceded = len(self.make("eval", image).named) > len(specs)
+        return [resize_spec(self._expected()), *specs] if is_preceded else specs
+
     def make(self, stage: str, image: Pixels) -> Pipeline:
         """Make a pipeline with outputs of one size, preceded by a resize if needed.
 

@@ -1,0 +1,39 @@
+"""The command export, which needs neither a Trainer nor data, so that it has a parser of its own."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from imgcls.cli.argv import CommandLine
+from imgcls.cli.options import add_options
+from imgcls.commands.resume import trained_checkpoint
+from imgcls.config.sections import ExperimentConfig
+from imgcls.export.formats import ExportOptions
+from imgcls.inference.load import load
+
+
+def export_parser() -> ArgumentParser:
+    """Make the parser of the options."""
+    parser = ArgumentParser("imgcls export", exit_on_error=False)
+    add_options(parser, "export")
+    parser.add_argument("-c", "--config", type=str | None, help="The config.yaml of the run, if its classes are yours.")
+    parser.add_argument("--experiment.output_dir", type=str, default=ExperimentConfig().output_dir)
+    return parser
+
+
+def run_export(arguments: list[str]) -> None:
+    """Export a trained model; print the folder.
+
+    Args:
+        arguments: The command line after the program's name, without short forms.
+    """
+    from imgcls.export.export import export  # takes a while
+
+    line = CommandLine(arguments)
+    given: Any = export_parser().parse_args(line.arguments[1:])
+    checkpoint = trained_checkpoint("export", given.ckpt_path, given.experiment.output_dir)
+    options = ExportOptions(given.batched, given.quantize, given.from_network_input)
+    classifier = load(checkpoint, device="cpu", config=given.config, precision="32-true")
+    output = Path(given.output).expanduser() if given.output else None
+    print(export(classifier, given.format, output, line.images, options, overwrite=given.overwrite))

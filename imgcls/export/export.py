@@ -1,0 +1,95 @@
+"""Export a classifier: write it, compare it on real files, describe it."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imgcls.checkpoints.run_folder import run_folder_of
+from imgcls.errors import RunError, in_lines
+from imgcls.export.card import write_card
+from imgcls.export.folder import writing_folder
+from imgcls.export.formats import EXPORTED, FORMATS, ExportOptions, Written, check_options, default_folder
+from imgcls.export.parity import Parity, check_parity
+from imgcls.export.parity_images import images_to_compare
+from imgcls.inference.classifier import Classifier
+from imgcls.runtime.serialize import versions
+
+log = logging.getLogger(__name__)
+
+
+def export(
+    classifier: Classifier,
+    name: str = "hf",
+    output: Path | None = None,
+    images: Sequence[str] = (),
+    options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
+    overwrite: bool = False,
+) -> Path:
+    """Write a classifier for other programs, and compare what they answer on real files.
+
+    Args:
+        classifier: The classifier, on the CPU in float32.
+        name: The format: ``hf``, ``onnx`` or ``torch``.
+        output: The folder; None for ``export/<name>`` in the run folder of the checkpoint, else in the working
+            directory.
+        images: Files, folders and CSV files to compare on; by default images of the run, else sample photos.
+        options: Options of the format.
+        overwrite: Replace the folder of an earlier export.
+
+    Returns:
+        The folder. It is there only if the comparison succeeded.
+
+    Raises:
+        ConfigError: If the format cannot express the classifier, or the folder exists.
+        RunError: If a probability differs by more than the tolerance.
+    """
+    check_options(name, options)
+    target = output or default_folder(run_folder_of(classifier.path), name)
+    with writing_folder(target, overwrite) as folder:
+        written = FORMATS[name].write(classifier, folder, options)
+        with images_to_compare(classifier, images) as (paths, shown, source):
+            parity = check_parity(classifier, written, paths, shown)
+        log.info("Compared %s with imgcls predict on images %s: %s", FORMATS[name].name, source, parity)
+        _report_left_out(parity)
+        if parity.beyond:
+            others = f" ({parity.beyond} of {parity.images} images differ)"
+            raise RunError(f"the exported model differs from imgcls predict{others}; {target} is not written: "
+                           f"{parity.first_beyond}")
+        about = _about(classifier, name, written) | {"parity": asdict(parity) | {"source": source}}
+        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        (folder / EXPORTED).write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_card(classifier, folder, about, written)
+    return target
+
+
+def _report_left_out(parity: Parity) -> None:
+    if parity.left_out:
+        lines = [f"{path}: {reason}" for path, reason in parity.left_out.items()]
+        log.warning("Not compared:%s", in_lines(lines))
+
+
+def _about(classifier: Classifier, name: str, written: Written) -> dict[str, Any]:
+    """Return what export.json says beside the comparison."""
+    with classifier.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    run = run_folder_of(classifier.path)
+    path = classifier.path.absolute()
+    return {
+        "format": name,
+        "checkpoint": {"path": str(path.relative_to(run.parents[1]) if run else path.name), "sha256": digest},
+        "versions": versions(),
+        "model_name": classifier.model.model_name,
+        "class_names": classifier.class_names,
+        "multilabel": classifier.multilabel,
+        "thresholds": classifier.model.thresholds,
+        "temperature": float(classifier.model.temperature),
+        "image_size": list(classifier.image_size),
+        "preprocessing": classifier.evaluation_steps,
+        "mean": list(classifier.model.preprocessing.mean),
+        "std": list(classifier.model.preprocessing.std),
+        **written.details,
+    }

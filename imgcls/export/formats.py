@@ -1,0 +1,121 @@
+"""The formats of ``imgcls export``; without heavy imports, so that a command line is checked at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgcls.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imgcls.inference.classifier import Classifier
+
+EXPORTED = "export.json"
+"""The file that describes an exported folder."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of single formats.
+
+    Args:
+        batched: Also write a model for batches of images.
+        quantize: Also write a model with 8-bit weights.
+        from_network_input: Leave resize and crop out of the model.
+    """
+
+    batched: bool = False
+    quantize: bool = False
+    from_network_input: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an exporter wrote.
+
+    Args:
+        command: The program, and its arguments, that predicts with the exported model in a process of its own. The
+            options ``--list FILE --output CSV`` are added to it.
+        tolerance: The largest difference of a probability.
+        reads_otherwise: Returns why the program reads the pixels of a file otherwise than imgcls; "" if it does not.
+        usage: Markdown for the card: a code block that predicts ``photo.jpg`` when it is run in the folder.
+        notes: Paragraphs for the card, on the preprocessing.
+        details: Further keys of export.json.
+    """
+
+    command: list[str]
+    tolerance: float
+    usage: str
+    notes: list[str] = field(default_factory=list)
+    reads_otherwise: Callable[[str], str] = lambda _: ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Args:
+        module: The module with ``write(classifier, folder, options) -> Written``.
+        options: The options that it has.
+        name: Its name in a sentence.
+    """
+
+    module: str
+    options: frozenset[str]
+    name: str
+
+    def write(self, classifier: "Classifier", folder: Path, options: ExportOptions) -> Written:
+        """Write the model of a classifier into an empty folder.
+
+        Raises:
+            ConfigError: If the format cannot express it; names what it is.
+        """
+        written: Written = import_module(self.module).write(classifier, folder, options)
+        return written
+
+
+FORMATS = {
+    "hf": Format("imgcls.export.hf", frozenset(), "transformers.pipeline"),
+    "onnx": Format(
+        "imgcls.export.onnx", frozenset({"batched", "quantize", "from_network_input"}), "onnxruntime"
+    ),
+    "torch": Format("imgcls.export.torch_program", frozenset({"from_network_input"}), "torch.export"),
+}
+
+
+def check_options(name: str, options: ExportOptions) -> None:
+    """Refuse an option that belongs to another format.
+
+    Raises:
+        ConfigError: Names the option, and the formats that have it.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {name!r}")
+    for option in (each.name for each in fields(options) if getattr(options, each.name)):
+        if option not in FORMATS[name].options:
+            having = " or ".join(f"--format {other}" for other, each in FORMATS.items() if option in each.options)
+            raise ConfigError(f"--{option} belongs to {having}; --format {name} does not have it")
+
+
+def default_folder(run_folder: Path | None, name: str) -> Path:
+    """Return the folder of an export without ``--output``."""
+    return (run_folder or Path()) / "export" / name
+
+
+def refuse_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that exists, unless it is that of an earlier export and may be replaced.
+
+    Raises:
+        ConfigError: Says what to type.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    is_ours = folder.is_dir() and not folder.is_symlink() and (folder / EXPORTED).is_file()
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+        return
+    if not is_ours:
+        raise ConfigError(f"--output {folder}: exists and is not the folder of an export; give another folder")
+    if not overwrite:
+        raise ConfigError(f"{folder} exists; add --overwrite to replace it, or --output FOLDER to write another")
