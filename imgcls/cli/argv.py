@@ -21,6 +21,7 @@ OF_TRAINED = (*EVALUATIONS, "export")  # commands that need the checkpoint of a 
 IMAGES = "--images"
 CKPT_PATH = "--ckpt_path"
 LISTS = (IMAGES, "--allow")  # options that take several values
+_WITH_IMAGES = {"predict", "check", "export"}
 FLAGS = ("--overwrite", "--batched", "--quantize", "--from_network_input", "--print_config")  # need no value
 _CONFIG = ("--config", "-c")
 _SECTIONS = ("model.optimizer_config", "model.scheduler_config", "model.loss_config", "model.mix_config")
@@ -91,7 +92,8 @@ class CommandLine:
             for name in self.names
         )
         lists = {name: [value for other, values in given if other == name for value in values] for name in LISTS}
-        self.images = lists.pop(IMAGES) if self.command in {"predict", "check", "export"} and not self.asks_for_help else []
+        has_images = self.command in _WITH_IMAGES and not self.asks_for_help
+        self.images = lists.pop(IMAGES) if has_images else []
         self.options: list[Option] = [("--config", values) for name, values in given if name in _CONFIG]
         self.items: dict[str, str] = {}
         self.classes = {short_key(name).removesuffix(".class_path") for name in self.names}

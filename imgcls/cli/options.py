@@ -58,7 +58,7 @@ def add_options(parser: ArgumentParser, command: str) -> None:
 
 def _add_export(parser: ArgumentParser) -> None:
     yes = ActionYesNo(no_prefix=None)
-    kinds = "hf: a folder for transformers.pipeline; onnx: model.onnx and classify.py; torch: model.pt2 and classify.py."
+    kinds = "hf: a folder for transformers.pipeline; onnx: model.onnx; torch: model.pt2; both with classify.py."
     parser.add_argument("--format", type=Literal["hf", "onnx", "torch"], default="hf", help=kinds)
     parser.add_argument("--output", type=str | None, help=_EXPORTED)
     parser.add_argument("--images", type=list[str] | None, help=_COMPARED)

@@ -100,7 +100,7 @@ def _option_of(command: str, word: str, folders: str) -> Option:
         raise ConfigError(f"{word!r}: no such file or folder{near}")
     if suffix == ".ckpt" and command in ("fit", *OF_TRAINED):
         return CKPT_PATH, [word]
-    if command in {"predict", "export"} or (suffix in _TABLES and command != "check"):  # the others name the option for a table
+    if command in {"predict", "export"} or (suffix in _TABLES and command != "check"):  # others name another option
         return FOLDERS[command], [word]
     taken = "folders of images and .yaml files" + ", and .ckpt files" * (command in ("fit", *OF_TRAINED))
     raise ConfigError(f"{word!r} belongs to no option; without an option, {command} takes {taken}")

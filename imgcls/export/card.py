@@ -114,8 +114,12 @@ def _results(classifier: Classifier) -> dict[str, Results]:
 
 def _read_results(values: dict[str, Any], split: str, multilabel: bool) -> Results:
     classes = [
-        Figure(_plain(name), each["recall"], wilson(round(each["recall"] * each["support"]), each["support"]),
-               each["support"])
+        Figure(
+            _plain(name),
+            each["recall"],
+            wilson(round(each["recall"] * each["support"]), each["support"]),
+            each["support"],
+        )
         for name, each in values["classes"][split].items()
         if each["recall"] is not None
     ]

@@ -57,8 +57,10 @@ def export(
         _report_left_out(parity)
         if parity.beyond:
             others = f" ({parity.beyond} of {parity.images} images differ)"
-            raise RunError(f"the exported model differs from imgcls predict{others}; {target} is not written: "
-                           f"{parity.first_beyond}")
+            raise RunError(
+                f"the exported model differs from imgcls predict{others}; {target} is not written: "
+                f"{parity.first_beyond}"
+            )
         about = _about(classifier, name, written) | {"parity": asdict(parity) | {"source": source}}
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         (folder / EXPORTED).write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -78,9 +78,7 @@ class Format:
 
 FORMATS = {
     "hf": Format("imgcls.export.hf", frozenset(), "transformers.pipeline"),
-    "onnx": Format(
-        "imgcls.export.onnx", frozenset({"batched", "quantize", "from_network_input"}), "onnxruntime"
-    ),
+    "onnx": Format("imgcls.export.onnx", frozenset({"batched", "quantize", "from_network_input"}), "onnxruntime"),
     "torch": Format("imgcls.export.torch_program", frozenset({"from_network_input"}), "torch.export"),
 }
 

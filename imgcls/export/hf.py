@@ -2,9 +2,8 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
-import transformers
+import numpy as np
 from PIL import Image
 
 from imgcls.errors import ImageError
@@ -14,9 +13,11 @@ from imgcls.export.hf_processor import image_processor, read_geometry, timm_sett
 from imgcls.images import load_image
 from imgcls.inference.classifier import Classifier
 
-_TOLERANCE = 1e-3  # one level of a few pixels; the decoders of JPEG may differ by it
+_TOLERANCE = 1e-3
 _PROGRAM = Path(__file__).with_name("run_pipeline.py")
-_USAGE = """In this folder, with `pip install transformers torch torchvision pillow`:
+_WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}  # modes of Pillow
+_MAY_HAVE_KEY = {"P", "L", "RGB"}  # modes in which one colour may be transparent
+_USAGE = """In this folder, with `pip install transformers torch torchvision pillow{more}`:
 
 ```python
 from transformers import pipeline
@@ -29,7 +30,6 @@ _NOTES = [
     "(imgcls lays them over white, transformers drops the transparency) and 16-bit images (imgcls keeps the high byte, "
     "transformers cuts values off at 255)."
 ]
-_WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}  # modes of Pillow
 
 
 def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Written:
@@ -46,15 +46,15 @@ def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Writt
     expected = classifier.model.preprocessing
     geometry = read_geometry(classifier.evaluation_steps)
     network = own_network(classifier.model, classifier.image_size)
-    if network.config.model_type == "timm_wrapper":  # whose image processor is made from config.json
+    is_timm = network.config.model_type == "timm_wrapper"  # whose image processor is made from config.json
+    if is_timm:
         network.config.pretrained_cfg = timm_settings(geometry, expected.mean, expected.std)
     else:
         image_processor(geometry, expected.mean, expected.std).save_pretrained(folder)
     network.save_pretrained(folder)
-    details: dict[str, Any] = {"transformers": transformers.__version__}
     # -P: Python would find the modules beside the program, which have the names of packages
     command = [sys.executable, "-P", str(_PROGRAM), str(folder)]
-    return Written(command, _TOLERANCE, _USAGE, _NOTES, reads_otherwise, details)
+    return Written(command, _TOLERANCE, _USAGE.format(more=" timm" * is_timm), _NOTES, reads_otherwise)
 
 
 def reads_otherwise(path: str) -> str:
@@ -64,28 +64,16 @@ def reads_otherwise(path: str) -> str:
     """
     try:
         with Image.open(path) as image:
-            mode, has_key = image.mode, "transparency" in image.info
-            if mode in _USAGE = """In this folder, with `pip install transformers torch torchvision pillow`:
-
-```python
-from transformers import pipeline
-
-classify = pipeline("image-classification", model=".")
-print(classify("photo.jpg"))
-```"""
-_NOTES = [
-    "transformers reads two kinds of files otherwise than imgcls, so that their predictions differ: transparent images "
-    "(imgcls lays them over white, transformers drops the transparency) and 16-bit images (imgcls keeps the high byte, "
-    "transformers cuts values off at 255)."
-]
-_WITH_ALPHA or (has_key and mode in {"P", "RGB", "L"}):
-                least, _ = image.convert("RGBA").getchannel("A").getextrema()
-                return "transparent" if least < 255 else ""  # type: ignore[operator]  # one channel: two numbers
-            return "16-bit" if mode.startswith(("I", "F")) else ""
+            if image.mode in _WITH_ALPHA or (image.mode in _MAY_HAVE_KEY and "transparency" in image.info):
+                return "transparent" if np.asarray(image.convert("RGBA"))[..., 3].min() < 255 else ""
+            return "16-bit" if image.mode.startswith(("I", "F")) else ""
     except (OSError, ValueError, SyntaxError):
-        pass
+        return _unless_unreadable(path, "Pillow alone cannot open it")
+
+
+def _unless_unreadable(path: str, reason: str) -> str:
     try:
         load_image(path)
     except ImageError:
-        return ""  # both fail
-    return "not opened by Pillow"
+        return ""
+    return reason

@@ -100,10 +100,10 @@ def timm_settings(geometry: Geometry, mean: Sequence[float], std: Sequence[float
     if geometry.kernel != "pillow":
         raise _refusal(f"{KEY} with the kernel {geometry.kernel} for a network of timm")
     crop = geometry.crop or geometry.size
-    if crop is None or (geometry.edge is not None and crop[0] != crop[1]) or geometry.edge is geometry.size is None:
-        raise _refusal(f"{KEY}: a crop to {crop} of a shorter side of {geometry.edge} pixels")
-    resized = (geometry.edge, geometry.edge) if geometry.edge is not None else geometry.size
-    share = _share(crop, resized)  # type: ignore[arg-type]  # one of both is given
+    resized = geometry.size if geometry.edge is None else (geometry.edge, geometry.edge)
+    if crop is None or resized is None or (geometry.edge is not None and crop[0] != crop[1]):
+        raise _refusal(f"{KEY}: a crop to {crop} after a resize to {resized}")
+    share = _share(crop, resized)
     return {
         "input_size": [3, *crop],
         "interpolation": geometry.interpolation,
@@ -129,6 +129,6 @@ def _named(size: Size) -> dict[str, int]:
 
 def _refusal(what: str) -> ConfigError:
     return ConfigError(
-        f"--format hf: {what}: no image processor of transformers has it; use --format onnx or --format torch, or train "
-        "with data.augmentations.eval: null"
+        f"--format hf: {what}: no image processor of transformers has it; use --format onnx or torch, or train with "
+        "data.augmentations.eval: null"
     )

@@ -46,7 +46,7 @@ class Parity:
     def __str__(self) -> str:
         """Return the result as a sentence."""
         ties = self.images - self.same_top1
-        tied = f" ({ties} with two classes equal within the tolerance)" * (0 < ties and not self.beyond)
+        tied = f" ({ties} with two classes equal within the tolerance)" * (ties > 0 and not self.beyond)
         return (
             f"same top-1 for {self.same_top1} of {self.images} images{tied}, largest difference of a probability "
             f"{self.max_difference:.1e} (tolerance {self.tolerance:.0e})"
@@ -72,7 +72,7 @@ def check_parity(classifier: Classifier, written: Written, paths: Sequence[str],
     left_out = {
         name: reason
         for name, path, error in zip(names, paths, expected["error"], strict=True)
-        if (reason := error and "not read by imgcls" or written.reads_otherwise(path))
+        if (reason := (error and "not read by imgcls") or written.reads_otherwise(path))
     }
     rows = [number for number, name in enumerate(names) if name not in left_out]
     if not rows:
@@ -105,7 +105,7 @@ def _compare(
 
 
 def _numbers(table: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
-    return table[columns].apply(pd.to_numeric).to_numpy(np.float64)
+    return np.asarray(table[columns].apply(pd.to_numeric), dtype=np.float64)
 
 
 def _answer(table: pd.DataFrame, columns: list[str], row: int) -> str:

@@ -15,11 +15,12 @@ def main() -> None:
     arguments = parser.parse_args()
     classify = pipeline("image-classification", arguments.folder)
     names = [name for _, name in sorted(classify.model.config.id2label.items())]
-    text = {"encoding": "utf-8", "errors": "surrogateescape"}
-    with open(arguments.list, **text) as paths, open(arguments.output, "w", newline="", **text) as file:
+    with open(arguments.list, encoding="utf-8", errors="surrogateescape") as file:
+        paths = [path for path in file.read().split("\n") if path]
+    with open(arguments.output, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "prediction", "probability", *(f"prob_{name}" for name in names), "error"])
-        for path in filter(None, paths.read().split("\n")):
+        for path in paths:
             rows.writerow([path, *_row(classify, path, names)])
 
 
