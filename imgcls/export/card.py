@@ -52,18 +52,18 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         written: The exported model.
     """
     base = classifier.model.model_name
-    is_local = os.path.isdir(os.path.expanduser(base)) or base.startswith((".", "/", "~"))
+    name = public_name(base)
     run, results = run_folder_of(classifier.path), _results(classifier)
     title = run.parent.name if run else classifier.path.stem
     split = data_state(read_checkpoint(classifier.path)).get("split") or {}
     hashes = sorted(each for part in split.values() for each in part)
     card = ModelCard.from_template(
-        _metadata(about["format"], title, None if is_local else base, results),
+        _metadata(about["format"], title, base if name == base else None, results),
         template_path=str(_TEMPLATE),
         title=_plain(title),
         class_names=[_plain(name) for name in classifier.class_names],
         multilabel=classifier.multilabel,
-        model_name=os.path.basename(os.path.normpath(base)) if is_local else base,
+        model_name=_plain(name),
         url=_URL,
         usage=written.usage,
         steps=[_step(step) for step in classifier.evaluation_steps],
@@ -77,7 +77,13 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         program=FORMATS[about["format"]].name,
         licence=_licence(base),
     )
-    (folder / _README).write_text(str(card), encoding="utf-8", errors="backslashreplace")
+    (folder / _README).write_text(f"{str(card).rstrip()}\n", encoding="utf-8", errors="backslashreplace")
+
+
+def public_name(model_name: str) -> str:
+    """Return the Hub id of a pretrained model; of a folder on this machine its last part."""
+    is_local = os.path.isdir(os.path.expanduser(model_name)) or model_name.startswith((".", "/", "~"))
+    return os.path.basename(os.path.normpath(model_name)) if is_local else model_name
 
 
 def _metadata(name: str, title: str, base: str | None, results: dict[str, Results]) -> ModelCardData:

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.errors import RunError, in_lines
-from imgcls.export.card import write_card
+from imgcls.export.card import public_name, write_card
 from imgcls.export.folder import writing_folder
 from imgcls.export.formats import EXPORTED, FORMATS, ExportOptions, Written, check_options, default_folder
 from imgcls.export.parity import Parity, check_parity
@@ -53,7 +53,7 @@ def export(
         written = FORMATS[name].write(classifier, folder, options)
         with images_to_compare(classifier, images) as (paths, shown, source):
             parity = check_parity(classifier, written, paths, shown)
-        log.info("Compared %s with imgcls predict on images %s: %s", FORMATS[name].name, source, parity)
+        log.info("Compared %s with imgcls predict on %d %s: %s", FORMATS[name].name, parity.images, source, parity)
         _report_left_out(parity)
         if parity.beyond:
             others = f" ({parity.beyond} of {parity.images} images differ)"
@@ -84,7 +84,7 @@ def _about(classifier: Classifier, name: str, written: Written) -> dict[str, Any
         "format": name,
         "checkpoint": {"path": str(path.relative_to(run.parents[1]) if run else path.name), "sha256": digest},
         "versions": versions(),
-        "model_name": classifier.model.model_name,
+        "model_name": public_name(classifier.model.model_name),
         "class_names": classifier.class_names,
         "multilabel": classifier.multilabel,
         "thresholds": classifier.model.thresholds,

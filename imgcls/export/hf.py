@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from imgcls.errors import ImageError
 from imgcls.export.formats import ExportOptions, Written
@@ -12,6 +13,7 @@ from imgcls.export.hf_network import own_network
 from imgcls.export.hf_processor import image_processor, read_geometry, timm_settings
 from imgcls.images import load_image
 from imgcls.inference.classifier import Classifier
+from imgcls.models.huggingface.hub import quiet_transformers
 
 _TOLERANCE = 1e-3
 _PROGRAM = Path(__file__).with_name("run_pipeline.py")
@@ -51,7 +53,9 @@ def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Writt
         network.config.pretrained_cfg = timm_settings(geometry, expected.mean, expected.std)
     else:
         image_processor(geometry, expected.mean, expected.std).save_pretrained(folder)
-    network.save_pretrained(folder)
+    with quiet_transformers():
+        network.save_pretrained(folder)
+    (folder / SAFE_WEIGHTS_NAME).chmod((folder / CONFIG_NAME).stat().st_mode)  # safetensors: readable by its owner
     # -P: Python would find the modules beside the program, which have the names of packages
     command = [sys.executable, "-P", str(_PROGRAM), str(folder)]
     return Written(command, _TOLERANCE, _USAGE.format(more=" timm" * is_timm), _NOTES, reads_otherwise)

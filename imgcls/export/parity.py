@@ -48,8 +48,8 @@ class Parity:
         ties = self.images - self.same_top1
         tied = f" ({ties} with two classes equal within the tolerance)" * (ties > 0 and not self.beyond)
         return (
-            f"same top-1 for {self.same_top1} of {self.images} images{tied}, largest difference of a probability "
-            f"{self.max_difference:.1e} (tolerance {self.tolerance:.0e})"
+            f"same top-1 for {self.same_top1} of {self.images}{tied}, largest difference of a probability "
+            f"{self.max_difference:.1e} (accepted: {self.tolerance:.0e})"
         )
 
 

@@ -14,6 +14,7 @@ from imgcls.errors import ConfigError
 from imgcls.inference.classifier import Classifier
 
 MOST = 64  # images of the run; differences between programs show on the first few
+_NAMES = {"test": "test", "validation": "validation", "train": "training"}  # splits, in the order of preference
 
 
 @contextmanager
@@ -32,17 +33,17 @@ def images_to_compare(classifier: Classifier, given: Sequence[str]) -> Iterator[
     """
     if given:
         paths = find_images(list(given))
-        yield paths, paths, "of --images"
+        yield paths, paths, "images of --images"
         return
-    for split in ("test", "validation", "train"):
+    for split in _NAMES:
         if paths := _files_of(classifier, split):
             chosen = np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int)
             kept = [paths[number] for number in chosen]
-            yield kept, kept, f"of {split}"
+            yield kept, kept, f"{_NAMES[split]} images of the run"
             return
     with TemporaryDirectory() as folder:
         paths = write_sample_photos(Path(folder))
-        yield paths, [os.path.basename(path) for path in paths], "made of scikit-learn's sample photos"
+        yield paths, [os.path.basename(path) for path in paths], "images made of scikit-learn's sample photos"
 
 
 def _files_of(classifier: Classifier, split: str) -> list[str]:
