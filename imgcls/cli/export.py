@@ -10,7 +10,6 @@ from imgcls.cli.options import add_options
 from imgcls.commands.resume import trained_checkpoint
 from imgcls.config.sections import ExperimentConfig
 from imgcls.export.formats import ExportOptions
-from imgcls.inference.load import load
 
 
 def export_parser() -> ArgumentParser:
@@ -18,7 +17,8 @@ def export_parser() -> ArgumentParser:
     parser = ArgumentParser("imgcls export", exit_on_error=False)
     add_options(parser, "export")
     parser.add_argument("-c", "--config", type=str | None, help="The config.yaml of the run, if its classes are yours.")
-    parser.add_argument("--experiment.output_dir", type=str, default=ExperimentConfig().output_dir)
+    runs = ExperimentConfig().output_dir
+    parser.add_argument("--experiment.output_dir", type=str, default=runs, help="The folder of all runs.")
     return parser
 
 
@@ -28,12 +28,12 @@ def run_export(arguments: list[str]) -> None:
     Args:
         arguments: The command line after the program's name, without short forms.
     """
-    from imgcls.export.export import export  # takes a while
+    from imgcls.export.export import export, load_exact  # takes a while
 
     line = CommandLine(arguments)
     given: Any = export_parser().parse_args(line.arguments[1:])
     checkpoint = trained_checkpoint("export", given.ckpt_path, given.experiment.output_dir)
     options = ExportOptions(given.batched, given.quantize, given.from_network_input)
-    classifier = load(checkpoint, device="cpu", config=given.config, precision="32-true")
+    classifier = load_exact(checkpoint, given.config)
     output = Path(given.output).expanduser() if given.output else None
     print(export(classifier, given.format, output, line.images, options, overwrite=given.overwrite))

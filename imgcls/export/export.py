@@ -16,9 +16,23 @@ from imgcls.export.formats import EXPORTED, FORMATS, ExportOptions, Written, che
 from imgcls.export.parity import Parity, check_parity
 from imgcls.export.parity_images import images_to_compare
 from imgcls.inference.classifier import Classifier
+from imgcls.inference.load import load
 from imgcls.runtime.serialize import versions
 
 log = logging.getLogger(__name__)
+
+
+def load_exact(checkpoint: str | Path, config: str | None = None) -> Classifier:
+    """Load a classifier as it is exported: on the CPU, in float32 whatever it was trained in.
+
+    Args:
+        checkpoint: The checkpoint.
+        config: The config.yaml of the run, if its classes are the user's own.
+
+    Raises:
+        ConfigError: If it cannot be loaded.
+    """
+    return load(checkpoint, device="cpu", config=config, precision="32-true")
 
 
 def export(

@@ -16,6 +16,10 @@ OWN = {
     "predict": ["--ckpt_path", "--images", "--output", "--overwrite", "--tta"],
     "tune": [],
     "check": ["--images", "--json", "--html", "--allow"],
+    "export": [
+        *("--ckpt_path", "--format", "--output", "--images", "--overwrite"),
+        *("--batched", "--quantize", "--from_network_input"),
+    ],
 }
 
 
@@ -41,8 +45,10 @@ def test_help_of_a_command_fits_one_screen(
     assert 24 <= len(lines) <= 40
     assert max(map(len, lines)) <= 80
     options = [match[1] for line in lines if (match := re.match(r"  (?:-\w.*, )?(--[\w.]+)", line))]
-    assert options[: 3 + len(OWN[command])] == [*OWN[command], "--config", "--print_config", "--help"]
-    assert [f"--{key}" for key in PAGES[command].often if key in keys(command)] == options[3 + len(OWN[command]) :]
+    general = ["--config", *(["--print_config"] if command != "export" else []), "--help"]
+    start = len(OWN[command]) + len(general)
+    assert options[:start] == [*OWN[command], *general]
+    assert [f"--{key}" for key in PAGES[command].often if key in keys(command)] == options[start:]
     assert f"imgcls {command} --help all" in "\n".join(lines)
     assert len([line for line in lines if line.startswith(f"  imgcls {command} ")]) == 2
 
