@@ -24,8 +24,8 @@ _FOLDER = (
 )
 _EXPORTED = "Folder to write (default: export/FORMAT in the checkpoint's run folder, else in the working directory)."
 _COMPARED = (
-    "Files, folders, or CSV files with a column 'path', on which the exported model is compared (default: the test or "
-    "validation images of the run that are on this machine, at most 64; else sample photos)."
+    "Files, folders, or CSV files with a column 'path', on which the exported model is compared with predict; by "
+    "default at most 64 test or validation images of the run, else sample photos."
 )
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
