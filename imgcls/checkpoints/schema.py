@@ -80,6 +80,7 @@ class DataState(Strict):
     split: _Hashes
     labels: _Hashes | None = None
     content_hash: Literal["full", "sampled", "none"] = "full"
+    decode: Literal["exact", "scaled"] = "exact"
 
     @model_validator(mode="after")
     def _check(self) -> "DataState":

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CLASSES = {"model": "imgcls.ImageClassifier", "data": "imgcls.ImageDataModule"}
 _KEPT = ("batch_size", "validation_split", "split_seed", "on_bad_image", "max_bad_fraction", "on_leak")  # of data
+_DECODE = "data.init_args.decode"
 _IMAGE_SIZE = "data.init_args.image_size"
 _SPLITS = ("train", "validation", "test", "predict")
 
@@ -50,7 +51,9 @@ class Recorded:
     def __init__(self, start: Start, given: Set[str], edits: Mapping[str, str], option: str = "--config {}") -> None:
         self.given = given
         self._config = _recorded_config(start.content)
-        self._steps = data_state(start.content).get("eval")
+        state = data_state(start.content)
+        self._steps = state.get("eval")
+        self._decode = state.get("decode", "exact")
         folder = run_folder_of(start.path)
         file = str(folder / "config.yaml") if folder else "FILE.yaml"
         self._remedy = f"add {option.format(shlex.quote(file) if option.startswith('-') else repr(file))} to load it"
@@ -98,10 +101,12 @@ class Recorded:
         return value_at(self._config, key)
 
     def restore(self, data: ImageDataModule) -> None:
-        """Give the data the datasets and evaluation steps of the checkpoint, where the user gives none."""
+        """Give the data the datasets, decoding and evaluation steps of the checkpoint, where the user gives none."""
         for name in _SPLITS:
             if _key(name) not in self.given and (dataset := self._dataset(name)) is not None:
                 data.splitter.replace(name, dataset)
+        if _DECODE not in self.given:
+            data.decode = self._decode
         if self._steps is None or _EVAL in self.given:
             return
         augmentations = self._data.get("augmentations")

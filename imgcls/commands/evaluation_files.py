@@ -24,7 +24,13 @@ log = logging.getLogger(__name__)
 
 _DATA = "data.init_args"
 # keys that decide the figures, beside the limits of batches, which a checkpoint does not pass on
-_KEYS = (f"{_DATA}.augmentations.eval", f"{_DATA}.image_size", "model.init_args.threshold", "trainer.precision")
+_KEYS = (
+    f"{_DATA}.augmentations.eval",
+    f"{_DATA}.decode",
+    f"{_DATA}.image_size",
+    "model.init_args.threshold",
+    "trainer.precision",
+)
 _DATASETS = {"validation": ("validation", "train"), "test": ("test",)}  # of a split; train if it is held out of it
 _LIMITS = {"validation": "trainer.limit_val_batches", "test": "trainer.limit_test_batches"}
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from imgcls.data.scan.files import HashKind
 from imgcls.data.transforms.presets import EvalPreset, Preset
@@ -19,6 +19,8 @@ from imgcls.errors import ConfigError, known_names
 log = logging.getLogger(__name__)
 
 KEY = "data.init_args"
+Decode = Literal["exact", "scaled"]
+
 _LARGEST_BATCH = 2**20
 _LARGEST_SIDE = 2**14  # pixels; as in the transforms that a checkpoint may record
 _Section = TypeVar("_Section")
@@ -109,6 +111,18 @@ def check_batch_size(size: int) -> None:
     """
     require(size >= 1, "batch_size", size, "be at least 1")
     require(size <= _LARGEST_BATCH, "batch_size", size, f"be at most {_LARGEST_BATCH}")
+
+
+def check_loading(batch_size: int, num_workers: int | None, timeout: float, decode: Decode) -> None:
+    """Refuse values that no loader can work with.
+
+    Raises:
+        ConfigError: Names the key.
+    """
+    check_batch_size(batch_size)
+    require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
+    require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
+    require(decode in get_args(Decode), "decode", repr(decode), "be exact or scaled")
 
 
 def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:

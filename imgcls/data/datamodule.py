@@ -14,12 +14,13 @@ from imgcls.data.config import (
     KEY,
     Augmentations,
     DatasetClasses,
+    Decode,
     as_augmentations,
     as_datasets,
     as_size,
-    check_batch_size,
     check_cache,
     check_class_names,
+    check_loading,
     check_regex,
     require,
     with_split_folders,
@@ -57,6 +58,9 @@ class ImageDataModule(pl.LightningDataModule):
         image_size: Size in pixels to which images are cropped or resized, one number or [height, width]; null is the
             size of the pretrained model. For the presets and lists that do not fix the size; position embeddings are
             interpolated.
+        decode: How validation, test and prediction images are decoded: ``exact``, or ``scaled``: a JPEG at a half, a
+            quarter or an eighth of its size, at least twice the size to which it is resized. Training crops are always
+            decoded at the smallest of these sizes that loses no detail.
         batch_size: Images per batch, in each process.
         num_workers: Processes that load images; null uses all but one of the available cores, divided among the
             processes of a run on this machine, and at most 16.
@@ -112,15 +116,14 @@ class ImageDataModule(pl.LightningDataModule):
         balanced_sampling: bool = False,
         train_on_validation: bool = False,
         image_size: int | list[int] | None = None,
+        decode: Decode = "exact",
     ) -> None:
         super().__init__()
-        check_batch_size(batch_size)
-        require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
+        check_loading(batch_size, num_workers, timeout, decode)
         hint = " (to hold out nothing: train_on_validation: true, with trainer.limit_val_batches: 0)"
         require(0 < validation_split < 1, "validation_split", validation_split, f"be between 0 and 1{hint}")
         require(0 <= split_seed < 2**32, "split_seed", split_seed, "be between 0 and 4294967295")
         require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "be between 0 and 1")
-        require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
         check_class_names(class_names or [])
         check_regex(group_regex)
         check_cache(create_dataset, cache_size, content_hash)
@@ -133,6 +136,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.balanced_sampling = balanced_sampling
         self._num_workers = num_workers
         self.timeout = timeout
+        self.decode: Decode = decode
         self.create_dataset, self.cache_dir, self.cache_size = create_dataset, cache_dir, cache_size
         part, groups = None if fold is None else Fold.read(fold), (group_column, group_regex)
         rules = SplitRules(validation_split, split_seed, part, *groups, on_leak, train_on_validation, content_hash)
@@ -225,9 +229,10 @@ class ImageDataModule(pl.LightningDataModule):
             raise error from exception
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint records: classes, evaluation transforms, content hash and class of each sample."""
+        """Return what a checkpoint records: classes, evaluation steps, decoding, hash and class of each sample."""
         steps = serialize(self.pipelines.eval_specs())
-        return {"class_names": list(self.class_names), "eval": steps, **self.splitter.record()}
+        names = list(self.class_names)
+        return {"class_names": names, "eval": steps, "decode": self.decode, **self.splitter.record()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the split of the checkpoint, so that no image changes sides."""
@@ -333,5 +338,6 @@ class ImageDataModule(pl.LightningDataModule):
             cache_dir=self.cache_dir,
             cache_size=self.cache_size,
             balanced_sampling=self.balanced_sampling,
+            decode=self.decode,
         )
         return LoaderFactory(settings, self.splitter, self.pipelines, self.trainer, self._features)

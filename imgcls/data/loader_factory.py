@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.data.config import KEY
+from imgcls.data.config import KEY, Decode
 from imgcls.data.feature_cache.features import (
     CACHE_OFF,
     FeatureBatches,
@@ -25,6 +25,7 @@ from imgcls.data.pixel_cache.cached_split import use_cache
 from imgcls.data.pixel_cache.cached_transforms import eval_steps, train_steps
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.splitter import Splitter
+from imgcls.data.transforms.needed_size import needed_side
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
@@ -46,6 +47,7 @@ class LoaderSettings:
     cache_dir: str | None
     cache_size: int | None
     balanced_sampling: bool
+    decode: Decode
 
 
 class LoaderFactory:
@@ -128,18 +130,20 @@ class LoaderFactory:
     def _batches(self, name: str, split: Split) -> SplitBatches:
         image = example(split)
         pipeline = self.pipelines.make("train" if name == "train" else "eval", image)
+        scaled = name == "train" or self.settings.decode == "scaled"
+        min_side = needed_side(pipeline) if scaled else None
         if name == "predict":  # read once, so that a cache would not help
-            return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory, shape=image.shape)
+            return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory, shape=image.shape, min_side=min_side)
         on_error: OnError = "skip" if self.splitter.bad_images.policy == "skip" else "raise"
         if self.settings.create_dataset and getattr(self.trainer, "fast_dev_run", False):
             log.info("cache: %s: not used, since trainer.fast_dev_run needs few images", name)
         elif self.settings.create_dataset:
-            steps = train_steps(pipeline, self.settings.cache_size) if name == "train" else eval_steps(pipeline)
+            steps = train_steps(pipeline, self.settings.cache_size) if name == "train" else eval_steps(pipeline, scaled)
             folder = cache_folder(self.settings.cache_dir)
             cached = use_cache(name, split, steps, folder, self.settings.num_workers, self.settings.timeout)
             self._add_bad_images(name, cached.faults, len(cached))
             return SplitBatches(cached, steps.each_time, on_error, pinned=self._pins_memory)
-        return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory)
+        return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory, min_side=min_side)
 
     def _with_features(self, name: str, data: SplitBatches) -> SplitBatches | FeatureBatches:
         """Replace images by cached features if the model's first layers stay frozen in this fit."""

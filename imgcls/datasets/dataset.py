@@ -73,6 +73,14 @@ class ImageDataset:
         """
         return load_image(self.sample_paths[index], self.max_pixels)
 
+    def read_scaled(self, index: int, min_side: int) -> Pixels:
+        """Return the pixels of row ``index`` with a shorter side of at least ``min_side`` where decoding can shrink.
+
+        Training crops and ``data.decode: scaled`` use it. A class that overrides ``read`` is read by that unless it
+        overrides this method, too. The pixels must follow from the file and ``min_side`` alone.
+        """
+        return load_image(self.sample_paths[index], self.max_pixels, min_side)
+
     def _open_encoded(self, index: int) -> BinaryIO | None:
         """Open the encoded image of row ``index``; None if there is none, so that the pixels are hashed."""
         path = self.sample_paths[index]
@@ -110,15 +118,29 @@ class ImageDataset:
         return type(self).__name__
 
 
-def read_sample(data: ImageDataset, index: int) -> Pixels:
+def can_scale(kind: type[ImageDataset]) -> bool:
+    """Whether ``read_scaled`` of a class belongs to its ``read``: no subclass has overridden ``read`` alone."""
+    reads, scales = (next(base for base in kind.__mro__ if name in vars(base)) for name in ("read", "read_scaled"))
+    return issubclass(scales, reads)
+
+
+def read_sample(data: ImageDataset, index: int, min_side: int | None = None) -> Pixels:
     """Return the pixels of a sample of any dataset class, uint8, ``(H, W, 3)``, RGB.
+
+    Args:
+        data: The dataset.
+        index: The row of the sample.
+        min_side: Shorter side in pixels to which decoding may shrink the image, as for ``load_image``; None: exactly.
 
     Raises:
         ImageError: If the sample cannot be read.
         ConfigError: If ``read`` returns anything but such an array.
     """
     try:
-        pixels = data.read(index)
+        if min_side is None or not can_scale(type(data)):
+            pixels = data.read(index)
+        else:
+            pixels = data.read_scaled(index, min_side)
     except (ImageError, ConfigError):
         raise
     except _DAMAGED as error:
@@ -153,6 +175,10 @@ class JoinedDataset(ImageDataset):
     def read(self, index: int) -> Pixels:
         """Return the pixels of row ``index``, uint8, ``(H, W, 3)``, RGB."""
         return read_sample(*self.find(index))
+
+    def read_scaled(self, index: int, min_side: int) -> Pixels:
+        """Return the pixels of row ``index``, shrunk by decoding if its part can."""
+        return read_sample(*self.find(index), min_side)
 
     def fingerprint(self, index: int) -> str:
         """Return the ``fingerprint`` of row ``index``."""

@@ -71,10 +71,17 @@ class HubImageDataset(ImageDataset):
 
     def read(self, index: int) -> Pixels:
         """Return the pixels of image ``index``, uint8, ``(H, W, 3)``, RGB."""
+        return self._decode(index)
+
+    def read_scaled(self, index: int, min_side: int) -> Pixels:
+        """Return the pixels of image ``index``; a JPEG may be decoded smaller, as by ``load_image``."""
+        return self._decode(index, min_side)
+
+    def _decode(self, index: int, min_side: int | None = None) -> Pixels:
         content, file = self._stored(index)
         if content is None:
-            return load_image(file, self.max_pixels)
-        return decode_image(content, self.sample_paths[index], self.max_pixels)
+            return load_image(file, self.max_pixels, min_side)
+        return decode_image(content, self.sample_paths[index], self.max_pixels, min_side)
 
     def _open_encoded(self, index: int) -> BinaryIO:
         content, file = self._stored(index)

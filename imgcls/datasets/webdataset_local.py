@@ -77,6 +77,10 @@ class ShardImageDataset(ImageDataset):
         """Return the pixels of image ``index``, uint8, ``(H, W, 3)``, RGB."""
         return decode_image(self._content(index), self.sample_paths[index], self.max_pixels)
 
+    def read_scaled(self, index: int, min_side: int) -> Pixels:
+        """Return the pixels of image ``index``; a JPEG may be decoded smaller, as by ``load_image``."""
+        return decode_image(self._content(index), self.sample_paths[index], self.max_pixels, min_side)
+
     def fingerprint(self, index: int) -> str:
         """Return the hash of the bytes of image ``index``, from the shard's index."""
         return self._hashes[index]

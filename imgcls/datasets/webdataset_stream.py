@@ -115,9 +115,9 @@ class StreamImageDataset(ImageDataset):
             if not found:
                 raise ConfigError(f"{self}: no image in the {len(order[part::parts])} shards of a loader process")
 
-    def decode(self, image: StreamedImage) -> Pixels:
-        """Return the pixels of an image, uint8, ``(H, W, 3)``, RGB."""
-        return decode_image(image.content, image.path, self.max_pixels)
+    def decode(self, image: StreamedImage, min_side: int | None = None) -> Pixels:
+        """Return the pixels of an image, uint8, ``(H, W, 3)``, RGB; ``min_side`` as for ``load_image``."""
+        return decode_image(image.content, image.path, self.max_pixels, min_side)
 
     def _shard(self, url: str) -> Iterator[StreamedImage]:
         library = _library()

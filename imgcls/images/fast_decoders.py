@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from imgcls.images.headers import UPRIGHT, Unreadable, jpeg_header, refuse_bombs, webp_size
+from imgcls.images.headers import UPRIGHT, JpegHeader, Unreadable, jpeg_header, jpeg_scale, refuse_bombs, webp_size
 
 _JPEG = b"\xff\xd8\xff"
 _SCAN = re.compile(rb"(?s)\xff\xda\0[\x06-\x0e]")
@@ -16,12 +16,15 @@ _DAMAGE = re.compile(r"premature end of data segment|bad Huffman code|extraneous
 _MAX_SCANS = 500  # of a progressive JPEG, as libjpeg-turbo advises: each scan takes time for all pixels, but few bytes
 
 
-def decode_fast(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8], int] | None:
+def decode_fast(
+    content: bytes, max_pixels: int, min_side: int | None = None
+) -> tuple[npt.NDArray[np.uint8], int] | None:
     """Decode a common file to exactly the pixels that Pillow returns.
 
     Args:
         content: The file.
         max_pixels: The largest width x height that is decoded, according to the file's header.
+        min_side: As for ``load_image``.
 
     Returns:
         The pixels as stored, RGB, uint8, ``(H, W, 3)``, and the EXIF orientation; None for files that Pillow must
@@ -30,10 +33,12 @@ def decode_fast(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8],
     Raises:
         Unreadable: If the image is larger than ``max_pixels``, has too many scans, or a scan lacks data.
     """
-    return _decode_jpeg(content, max_pixels) if content.startswith(_JPEG) else _decode_webp(content, max_pixels)
+    if content.startswith(_JPEG):
+        return _decode_jpeg(content, max_pixels, min_side)
+    return _decode_webp(content, max_pixels)
 
 
-def _decode_jpeg(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8], int] | None:
+def _decode_jpeg(content: bytes, max_pixels: int, min_side: int | None) -> tuple[npt.NDArray[np.uint8], int] | None:
     header = jpeg_header(content)
     if header is None or header.progressive:
         _refuse_many_scans(content)
@@ -41,11 +46,20 @@ def _decode_jpeg(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8]
         _refuse_damage(content, max_pixels)
         return None
     refuse_bombs(header.width, header.height, max_pixels)
+    least = _least_size(header, jpeg_scale(header.width, header.height, min_side))
     try:
-        return simplejpeg.decode_jpeg(content, strict=True), header.orientation  # strict: a warning is an error
+        # strict: a warning is an error
+        return simplejpeg.decode_jpeg(content, strict=True, **least), header.orientation
     except ValueError as error:
         _refuse(error)
         return None
+
+
+def _least_size(header: JpegHeader, scale: int) -> dict[str, int]:
+    """Return the arguments with which simplejpeg decodes at that scale, and at no smaller one."""
+    if scale == 1:
+        return {}
+    return {"min_width": -(-header.width // scale), "min_height": -(-header.height // scale)}
 
 
 def _refuse_damage(content: bytes, max_pixels: int) -> None:

@@ -140,6 +140,22 @@ def webp_size(content: bytes) -> tuple[int, int] | None:
     return width & 0x3FFF, height & 0x3FFF  # the upper two bits are a scale for display
 
 
+def jpeg_scale(width: int, height: int, min_side: int | None) -> int:
+    """Return the divisor, 1, 2, 4 or 8, at which a JPEG is decoded.
+
+    At these divisors libjpeg-turbo computes smaller blocks of 4, 2 or 1 pixels from the 8 x 8 coefficients (DCT-scaled
+    decoding), which is an antialiased reduction. Its other scales are slower than whole images; Pillow has only these.
+
+    Args:
+        width: Width in pixels as stored.
+        height: Height in pixels as stored.
+        min_side: Least length of the shorter side after decoding, in pixels; None: 1.
+    """
+    if min_side is None:
+        return 1
+    return next((scale for scale in (8, 4, 2) if -(-min(width, height) // scale) >= min_side), 1)
+
+
 def refuse_bombs(width: int, height: int, max_pixels: int) -> None:
     """Refuse an image with more pixels than the caller allows.
 

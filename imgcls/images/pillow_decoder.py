@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from imgcls.images.headers import Unreadable, orientation_of, refuse_bombs
+from imgcls.images.headers import Unreadable, jpeg_scale, orientation_of, refuse_bombs
 from imgcls.images.pillow_formats import open_image
 from imgcls.images.pillow_settings import while_reading
 from imgcls.images.png import png_without_pixels, refuse_broken_png, refuse_short_png
@@ -35,12 +35,13 @@ _TOO_DEEP = "has 32-bit pixels; 8 or 16 bits are supported"
 _WHITE_IS_ZERO = 0  # value of TIFF's PhotometricInterpretation
 
 
-def decode_with_pillow(file: BinaryIO, max_pixels: int) -> Pixels:
+def decode_with_pillow(file: BinaryIO, max_pixels: int, min_side: int | None = None) -> Pixels:
     """Decode an image file.
 
     Args:
         file: The image, at its start.
         max_pixels: The largest width x height that is decoded, according to the header.
+        min_side: As for ``load_image``.
 
     Returns:
         The upright pixels, RGB, uint8, ``(H, W, 3)``.
@@ -56,6 +57,9 @@ def decode_with_pillow(file: BinaryIO, max_pixels: int) -> Pixels:
             position = file.tell()
             refuse_broken_png(file)
             file.seek(position)
+        scale = jpeg_scale(*image.size, min_side)
+        if scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))  # no effect unless it is a JPEG
         image.load()  # before EXIF is read: a PNG may have it after the pixels, and Pillow rotates a TIFF itself
         if image.format == "PNG":
             _check_last_row(image, file)

@@ -27,7 +27,7 @@ _WHOLE = 64 * 2**20  # bytes; files up to this size are read at once, larger one
 _STARTS = (4096, 256 * 2**10)  # bytes that hold the header of most JPEGs; of those with a thumbnail and a profile
 
 
-def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pixels:
+def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Pixels:
     """Read an image file as upright RGB.
 
     The format is recognised by content, not by the file's extension. EXIF orientation is applied, 16-bit channels keep
@@ -37,6 +37,8 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
     Args:
         path: The image file.
         max_pixels: The largest width x height that is decoded, according to the file's header.
+        min_side: Decode a JPEG at a half, a quarter or an eighth of its size (DCT-scaled decoding), the smallest whose
+            shorter side has at least so many pixels; other formats are decoded whole. None: exactly, at full size.
 
     Returns:
         The pixels, uint8, shape ``(H, W, 3)``, 0..255.
@@ -48,20 +50,21 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Pi
         size = _size_on_disk(path)
         with open(path, "rb") as file:
             if size > _WHOLE:
-                return decode_with_pillow(file, max_pixels)
+                return decode_with_pillow(file, max_pixels, min_side)
             content = file.read()
-        return _decode_bytes(content, max_pixels)
+        return _decode_bytes(content, max_pixels, min_side)
     except DAMAGED as error:
         raise ImageError(f"{os.fsdecode(path)}: {_reason(error)}") from error
 
 
-def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Pixels:
     """Decode the bytes of an image file, as ``load_image`` does.
 
     Args:
         content: The bytes.
         name: Name of the image in error messages.
         max_pixels: The largest width x height that is decoded, according to the header.
+        min_side: As for ``load_image``.
 
     Returns:
         The pixels, uint8, shape ``(H, W, 3)``, 0..255.
@@ -72,7 +75,7 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pix
     try:
         if not content:
             raise Unreadable("is empty")
-        return _decode_bytes(content, max_pixels)
+        return _decode_bytes(content, max_pixels, min_side)
     except DAMAGED as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
 
@@ -152,9 +155,9 @@ def _size_on_disk(path: str | os.PathLike[str]) -> int:
     return status.st_size
 
 
-def _decode_bytes(content: bytes, max_pixels: int) -> Pixels:
-    stored = decode_fast(content, max_pixels)
-    return decode_with_pillow(BytesIO(content), max_pixels) if stored is None else make_upright(*stored)
+def _decode_bytes(content: bytes, max_pixels: int, min_side: int | None) -> Pixels:
+    stored = decode_fast(content, max_pixels, min_side)
+    return decode_with_pillow(BytesIO(content), max_pixels, min_side) if stored is None else make_upright(*stored)
 
 
 def _reason(error: BaseException) -> str:

@@ -17,12 +17,14 @@ from imgcls.callbacks.answers import answers
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import choose_precision
 from imgcls.config.class_path import Spec
+from imgcls.data.config import Decode
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.loading.batches import SplitBatches, example
 from imgcls.data.loading.loaders import BatchLoader, loader_arguments
 from imgcls.data.loading.samplers import KeyedSampler
 from imgcls.data.loading.workers import naming_files
 from imgcls.data.splitting.split import Split
+from imgcls.data.transforms.needed_size import needed_side
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
@@ -90,6 +92,11 @@ class Classifier:
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.model.device
+
+    @property
+    def decode(self) -> Decode:
+        """How files are decoded: ``exact``, or ``scaled``, as ``data.decode`` of the run says."""
+        return self._data.decode
 
     @property
     def batch_size(self) -> int:
@@ -225,7 +232,8 @@ class Classifier:
         split = Split(data, labels=None)
         pipeline, shape = self._pipeline(split)
         pins = self.device.type == "cuda"
-        batches = SplitBatches(split, pipeline, "keep", pinned=pins, shape=shape)
+        min_side = needed_side(pipeline) if self.decode == "scaled" else None
+        batches = SplitBatches(split, pipeline, "keep", pinned=pins, shape=shape, min_side=min_side)
         sampler = KeyedSampler(batches, False, self._seed)
         size = self.batch_size
         # a worker makes whole batches, so that it would not speed up a single one

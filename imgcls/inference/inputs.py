@@ -57,9 +57,16 @@ class InputDataset(ImageDataset):
         Raises:
             ImageError: If it cannot be read.
         """
+        return self._pixels(index)
+
+    def read_scaled(self, index: int, min_side: int) -> Pixels:
+        """Return the pixels of an image; those of a file with a shorter side of at least ``min_side``."""
+        return self._pixels(index, min_side)
+
+    def _pixels(self, index: int, min_side: int | None = None) -> Pixels:
         item = self.items[index]
         if isinstance(item, str):
-            return load_image(item, self.max_pixels)
+            return load_image(item, self.max_pixels, min_side)
         if isinstance(item, Image.Image):
             return read_pillow(item, f"image {index}", self.max_pixels)
         return item.copy()  # a transform may write into it

@@ -60,6 +60,8 @@ def _mutate(kind: str, config: Config, path: Path, generator: random.Random) -> 
         sections = [section for section in ("model", "data", "trainer", "experiment", "optuna") if section != path[0]]
         if len(path) < 2 or "callbacks" in path or "init_args" in path[2:] or name in {"class_path", "init_args"}:
             return None  # an argument of any class, which has no section
+        if parent[name] == {}:
+            return None  # jsonargparse ignores an empty mapping under any name; the schema is stricter
         section = generator.choice(sections)
         value, target = parent.pop(name), config.setdefault(section, {})
         target = target.get("init_args", target)

@@ -39,6 +39,7 @@ class SplitBatches(Dataset[Batch]):
         may_vanish: Whether ``skip`` also applies to files that no longer exist.
         pinned: Whether the loader copies batches to pinned memory.
         shape: Shape of the black pixels, ``(H, W, 3)``, on which the pipeline must work.
+        min_side: Shorter side in pixels to which decoding may shrink an image; None: exactly.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class SplitBatches(Dataset[Batch]):
         may_vanish: bool = True,
         pinned: bool = False,
         shape: tuple[int, ...] = _SHAPE,
+        min_side: int | None = None,
     ) -> None:
         self.split = split
         self.pipeline = pipeline
         self.on_error = on_error
         self.may_vanish = may_vanish
         self.shape = shape
+        self.min_side = min_side
         self._memory = BatchMemory(pinned)
 
     def __len__(self) -> int:
@@ -93,7 +96,7 @@ class SplitBatches(Dataset[Batch]):
         path = self.split.path(index)
         note(path)
         try:
-            return self.split.read(index), ""
+            return self.split.read(index, self.min_side), ""
         except ImageError as error:
             if self.on_error == "raise":
                 raise

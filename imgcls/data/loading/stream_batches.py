@@ -16,6 +16,7 @@ from imgcls.data.loading.loaders import TrainLoader
 from imgcls.data.loading.shared_memory import BatchMemory
 from imgcls.data.loading.workers import note
 from imgcls.data.splitting.class_labels import refuse_unknown
+from imgcls.data.transforms.needed_size import needed_side
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.webdataset_stream import StreamedImage, StreamImageDataset
@@ -72,6 +73,7 @@ class StreamBatches(IterableDataset[Batch]):
         self.data = data
         self.class_indices = {name: index for index, name in enumerate(class_names)}
         self.pipeline = pipeline
+        self.min_side = needed_side(pipeline)
         self.batch_size = batch_size
         self.process = process
         self.skip_bad = skip_bad
@@ -107,7 +109,7 @@ class StreamBatches(IterableDataset[Batch]):
         for number, image in islice(images, self.batch_size):
             note(image.path)
             try:
-                decoded = self.data.decode(image)
+                decoded = self.data.decode(image, self.min_side)
                 steps = partial(self.pipeline, seed=seed_of(number))
                 pixels.append(augment(steps, decoded, image.path, self.pipeline.where))
                 used.append(image)

@@ -44,7 +44,7 @@ class _DecodedImages(Dataset[Decoded]):
         path = self.split.path(index)
         note(path)
         try:
-            pixels = self.split.read(index)
+            pixels = self.split.read(index, self.steps.min_side)
         except ImageError as error:
             return index, str(error).removeprefix(f"{path}: ")
         return index, augment(self.steps.before_cache, pixels, path, self.steps.once.where)

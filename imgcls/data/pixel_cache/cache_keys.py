@@ -29,7 +29,7 @@ def reader_keys(data: ImageDataset) -> list[str]:
     if isinstance(data, JoinedDataset):
         return [key for part in data.parts for key in reader_keys(part)]
     key = f"max_pixels {data.max_pixels}"
-    if not type(data).read.__module__.startswith("imgcls."):
+    if any(not read.__module__.startswith("imgcls.") for read in (type(data).read, type(data).read_scaled)):
         key += _hash(_source(type(data)) + _settings(data))
     return [key] * len(data.samples)
 

@@ -36,8 +36,8 @@ class CachedSplit(Split):
         """The unreadable images: path -> reason."""
         return {self.path(index): reason for index, reason in self._faults.items()}
 
-    def read(self, index: int) -> Pixels:
-        """Return the cached pixels of a sample, uint8, ``(H, W, 3)``.
+    def read(self, index: int, min_side: int | None = None) -> Pixels:
+        """Return the cached pixels of a sample, uint8, ``(H, W, 3)``, as they are.
 
         Raises:
             ImageError: If the sample is unreadable.

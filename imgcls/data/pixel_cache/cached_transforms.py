@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 
@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from imgcls.data.transforms import resize
+from imgcls.data.transforms.needed_size import first_random_crop, needed_side
 from imgcls.data.transforms.pipeline import Pipeline, Transform
 from imgcls.images import Pixels
 
-_FORMAT = 2  # increase it when load_image returns other pixels for a file, or the format of the cache changes
+_FORMAT = 3  # increase it when load_image returns other pixels for a file, or the format of the cache changes
 _DECODERS = ("imgcls", "pillow", "opencv-python-headless", "simplejpeg")
 
 # deterministic transforms; not their subclasses, which may do something else
@@ -31,7 +32,6 @@ _FIXED = {
     resize.Resize,
     resize.ResizeShortestEdge,
 }
-_RANDOM_CROPS = (A.RandomResizedCrop, resize.RandomResizedCrop)
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,21 @@ class CacheSteps:
         each_time: Applied when it is read, with the same random choices as in the whole list.
         shorter_side: Cached images are shrunk to this shorter side in pixels, never enlarged; None keeps their size.
         description: What is cached, for messages.
+        scaled: Whether images may be decoded at a smaller size.
     """
 
     once: Pipeline
     each_time: Pipeline
     shorter_side: int | None
     description: str
+    scaled: bool
+
+    @property
+    def min_side(self) -> int | None:
+        """Shorter side in pixels to which decoding may shrink an image; None: decode exactly."""
+        if not self.scaled:
+            return None
+        return needed_side(self.once) if self.once.transforms else self.shorter_side
 
     def before_cache(self, image: Pixels) -> Pixels:
         """Return the pixels to cache, uint8, ``(H, W, 3)``."""
@@ -61,7 +70,7 @@ class CacheSteps:
         A transform may write into its input, but a RandomResizedCrop returns a new array: it returns a view only if the
         crop has the size of the output, and copies even that unless it spans the whole width.
         """
-        crop = _first_crop(self.each_time)
+        crop = first_random_crop(self.each_time)
         return math.inf if crop is None or crop.size[0] == 1 else float(crop.size[1])
 
     def key(self) -> str:
@@ -70,6 +79,7 @@ class CacheSteps:
             "format": _FORMAT,
             "items": [A.to_dict(transform) for transform in self.once.transforms],
             "shorter_side": self.shorter_side,
+            "min_side": self.min_side,
             "versions": [_version(name) for name in (*_DECODERS, *(["torch"] if self.once.transforms else []))],
         }
         return blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
@@ -82,36 +92,34 @@ def train_steps(pipeline: Pipeline, cache_size: int | None = None) -> CacheSteps
         pipeline: The list.
         cache_size: The shorter side in pixels; None computes it from the crop.
     """
-    steps = eval_steps(pipeline)
+    steps = eval_steps(pipeline, scaled=True)
     if cache_size is not None:
         return _shrunk(steps, cache_size, "from cache_size")
-    crop = _first_crop(steps.each_time)
-    if crop is not None and crop.scale[0] > 0:
-        # the smallest crop has as many pixels as the output
-        side = math.ceil(max(crop.size) / math.sqrt(crop.scale[0]))
+    crop, side = first_random_crop(steps.each_time), needed_side(steps.each_time)
+    if crop is not None and side is not None:
         name = f"RandomResizedCrop({max(crop.size)}, scale from {crop.scale[0]:g})"
         return _shrunk(steps, side, f"enough for {name}; --data.cache_size N for another")
     return steps
 
 
-def eval_steps(pipeline: Pipeline) -> CacheSteps:
-    """Divide a list after its leading deterministic transforms."""
+def eval_steps(pipeline: Pipeline, scaled: bool = False) -> CacheSteps:
+    """Divide a list after its leading deterministic transforms.
+
+    Args:
+        pipeline: The list.
+        scaled: Whether images may be decoded at a smaller size.
+    """
     once, each_time = pipeline.divide(_count_fixed(pipeline.transforms))
     if once.transforms:
         names = ", ".join(type(transform).__name__ for transform in once.transforms)
-        return CacheSteps(once, each_time, None, f"the result of {names}")
-    return CacheSteps(once, each_time, None, "whole images")
+        return CacheSteps(once, each_time, None, f"the result of {names}", scaled)
+    return CacheSteps(once, each_time, None, "whole images", scaled)
 
 
 def _shrunk(steps: CacheSteps, side: int, reason: str) -> CacheSteps:
     before = f"{steps.description}, " if steps.once.transforms else ""
     description = f"{before}shorter side at most {side} pixels, {reason}"
-    return CacheSteps(steps.once, steps.each_time, side, description)
-
-
-def _first_crop(pipeline: Pipeline) -> A.RandomResizedCrop | resize.RandomResizedCrop | None:
-    first = next(iter(pipeline.transforms), A.NoOp())
-    return first if type(first) in _RANDOM_CROPS and first.p >= 1 else None
+    return replace(steps, shorter_side=side, description=description)
 
 
 def _count_fixed(transforms: list[Transform]) -> int:

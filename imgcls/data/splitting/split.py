@@ -53,13 +53,17 @@ class Split:
         """Number of samples."""
         return len(self.rows)
 
-    def read(self, index: int) -> Pixels:
+    def read(self, index: int, min_side: int | None = None) -> Pixels:
         """Return the pixels of a sample, uint8, ``(H, W, 3)``, RGB.
+
+        Args:
+            index: The sample.
+            min_side: Shorter side in pixels to which decoding may shrink the image; None: exactly.
 
         Raises:
             ImageError: If it cannot be read.
         """
-        return read_sample(self.data, int(self.rows[index]))
+        return read_sample(self.data, int(self.rows[index]), min_side)
 
     def path(self, index: int) -> str:
         """Return the id of a sample: the path of a file."""
