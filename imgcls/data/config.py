@@ -54,7 +54,7 @@ class Augmentations:
             horizontal flip; ``medium`` adds small rotations, shears and colour changes; ``strong`` applies two of
             twelve operations per image, as RandAugment does, and sometimes erases a rectangle. Null is ``light``.
         eval: Transforms of validation, test and prediction images. ``pretrained`` resizes and crops as the pretrained
-            model expects; null keeps half of the border that this crop removes.
+            model's image processor does, with the same pixels; null keeps half of the border that this crop removes.
     """
 
     train: list[dict[str, Any]] | Preset | None = None

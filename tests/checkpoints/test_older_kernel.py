@@ -46,7 +46,7 @@ def test_it_is_evaluated_with_opencv(older: Path, photos: Path) -> None:
     np.testing.assert_array_equal(pipeline(image, 0), compose(image=image)["image"])
 
 
-def test_its_run_goes_on_with_opencv(
+def test_its_resumed_run_trains_with_opencv(
     older: Path, photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[Preprocessing] = []

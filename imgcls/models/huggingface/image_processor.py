@@ -44,8 +44,7 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessi
     colours = _colours(processor)
     size, shortest_edge = _geometry(processor, colours)
     mean, std = (tuple(float(f"{value:.6g}") for value in values) for values in (colours.mean, colours.std))
-    kernel: Literal["pillow", "torchvision"] = "pillow" if config.model_type == "timm_wrapper" else "torchvision"
-    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, kernel)
+    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, _kernel(processor))
 
 
 def takes_bgr(model_name: str, config: PreTrainedConfig) -> bool:
@@ -59,7 +58,7 @@ def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProc
     known = config if config.model_type == "timm_wrapper" else None  # without it an unknown processor is an error
     try:
         with quiet_transformers():
-            return AutoImageProcessor.from_pretrained(path, config=known, backend="pil", trust_remote_code=False)
+            return AutoImageProcessor.from_pretrained(path, config=known, trust_remote_code=False)
     except OSError:
         check_reachable(model_name, IMAGE_PROCESSOR_NAME)
         _check_json(path)
@@ -89,6 +88,11 @@ def _check_json(path: str) -> None:
 def _interpolation(processor: BaseImageProcessor) -> str:
     named: str = getattr(processor, "data_config", {}).get("interpolation", "")  # of timm
     return named if named in _RESAMPLE.values() else _RESAMPLE.get(getattr(processor, "resample", 2), "bilinear")
+
+
+def _kernel(processor: BaseImageProcessor) -> Literal["torchvision", "pillow"]:
+    # timm's wrapper, which has no backend, and lanczos before torchvision 0.27 go through Pillow
+    return "torchvision" if getattr(processor, "backend", "pil") == "torchvision" else "pillow"
 
 
 def _imagenet(config: PreTrainedConfig) -> Preprocessing:
