@@ -1,6 +1,6 @@
 """Resize pixels with the kernel that a pretrained model was trained with: torchvision's, or Pillow's."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,9 +10,6 @@ from imgcls.images.pillow_decoder import Pixels
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Kernel = Literal["torchvision", "pillow"]
-
-INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,

@@ -22,7 +22,11 @@ from imgcls.images import Pixels
 from imgcls.types import Preprocessing
 
 PAIRS, IMAGES = 15, 100
-CASES = {"evaluation of 460 x 430": (460, 430), "evaluation of 300 x 300": (300, 300), "training, 500 x 375": (375, 500)}
+CASES = {
+    "evaluation of 460 x 430": (460, 430),
+    "evaluation of 300 x 300": (300, 300),
+    "training, 500 x 375": (375, 500),
+}
 
 
 def images_of(height: int, width: int) -> list[Pixels]:
@@ -70,7 +74,9 @@ def main() -> None:
                 logs = np.log(taken[:, 0] / times)
                 half = stats.t.ppf(0.975, PAIRS - 1) * logs.std(ddof=1) / np.sqrt(PAIRS)
                 low, ratio, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
-                print(f"  {kernel:12s} {1000 * np.median(times):6.3f} ms, {ratio:5.2f} times as fast [{low:.2f}, {high:.2f}]")
+                print(
+                    f"  {kernel:12s} {1000 * np.median(times):6.3f} ms, {ratio:5.2f} times as fast [{low:.2f}, {high:.2f}]"
+                )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Resizing gives the values of the library that the kernel is named after."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from imgcls.images.resize import INTERPOLATIONS, Interpolation, resize
+from imgcls.images.resize import Interpolation, resize
 
 SHAPES = [(60, 91), (120, 30), (31, 31), (1, 40), (40, 1), (1, 1), (400, 301)]
 SIZES = [(24, 24), (48, 13), (100, 130), (1, 7), (7, 1)]
@@ -18,7 +20,7 @@ def noise(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
 def test_values_are_those_of_the_library(interpolation: Interpolation) -> None:
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
     for shape in SHAPES:

@@ -147,6 +147,12 @@ def folders(cache: Path) -> dict[str, int]:
             40,
             "the result of SmallestMaxSize, shorter side at most 40",
         ),
+        (
+            [item("imgcls.ResizeShortestEdge", edge=90), {**CROP, "class_path": "imgcls.RandomResizedCrop"}],
+            None,
+            40,
+            "the result of ResizeShortestEdge, shorter side at most 40",
+        ),
         ([item("SmallestMaxSize", max_size=[30, 40]), RESIZE], None, None, "whole images"),
         ([item("PadIfNeeded", min_height=64, min_width=64, position="random"), RESIZE], None, None, "whole images"),
         ([item("Resize", height=8, width=8, p=0.5), RESIZE], None, None, "whole images"),
@@ -191,6 +197,7 @@ def test_key_follows_from_steps_and_size_alone() -> None:
     def key(*specs: Spec, size: int | None = None) -> str:
         return train_steps(build_pipeline(list(specs), "train"), size).key()
 
+    assert key(RESIZE, FLIP) != key({**RESIZE, "class_path": "imgcls.Resize"}, FLIP)
     assert key(RESIZE, FLIP) == key({**RESIZE, "class_path": "albumentations.Resize"}, JITTER)
     keys = {key(RESIZE), key(RESIZE, size=8), key(item("Resize", height=16, width=21)), key(CROP), key(FLIP)}
     assert len(keys) == 5
@@ -204,12 +211,13 @@ def test_key_follows_from_steps_and_size_alone() -> None:
     [
         [RESIZE],
         [item("SmallestMaxSize", max_size=24), item("CenterCrop", height=20, width=24, pad_if_needed=True)],
+        [item("imgcls.ResizeShortestEdge", edge=24), item("imgcls.CenterCrop", height=20, width=24)],
         [RESIZE, item("Normalize")],
         [RESIZE, INVERTED],
         [INVERTED, RESIZE, JITTER],
         [item("LongestMaxSize", max_size=30), item("PadIfNeeded", min_height=32, min_width=32), item("ToTensorV2")],
     ],
-    ids=["resize", "crop", "normalize", "callable", "callable first", "tensor"],
+    ids=["resize", "crop", "own crop", "normalize", "callable", "callable first", "tensor"],
 )
 def test_evaluation_from_the_cache_is_the_same(specs: list[Spec], photos: Path, tmp_path: Path) -> None:
     train = [RESIZE, item("Normalize")] if "Normalize" in str(specs) else [RESIZE]

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import albumentations as A
 import numpy as np
@@ -21,6 +21,7 @@ from imgcls.errors import ConfigError
 from imgcls.images import Pixels
 from imgcls.types import Normalization, Preprocessing
 
+Kernel = Literal["opencv", "torchvision", "pillow"]
 WHERE = "data.init_args.augmentations.train"
 IMAGE: Pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
@@ -279,8 +280,9 @@ ODD_SIZES = [(37, 91), (91, 37), (300, 20), (33, 33), (1, 1), (501, 333)]
 
 @pytest.mark.parametrize("shape", ODD_SIZES)
 @pytest.mark.parametrize("shortest_edge", [None, 48, 20])
-def test_default_specs_give_the_models_size(shape: tuple[int, int], shortest_edge: int | None) -> None:
-    preprocessing = Preprocessing(size=(32, 40), shortest_edge=shortest_edge)
+@pytest.mark.parametrize("kernel", get_args(Kernel))
+def test_default_specs_give_the_models_size(shape: tuple[int, int], shortest_edge: int | None, kernel: Kernel) -> None:
+    preprocessing = Preprocessing(size=(32, 40), shortest_edge=shortest_edge, kernel=kernel)
     image = np.full((*shape, 3), 77, dtype=np.uint8)
     for specs in (eval_specs(preprocessing), preset_specs("light", preprocessing), [resize_spec(preprocessing)]):
         assert build_pipeline(specs, WHERE)(image, 0).shape == (32, 40, 3)
@@ -309,6 +311,17 @@ def test_another_size_keeps_the_share_of_the_border(size: int, edge: int, kept: 
     expected = Preprocessing(size=(224, 224), shortest_edge=256).resized((size, size))
     assert (expected.size, expected.shortest_edge) == ((size, size), edge)
     assert less_cropped(expected).shortest_edge == kept
+
+
+def test_presets_crop_with_torchvision_unless_the_run_is_older() -> None:
+    crops = {}
+    for kernel in get_args(Kernel):
+        [crop, *_] = preset_specs("medium", Preprocessing(interpolation="bicubic", kernel=kernel))
+        crops[kernel] = crop
+    assert crops["torchvision"]["class_path"] == "imgcls.RandomResizedCrop"
+    assert crops["torchvision"]["init_args"]["interpolation"] == "bicubic"
+    assert crops["pillow"] == crops["torchvision"]  # Pillow's takes four times as long
+    assert crops["opencv"]["class_path"] == "albumentations.RandomResizedCrop"
 
 
 def test_a_size_that_is_not_square_shows_whole_images_of_that_shape() -> None:
@@ -352,11 +365,9 @@ def test_a_name_of_no_list_is_refused(lists: Augmentations, message: str) -> Non
         Pipelines(lists, Preprocessing)
 
 
-@pytest.mark.parametrize("kernel", ["opencv", "torchvision", "pillow"])
+@pytest.mark.parametrize("kernel", get_args(Kernel))
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-def test_resize_spec_smooths_what_it_shrinks(
-    interpolation: str, kernel: Literal["opencv", "torchvision", "pillow"]
-) -> None:
+def test_resize_spec_smooths_what_it_shrinks(interpolation: str, kernel: Kernel) -> None:
     board: NDArray[np.uint8] = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     spec = resize_spec(Preprocessing(size=(16, 16), interpolation=interpolation, kernel=kernel))
     small = build_pipeline([spec], WHERE)(np.repeat(board[:, :, None], 3, axis=2), 0)
