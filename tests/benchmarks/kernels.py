@@ -1,7 +1,7 @@
-"""Processor time of evaluation's resize and of training crops, by kernel, in turns: ``python -m tests.benchmarks.kernels``.
+"""Processor time of evaluation and of training crops by kernel: ``python -m tests.benchmarks.kernels``.
 
-One core; arrays in memory, without decoding. The ratios are those of OpenCV's kernel, which older checkpoints keep, to
-the others, with the interval of a paired t test of their logarithms.
+One core, in turns; arrays in memory, without decoding. The ratios are those of OpenCV's kernel, which older checkpoints
+keep, to the others, with the interval of a paired t test of their logarithms.
 """
 
 import os
@@ -22,10 +22,10 @@ from imgcls.images import Pixels
 from imgcls.types import Preprocessing
 
 PAIRS, IMAGES = 15, 100
-CASES = {
+CASES = {  # -> height and width
     "evaluation of 460 x 430": (460, 430),
     "evaluation of 300 x 300": (300, 300),
-    "training, 500 x 375": (375, 500),
+    "training crop of 375 x 500": (375, 500),
 }
 
 
@@ -45,6 +45,8 @@ def pipelines(interpolation: str, trains: bool) -> dict[str, Pipeline]:
     for kernel in ("opencv", "torchvision", "pillow"):
         theirs = replace(expected, kernel=kernel)
         specs = preset_specs("light", theirs) if trains else eval_specs(less_cropped(theirs))
+        if trains and kernel == "pillow":  # which the presets do not use
+            specs[0]["init_args"]["kernel"] = kernel
         found[kernel] = build_pipeline(specs, kernel)
     return found
 
@@ -74,9 +76,8 @@ def main() -> None:
                 logs = np.log(taken[:, 0] / times)
                 half = stats.t.ppf(0.975, PAIRS - 1) * logs.std(ddof=1) / np.sqrt(PAIRS)
                 low, ratio, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
-                print(
-                    f"  {kernel:12s} {1000 * np.median(times):6.3f} ms, {ratio:5.2f} times as fast [{low:.2f}, {high:.2f}]"
-                )
+                faster = f"{ratio:.2f} times as fast [{low:.2f}, {high:.2f}]"
+                print(f"  {kernel:12s} {1000 * np.median(times):6.3f} ms, {faster}")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_evaluation_crops_less_than_the_pretrained_model_unless_told(
     saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert saved["data"]["init_args"]["augmentations"]["eval"] == yaml.safe_load(given)
     resize, crop = load(run / "checkpoints/last.ckpt")["ImageDataModule"]["eval"]
-    assert (resize["init_args"]["max_size"], crop["init_args"]["height"], crop["init_args"]["width"]) == (edge, 32, 32)
+    assert (resize["init_args"]["edge"], crop["init_args"]["height"], crop["init_args"]["width"]) == (edge, 32, 32)
 
 
 def test_monitor_decides_which_epoch_is_best(photos: Path, tiny_model: Path, tmp_path: Path) -> None:

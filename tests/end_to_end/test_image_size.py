@@ -107,7 +107,7 @@ def test_image_size_on_the_command_line(
     assert content["imgcls"]["preprocessing"]["size"] == [48, 48]
     assert content["imgcls"]["preprocessing"]["shortest_edge"] == 56  # 37 of 32, in proportion
     resize, crop = content["ImageDataModule"]["eval"]
-    assert (resize["init_args"]["max_size"], crop["init_args"]["height"]) == (52, 48)
+    assert (resize["init_args"]["edge"], crop["init_args"]["height"]) == (52, 48)
     before = json.loads((tmp_path / "run" / "version_0" / "results.json").read_text())["validation_loss"]
     capsys.readouterr()
     main(["validate", f"--ckpt_path={best}"])
