@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def export(
     check_options(name, options)
     target = output or default_folder(run_folder_of(classifier.path), name)
     with writing_folder(target, overwrite) as folder:
-        written = FORMATS[name].write(classifier, folder, options)
+        written = FORMATS[name].write(classifier, folder, replace(options, images=tuple(images)))
         with images_to_compare(classifier, images) as (paths, shown, source):
             parity = check_parity(classifier, written, paths, shown)
         log.info("Compared %s with imgcls predict on %d %s: %s", FORMATS[name].name, parity.images, source, parity)

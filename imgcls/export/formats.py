@@ -1,6 +1,6 @@
 """The formats of ``imgcls export``; without heavy imports, so that a command line is checked at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
@@ -23,11 +23,13 @@ class ExportOptions:
         batched: Also write a model for batches of images.
         quantize: Also write a model with 8-bit weights.
         from_network_input: Leave resize and crop out of the model.
+        images: Files, folders and CSV files to calibrate ``quantize`` with; empty: images of the run.
     """
 
     batched: bool = False
     quantize: bool = False
     from_network_input: bool = False
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Written:
         usage: Markdown for the card: a code block that predicts ``photo.jpg`` when it is run in the folder.
         notes: Paragraphs for the card, on the preprocessing.
         details: Further keys of export.json.
+        prepare: Writes the files that the program reads instead of given ones to a folder, and returns their paths;
+            None where it reads the files themselves.
     """
 
     command: list[str]
@@ -50,6 +54,7 @@ class Written:
     notes: list[str] = field(default_factory=list)
     reads_otherwise: Callable[[str], str] = lambda _: ""
     details: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Sequence[str], Path], list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def check_options(name: str, options: ExportOptions) -> None:
     """
     if name not in FORMATS:
         raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, got {name!r}")
-    for option in (each.name for each in fields(options) if getattr(options, each.name)):
+    for option in (each.name for each in fields(options) if getattr(options, each.name) is True):
         if option not in FORMATS[name].options:
             having = " or ".join(f"--format {other}" for other, each in FORMATS.items() if option in each.options)
             raise ConfigError(f"--{option} belongs to {having}; --format {name} does not have it")

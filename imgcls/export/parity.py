@@ -67,7 +67,7 @@ def check_parity(classifier: Classifier, written: Written, paths: Sequence[str],
         RunError: If the program of the exported model fails.
     """
     expected = classifier.predict(list(paths))
-    found = _predicted(written.command, paths)
+    found = _predicted(written, paths)
     names = list(shown or paths)
     left_out = {
         name: reason
@@ -97,9 +97,10 @@ def _compare(
     first = ""
     if len(wrong):
         row = rows[wrong[0]]
-        error = found["error"].iloc[row] if "error" in found else ""
+        error = found["error"].iloc[row] if "error" in found else None
         answers = [_answer(table, columns, row) for table in (expected, found)]
-        first = f"{names[row]}: imgcls predicts {answers[0]}, the exported model {error or answers[1]}"
+        answer = error if isinstance(error, str) else answers[1]  # NaN where there is none
+        first = f"{names[row]}: imgcls predicts {answers[0]}, the exported model {answer}"
     same = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
     return Parity(len(rows), same, float(differences.max()), tolerance, first, len(wrong), left_out)
 
@@ -113,14 +114,15 @@ def _answer(table: pd.DataFrame, columns: list[str], row: int) -> str:
     return f"{str(values.idxmax()).removeprefix(_PROBABILITIES)} ({values.max():.4f})"
 
 
-def _predicted(command: list[str], paths: Sequence[str]) -> pd.DataFrame:
+def _predicted(written: Written, paths: Sequence[str]) -> pd.DataFrame:
     """Run the program of an exported model on files; return its rows."""
     with tempfile.TemporaryDirectory() as folder:
         files, rows = Path(folder, "files.txt"), Path(folder, "rows.csv")
-        absolute = "\n".join(os.path.abspath(path) for path in paths)
+        given = written.prepare(paths, Path(folder)) if written.prepare else paths
+        absolute = "\n".join(os.path.abspath(path) for path in given)
         files.write_text(absolute, encoding="utf-8", errors="surrogateescape")
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        line = [*command, "--list", str(files), "--output", str(rows)]
+        line = [*written.command, "--list", str(files), "--output", str(rows)]
         result = subprocess.run(line, capture_output=True, text=True, errors="replace", env=environment, check=False)  # noqa: S603
         if result.returncode:
             last = next(iter(reversed(result.stderr.strip().splitlines())), f"exit code {result.returncode}")

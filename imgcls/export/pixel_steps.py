@@ -1,0 +1,282 @@
+"""Evaluation transforms as steps that a graph computes exactly: resizes, crops and padding."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+from torch import Tensor
+
+import imgcls.data.transforms.resize as own
+from imgcls.config.class_path import Spec
+from imgcls.data.transforms.build import build_transform
+from imgcls.data.transforms.from_checkpoint import KEY
+from imgcls.data.transforms.pipeline import is_normalize
+from imgcls.errors import ConfigError
+from imgcls.export.resampling import Length, number
+from imgcls.export.resampling_opencv import Interpolation as OpenCVInterpolation
+from imgcls.images.resize import Interpolation, Kernel
+
+Span: TypeAlias = Callable[[Length], tuple[Length, Length]]
+"""Returns the first row and the number of rows of a window, for a number of rows; rows outside are padding."""
+
+_OPENCV: dict[int, OpenCVInterpolation] = {
+    cv2.INTER_NEAREST: "nearest",
+    cv2.INTER_LINEAR: "linear",
+    cv2.INTER_CUBIC: "cubic",
+    cv2.INTER_AREA: "area",
+}
+REMEDY = "add --from_network_input to export the network without its pre-processing"
+_SHARES = {  # position of PadIfNeeded -> halves of the padding that are above and left of the image
+    "center": (1, 1),
+    "top_left": (0, 0),
+    "top_right": (0, 2),
+    "bottom_left": (2, 0),
+    "bottom_right": (2, 2),
+}
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A resize by the kernel of torchvision or Pillow.
+
+    Args:
+        sides: Returns height and width of the result for height and width of the image.
+        interpolation: The filter.
+        kernel: Whose kernel.
+    """
+
+    sides: Callable[[Length, Length], tuple[Length, Length]]
+    interpolation: Interpolation
+    kernel: Kernel
+
+
+@dataclass(frozen=True)
+class OpenCVResize:
+    """A resize by OpenCV.
+
+    Args:
+        sides: Returns height and width of the result for height and width of the image.
+        interpolation: The interpolation.
+        shrinks: Returns whether an image of a height and width is averaged by ``area`` instead; None: none is.
+    """
+
+    sides: Callable[[Length, Length], tuple[Length, Length]]
+    interpolation: OpenCVInterpolation
+    shrinks: Callable[[Length, Length], Tensor] | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A crop, or padding.
+
+    Args:
+        rows: The rows that are kept.
+        columns: The columns that are kept.
+        fill: Value of the padding in each channel, 0..255.
+    """
+
+    rows: Span
+    columns: Span
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+
+Step: TypeAlias = Resize | OpenCVResize | Window
+
+
+def read_steps(specs: list[Spec]) -> list[Step]:
+    """Return the evaluation transforms as steps of a graph.
+
+    ``albumentations.Normalize`` is none of them: the model has its mean and std.
+
+    Args:
+        specs: The evaluation transforms of a checkpoint.
+
+    Raises:
+        ConfigError: Names the transform that has no exact form in a graph.
+    """
+    steps: list[Step] = []
+    normalized = False
+    for position, spec in enumerate(specs):
+        name = f"{KEY}[{position}] {spec['class_path']}"
+        transform = build_transform(spec, f"{KEY}[{position}]")
+        read = _READERS.get(type(transform))
+        if read is None:
+            _refuse(name, "is not a resize, a crop, padding or albumentations.Normalize")
+        if transform.p < 1:
+            _refuse(name, f"is random, with p {transform.p}")
+        step = read(transform, name)
+        if step is not None and normalized:
+            _refuse(name, "follows albumentations.Normalize")
+        normalized = normalized or is_normalize(transform)
+        steps += [] if step is None else [step]
+    return steps
+
+
+def is_exact(steps: list[Step]) -> bool:
+    """Whether the pixels equal those of the program in every value; else a few differ by one level."""
+    return not any(isinstance(step, OpenCVResize) and step.interpolation != "nearest" for step in steps)
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    raise ConfigError(f"{name}: {reason}, so it cannot be exported exactly; {REMEDY}")
+
+
+# -- imgcls' own
+
+
+def _edge(edge: int, height: Length, width: Length) -> tuple[Length, Length]:
+    short = torch.sym_min(height, width)
+    return edge * height // short, edge * width // short
+
+
+def _fixed_size(size: tuple[int, int], height: Length, width: Length) -> tuple[Length, Length]:
+    return size
+
+
+def _centre(size: int, half_to_even: bool, length: Length) -> tuple[Length, Length]:
+    border, missing = torch.sym_max(length - size, 0), torch.sym_max(size - length, 0)
+    odd = border // 2 % 2 if half_to_even else 0  # (border + 1) // 2 is round(border / 2) if border // 2 is odd
+    return (border + odd) // 2 - missing // 2, size
+
+
+def _centred(height: int, width: int, half_to_even: bool) -> tuple[Span, Span]:
+    return partial(_centre, height, half_to_even), partial(_centre, width, half_to_even)
+
+
+def _own_edge(transform: own.ResizeShortestEdge, _: str) -> Step:
+    return Resize(partial(_edge, transform.edge), transform.interpolation, transform.kernel)
+
+
+def _own_resize(transform: own.Resize, _: str) -> Step:
+    sides = partial(_fixed_size, (transform.height, transform.width))
+    return Resize(sides, transform.interpolation, transform.kernel)
+
+
+def _own_crop(transform: own.CenterCrop, _: str) -> Step:
+    half_to_even = transform.kernel == "pillow"
+    return Window(*_centred(transform.height, transform.width, half_to_even))
+
+
+# -- Albumentations
+
+
+def _opencv(transform: Any, name: str, sides: Callable[[Length, Length], Any], shrinks: Any) -> Step:
+    interpolation = _OPENCV.get(transform.interpolation)
+    if interpolation is None or (interpolation == "area" and transform.area_for_downscale is None):
+        _refuse(name, f"has interpolation {transform.interpolation}")
+    return OpenCVResize(sides, interpolation, shrinks if transform.area_for_downscale else None)
+
+
+def _resize(transform: A.Resize, name: str) -> Step:
+    size = transform.height, transform.width
+    if transform.area_for_downscale:  # OpenCV has another formula where one side grows
+        _refuse(name, "has area_for_downscale")
+    return _opencv(transform, name, partial(_fixed_size, size), None)
+
+
+def _max_size(transform: A.SmallestMaxSize | A.LongestMaxSize, name: str) -> Step:
+    if not isinstance(transform.max_size, int):
+        _refuse(name, "has no single max_size")
+    side = torch.sym_min if isinstance(transform, A.SmallestMaxSize) else torch.sym_max
+    sides, shrinks = partial(_scaled, transform.max_size, side), partial(_is_larger, transform.max_size, side)
+    return _opencv(transform, name, sides, shrinks)
+
+
+def _scaled(edge: int, side: Callable[..., Length], height: Length, width: Length) -> tuple[Length, Length]:
+    """Return both sides times ``edge / side``, rounded half to even."""
+    short = side(height, width)
+    found = []
+    for length in (height, width):
+        doubled = 2 * length * edge + short
+        rounded, is_tie = doubled // (2 * short), 1 - torch.sym_min(doubled % (2 * short), 1)
+        found.append(torch.sym_max(rounded - is_tie * (rounded % 2), 1))
+    return found[0], found[1]
+
+
+def _is_larger(edge: int, side: Callable[..., Length], height: Length, width: Length) -> Tensor:
+    return number(side(height, width)) > edge
+
+
+def _crop(transform: A.CenterCrop, name: str) -> Step:
+    # without pad_if_needed the program refuses a smaller image, which the graph pads
+    if transform.pad_if_needed and transform.pad_position != "center":
+        _refuse(name, f"has pad_position {transform.pad_position!r}")
+    return Window(*_centred(transform.height, transform.width, False), _fill(transform, name))
+
+
+def _between(start: int, end: int, length: Length) -> tuple[Length, Length]:
+    return start, end - start
+
+
+def _box(transform: A.Crop, name: str) -> Step:
+    if transform.pad_if_needed:
+        _refuse(name, "has pad_if_needed")
+    rows, columns = (
+        partial(_between, transform.y_min, transform.y_max),
+        partial(_between, transform.x_min, transform.x_max),
+    )
+    return Window(rows, columns)
+
+
+def _border(before: int, after: int, length: Length) -> tuple[Length, Length]:
+    return -before, length + before + after
+
+
+def _pad(transform: A.Pad, name: str) -> Step:
+    given = np.ravel(transform.padding).tolist()
+    left, top, right, bottom = given if len(given) == 4 else (given * 4)[:4]
+    return Window(partial(_border, top, bottom), partial(_border, left, right), _fill(transform, name))
+
+
+def _at_least(size: int, halves: int, length: Length) -> tuple[Length, Length]:
+    missing = torch.sym_max(size - length, 0)
+    return -(missing * halves // 2), length + missing
+
+
+def _pad_if_needed(transform: A.PadIfNeeded, name: str) -> Step:
+    if transform.min_height is None or transform.min_width is None:
+        _refuse(name, "has a divisor")
+    if transform.position not in _SHARES:
+        _refuse(name, f"has position {transform.position!r}")
+    above, left = _SHARES[transform.position]
+    spans = partial(_at_least, transform.min_height, above), partial(_at_least, transform.min_width, left)
+    return Window(*spans, _fill(transform, name))
+
+
+def _fill(transform: Any, name: str) -> tuple[int, int, int]:
+    if transform.border_mode != cv2.BORDER_CONSTANT:
+        _refuse(name, "pads with pixels of the image")
+    red, green, blue = np.broadcast_to(np.asarray(transform.fill), 3).tolist()
+    return int(red), int(green), int(blue)
+
+
+def _normalize(transform: A.Normalize, name: str) -> None:
+    if transform.normalization != "standard":
+        _refuse(name, f"has normalization {transform.normalization!r}")
+
+
+def _nothing(_: Any, __: str) -> None:
+    return
+
+
+_READERS: dict[type, Callable[[Any, str], Step | None]] = {
+    own.ResizeShortestEdge: _own_edge,
+    own.Resize: _own_resize,
+    own.CenterCrop: _own_crop,
+    A.Resize: _resize,
+    A.SmallestMaxSize: _max_size,
+    A.LongestMaxSize: _max_size,
+    A.CenterCrop: _crop,
+    A.Crop: _box,
+    A.Pad: _pad,
+    A.PadIfNeeded: _pad_if_needed,
+    A.Normalize: _normalize,
+    A.NoOp: _nothing,
+    ToTensorV2: _nothing,
+}

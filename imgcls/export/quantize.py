@@ -1,0 +1,178 @@
+"""INT8: the network's convolutions and matrix products with 8-bit weights and activations, calibrated on images."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.datasets.image_paths import find_images
+from imgcls.datasets.labels import names_in
+from imgcls.errors import ConfigError, ImageError
+from imgcls.export.classify import Model
+from imgcls.export.formats import ExportOptions
+from imgcls.export.graph import image_input, metadata, network_input
+from imgcls.export.onnx_file import save_onnx
+from imgcls.export.program import Network, NetworkInput, Single, pixels_of
+from imgcls.images import Pixels, load_image
+from imgcls.inference.classifier import Classifier
+from imgcls.metrics.intervals import wilson
+
+log = logging.getLogger(__name__)
+
+INT8 = "model_int8.onnx"
+
+_CALIBRATING = 100  # images, evenly spread
+_JUDGING = 1000  # images to judge the loss by, at most
+_SPLITS = ("test", "validation", "train")
+_OPERATORS = ["Conv", "MatMul", "Gemm"]  # norms, softmax and activations stay in float32
+
+
+def quantize(classifier: Classifier, model: Path, options: ExportOptions) -> dict[str, Any]:
+    """Write ``model_int8.onnx`` beside the model in float32, and report what it loses.
+
+    Resize, crop and normalisation stay as they are. Source of the method: static quantization of onnxruntime, QDQ.
+
+    Args:
+        classifier: The classifier.
+        model: The model in float32.
+        options: The images to calibrate with; whether resize and crop are left out.
+
+    Returns:
+        Numbers for export.json.
+
+    Raises:
+        ConfigError: If there are no images to calibrate with.
+    """
+    calibrating, judging = _images(classifier, options.images)
+    file = model.with_name(INT8)
+    _write(classifier, file, [path for path, _ in calibrating], options.from_network_input)
+    source = NetworkInput(classifier).pixels if options.from_network_input else load_image
+    return _report(model, file, source, judging) | {"calibration_images": len(calibrating)}
+
+
+_Labelled = tuple[str, frozenset[str] | None]  # path and classes of an image; None: unknown
+
+
+def _images(classifier: Classifier, given: Sequence[str]) -> tuple[list[_Labelled], list[_Labelled]]:
+    """Return images to calibrate with, and others to judge the loss by; the same if there are few."""
+    of_run = [each for split in _SPLITS for each in _labelled(classifier, split)]
+    known = dict(of_run)
+    found = [(path, known.get(path)) for path in find_images(list(given))] if given else of_run
+    if not found:
+        raise ConfigError("--quantize needs images to calibrate with, as the run's are not here; add --images PHOTOS")
+    calibrating = _spread(found, _CALIBRATING)
+    rest = [each for each in of_run or found if each not in set(calibrating)]
+    return calibrating, _spread(rest if len(rest) >= _CALIBRATING else found, _JUDGING)
+
+
+def _labelled(classifier: Classifier, split: str) -> list[_Labelled]:
+    data = classifier.datasets.get(split)
+    if data is None or not data.holds_files:
+        return []
+    labels = data.samples["label"] if "label" in data.samples else [None] * len(data.samples)
+    return [
+        (path, None if label is None else frozenset(names_in(label)))
+        for path, label in zip(data.sample_paths, labels, strict=True)
+        if Path(path).is_file()
+    ]
+
+
+def _spread(items: list[_Labelled], most: int) -> list[_Labelled]:
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
+
+
+def _write(classifier: Classifier, file: Path, paths: list[str], from_network_input: bool) -> None:
+    """Quantise the network; put resize and crop in front of it."""
+    from onnxruntime.quantization import QuantFormat, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    network = Network(classifier.model)
+    given = network_input(classifier, batch=None if from_network_input else 1)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder, _quiet_root():
+        plain, ready, small, pixels = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small", "pixels"))
+        save_onnx(network if from_network_input else Single(network), given, plain, {})
+        quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
+        reader = _Reader(NetworkInput(classifier), paths, given.name)
+        quantize_static(
+            str(ready),
+            str(small),
+            reader,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_OPERATORS,
+            per_channel=True,
+        )
+        if not from_network_input:
+            save_onnx(pixels_of(classifier), image_input(), pixels, {}, output="pixels")
+        _save(small, None if from_network_input else pixels, file, metadata(classifier))
+
+
+def _save(network: Path, pixels: Path | None, file: Path, texts: dict[str, str]) -> None:
+    import onnx
+
+    model = onnx.load(network)
+    if pixels is not None:
+        before = onnx.compose.add_prefix(onnx.load(pixels), "pixels/", rename_inputs=False, rename_outputs=False)
+        model = onnx.compose.add_prefix(model, "network/", rename_inputs=False, rename_outputs=False)
+        before.ir_version = model.ir_version = max(before.ir_version, model.ir_version)
+        model = onnx.compose.merge_models(before, model, io_map=[("pixels", "images")])
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, file)
+    onnx.checker.check_model(str(file), full_check=True)
+
+
+class _Reader:
+    """The network's input of images, one after the other, as onnxruntime's calibration asks for it."""
+
+    def __init__(self, source: NetworkInput, paths: list[str], name: str) -> None:
+        self._source, self._name = source, name
+        self._paths = iter(paths)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """Return the next input; None after the last one."""
+        for path in self._paths:
+            with suppress(ImageError):
+                pixels = self._source.pixels(path)
+                return {self._name: np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])}
+        return None
+
+
+def _report(before: Path, after: Path, source: Callable[[str], Pixels], images: list[_Labelled]) -> dict[str, Any]:
+    """Compare both models on images; log the difference, and return it."""
+    models = Model(before), Model(after)
+    answers: list[tuple[frozenset[str], frozenset[str], frozenset[str] | None]] = []
+    for path, label in images:
+        with suppress(ImageError):
+            pixels = source(path)
+            one, other = (
+                frozenset(model.class_names[each] for each in model.chosen(model(pixels))) for model in models
+            )
+            answers.append((one, other, label))
+    total, same = len(answers), sum(one == other for one, other, _ in answers)
+    report: dict[str, Any] = {"images": total, "same_answer": same, "same_answer_interval": list(wilson(same, total))}
+    text = f"the same answer for {same} of {total} images ({_share(same, total)})"
+    if answers and all(label is not None for *_, label in answers):
+        right = [sum(one == label for one, _, label in answers), sum(other == label for _, other, label in answers)]
+        report |= {"accuracy_float32": right[0] / total, "accuracy_int8": right[1] / total}
+        text += f"; accuracy {_share(right[0], total)} before, {_share(right[1], total)} after"
+    log.info("%s: %s", INT8, text)
+    return report
+
+
+def _share(count: int, total: int) -> str:
+    low, high = wilson(count, total)
+    return f"{count / total:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+
+
+@contextmanager
+def _quiet_root() -> Iterator[None]:
+    """Silence notes of onnxruntime's quantization, which logs by the root logger."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
