@@ -158,7 +158,7 @@ class Model:
             return named[0][0], probability
         names = [name for name, _ in named]
         text = ";".join(names)
-        is_plain = [part.strip() for part in text.split(";") if part] == names and not text.startswith("[")
+        is_plain = [part.strip() for part in text.split(";") if part] == names and not _is_json_list(text)
         return text if is_plain else json.dumps(names, ensure_ascii=False), probability
 
     def row(self, path: str) -> list[str]:
@@ -169,6 +169,13 @@ class Model:
             reason = " ".join(str(error).split()) or type(error).__name__
             return [path, "", "", *("" for _ in self.class_names), f"{path}: {reason}"]
         return [path, *self.answer(probabilities), *map(str, probabilities), ""]
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
 
 
 def find_images(photos: list[str], listed: str | None) -> Iterator[str]:

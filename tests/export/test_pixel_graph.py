@@ -1,6 +1,6 @@
 """The graph's resizes and crops: every value of the libraries, on images of many sizes."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from imgcls.errors import ConfigError
 from imgcls.export.pixel_graph import PixelGraph
 from imgcls.export.pixel_steps import read_steps
 from imgcls.images import Pixels
-from imgcls.images.resize import INTERPOLATIONS, KERNELS
+from imgcls.images.resize import Interpolation, Kernel
 
 # larger and smaller than the result, narrow, so tall that Pillow resizes the rows first, and of one pixel
 SIZES = [(97, 61), (61, 97), (20, 31), (240, 100), (450, 90), (57, 300), (1, 9), (48, 48)]
@@ -41,8 +41,8 @@ def differing(specs: list[Spec], size: tuple[int, int], sizes: list[tuple[int, i
     return wrong
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+@pytest.mark.parametrize("kernel", get_args(Kernel))
 def test_resize_and_crop_equal_the_library_in_every_value(kernel: str, interpolation: str) -> None:
     how = {"interpolation": interpolation, "kernel": kernel}
     edge = spec("imgcls.ResizeShortestEdge", edge=51, **how)
