@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -75,7 +76,9 @@ def export(
                 f"the exported model differs from imgcls predict{others}; {target} is not written: "
                 f"{parity.first_beyond}"
             )
-        about = _about(classifier, name, written) | {"parity": asdict(parity) | {"source": source}}
+        left_out = {os.path.join(*Path(path).parts[-2:]): reason for path, reason in parity.left_out.items()}
+        compared = asdict(parity) | {"left_out": left_out, "source": source}
+        about = _about(classifier, name, written) | {"parity": compared}
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         (folder / EXPORTED).write_text(text, encoding="utf-8", errors="backslashreplace")
         write_card(classifier, folder, about, written)

@@ -59,8 +59,11 @@ def _at_size(network: PreTrainedModel, size: Size) -> PreTrainedModel:
     config = copy.deepcopy(network.config)
     getattr(config, "vision_config", config).image_size = size[0] if size[0] == size[1] else list(size)
     refusal = f"--format hf: {config.model_type} does not take images of {size[0]} x {size[1]} pixels by its config"
-    with torch.inference_mode(False):
-        made = build(config).eval()
+    try:
+        with torch.inference_mode(False):
+            made = build(config).eval()
+    except ConfigError as error:
+        raise ConfigError(f"{refusal}; {_OTHERS} ({error})") from error
     state = network.state_dict()
     for name, value in made.state_dict().items():
         if state[name].shape != value.shape:

@@ -97,10 +97,8 @@ def _compare(
     first = ""
     if len(wrong):
         row = rows[wrong[0]]
-        error = found["error"].iloc[row] if "error" in found else None
         answers = [_answer(table, columns, row) for table in (expected, found)]
-        answer = error if isinstance(error, str) else answers[1]  # NaN where there is none
-        first = f"{names[row]}: imgcls predicts {answers[0]}, the exported model {answer}"
+        first = f"{names[row]}: imgcls predicts {answers[0]}, the exported model {answers[1]}"
     same = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
     return Parity(len(rows), same, float(differences.max()), tolerance, first, len(wrong), left_out)
 
@@ -111,6 +109,9 @@ def _numbers(table: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
 
 def _answer(table: pd.DataFrame, columns: list[str], row: int) -> str:
     values = table[columns].iloc[row].astype(float)
+    if values.isna().any():
+        error = table["error"].iloc[row] if "error" in table else None
+        return error if isinstance(error, str) else "nothing"
     return f"{str(values.idxmax()).removeprefix(_PROBABILITIES)} ({values.max():.4f})"
 
 

@@ -33,7 +33,7 @@ def images_to_compare(classifier: Classifier, given: Sequence[str]) -> Iterator[
     """
     if given:
         paths = find_images(list(given))
-        yield paths, paths, "images of --images"
+        yield paths, paths, "given images"
         return
     for split in _NAMES:
         if paths := _files_of(classifier, split):
