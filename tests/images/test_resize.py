@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 from imgcls.images.resize import Interpolation, resize
 
 SHAPES = [(60, 91), (120, 30), (31, 31), (1, 40), (40, 1), (1, 1), (400, 301)]
-SIZES = [(24, 24), (48, 13), (100, 130), (1, 7), (7, 1)]
+SIZES = [(24, 24), (48, 13), (100, 130), (2, 7), (7, 2)]
 
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:

@@ -42,8 +42,8 @@ def resize_spec(preprocessing: Preprocessing) -> Spec:
 def random_crop_spec(preprocessing: Preprocessing, **crop: Any) -> Spec:
     """Return a random crop that is resized to the model's size.
 
-    Its kernel is torchvision's also where the model's is Pillow's, which takes four times as long and differs by one
-    level in 0.3 % of the values (measured on photos; see tests/benchmarks/kernels.py for the times).
+    Its kernel is torchvision's also where the model's is Pillow's, which takes three to four times as long and
+    differs by one level in 0.3 % of the values (docs/benchmarks.md).
 
     Args:
         preprocessing: The model's input.

@@ -320,7 +320,7 @@ def test_presets_crop_with_torchvision_unless_the_run_is_older() -> None:
         crops[kernel] = crop
     assert crops["torchvision"]["class_path"] == "imgcls.RandomResizedCrop"
     assert crops["torchvision"]["init_args"]["interpolation"] == "bicubic"
-    assert crops["pillow"] == crops["torchvision"]  # Pillow's takes four times as long
+    assert crops["pillow"] == crops["torchvision"]  # Pillow's takes three to four times as long
     assert crops["opencv"]["class_path"] == "albumentations.RandomResizedCrop"
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from transformers import AutoImageProcessor
-from transformers.image_utils import load_image as load_by_transformers
+from transformers.image_utils import load_image
 
-from imgcls.data.transforms.build import build_pipeline
+from imgcls import DatasetClasses, ImageDataModule
+from imgcls.data.transforms.from_checkpoint import recorded_steps
 from imgcls.data.transforms.model_transforms import eval_specs
-from imgcls.images import load_image
 from imgcls.models.huggingface.hub import load_config
 from imgcls.models.huggingface.image_processor import read_preprocessing
 from imgcls.types import Preprocessing
@@ -42,8 +41,9 @@ TIMM: dict[str, dict[str, object]] = {
 }
 
 
-def write_images(folder: Path) -> list[Path]:
+def write_images(folder: Path) -> None:
     """Files of odd shapes and modes: portrait, 1:4, 31 pixels, narrow, grey, CMYK, turned, of the network's size."""
+    folder.mkdir(parents=True)
     photo = Image.fromarray(load_sample_images().images[0])
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -59,7 +59,6 @@ def write_images(folder: Path) -> list[Path]:
     photo.save(folder / "turned.jpg", exif=turned)
     noise = np.random.default_rng(0).integers(0, 256, (260, 330, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
-    return sorted(folder.iterdir())
 
 
 def write_model(folder: Path, name: str) -> Path:
@@ -73,44 +72,47 @@ def write_model(folder: Path, name: str) -> Path:
     return folder
 
 
-def different(folder: Path, files: list[Path]) -> dict[str, int]:
-    """Return how many values differ in the files in which some do."""
-    preprocessing = read_preprocessing(str(folder), load_config(str(folder)))
-    pipeline = build_pipeline(eval_specs(preprocessing), "eval")
-    processor = AutoImageProcessor.from_pretrained(folder)
+def different(model: Path, images: Path) -> dict[str, int]:
+    """Return how many values differ between ``imgcls test`` and the model's processor, for each file with any."""
+    preprocessing = read_preprocessing(str(model), load_config(str(model)))
+    data = ImageDataModule(DatasetClasses(test=str(images)), batch_size=16, num_workers=0)
+    data.class_names = sorted(folder.name for folder in images.iterdir())
+    data.evaluate_by(recorded_steps(eval_specs(preprocessing)))  # as from a checkpoint
+    data.setup("test")
+    processor = AutoImageProcessor.from_pretrained(model)
     counts = {}
-    for file in files:
-        ours = pipeline(load_image(str(file)), 0)
-        expected = processor(load_by_transformers(str(file)), return_tensors="pt")["pixel_values"][0]
-        theirs = pixels_of(expected, preprocessing)
-        assert ours.shape == theirs.shape, file.name
-        counts[file.name] = int((ours != theirs).sum())
-    return {name: count for name, count in counts.items() if count}
+    for batch in data.test_dataloader():
+        for path, pixels in zip(batch["path"], batch["image"], strict=True):
+            expected = processor(load_image(path), return_tensors="pt")["pixel_values"][0]
+            theirs = pixels_of(expected, preprocessing)
+            assert pixels.shape == theirs.shape, path
+            counts[path] = int((pixels != theirs).sum())
+    assert len(counts) == len([path for path in images.rglob("*") if path.is_file()])
+    return {path: count for path, count in counts.items() if count}
 
 
-def pixels_of(normalised: torch.Tensor, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def pixels_of(normalised: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     values = (normalised * std + mean) * 255
     assert (values - values.round()).abs().max() < 1e-3  # of whole numbers
-    return np.asarray(values.round().permute(1, 2, 0).numpy(), dtype=np.uint8)
+    return values.round().to(torch.uint8)
 
 
 @pytest.mark.parametrize("name", [*PROCESSORS, *TIMM])
 def test_pixels_are_those_of_the_models_own_processor(name: str, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    assert different(write_model(tmp_path / "model", name), write_images(tmp_path / "images")) == {}
+    write_images(tmp_path / "images/photos")
+    assert different(write_model(tmp_path / "model", name), tmp_path / "images") == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "vit", "center"])
 def test_pixels_of_elpv_and_photos_are_those_of_the_models_own_processor(name: str, tmp_path: Path) -> None:
-    cells = sorted((write_elpv(tmp_path / "elpv") / "test").rglob("*.png"))
-    (tmp_path / "photos").mkdir()
+    images = write_elpv(tmp_path / "elpv") / "test"
+    (images / "photos").mkdir()
     generator = np.random.default_rng(0)
     for number in range(50):
         photo = Image.fromarray(load_sample_images().images[number % 2])
         size = [int(side) for side in generator.integers(30, 900, 2)]
-        photo.resize(size).save(tmp_path / "photos" / f"{number}.jpg", quality=int(generator.integers(60, 96)))
-    photos = sorted((tmp_path / "photos").iterdir())
-    assert (len(cells), len(photos)) == (654, 50)
-    assert different(write_model(tmp_path / "model", name), cells + photos) == {}
+        photo.resize(size).save(images / "photos" / f"{number}.jpg", quality=int(generator.integers(60, 96)))
+    assert len([path for path in images.rglob("*") if path.is_file()]) == 654 + 50
+    assert different(write_model(tmp_path / "model", name), images) == {}
