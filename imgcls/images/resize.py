@@ -22,8 +22,9 @@ _PILLOW = {
 def resize(pixels: Pixels, height: int, width: int, interpolation: Interpolation, kernel: Kernel) -> Pixels:
     """Resize an image, antialiased when it shrinks.
 
-    Both kernels round to 8 bits between the two directions and have integer weights; their values differ by one level
-    in about 5 % of the pixels, more at sharp edges. Each gives the same values as the library that it is named after.
+    Each kernel gives the values of the library that it is named after: of PyTorch on the same machine, which computes
+    bilinear in floats where the processor has no AVX2, and of Pillow. On photos, both differ by one level in 0.1 to
+    0.3 % of the values.
 
     Args:
         pixels: uint8, ``(H, W, 3)``.
@@ -51,7 +52,7 @@ def resize(pixels: Pixels, height: int, width: int, interpolation: Interpolation
 
 
 def _by_torchvision(pixels: Pixels, height: int, width: int, interpolation: Interpolation) -> Pixels:
-    # imported here: it takes as long as torch, which check and init, and lists without this kernel, would wait for
+    # imported here, since it takes half a second, for which check and lists without this kernel need not wait
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
