@@ -41,15 +41,23 @@ def answers(
     probs = probs.cpu()
     finite = probs.isfinite().all(dim=1).tolist()
     reasons = [error or ("" if fine else _NOT_FINITE) for error, fine in zip(errors, finite, strict=True)]
-    if thresholds is None:
-        predicted = [[index] for index in probs.argmax(dim=1).tolist()]
-    else:
-        predicted = [row.nonzero().flatten().tolist() for row in probs > torch.tensor(thresholds)]
+    texts = _of_best(probs, class_names) if thresholds is None else _above(probs, class_names, thresholds)
+    return [
+        Answer("", "", reason) if reason else Answer(*text, "") for text, reason in zip(texts, reasons, strict=True)
+    ]
+
+
+def _of_best(probs: Tensor, class_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the most probable class of each image, and its probability, as texts."""
+    best = probs.argmax(dim=1)
+    values = probs.gather(1, best[:, None])[:, 0].numpy()
+    return [(class_names[index], str(value)) for index, value in zip(best.tolist(), values, strict=True)]
+
+
+def _above(probs: Tensor, class_names: Sequence[str], thresholds: Sequence[float]) -> list[tuple[str, str]]:
+    """Return the classes of each image above their thresholds, and their probabilities, as texts."""
     found = []
-    for row, classes, reason in zip(probs.numpy(), predicted, reasons, strict=True):
-        named = sorted((class_names[index], str(row[index])) for index in classes)
-        names = tuple(name for name, _ in named)
-        text = to_text(names[0] if thresholds is None else names)
-        probability = SEPARATOR.join(prob for _, prob in named)
-        found.append(Answer("", "", reason) if reason else Answer(text, probability, ""))
+    for row, above in zip(probs.numpy(), probs > torch.tensor(thresholds), strict=True):
+        named = sorted((class_names[index], str(row[index])) for index in above.nonzero().flatten().tolist())
+        found.append((to_text(tuple(name for name, _ in named)), SEPARATOR.join(prob for _, prob in named)))
     return found

@@ -16,6 +16,7 @@ from imgcls.errors import RunError
 from imgcls.metrics.class_counts import ClassCounts
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.host_copy import start_copy
+from imgcls.runtime.process_parts import ProcessParts
 
 
 class _Batch(NamedTuple):
@@ -44,6 +45,7 @@ class EvaluationWriter(Callback):
         """Why there are no rows; empty if there are."""
         self._thresholds: list[float] | None = None
         self._file: PredictionFile | None = None
+        self._parts: ProcessParts | None = None
         self._held: _Batch | None = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -88,8 +90,8 @@ class EvaluationWriter(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Remove the incomplete file."""
-        if self._file is not None:
-            self._file.discard(exception)
+        if self._parts is not None:
+            self._parts.abandon(exception)
 
     def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
@@ -98,7 +100,8 @@ class EvaluationWriter(Callback):
         self.path = trainer.strategy.broadcast(self.path)
         if self.path is not None:
             self._file = PredictionFile(self.path, class_names, self._thresholds, has_labels=True)
-            self._file.open(trainer)
+            self._parts = ProcessParts([self._file.output])
+            self._file.begin(self._parts.open(trainer)[0], trainer.is_global_zero)
 
     def _add(self, outputs: Any, batch: Any) -> None:
         """Start to copy the values of a batch, and write those of the batch before."""
@@ -139,10 +142,10 @@ class EvaluationWriter(Callback):
     def _close(self, trainer: pl.Trainer) -> None:
         self._write_held()
         self.missing = next(filter(None, gather(self.missing)), "")
-        if self._file is not None and self.missing:
-            self._file.discard(RunError(self.missing))
-        elif self._file is not None:
-            self._file.close(trainer)
+        if self._parts is not None and self.missing:
+            self._parts.abandon(RunError(self.missing))
+        elif self._parts is not None:
+            self._parts.finish(trainer)
         assert self.counts is not None  # noqa: S101 - made in _open
         first, *others = gather(self.counts)
         for other in others:

@@ -1,24 +1,36 @@
-"""PredictionFile: a CSV with one row per image, written batch by batch by each process of a run."""
+"""PredictionFile: a CSV or Parquet table with one row per image, written batch by batch by each process of a run."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol
 
-import lightning.pytorch as pl
 from torch import Tensor
 
 from imgcls.callbacks.answers import answers
+from imgcls.callbacks.csv_rows import CsvRows, read_csv
+from imgcls.callbacks.prediction_rows import Columns, Rows
+from imgcls.callbacks.top_classes import top_classes
 from imgcls.datasets.labels import to_text
-from imgcls.runtime.atomic_files import PartialFile, hidden, replacing
+from imgcls.errors import ConfigError, first_line
+from imgcls.runtime.atomic_files import PartialFile
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.output_file import check_output
+from imgcls.runtime.process_parts import concatenate
+from imgcls.runtime.unfinished import Output, Progress
+
+PARQUET = ".parquet"
 
 _FIRST = 3  # images without a prediction that are kept
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Format(Protocol):
+    """How rows are written."""
+
+    def heading(self, is_first: bool) -> bytes:
+        """Return the start of a part of the file; ``is_first``: of the part with the first rows."""
+
+    def rows(self, rows: Rows) -> bytes:
+        """Return the rows of a batch."""
 
 
 class PredictionFile:
@@ -27,42 +39,57 @@ class PredictionFile:
     Multi-label: ``prediction`` lists the classes whose probability exceeds their threshold, sorted, as ``cat;dog`` (as
     a JSON list if a name contains ``;``), and ``probability`` their probabilities in the same order; both may be empty.
 
-    An image that could not be read, or whose outputs are not finite, has a reason in ``error`` and no other value. Text
-    that a spreadsheet would evaluate as a formula is prefixed with an apostrophe, a path with ``./``.
-
-    The file is renamed from a hidden one when it is complete. Each of several processes writes a part with its share of
-    the images; the first process merges the parts.
+    An image that could not be read, or whose outputs are not finite, has a reason in ``error`` and no other value.
 
     Args:
-        path: The CSV file.
+        path: The file: Parquet if its extension is ``.parquet``, else CSV.
         class_names: Names of the model's outputs.
         thresholds: Multi-label: the threshold of each class; None for single-label models.
         has_labels: Whether a column ``label`` with the true label follows the path, written as ``prediction`` is.
+        top_k: Columns ``top_1, top_1_probability, top_2…`` of so many classes in place of ``prob_<class>``.
+
+    Raises:
+        ConfigError: If the file cannot be written, or the package for Parquet is missing.
     """
 
     def __init__(
-        self, path: Path, class_names: list[str], thresholds: list[float] | None, has_labels: bool = False
+        self,
+        path: Path,
+        class_names: list[str],
+        thresholds: list[float] | None,
+        has_labels: bool = False,
+        top_k: int | None = None,
     ) -> None:
+        check_output(path)
         self.path = path
         self.class_names = class_names
         self.thresholds = thresholds
-        self.has_labels = has_labels
-        self.rows = 0
-        self.errors = 0
-        self.first_errors: list[tuple[str, str]] = []
-        """Path and reason of the first images without a prediction."""
-        self._files = ExitStack()
+        self.columns = Columns(class_names, thresholds is not None, has_labels, top_k)
+        self.is_parquet = is_parquet(path)
+        if self.is_parquet:
+            check_parquet(path)
+            from imgcls.callbacks.parquet import ArrowRows, write_parquet  # of an extra
+
+            self._format: Format = ArrowRows(self.columns)
+            self.output = Output(path, write_parquet)
+        else:
+            self._format = CsvRows(self.columns)
+            self.output = Output(path, concatenate)
+        self.progress = Progress()
+        """Rows so far, and the first images without a prediction; of all processes after ``join``."""
         self._file: PartialFile | None = None
 
-    def open(self, trainer: pl.Trainer) -> None:
-        """Open the file and write the heading."""
-        check_output(self.path)
-        path = self.path if trainer.world_size == 1 else self._part(trainer.global_rank)
-        self._file = self._files.enter_context(replacing(path))
-        if trainer.is_global_zero:
-            columns = [f"prob_{name}" for name in self.class_names]
-            given = ["path", "label"] if self.has_labels else ["path"]
-            self._write([[*given, "prediction", "probability", *columns, "error"]])
+    def begin(self, file: PartialFile, is_first: bool, progress: Progress | None = None) -> None:
+        """Start to write, after the rows of an earlier process.
+
+        Args:
+            file: An open file.
+            is_first: Whether it has the first rows of the table.
+            progress: The rows that the file has; None for no rows.
+        """
+        self._file, self.progress = file, progress or Progress()
+        if not file.tell():
+            self._write(self._format.heading(is_first))
 
     def add(
         self, paths: Sequence[str], probs: Tensor, errors: Sequence[str], labels: Sequence[list[int]] | None = None
@@ -75,73 +102,53 @@ class PredictionFile:
             errors: Why an image could not be read, else "".
             labels: Class indices of each image, if the file has labels.
         """
-        # shortest decimal form that reads back as the same float32
-        texts = [[str(value) for value in row] for row in probs.cpu().numpy()]
+        probs = probs.cpu()
         found = answers(probs, errors, self.class_names, self.thresholds)
-        given: list[list[str]] = [[self._label(classes)] for classes in labels] if labels else [[] for _ in paths]
-        rows = []
-        for path, label, row, answer in zip(paths, given, texts, found, strict=True):
-            result = [*label, _escaped(answer.prediction, "'"), answer.probability]
-            rows.append([_escaped(path, "./"), *result, *([""] * len(row) if answer.error else row), answer.error])
-            self.errors += bool(answer.error)
-            if answer.error and self.errors <= _FIRST:
-                self.first_errors.append((path, answer.error))
-        self._write(rows)
-        self.rows += len(rows)
+        top = None if self.columns.top_k is None else top_classes(probs, self.columns.top_k)
+        given = None if labels is None else [self._label(classes) for classes in labels]
+        self._write(self._format.rows(Rows(paths, given, found, probs.numpy(), top)))
+        wrong = [(path, answer.error) for path, answer in zip(paths, found, strict=True) if answer.error]
+        rows, count, first = self.progress
+        self.progress = Progress(rows + len(paths), count + len(wrong), (*first, *wrong)[:_FIRST])
 
-    def _write(self, rows: Iterable[Sequence[str]]) -> None:
-        assert self._file is not None  # noqa: S101 - opened before
-        self._file.write(_as_csv(rows))
+    def _write(self, content: bytes) -> None:
+        assert self._file is not None  # noqa: S101 - begun before
+        self._file.write(content)
         self._file.check()
 
     def _label(self, classes: list[int]) -> str:
         """Return the true classes of an image as one cell."""
         names = tuple(self.class_names[index] for index in classes)
-        return _escaped(to_text(names[0] if self.thresholds is None else names), "'")
+        return to_text(names[0] if self.thresholds is None else names)
 
-    def close(self, trainer: pl.Trainer) -> None:
-        """Close the file; merge the parts of several processes."""
-        self._files.close()
-        counts = gather((self.rows, self.errors, self.first_errors))  # afterwards all parts are complete
-        self.rows, self.errors = sum(rows for rows, *_ in counts), sum(errors for _, errors, _ in counts)
-        self.first_errors = [error for *_, errors in counts for error in errors][:_FIRST]
-        if trainer.is_global_zero and len(counts) > 1:
-            self._merge([self._part(rank) for rank in range(len(counts))])
+    def join(self) -> None:
+        """Add up the progress of all processes."""
+        rows, errors, first = zip(*gather(self.progress), strict=True)
+        self.progress = Progress(sum(rows), sum(errors), tuple(item for items in first for item in items)[:_FIRST])
 
-    def discard(self, reason: BaseException) -> None:
-        """Remove the incomplete file."""
-        self._files.__exit__(type(reason), reason, reason.__traceback__)
+    def first_rows(self, count: int) -> list[list[str]]:
+        """Return the heading and at most ``count`` rows of the complete file."""
+        if self.is_parquet:
+            from imgcls.callbacks.parquet import read_parquet
 
-    def _part(self, rank: int) -> Path:
-        return hidden(self.path, f".part{rank}")
-
-    def _merge(self, paths: list[Path]) -> None:
-        """Interleave the rows of the parts, as the distributed sampler assigned the images."""
-        with replacing(self.path) as merged, ExitStack() as files:
-            parts = [csv.reader(files.enter_context(_reading(path))) for path in paths]
-            merged.write(_as_csv([next(parts[0])]))
-            for rows in zip_longest(*parts):
-                merged.write(_as_csv(row for row in rows if row is not None))
-        for path in paths:
-            path.unlink()
+            return read_parquet(self.path, count)
+        return read_csv(self.path, count)
 
 
-def first_rows(path: Path, count: int) -> list[list[str]]:
-    """Return the heading and at most ``count`` rows of a file."""
-    with _reading(path) as file:
-        return [row for row, _ in zip(csv.reader(file), range(count + 1), strict=False)]
+def is_parquet(path: Path) -> bool:
+    """Whether a file is written as Parquet."""
+    return path.suffix.lower() == PARQUET
 
 
-def _as_csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    # file names that are not UTF-8 keep their bytes
-    return text.getvalue().encode(errors="surrogateescape")
+def check_parquet(path: Path) -> None:
+    """Check that Parquet can be written.
 
-
-def _reading(path: Path) -> TextIO:
-    return path.open(newline="", encoding="utf-8", errors="surrogateescape")
-
-
-def _escaped(text: str, prefix: str) -> str:
-    return f"{prefix}{text}" if text.startswith(_FORMULA_STARTS) else text
+    Raises:
+        ConfigError: Says what to install.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"--output {path}: Parquet needs the package pyarrow: pip install 'imgcls[parquet]' ({first_line(error)})"
+        ) from error

@@ -1,29 +1,65 @@
-"""PredictionsWriter: write one CSV row per input image while predicting."""
+"""PredictionsWriter: write a row per input image, and its features, while predicting."""
 
-from pathlib import Path
-from typing import Any
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
+from imgcls.callbacks.feature_file import FeatureFile
 from imgcls.callbacks.prediction_file import PredictionFile
+from imgcls.runtime.host_copy import start_copy
+from imgcls.runtime.process_parts import ProcessParts
+from imgcls.runtime.unfinished import Unfinished
+
+log = logging.getLogger(__name__)
+
+
+class _Batch(NamedTuple):
+    """A batch whose values are on their way to the host."""
+
+    paths: list[str]
+    errors: list[str]
+    probs: Tensor
+    features: Tensor | None
+    copied: torch.cuda.Event | None
 
 
 class PredictionsWriter(Callback):
-    """Write the rows of :class:`PredictionFile`, without labels.
+    """Write the rows of a table of predictions, and of an array of features.
+
+    Values are copied from a GPU while it computes the next batch. One process can be resumed when it is stopped, see
+    :class:`Unfinished`; several processes write parts.
 
     Args:
-        path: The CSV file.
-        class_names: Names of the model's outputs.
-        thresholds: Multi-label: the threshold of each class; None for single-label models.
+        table: The table.
+        features: The array; None to write none.
+        about: What a resumed command must agree in: option -> plain value.
+        total: Number of images.
     """
 
-    def __init__(self, path: Path, class_names: list[str], thresholds: list[float] | None = None) -> None:
-        self.file = PredictionFile(path, class_names, thresholds)
+    def __init__(
+        self, table: PredictionFile, features: FeatureFile | None, about: Mapping[str, Any], total: int
+    ) -> None:
+        self.table = table
+        self.features = features
+        outputs = [table.output] if features is None else [table.output, features.output]
+        self.unfinished = Unfinished(outputs, about, total)
+        self._parts = ProcessParts(outputs)
+        self._held: _Batch | None = None
+        self._is_open = False
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the file and write the heading."""
-        self.file.open(trainer)
+        """Open the files."""
+        pl_module.keeps_features = self.features is not None  # type: ignore[assignment]
+        self._is_open = trainer.world_size == 1
+        table, *others = self.unfinished.open() if self._is_open else self._parts.open(trainer)
+        self.table.begin(table, trainer.is_global_zero, self.unfinished.progress)
+        if self.features is not None:
+            self.features.begin(others[0], trainer.is_global_zero)
 
     def on_predict_batch_end(
         self,
@@ -34,13 +70,46 @@ class PredictionsWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the rows of a batch."""
-        self.file.add(batch["path"], outputs, batch["error"])
+        """Start to copy the values of a batch, and write those of the batch before."""
+        features = None
+        if self.features is not None:
+            features, _ = start_copy(pl_module.features)  # type: ignore[arg-type]
+        probs, copied = start_copy(outputs)  # after the features
+        self._write_held()
+        self._held = _Batch(batch["path"], batch["error"], probs, features, copied)
+
+    def _write_held(self) -> None:
+        if self._held is None:
+            return
+        held, self._held = self._held, None
+        if held.copied is not None:
+            held.copied.synchronize()
+        if self.features is not None and held.features is not None:
+            self.features.add(held.features, held.errors)
+        self.table.add(held.paths, held.probs, held.errors)
+        if self._is_open:
+            self.unfinished.advance(self.table.progress)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the file; merge the parts of several processes."""
-        self.file.close(trainer)
+        """Complete the files."""
+        self._write_held()
+        if self._is_open:
+            self.unfinished.finish()
+            self._is_open = False
+        else:
+            self._parts.finish(trainer)
+            self.table.join()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Remove the incomplete file."""
-        self.file.discard(exception)
+        """Keep the rows of one process, remove those of several."""
+        self._parts.abandon(exception)
+        if not self._is_open:
+            return
+        self._is_open = False
+        if rows := self.unfinished.abandon():
+            total = self.unfinished.total
+            log.info(
+                "%s of %s images are predicted; to resume, type the same command with --resume",
+                f"{rows:,}",
+                f"{total:,}",
+            )

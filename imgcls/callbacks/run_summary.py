@@ -84,7 +84,8 @@ class EvaluationSummary(Callback):
         size = data.pipelines.sizes.get("eval") if isinstance(data, ImageDataModule) else None
         if size is None:  # a user's own loaders
             return
-        images = min(len(data.split(split)), int(sum(batches)) * data.batch_size * trainer.world_size)
+        rest = len(data.split(split)) - (data.predicted if split == "predict" else 0)
+        images = min(rest, int(sum(batches)) * data.batch_size * trainer.world_size)
         what = "Prediction" if split == "predict" else split.capitalize()
         numbers = f"{images:,} image{'s' * (images != 1)}, {len(data.class_names)} classes"
         log.info("%s: %s, %d x %d pixels", what, numbers, *size)

@@ -29,6 +29,8 @@ _METAVARS = {  # option -> what its value is, where its name does not say it
     "ckpt_path": "FILE.ckpt",
     "images": "PATH",
     "output": "FILE.csv",
+    "top_k": "K",
+    "embeddings": "FILE.npy",
     "json": "FILE.json",
     "html": "FILE.html",
     "allow": "FINDING",

@@ -69,8 +69,8 @@ PAGES = {
     ),
     "predict": Page(
         "CHECKPOINT [IMAGES ...]",
-        "Write a CSV with the label and the probabilities of each image. CHECKPOINT is a .ckpt file, or the folder of "
-        "a run; IMAGES are files, folders, or CSV files with a column 'path'.",
+        "Write a table with the label and the probabilities of each image. CHECKPOINT is a .ckpt file, or the folder "
+        "of a run; IMAGES are files, folders, or CSV files with a column 'path'.",
         _EVALUATION,
         ("imgcls predict runs/NAME/version_0 new_photos/", "imgcls predict best.ckpt one.jpg two.jpg --output p.csv"),
     ),

@@ -86,12 +86,19 @@ def _refuse_without_checkpoint(given: dict[str, Any], typed: list[str]) -> None:
 def _check_output(given: dict[str, Any]) -> None:
     from imgcls.checkpoints.run_folder import run_folder_of
     from imgcls.runtime.output_file import refuse_existing
+    from imgcls.runtime.unfinished import refuse_unfinished
 
-    output, checkpoint = given.get("output"), given["ckpt_path"]
+    if given.get("overwrite"):
+        return
+    output, checkpoint, embeddings = given.get("output"), given["ckpt_path"], given.get("embeddings")
     if output is None and checkpoint != "last":
         output = (run_folder_of(_path(checkpoint)) or Path()) / "predictions.csv"
-    if output is not None and not given.get("overwrite"):
+    if output is not None and not given.get("resume"):
+        refuse_unfinished(_path(output))
+    if output is not None:
         refuse_existing(_path(output))
+    if embeddings is not None:
+        refuse_existing(_path(embeddings), "--embeddings")
 
 
 def _check_export(given: dict[str, Any], names: list[str]) -> None:

@@ -17,7 +17,13 @@ _TTA = (
     "Test-time augmentation: average the probabilities over each image and its mirror image (hflip), or also both "
     "upside down (flips)."
 )
-_OUTPUT = "CSV file to write (default: predictions.csv in the checkpoint's run folder, else in the working directory)."
+_OUTPUT = (
+    "CSV, or .parquet, file to write (default: predictions.csv in the checkpoint's run folder, else in the working "
+    "directory)."
+)
+_TOP_K = "Write the K most probable classes, in place of all."
+_EMBEDDINGS = "Also write the features that the head receives."
+_RESUME = "Complete a prediction that was stopped."
 _FOLDER = (
     "Folder for the figures and one row per image (default: the checkpoint's run folder, for other data or settings "
     "than the run's evaluations/N in it)."
@@ -40,8 +46,11 @@ def add_options(parser: ArgumentParser, command: str) -> None:
         images = "Files, folders, or CSV files with a column 'path'."
         parser.add_argument("--images", type=list[str] | None, help=images)
         parser.add_argument("--output", type=str | None, help=_OUTPUT)
+        parser.add_argument("--top_k", type=int | None, help=_TOP_K)
+        parser.add_argument("--embeddings", type=str | None, help=_EMBEDDINGS)
         yes = ActionYesNo(no_prefix=None)
-        parser.add_argument("--overwrite", action=yes, default=False, help="Replace an existing CSV file.")
+        parser.add_argument("--overwrite", action=yes, default=False, help="Replace existing files.")
+        parser.add_argument("--resume", action=yes, default=False, help=_RESUME)
     if command in {"validate", "test", "predict"}:
         parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
     if command in {"validate", "test"}:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _DATA = "data.init_args"
 # keys that decide the figures, beside the limits of batches, which a checkpoint does not pass on
-_KEYS = (
+EVALUATION_KEYS = (
     f"{_DATA}.augmentations.eval",
     f"{_DATA}.decode",
     f"{_DATA}.image_size",
@@ -141,7 +141,7 @@ def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:
 def _changed(parts: Parts, split: str, recorded: Recorded) -> dict[str, Any]:
     """Return what differs from the run and changes the figures: dotted key -> value."""
     datasets = [f"{_DATA}.dataset_classes.{name}" for name in _DATASETS[split]]
-    found = recorded.changed(parts.saved, [*datasets, *_KEYS])
+    found = recorded.changed(parts.saved, [*datasets, *EVALUATION_KEYS])
     if parts.section["tta"] != "none":
         found["tta"] = parts.section["tta"]
     limit = _LIMITS[split]

@@ -1,29 +1,39 @@
-"""The command predict: write a CSV with a prediction for each image."""
+"""The command predict: write a table with a prediction for each image, and the features of the images."""
 
+import hashlib
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from imgcls.callbacks.prediction_file import PredictionFile, first_rows
+from imgcls import __version__
+from imgcls.callbacks.feature_file import FeatureFile
+from imgcls.callbacks.prediction_file import PredictionFile, check_parquet, is_parquet
 from imgcls.callbacks.prediction_writer import PredictionsWriter
+from imgcls.callbacks.top_classes import check_top_k
+from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts, print_once
 from imgcls.commands.evaluate import Evaluation
+from imgcls.commands.evaluation_files import EVALUATION_KEYS
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import is_first_process, log_device
 from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
+from imgcls.models.inference import InferenceModule
 from imgcls.runtime.output_file import check_output, lock_output, refuse_existing, release_output
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_table, shown
+from imgcls.runtime.unfinished import refuse_unfinished
 
 log = logging.getLogger(__name__)
 
 _FEW = 10  # images whose predictions are printed, too
+_SHOWN = 5  # most probable classes of each that are printed
 
 
 class Prediction(Evaluation):
@@ -31,12 +41,27 @@ class Prediction(Evaluation):
 
     def __init__(self, parts: Parts, start: Start, recorded: Recorded) -> None:
         self._file = _output_of(parts.section, start)
+        self._embeddings = _embeddings_of(parts.section)
+        files = {"--output": self._file} | ({"--embeddings": self._embeddings} if self._embeddings else {})
         with ExitStack() as held:
-            if is_first_process():
-                held.callback(release_output, lock_output(self._file))
-            if not parts.section["overwrite"]:
-                refuse_existing(self._file)  # the file is locked: no other process is about to write it
+            for option, file in files.items():
+                if is_first_process():
+                    held.callback(release_output, lock_output(file, option))
+                if not parts.section["overwrite"]:
+                    if option == "--output" and not parts.section["resume"]:
+                        refuse_unfinished(file)
+                    refuse_existing(file, option)  # it is locked: no other process is about to write it
             super().__init__(parts, start, recorded)
+            self._check_model()
+            self._about = {
+                "--ckpt_path": checkpoint_id(start.path),
+                "--tta": parts.section["tta"],
+                "--top_k": parts.section["top_k"],
+                "--embeddings": str(self._embeddings.absolute()) if self._embeddings else None,
+                "imgcls": __version__,
+                **recorded.changed(parts.saved, EVALUATION_KEYS),
+                "trainer.precision": self.trainer.precision,
+            }
             self._held = held.pop_all()
 
     def _take_images(self) -> None:
@@ -46,16 +71,47 @@ class Prediction(Evaluation):
             images.max_pixels = max([images.max_pixels, *known])  # as the run was configured
             self.data.predict_on(images)
 
+    def _check_model(self) -> None:
+        """Check that the model has as many classes, and the features, that are asked for."""
+        check_top_k(self.parts.section["top_k"], len(self.model.class_names))
+        kind = type(self.model)
+        for name in ("forward", "predict_step") if self._embeddings else ():
+            if getattr(kind, name) is not getattr(InferenceModule, name):
+                raise ConfigError(
+                    f"--embeddings needs {name} of imgcls.ImageClassifier, which {kind.__name__} overrides; use "
+                    "imgcls.load(CHECKPOINT).embed(images)"
+                )
+
     def run(self) -> None:
-        """Write the CSV, and print its path."""
+        """Write the files, and print their paths."""
         with self._held:
             self._run()
 
     def _run(self) -> None:
         if self.trainer.num_nodes > 1:
             raise ConfigError(f"predict runs on one machine: trainer.num_nodes must be 1, got {self.trainer.num_nodes}")
+        if self.parts.section["resume"] and self.trainer.world_size > 1:
+            raise ConfigError(f"--resume needs one process: trainer.devices must be 1, got {self.trainer.world_size}")
         log_device(self.trainer)
-        writer = PredictionsWriter(self._file, self.model.class_names, self.model.thresholds)
+        table = PredictionFile(
+            self._file, self.model.class_names, self.model.thresholds, top_k=self.parts.section["top_k"]
+        )
+        self._predict(table)
+        if self.trainer.is_global_zero and table.progress.rows <= _FEW:
+            _print_rows(table)
+        if table.progress.errors:
+            _log_errors(table)
+        print_once(self._file)
+        if self._embeddings:
+            print_once(self._embeddings)
+
+    def _predict(self, table: PredictionFile) -> None:
+        paths = self.data.split("predict").data.sample_paths
+        features = FeatureFile(self._embeddings, len(paths)) if self._embeddings else None
+        about = self._about | {"--images": f"{len(paths):,} files ({_digest(paths)})"}
+        writer = PredictionsWriter(table, features, about, len(paths))
+        if self.parts.section["resume"] and self._resume(writer):
+            return
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
         with postponed(waits=True):
             self.trainer.predict(
@@ -65,22 +121,51 @@ class Prediction(Evaluation):
                 return_predictions=False,
                 weights_only=True,
             )
-        file = writer.file
-        if self.trainer.is_global_zero and file.rows <= _FEW:
-            _print_rows(file)
-        if file.errors:
-            images = f"{file.rows} image{'' if file.rows == 1 else 's'}"
-            first = "; ".join(f"{shown(path)}: {shown(reason)}" for path, reason in file.first_errors)
-            which = f": {first}" if len(file.first_errors) == file.errors else f"; see column 'error' of {file.path}"
-            log.info("%d of %s could not be predicted%s", file.errors, images, which)
-        print_once(file.path)
+
+    def _resume(self, writer: PredictionsWriter) -> bool:
+        """Start after the images of a stopped command; return whether that had predicted all of them."""
+        writer.unfinished.restore()
+        writer.table.progress = writer.unfinished.progress
+        done, total = writer.table.progress.rows, writer.unfinished.total
+        if done:
+            log.info("Resuming after %s images", f"{done:,} of {total:,}")
+        else:
+            log.info("There is nothing to resume: predicting all %s images", f"{total:,}")
+        if done == total:
+            writer.unfinished.open()
+            writer.unfinished.finish()
+        self.data.predicted = done
+        return done == total
 
 
-def _print_rows(file: PredictionFile) -> None:
-    """Print the predictions of a few images."""
-    [heading, *rows] = first_rows(file.path, _FEW)
-    cells = [[path, name, _rounded(prob), row[-1]] for path, name, prob, *row in rows]
-    print_table([row if file.errors else row[:3] for row in [[*heading[:3], heading[-1]], *cells]])
+def _digest(paths: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.encode(errors="surrogatepass") + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _log_errors(table: PredictionFile) -> None:
+    """Log how many images have no prediction, and why if they are few."""
+    rows, errors, first_errors = table.progress
+    images = f"{rows} image{'' if rows == 1 else 's'}"
+    first = "; ".join(f"{shown(path)}: {shown(reason)}" for path, reason in first_errors)
+    which = f": {first}" if len(first_errors) == errors else f"; see column 'error' of {table.path}"
+    log.info("%d of %s could not be predicted%s", errors, images, which)
+
+
+def _print_rows(table: PredictionFile) -> None:
+    """Print the predictions of a few images; of a single label, the most probable class is the prediction."""
+    columns = table.columns
+    last = len(columns.names) - 1
+    first = 3 if columns.multilabel else 5  # the columns before it are path, prediction and probability
+    names = range(first, min(3 + 2 * _SHOWN, last) if columns.top_k else 0, 2)
+    [heading, *rows] = table.first_rows(_FEW)
+    shown_rows = [[*heading[:3], *(heading[at] for at in names), heading[last]]]
+    for row in rows:
+        pairs = [f"{row[at]} {_rounded(row[at + 1])}".strip() for at in names]
+        shown_rows.append([*row[:2], _rounded(row[2]), *pairs, row[last]])
+    print_table([row if table.progress.errors else row[:-1] for row in shown_rows])
 
 
 def _rounded(probabilities: str) -> str:
@@ -93,4 +178,18 @@ def _output_of(section: Any, start: Start) -> Path:
     folder = run_folder_of(start.path)
     given = section["output"] or (folder or Path()) / "predictions.csv"
     check_output(given)
-    return Path(given).expanduser()
+    file = Path(given).expanduser()
+    if is_parquet(file):
+        check_parquet(file)
+    return file
+
+
+def _embeddings_of(section: Any) -> Path | None:
+    """Return the file to write the features to."""
+    if section["embeddings"] is None:
+        return None
+    file = Path(section["embeddings"]).expanduser()
+    if file.suffix != ".npy":
+        raise ConfigError(f"--embeddings must end with .npy, got {section['embeddings']}")
+    check_output(section["embeddings"], "--embeddings", "embeddings.npy")
+    return file

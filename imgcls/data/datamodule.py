@@ -27,6 +27,7 @@ from imgcls.data.config import (
 )
 from imgcls.data.feature_cache.features import FeatureBatches
 from imgcls.data.loader_factory import LoaderFactory, LoaderSettings
+from imgcls.data.loading.loaders import Batches
 from imgcls.data.loading.workers import worker_error
 from imgcls.data.scan.bad_images import BadImages, Policy
 from imgcls.data.scan.files import HashKind
@@ -92,6 +93,9 @@ class ImageDataModule(pl.LightningDataModule):
         train_on_validation: Train on train + validation, for a final fit with a known number of epochs; there is no
             validation then, and ``trainer.limit_val_batches`` must be 0.
     """
+
+    predicted: int = 0
+    """Images to predict, at the start of the list, that are left out since they are predicted already."""
 
     def __init__(
         self,
@@ -187,9 +191,9 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the batches of the test split in order."""
         return self._eval_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> Batches:
         """Return the batches of the images to predict in order; ``error`` has the reasons of unreadable ones."""
-        return self._eval_loader("predict")
+        return Batches(self._loaders().prediction(self.predicted))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Report the images that were skipped in a batch; a user's own loader may return other batches."""
@@ -243,6 +247,7 @@ class ImageDataModule(pl.LightningDataModule):
     def predict_on(self, data: ImageDataset) -> None:
         """Set the images to predict."""
         self.splitter.replace("predict", data)
+        self.predicted = 0
 
     def evaluate_by(self, steps: list[Spec] | EvalPreset | None) -> None:
         """Set the evaluation transforms, or a preset of them, replacing the configured ones."""

@@ -92,8 +92,15 @@ class LoaderFactory:
         loader.trainer = self.trainer
         return loader
 
-    def evaluation(self, name: str) -> DataLoader[Batch]:
-        """Return the batches of a split in order."""
+    def prediction(self, predicted: int) -> BatchLoader:
+        """Return the batches of the images to predict, without the first ``predicted`` images."""
+        loader = self.evaluation("predict", persistent_workers=False)
+        if isinstance(loader.sampler, KeyedSampler):
+            loader.sampler.skip = predicted
+        return loader
+
+    def evaluation(self, name: str, persistent_workers: bool = True) -> BatchLoader:
+        """Return the batches of a split in order; its workers may end with the batches."""
         split = self.splitter.split(name)
         if self.trainer and len(split) < self.trainer.world_size:  # a process without a batch would not synchronise
             raise ConfigError(
@@ -101,7 +108,9 @@ class LoaderFactory:
                 "trainer.devices: 1"
             )
         data = self._with_features(name, self._batches(name, split))
-        return BatchLoader(**self._arguments(data, self._sampler(data, shuffle=False)))
+        arguments = self._arguments(data, self._sampler(data, shuffle=False))
+        arguments["persistent_workers"] &= persistent_workers
+        return BatchLoader(**arguments)
 
     def _stream(self, split: Split, stream: StreamImageDataset) -> DataLoader[Batch]:
         log.info("%s", STREAM_LIMITS)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Literal, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ from rich.progress import track
 from torch import Tensor
 
 from imgcls.callbacks.answers import answers
+from imgcls.callbacks.prediction_rows import Columns
+from imgcls.callbacks.top_classes import check_top_k, top_classes
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import choose_precision
 from imgcls.config.class_path import Spec
@@ -131,7 +133,9 @@ class Classifier:
 
     # -- applied to images
 
-    def predict(self, inputs: Inputs, tta: TTA = "none", progress: bool = False) -> pd.DataFrame:
+    def predict(
+        self, inputs: Inputs, tta: TTA = "none", progress: bool = False, top_k: int | None = None
+    ) -> pd.DataFrame:
         """Predict the classes of images, with the values that ``imgcls predict`` writes at the same batch size.
 
         Args:
@@ -141,6 +145,7 @@ class Classifier:
             tta: Average the probabilities over each image and its mirror image (``hflip``), or over both and their
                 upside-down versions (``flips``).
             progress: Show a progress bar.
+            top_k: Columns ``top_1, top_1_probability, top_2…`` of so many classes in place of ``prob_<class>``.
 
         Returns:
             One row per image with the columns of predictions.csv: ``path`` ("" for an array), ``prediction``,
@@ -149,12 +154,13 @@ class Classifier:
             the classes above their threshold as ``cat;dog``, and ``probability`` their probabilities as ``0.9;0.7``.
 
         Raises:
-            ConfigError: If a single path does not exist, a folder has no image, an array has another shape or dtype, or
-                ``tta`` is unknown.
+            ConfigError: If a single path does not exist, a folder has no image, an array has another shape or dtype,
+                ``tta`` is unknown, or the model has fewer than ``top_k`` classes.
             TypeError: If an input is neither path, array nor Pillow image.
         """
         if tta not in get_args(TTA):
             raise ConfigError(f"tta must be one of {', '.join(get_args(TTA))}, got {tta!r}")
+        check_top_k(top_k, len(self.class_names), "top_k")
         data = InputDataset(inputs, self._max_pixels)
         self.model.tta = tta
         probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)
@@ -165,13 +171,23 @@ class Classifier:
             _texts(data.paths),
             _texts(None if answer.error else answer.prediction for answer in found),
             probability if self.multilabel else pd.Series(probs.max(axis=1)),
-            pd.DataFrame(probs),
+            pd.DataFrame(probs) if top_k is None else self._top(probs, top_k),
             _texts(answer.error for answer in found),
         ]
         table = pd.concat(columns, axis=1)
-        probabilities = (f"prob_{name}" for name in self.class_names)
-        table.columns = pd.Index(_texts(["path", "prediction", "probability", *probabilities, "error"]))
+        table.columns = pd.Index(_texts(Columns(self.class_names, self.multilabel, top_k=top_k).names))
         return table
+
+    def _top(self, probs: NDArray[np.float32], count: int) -> pd.DataFrame:
+        """Return the most probable classes, each followed by its probability; empty where there is none."""
+        top = top_classes(torch.from_numpy(probs), count)
+        columns: list[pd.Series[Any]] = []
+        for indices, values in zip(top.indices.T, top.probs.T, strict=True):
+            names = (
+                None if np.isnan(value) else self.class_names[at] for at, value in zip(indices, values, strict=True)
+            )
+            columns += [_texts(names), pd.Series(values)]
+        return pd.concat(columns, axis=1)
 
     @overload
     def embed(
@@ -206,7 +222,7 @@ class Classifier:
         return pd.DataFrame(features, index=pd.Index(_texts(data.paths), name="path")) if as_frame else features
 
     def _encode(self, batch: Batch, _: int) -> Tensor:
-        return self.model.encode(batch["image"]).flatten(1)
+        return self.model.embed(batch["image"])
 
     def _apply(
         self, compute: Callable[[Batch, int], Tensor], data: InputDataset, width: int, progress: bool

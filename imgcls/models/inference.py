@@ -49,6 +49,10 @@ class InferenceModule(NetworkModule):
         """Whether an evaluation by a Trainer without a MetricsLogger gets one; a command adds its own callbacks."""
         self._metrics: dict[str, Spec] | None = None  # of the checkpoint; None for the default ones
         self._unread: list[str] = []  # images of a prediction, with the reasons
+        self.keeps_features = False
+        """Whether ``predict_step`` leaves the features of its images in ``features``."""
+        self.features: Tensor | None = None
+        """What ``embed`` returns for the images of the last ``predict_step``."""
 
     # -- forward pass
 
@@ -79,6 +83,10 @@ class InferenceModule(NetworkModule):
     def encode(self, images: Tensor) -> Tensor:
         """Return the features of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised."""
         return self.built().encode(self.normalize(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the pooled features ``(B, D)`` that the head receives, of images as for ``encode``."""
+        return self.encode(images).flatten(1)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits ``(B, classes)``, float32, divided by the temperature."""
@@ -112,11 +120,16 @@ class InferenceModule(NetworkModule):
 
         The row of an image that could not be read is NaN.
         """
-        logits = averaged(self, batch["image"], self.tta, self.multilabel)
+        images, first = batch["image"], None
+        if self.keeps_features:
+            features = self.encode(images)
+            self.features, first = features.flatten(1), self.classify(features)
+        logits = averaged(self, images, self.tta, self.multilabel, first)
         probs = torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)
         for row, reason in enumerate(batch.get("error", [])):
             if reason:
                 probs[row] = torch.nan
+            if reason and self._returns_predictions:
                 self._unread.append(f"{batch['path'][row]}: {reason}")
         return probs
 
@@ -126,8 +139,12 @@ class InferenceModule(NetworkModule):
 
     def on_predict_epoch_end(self) -> None:
         """Warn about images that could not be read, if predictions are returned; the command writes the reasons."""
-        if self._unread and self.trainer.predict_loop.return_predictions:
+        if self._unread:
             log.warning("images that cannot be read, their predictions are NaN:%s", in_lines(self._unread, _LISTED))
+
+    @property
+    def _returns_predictions(self) -> bool:
+        return self._trainer is not None and bool(self._trainer.predict_loop.return_predictions)
 
     def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
         if not len(batch["label"]):

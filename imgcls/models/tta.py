@@ -17,7 +17,13 @@ _FLIPS: dict[TTA, list[tuple[int, ...]]] = {
 }
 
 
-def averaged(model: Callable[[Tensor], Tensor], images: Tensor, tta: TTA, multilabel: bool = False) -> Tensor:
+def averaged(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    tta: TTA,
+    multilabel: bool = False,
+    logits: Tensor | None = None,
+) -> Tensor:
     """Return logits whose softmax is the mean of the probabilities of an image and its flips.
 
     Args:
@@ -25,8 +31,9 @@ def averaged(model: Callable[[Tensor], Tensor], images: Tensor, tta: TTA, multil
         images: ``(B, 3, H, W)``.
         tta: The flips used in addition to the image itself.
         multilabel: Whether the probabilities are sigmoids of the logits.
+        logits: Those of the images themselves, if they are known.
     """
-    logits = model(images)
+    logits = model(images) if logits is None else logits
     if tta == "none":
         return logits
     all_logits = [logits, *(model(images.flip(axes)) for axes in _FLIPS[tta])]

@@ -37,6 +37,7 @@ class PartialFile(io.BufferedWriter):
         self.target = target
         self.path = path
         self._sink = _Sink(handle, "wb")
+        self._sink.needed = os.lseek(handle, 0, os.SEEK_CUR)
         super().__init__(self._sink)
 
     def check(self) -> None:
@@ -173,6 +174,27 @@ def sweep(folder: Path, names: str = f"**/.*{PARTIAL}") -> None:
         with suppress(OSError), open(path, "rb", opener=regular) as file:
             if lock_descriptor(file.fileno(), blocking=False):
                 path.unlink()
+
+
+def reopen(target: Path, path: Path, size: int) -> PartialFile:
+    """Open a temporary file that outlives its process; what is beyond ``size`` bytes is cut.
+
+    Args:
+        target: Final path.
+        path: Temporary path; a new file is made if the size is 0.
+        size: Bytes to keep.
+
+    Raises:
+        WriteError: If it cannot be opened.
+    """
+    with naming(path):
+        if not size:
+            path.unlink(missing_ok=True)
+        flags = os.O_NOFOLLOW | (0 if size else os.O_CREAT | os.O_EXCL)
+        handle = os.open(path, os.O_WRONLY | flags, 0o666)
+        os.ftruncate(handle, size)
+        os.lseek(handle, size, os.SEEK_SET)
+        return PartialFile(target, path, handle)
 
 
 def regular(path: str, flags: int) -> int:

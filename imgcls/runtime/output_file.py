@@ -43,18 +43,26 @@ def check_output(path: str | os.PathLike[str], option: str = "--output", example
         ) from error
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, option: str = "--output") -> None:
     """Refuse to replace a file.
+
+    Args:
+        path: The file.
+        option: The option that names it.
 
     Raises:
         ConfigError: If it exists.
     """
     if os.path.isfile(path):  # check_output refuses all else
-        raise ConfigError(f"{path} exists; add --overwrite to replace it, or --output FILE to write another")
+        raise ConfigError(f"{path} exists; add --overwrite to replace it, or {option} FILE to write another")
 
 
-def lock_output(path: Path) -> FileLock:
+def lock_output(path: Path, option: str = "--output") -> FileLock:
     """Lock a file for this process; remove the temporary files of killed processes.
+
+    Args:
+        path: The file.
+        option: The option that names it.
 
     Raises:
         ConfigError: If another process writes it.
@@ -64,12 +72,12 @@ def lock_output(path: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(
-            f"--output {path}: another process is writing this file; wait for it or give another file"
+            f"{option} {path}: another process is writing this file; wait for it or give another file"
         ) from None
     except OSError as error:
         is_file = os.path.isfile(lock.lock_file) and not os.path.islink(lock.lock_file)
         not_a_file = os.path.lexists(lock.lock_file) and not is_file
-        remedy = "remove it" if not_a_file else "give --output FILE in another folder"
+        remedy = "remove it" if not_a_file else f"give {option} FILE in another folder"
         raise ConfigError(f"{lock.lock_file}: cannot be locked: {error.strerror}; {remedy}") from error
     name = glob.escape(hidden(path, "").name)
     for left in (f"{name}.*{PARTIAL}", f"{name}.part[0-9]", f"{name}.part[0-9][0-9]", f".{name}.part*{PARTIAL}"):

@@ -13,7 +13,16 @@ OWN = {
     "fit": ["--ckpt_path"],
     "validate": ["--ckpt_path", "--tta", "--output"],
     "test": ["--ckpt_path", "--tta", "--output"],
-    "predict": ["--ckpt_path", "--images", "--output", "--overwrite", "--tta"],
+    "predict": [
+        "--ckpt_path",
+        "--images",
+        "--output",
+        "--top_k",
+        "--embeddings",
+        "--overwrite",
+        "--resume",
+        "--tta",
+    ],
     "tune": [],
     "check": ["--images", "--json", "--html", "--allow"],
     "export": [

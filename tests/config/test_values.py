@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.callbacks.prediction_writer import PredictionsWriter
+from imgcls.callbacks.prediction_file import PredictionFile
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.models.training.optimizer import OptimizerConfig
@@ -203,9 +203,6 @@ def test_check_output_says_that_a_folder_is_read_only(monkeypatch: pytest.Monkey
         check_output(tmp_path / "p.csv")
 
 
-def test_predictions_writer_refuses_a_name_that_is_too_long(tmp_path: Path) -> None:
-    writer = PredictionsWriter(tmp_path / f"{'x' * 300}.csv", ["a", "b"])
-    trainer, model = pl.Trainer(logger=False), pl.LightningModule()
-    with pytest.raises(ConfigError, match=r"--output .*x\.csv: cannot be written: File name too long") as refused:
-        writer.on_predict_start(trainer, model)
-    writer.on_exception(trainer, model, refused.value)  # has no file to remove
+def test_a_prediction_file_refuses_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--output .*x\.csv: cannot be written: File name too long"):
+        PredictionFile(tmp_path / f"{'x' * 300}.csv", ["a", "b"], None)

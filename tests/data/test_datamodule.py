@@ -432,7 +432,7 @@ def test_predict_batches_carry_the_reason_of_unreadable_images(normalised: bool,
     # one batch holds both kinds, the other nothing that can be read
     images = PathListDataset([str(photos / "red/000.png"), *bad])
     data = module(stage="predict", predict=images, class_names=["a", "b"], augmentations=Augmentations(eval=eval_list))
-    mixed, unreadable = batches(data.predict_dataloader())
+    mixed, unreadable = batches(data.predict_dataloader().loader)
     reason = "is a text file, not an image"
     assert mixed["error"] == ["", *[reason] * 7]
     assert unreadable["error"] == [reason] * 2
@@ -458,7 +458,7 @@ def test_unreadable_images_are_as_large_as_the_others(tmp_path: Path) -> None:
         class_names=["a", "b"],
         augmentations=Augmentations(eval=[crop, {"class_path": f"{__name__}.inverted"}]),
     )
-    (batch,) = batches(data.predict_dataloader())
+    (batch,) = batches(data.predict_dataloader().loader)
     assert batch["error"] == [*["No such file or directory"] * 2, ""]
     assert batch["image"].shape == (3, 3, 550, 600)
     assert batch["image"].min() == 255  # the first left nothing behind in the second
@@ -468,7 +468,7 @@ def test_predict_batches_have_the_models_size_where_nothing_can_be_read(tmp_path
     images = PathListDataset([str(tmp_path / "missing.png")])
     data = module(stage="predict", predict=images, augmentations=Augmentations(eval=FLIPS), class_names=["a", "b"])
     data.trainer = model_of((24, 28))
-    (batch,) = batches(data.predict_dataloader())
+    (batch,) = batches(data.predict_dataloader().loader)
     assert batch["error"] == ["No such file or directory"]
     assert batch["image"].shape == (1, 3, 24, 28)
     assert batch["image"].sum() == 0
@@ -489,9 +489,11 @@ def test_paths_of_a_class_of_ones_own_are_counted_as_texts(tmp_path: Path) -> No
 
 def test_predict_on_replaces_the_images() -> None:
     data = module(stage="predict", predict=Numbers(3), class_names=["a", "b"])
-    assert [batch["path"] for batch in batches(data.predict_dataloader())] == [["number/0", "number/1", "number/2"]]
+    assert [batch["path"] for batch in batches(data.predict_dataloader().loader)] == [
+        ["number/0", "number/1", "number/2"]
+    ]
     data.predict_on(Numbers(1))
-    assert [batch["path"] for batch in batches(data.predict_dataloader())] == [["number/0"]]
+    assert [batch["path"] for batch in batches(data.predict_dataloader().loader)] == [["number/0"]]
 
 
 # -- the model's preprocessing

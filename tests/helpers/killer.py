@@ -34,6 +34,30 @@ class Killer(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class EndPrediction(Callback):
+    """Ends a prediction before a batch, by a signal to its own process.
+
+    Args:
+        batch: The batch, from 0.
+        number: The signal.
+    """
+
+    def __init__(self, batch: int, number: int = signal.SIGKILL) -> None:
+        self.batch = batch
+        self.number = number
+
+    def on_predict_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == self.batch:
+            os.kill(os.getpid(), self.number)
+
+
 class StopAfter(Callback):
     """Ends the training early, in good order.
 

@@ -47,7 +47,8 @@ def written(run: Path, images: Path, folder: Path, *more: str) -> pd.DataFrame:
     output = folder / "predictions.csv"
     main(["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--images={images}", f"--output={output}", *more])
     table = pd.read_csv(output, dtype="str").assign(error=lambda found: found["error"].fillna(""))
-    return table.astype(dict.fromkeys(["probability", *(f"prob_{name}" for name in CLASSES)], np.float32))
+    probabilities = [name for name in table if name == "probability" or name.startswith("prob_")]
+    return table.astype(dict.fromkeys(probabilities, np.float32))
 
 
 def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame, *but: str) -> None:
@@ -66,6 +67,16 @@ def broken(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "page.jpg").write_text("<html>")
     (folder / "truncated.jpg").write_bytes(SAMPLES[0].read_bytes()[:20_000])
     return folder
+
+
+def test_top_k_has_the_columns_and_values_of_the_command(
+    run: Path, classifier: imgcls.Classifier, broken: Path, tmp_path: Path
+) -> None:
+    theirs = written(run, broken, tmp_path, "--top_k=2", "--data.num_workers=0", "--trainer.accelerator=cpu")
+    theirs = theirs.astype(dict.fromkeys(["top_1_probability", "top_2_probability"], np.float32))
+    pd.testing.assert_frame_equal(classifier.predict(broken, top_k=2), theirs, check_exact=True)
+    with pytest.raises(ConfigError, match="top_k must be between 1 and 3, the number of classes, got 4"):
+        classifier.predict(broken, top_k=4)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -160,7 +160,7 @@ def predict(best: Path, *more: str) -> list[str]:
 def test_predictions_follow_no_link_at_a_hidden_name(best: Path, test_photos: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in (".p.csv.partial", ".p.csv.1.partial"):
+    for name in (".p.csv.partial", ".p.csv.1.partial", ".p.csv.unfinished"):
         (tmp_path / name).symlink_to(victim)
     main(predict(best, f"--images={test_photos}", f"--output={tmp_path}/p.csv"))
     assert victim.read_text() == "mine"
@@ -203,9 +203,9 @@ def test_a_file_that_another_prediction_has_just_made_is_kept(
 ) -> None:
     output = tmp_path / "p.csv"
 
-    def hold(path: Path) -> FileLock:
+    def hold(path: Path, option: str) -> FileLock:
         output.write_text("theirs")
-        return lock_output(path)
+        return lock_output(path, option)
 
     monkeypatch.setattr("imgcls.commands.predict.lock_output", hold)
     code, said = fails(predict(best, f"--images={test_photos}", f"--output={output}"), capsys)
@@ -236,7 +236,7 @@ def wait_for_rows(folder: Path, count: int = 20) -> Path:
     """Wait until some rows are in a hidden file; return it."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        for path in folder.glob(".p.csv.*partial"):
+        for path in folder.glob(".p.csv.unfinished"):
             if path.read_bytes().count(b"\n") > count:
                 return path
         time.sleep(0.02)
@@ -258,6 +258,6 @@ def test_a_second_prediction_into_one_file_is_refused_at_once(best: Path, test_p
     rows = list(csv.reader(content.decode().splitlines()))
     assert {len(row) for row in rows} == {len(rows[0])}
     assert not output.exists()
-    main(predict(best, f"--images={test_photos}", f"--output={output}"))
+    main(predict(best, f"--images={test_photos}", f"--output={output}", "--overwrite"))
     assert len(pd.read_csv(output)) == 18
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".p", "p"))) == ["p.csv"]

@@ -5,9 +5,11 @@ import re
 import sys
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
+from imgcls.callbacks.prediction_file import PredictionFile
 from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.checkpoints.io import read_checkpoint
 from imgcls.cli.main import main
@@ -77,15 +79,16 @@ def test_a_full_disk_ends_a_search_with_one_line(
 
 
 def test_a_full_disk_ends_a_prediction_within_a_batch(small_disk: Path) -> None:
-    writer = PredictionsWriter(small_disk / "p.csv", ["a", "b"])
+    writer = PredictionsWriter(PredictionFile(small_disk / "p.csv", ["a", "b"], None), None, {}, 1001)
     trainer, batch = _Trainer(), {"path": ["x.png"], "error": [""]}
-    writer.on_predict_start(trainer, None)  # type: ignore[arg-type]
+    writer.on_predict_start(trainer, pl.LightningModule())  # type: ignore[arg-type]
     writer.on_predict_batch_end(trainer, None, torch.tensor([[0.25, 0.75]]), batch, 0)  # type: ignore[arg-type]
-    fill(small_disk)
     many = {"path": ["x.png"] * 1000, "error": [""] * 1000}
+    writer.on_predict_batch_end(trainer, None, torch.full((1000, 2), 0.5), many, 1)  # type: ignore[arg-type]
+    fill(small_disk)
     message = rf"{small_disk}/p\.csv: the disk is full \(.*\): it needs 0\.0 MB, 0\.0 MB are free"
     with pytest.raises(FullDiskError, match=message) as caught:
-        writer.on_predict_batch_end(trainer, None, torch.full((1000, 2), 0.5), many, 1)  # type: ignore[arg-type]
+        writer.on_predict_end(trainer, None)  # type: ignore[arg-type]  # writes the last batch
     writer.on_exception(trainer, None, caught.value)  # type: ignore[arg-type]
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 

@@ -1,6 +1,7 @@
 """Data loaders: batches in reused shared memory, and epochs that start at the position of the training loop."""
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,6 +29,28 @@ class BatchLoader(WatchedLoader[Batch]):
                 mapped.append(batch["image"])
                 batch["image"] = lend(batch["image"])
             yield batch
+
+
+class Batches:
+    """The batches of a loader, for a prediction.
+
+    Not a ``DataLoader``, of which Lightning 2.6 keeps the indices of all batches that it predicts: 150 bytes per image.
+    May go when it does so only for a BasePredictionWriter.
+
+    Args:
+        loader: The loader.
+    """
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Iterate over the batches."""
+        return iter(self.loader)
 
 
 class TrainLoader(BatchLoader):

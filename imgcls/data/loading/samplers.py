@@ -22,7 +22,7 @@ class KeyedSampler(DistributedSampler[Key]):
     Args:
         data: The dataset.
         shuffle: True: a new order each epoch, ranks padded to equal lengths. False: in order, each sample once, with
-            the same seeds in every epoch.
+            the same seeds in every epoch; the first rank has the first samples.
         seed: The run's seed.
         num_replicas: Number of processes.
         rank: Rank of this process.
@@ -31,6 +31,7 @@ class KeyedSampler(DistributedSampler[Key]):
     def __init__(self, data: Dataset[Batch], shuffle: bool, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(data, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)
         self.skip = 0
+        """Samples at the start that are left out."""
         self.size = len(data)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Key]:
@@ -40,16 +41,22 @@ class KeyedSampler(DistributedSampler[Key]):
             yield int(indices[draw]), self._sample_seed(int(indices[draw]), draw)
 
     def __len__(self) -> int:
-        """Number of samples of this rank in a whole epoch."""
+        """Number of samples of this rank: in training in a whole epoch, else without the first ``skip``."""
         if self.shuffle:
             return -(-self.size // self.num_replicas)
-        return len(range(self.rank, self.size, self.num_replicas))
+        return len(self._share) - self.skip
+
+    @property
+    def _share(self) -> range:
+        """This rank's part of the samples in order."""
+        start, stop = (self.size * rank // self.num_replicas for rank in (self.rank, self.rank + 1))
+        return range(start, stop)
 
     def _indices(self) -> Any:
-        order = np.arange(self.size)
-        if self.shuffle:
-            order = self._draw(np.random.default_rng(derive_seed(self.seed, self.epoch)))
-            order = np.resize(order, len(self) * self.num_replicas)
+        if not self.shuffle:
+            return self._share
+        order = self._draw(np.random.default_rng(derive_seed(self.seed, self.epoch)))
+        order = np.resize(order, len(self) * self.num_replicas)
         return order[self.rank :: self.num_replicas]
 
     def _draw(self, generator: np.random.Generator) -> Any:

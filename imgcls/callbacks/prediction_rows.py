@@ -1,0 +1,58 @@
+"""The columns of a table of predictions, and the content of a batch of its rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.callbacks.answers import Answer
+from imgcls.callbacks.top_classes import TopClasses
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table of predictions.
+
+    Args:
+        class_names: Names of the model's outputs.
+        multilabel: Whether ``prediction`` and ``probability`` may have several values, or none.
+        has_labels: Whether the true label follows the path.
+        top_k: Number of classes with a column for name and probability; None for a probability of each class.
+    """
+
+    class_names: list[str]
+    multilabel: bool
+    has_labels: bool = False
+    top_k: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return ["path", *["label"][: self.has_labels], "prediction", "probability", *self.of_classes, "error"]
+
+    @property
+    def of_classes(self) -> list[str]:
+        """The names of the columns with classes and their probabilities."""
+        if self.top_k is None:
+            return [f"prob_{name}" for name in self.class_names]
+        return [name for rank in range(1, self.top_k + 1) for name in (f"top_{rank}", f"top_{rank}_probability")]
+
+
+class Rows(NamedTuple):
+    """A batch of rows.
+
+    Args:
+        paths: The path of each image.
+        labels: The true classes of each image, if the table has labels.
+        answers: What is predicted.
+        probs: ``(B, classes)`` float32, the probabilities.
+        top: The most probable classes, if the table has them alone.
+    """
+
+    paths: Sequence[str]
+    labels: Sequence[str] | None
+    answers: Sequence[Answer]
+    probs: NDArray[np.floating]
+    top: TopClasses | None
