@@ -36,8 +36,8 @@ class Network(nn.Module):
         self.backbone = model.built()
         self.temperature = float(model.temperature)
         self.multilabel = model.multilabel
-        self.register_buffer("mean", model.pixel_mean[:, None, None])
-        self.register_buffer("std", model.pixel_std[:, None, None])
+        self.register_buffer("mean", model.pixel_mean[:, None, None].clone())  # torch.export.save warns of views
+        self.register_buffer("std", model.pixel_std[:, None, None].clone())
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities ``(B, classes)`` of images ``(B, 3, H, W)``, uint8, RGB, not normalised."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from imgcls.export.formats import ExportOptions, Written
-from imgcls.export.graph import export_program, image_input, metadata, network_input, written
+from imgcls.export.graph import export_program, image_input, metadata, network_input, quiet, written
 from imgcls.export.program import Network, Program, pixels_of
 from imgcls.inference.classifier import Classifier
 
@@ -29,5 +29,6 @@ def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Writt
     given = network_input(classifier) if options.from_network_input else image_input()
     program = export_program(network if options.from_network_input else Program(pixels_of(classifier), network), given)
     texts: dict[str, str | bytes] = {DESCRIPTION: json.dumps(metadata(classifier), ensure_ascii=False)}
-    torch.export.save(program, model, extra_files=texts)
+    with quiet():
+        torch.export.save(program, model, extra_files=texts)
     return written(classifier, model, given, "numpy pillow torch", {})
