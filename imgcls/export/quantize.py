@@ -108,15 +108,23 @@ def _write(classifier: Classifier, file: Path, paths: list[str], from_network_in
         )
         if not from_network_input:
             save_onnx(pixels_of(classifier), image_input(), pixels, {}, output="pixels")
-        _save(small, None if from_network_input else pixels, file, metadata(classifier))
+        join(small, None if from_network_input else pixels, file, metadata(classifier))
 
 
-def _save(network: Path, pixels: Path | None, file: Path, texts: dict[str, str]) -> None:
+def join(network: Path, pixels: Path | None, file: Path, texts: dict[str, str]) -> None:
+    """Put a graph of resize and crop in front of that of a network.
+
+    Args:
+        network: Its input is ``images``.
+        pixels: Its output is ``pixels``; None: there is none.
+        file: The file to write.
+        texts: Its ``metadata_props``.
+    """
     import onnx
 
     model = onnx.load(network)
     if pixels is not None:
-        before = onnx.compose.add_prefix(onnx.load(pixels), "pixels/", rename_inputs=False, rename_outputs=False)
+        before = onnx.load(pixels)  # unprefixed: onnx 1.23 leaves names out that the branches of an If use
         model = onnx.compose.add_prefix(model, "network/", rename_inputs=False, rename_outputs=False)
         before.ir_version = model.ir_version = max(before.ir_version, model.ir_version)
         model = onnx.compose.merge_models(before, model, io_map=[("pixels", "images")])
