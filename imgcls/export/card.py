@@ -21,6 +21,10 @@ _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _README = "README.md"
 _URL = "https://pypi.org/project/imgcls/"
 _LIBRARIES = {"hf": "transformers", "onnx": "onnx", "torch": "pytorch"}
+_SCALED = (
+    "The figures below were measured with `data.decode: scaled`: large JPEGs were decoded at a smaller size. Here they "
+    "are decoded whole, so that probabilities may differ a little."
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         steps=[_step(step) for step in classifier.evaluation_steps],
         mean=", ".join(map(str, about["mean"])),
         std=", ".join(map(str, about["std"])),
-        notes=written.notes,
+        notes=[*written.notes, *([_SCALED] if about["decode"] == "scaled" else [])],
         results=results,
         counts={name: len(part) for name, part in split.items()} if hashes else None,
         digest=hashlib.sha256("\n".join(hashes).encode(errors="surrogateescape")).hexdigest()[:16],

@@ -63,6 +63,7 @@ def export(
         RunError: If a probability differs by more than the tolerance.
     """
     check_options(name, options)
+    recorded, classifier.decode = classifier.decode, "exact"
     target = output or default_folder(run_folder_of(classifier.path), name)
     with writing_folder(target, overwrite) as folder:
         written = FORMATS[name].write(classifier, folder, replace(options, images=tuple(images)))
@@ -70,6 +71,8 @@ def export(
             parity = check_parity(classifier, written, paths, shown)
         log.info("Compared %s with imgcls predict on %d %s: %s", FORMATS[name].name, parity.images, source, parity)
         _report_left_out(parity)
+        if recorded == "scaled":
+            log.info("data.decode: scaled is not exported: other programs decode JPEGs whole, as decode: exact does")
         if parity.beyond:
             others = f" ({parity.beyond} of {parity.images} images differ)"
             raise RunError(
@@ -78,7 +81,7 @@ def export(
             )
         left_out = {os.path.join(*Path(path).parts[-2:]): reason for path, reason in parity.left_out.items()}
         compared = asdict(parity) | {"left_out": left_out, "source": source}
-        about = _about(classifier, name, written) | {"parity": compared}
+        about = _about(classifier, name, written) | {"decode": recorded, "parity": compared}
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
         (folder / EXPORTED).write_text(text, encoding="utf-8", errors="backslashreplace")
         write_card(classifier, folder, about, written)

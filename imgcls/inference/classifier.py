@@ -97,8 +97,12 @@ class Classifier:
 
     @property
     def decode(self) -> Decode:
-        """How files are decoded: ``exact``, or ``scaled``, as ``data.decode`` of the run says."""
+        """How files are decoded: ``exact``, or ``scaled``; at first as ``data.decode`` of the run says."""
         return self._data.decode
+
+    @decode.setter
+    def decode(self, value: Decode) -> None:
+        self._data.decode = value
 
     @property
     def batch_size(self) -> int:

@@ -37,6 +37,7 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
         ["fit", "--data.dataset_classes.train=x", "--model.model_name=./none"],
         ["predict", "photos"],
         ["predict", "--ckpt_path=best.ckpt", "--output=pyproject.toml"],
+        ["export", "--ckpt_path=pyproject.toml", "--output=tests"],
     ],
 )
 def test_instant_answers_load_nothing_heavy(line: list[str]) -> None:
