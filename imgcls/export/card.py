@@ -67,7 +67,7 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         title=_plain(title),
         class_names=[_plain(name) for name in classifier.class_names],
         multilabel=classifier.multilabel,
-        model_name=_plain(name),
+        model_name=_in_code(name),
         url=_URL,
         usage=written.usage,
         steps=[_step(step) for step in classifier.evaluation_steps],
@@ -159,7 +159,11 @@ def _licence(base: str) -> str | None:
 
 def _step(step: dict[str, Any]) -> str:
     arguments = ", ".join(f"{key}={value!r}" for key, value in (step.get("init_args") or {}).items())
-    return f"{step['class_path'].rpartition('.')[2]}({arguments})".replace("`", "'")
+    return _in_code(f"{step['class_path'].rpartition('.')[2]}({arguments})")
+
+
+def _in_code(text: str) -> str:
+    return " ".join(text.split()).replace("`", "'")
 
 
 def _plain(text: str) -> str:
