@@ -108,8 +108,8 @@ def _check_export(given: dict[str, Any], names: list[str]) -> None:
     unused = keys("export").keys() - used_keys("export").keys()
     if foreign := [name for name in names if short_key(name) in unused]:
         raise ConfigError(f"export uses the model and the preprocessing of the checkpoint; leave {foreign[0]} out")
-    flags = {name: bool(given.get(name)) for name in ("batched", "quantize", "from_network_input")}
-    check_options(given.get("format", "hf"), ExportOptions(**flags))
+    batched, quantize, sized = (bool(given.get(name)) for name in ("batched", "quantize", "from_network_input"))
+    check_options(given.get("format", "hf"), ExportOptions(batched, quantize, sized))
     folder, checkpoint = given.get("output"), given["ckpt_path"]
     if checkpoint != "last":
         if not os.path.isfile(_path(checkpoint)):
