@@ -24,15 +24,21 @@ class DataWaitMonitor(Callback):
         self.cached = cached
         self.share: float | None = None
         """Fraction of the last epoch spent waiting, 0 to 1."""
+        self.waited = 0.0
+        """Seconds of the epoch spent waiting."""
         self._is_logged = False
         self._steps = 0
-        self._waited = 0.0
         self._since = self._start = 0.0
         self._busy = False  # with something else than data since the last step
 
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first step of the epoch to the end of the last one."""
+        return max(self._since - self._start, 0.0)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reset the measurement."""
-        self._steps, self._waited = 0, 0.0
+        self._steps, self.waited = 0, 0.0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -42,7 +48,7 @@ class DataWaitMonitor(Callback):
         if not self._steps:
             self._start = now
         elif not self._busy:
-            self._waited += now - self._since
+            self.waited += now - self._since
         self._busy = False
 
     def on_train_batch_end(
@@ -64,9 +70,9 @@ class DataWaitMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the share and a remedy, once."""
-        if self._steps <= _FEW or self._since <= self._start:
+        if self._steps <= _FEW or not self.seconds:
             return
-        self.share = self._waited / (self._since - self._start)
+        self.share = self.waited / self.seconds
         if self.share > _MUCH and not self._is_logged and trainer.is_global_zero:
             self._is_logged = True
             workers = "more --data.num_workers"

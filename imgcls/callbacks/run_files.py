@@ -40,7 +40,7 @@ class RunFiles(Callback):
         for name in (RESULTS, *evaluations):
             (self.folder / name).unlink(missing_ok=True)
         if self.config is not None:
-            write_text(self.folder / "config.yaml", f"# yaml-language-server: $schema={_SCHEMA}\n{self.config}")
+            self.write_config(self.config)
             schema = files("imgcls").joinpath("cli", _SCHEMA).read_text(encoding="utf-8")
             write_text(self.folder / _SCHEMA, schema)
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -50,6 +50,10 @@ class RunFiles(Callback):
                 warn_missing_classes(data.splitter, name)
             write_table(self.folder / "splits.csv", split_table(data.splitter))
             self._write_account(data)
+
+    def write_config(self, config: str) -> None:
+        """Write config.yaml, of which this process must be the only writer."""
+        write_text(self.folder / "config.yaml", f"# yaml-language-server: $schema={_SCHEMA}\n{config}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the images that could not be read."""

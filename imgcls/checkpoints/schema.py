@@ -81,6 +81,7 @@ class DataState(Strict):
     labels: _Hashes | None = None
     content_hash: Literal["full", "sampled", "none"] = "full"
     decode: Literal["exact", "scaled"] = "exact"
+    create_dataset: bool = _ABSENT
 
     @model_validator(mode="after")
     def _check(self) -> "DataState":

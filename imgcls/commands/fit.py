@@ -17,7 +17,7 @@ from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
-from imgcls.checkpoints.content import Content
+from imgcls.checkpoints.content import Content, data_state
 from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
@@ -43,7 +43,7 @@ from imgcls.commands.resume import find_requeued, find_start, job_of
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
 from imgcls.commands.stop_reason import log_stop_reason
 from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process, log_device
-from imgcls.config.overrides import leaves, value_at
+from imgcls.config.overrides import leaves, value_at, with_values
 from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
@@ -52,6 +52,8 @@ from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import short_path
 
 log = logging.getLogger(__name__)
+
+_CREATE_DATASET = "data.init_args.create_dataset"
 
 
 class Fit(Command):
@@ -93,7 +95,9 @@ class Fit(Command):
         self.folder = self._folder()
         self.lock = self._claim(job)
         config = None if self.complete else dump_yaml(self.parts.saved)
-        callbacks = with_run_files(callbacks, self.monitored, parts, self.folder, trial, config)
+        callbacks = with_run_files(
+            callbacks, self.monitored, parts, self.folder, trial, config, self._keep_cache_decision
+        )
         self.trainer = build_trainer(options, callbacks, self.files, self.folder)
 
     @staticmethod
@@ -118,6 +122,9 @@ class Fit(Command):
             log.info("seed_everything: %d, drawn at the start of the run", seed)
             seed_everything(seed, workers=True, verbose=False)
             saved = saved | {"seed_everything": seed}
+        decided = data_state(self.resumed.content).get("create_dataset")
+        if decided is not None and value_at(saved, _CREATE_DATASET) == "auto":
+            saved = with_values(saved, {_CREATE_DATASET: decided}, "checkpoint")
         if value_at(before, "experiment.only_weights_load"):
             experiment = saved["experiment"] | {"only_weights_load": True}
             saved = saved | {"ckpt_path": before.get("ckpt_path"), "experiment": experiment}
@@ -213,6 +220,13 @@ class Fit(Command):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RunFiles) and not self.complete:
                 callback.config = dump_yaml(self.parts.saved)
+
+    def _keep_cache_decision(self, builds: bool) -> None:
+        """Write what ``create_dataset: auto`` has decided into config.yaml and the checkpoints."""
+        self._save(with_values(self.parts.saved, {_CREATE_DATASET: builds}, "create_dataset: auto"))
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunFiles) and self.trainer.is_global_zero:
+                callback.write_config(dump_yaml(self.parts.saved))
 
     def _save(self, config: dict[str, Any]) -> None:
         """Change the configuration that the run's files and checkpoints record."""

@@ -1,11 +1,12 @@
 """The callbacks of a fit: the user's, the default ones, and those that write the run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 
+from imgcls.callbacks.auto_cache import AutoCache
 from imgcls.callbacks.awaited_values import AwaitedValues
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.callbacks.data_wait_monitor import DataWaitMonitor
@@ -85,6 +86,7 @@ def with_run_files(
     folder: Path | None,
     trial: Trial | None,
     config: str | None,
+    on_cache_decided: Callable[[bool], None],
 ) -> list[Callback]:
     """Add the callbacks that write the run folder and that end a run.
 
@@ -95,6 +97,7 @@ def with_run_files(
         folder: The run folder; None if nothing is kept.
         trial: Set within a search.
         config: The content of config.yaml; None if nothing is left to train, so that the file stays as it is.
+        on_cache_decided: Called with what ``create_dataset: auto`` decides.
     """
     wanted = parts.experiment.default_callbacks or any(isinstance(item, Checkpoint) for item in callbacks)
     if trial is not None:
@@ -102,7 +105,9 @@ def with_run_files(
             saver.dirpath = None  # a folder for each trial
     keeps = trial is not None or (wanted and parts.options["enable_checkpointing"] is not False)
     found = [*callbacks, *run_callbacks(callbacks, monitored, folder, keeps)]
-    found += [DataWaitMonitor(parts.data.create_dataset), RunSummary()] if trial is None else trial.callbacks
+    decides = parts.data.create_dataset == "auto" and not parts.options["deterministic"]
+    monitor = AutoCache(on_cache_decided) if decides else DataWaitMonitor(parts.data.create_dataset is True)
+    found += [monitor, RunSummary()] if trial is None else trial.callbacks
     found.append(StopBeforeTraining() if config is None else Patience(callbacks))
     found.append(TerminateOnNaN())
     if folder is None:

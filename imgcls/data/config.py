@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 KEY = "data.init_args"
 Decode = Literal["exact", "scaled"]
+CreateDataset = bool | Literal["auto"]
 
 _LARGEST_BATCH = 2**20
 _LARGEST_SIDE = 2**14  # pixels; as in the transforms that a checkpoint may record
@@ -165,21 +166,22 @@ def check_regex(text: str | None) -> None:
         raise ConfigError(f"{KEY}.group_regex must be a regular expression, got {text!r}: {error}") from error
 
 
-def check_cache(create_dataset: bool, cache_size: int | None, content_hash: HashKind) -> None:
+def check_cache(create_dataset: CreateDataset, cache_size: int | None, content_hash: HashKind) -> None:
     """Refuse values that the pixel cache cannot work with; log that ``cache_size`` alone has no effect.
 
     Raises:
         ConfigError: Names the key.
     """
+    require(create_dataset in (True, False, "auto"), "create_dataset", create_dataset, "be true, false or auto")
     require(cache_size is None or cache_size >= 1, "cache_size", cache_size, "be at least 1, or null")
     require(content_hash in get_args(HashKind), "content_hash", content_hash, "be full, sampled or none")
-    if create_dataset and content_hash == "none":
+    if create_dataset is True and content_hash == "none":
         raise ConfigError(
             f"{KEY}.content_hash must be full or sampled with create_dataset: true, which identifies images by "
             "content, got none"
         )
     if cache_size is not None and not create_dataset:
-        log.info("%s.cache_size: %s has no effect without create_dataset: true", KEY, cache_size)
+        log.info("%s.cache_size: %s has no effect with create_dataset: false", KEY, cache_size)
 
 
 def as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:

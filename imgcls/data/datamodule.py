@@ -1,7 +1,10 @@
 """The datamodule: datasets, splits, augmentation and loaders of a run."""
 
+import logging
 import os
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +16,7 @@ from imgcls.config.class_path import Spec
 from imgcls.data.config import (
     KEY,
     Augmentations,
+    CreateDataset,
     DatasetClasses,
     Decode,
     as_augmentations,
@@ -29,6 +33,7 @@ from imgcls.data.feature_cache.features import FeatureBatches
 from imgcls.data.loader_factory import LoaderFactory, LoaderSettings
 from imgcls.data.loading.loaders import Batches
 from imgcls.data.loading.workers import worker_error
+from imgcls.data.pixel_cache.cache_keys import is_own_class
 from imgcls.data.scan.bad_images import BadImages, Policy
 from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.config import OnLeak, SplitRules
@@ -40,11 +45,16 @@ from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.split_folders import split_folders
 from imgcls.datasets.webdataset_stream import StreamImageDataset
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, FullDiskError
+from imgcls.runtime.cache_folder import cache_folder
 from imgcls.runtime.cores import available_cores
 from imgcls.runtime.serialize import serialize
+from imgcls.runtime.signals import interruptible
 from imgcls.types import Batch, ClassifyingModel, PreprocessedModel, Preprocessing
 
+log = logging.getLogger(__name__)
+
+AUTO_SPLITS = ("train", "validation")  # read every epoch
 MOST_WORKERS = 16  # started unless the user sets num_workers
 
 _SPLITS = {"train": "train", "sanity_check": "validation", "validate": "validation", "test": "test"}  # of stages
@@ -66,6 +76,9 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: Processes that load images; null uses all but one of the available cores, divided among the
             processes of a run on this machine, and at most 16.
         create_dataset: Decode and resize images once into a cache on disk, which every epoch, run and trial reuses.
+            ``auto`` decides after the first epoch: a cache is built if training has waited for data more than a fifth
+            of the time, the remaining epochs repay it, and the disk has room. Not with ``trainer.deterministic``, in a
+            search, or for dataset classes of your own, which ``auto`` trains without.
         cache_dir: Folder of that cache; null is $IMGCLS_CACHE, else ~/.cache/imgcls, where the results of scans
             (headers, content hashes, indexes of shards) are cached in any case.
         cache_size: Shorter side in pixels to which the cache shrinks training images, never enlarging; null: the
@@ -96,6 +109,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     predicted: int = 0
     """Images to predict, at the start of the list, that are left out since they are predicted already."""
+    create_dataset: CreateDataset
+    _decided: bool | None = None  # what ``create_dataset: auto`` has decided
 
     def __init__(
         self,
@@ -103,7 +118,7 @@ class ImageDataModule(pl.LightningDataModule):
         augmentations: Augmentations = Augmentations(),  # noqa: B008 - never modified
         batch_size: int = 32,
         num_workers: int | None = None,
-        create_dataset: bool = False,
+        create_dataset: CreateDataset = "auto",
         cache_dir: str | None = None,
         cache_size: int | None = None,
         validation_split: float = 0.2,
@@ -177,6 +192,8 @@ class ImageDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the training split."""
         self.splitter.refuse_leaks()
+        if self._decided and self.create_dataset:
+            self._fill_cache()
         return self._loaders().train()
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -235,12 +252,15 @@ class ImageDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint records: classes, evaluation steps, decoding, hash and class of each sample."""
         steps = serialize(self.pipelines.eval_specs())
-        names = list(self.class_names)
-        return {"class_names": names, "eval": steps, "decode": self.decode, **self.splitter.record()}
+        names, decided = list(self.class_names), {} if self._decided is None else {"create_dataset": self._decided}
+        return {"class_names": names, "eval": steps, "decode": self.decode, **decided, **self.splitter.record()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the split of the checkpoint, so that no image changes sides."""
+        """Restore the split of the checkpoint, so that no image changes sides, and what ``auto`` has decided."""
         self.splitter.load_record(state_dict)
+        decided = state_dict.get("create_dataset")
+        if decided is not None and self.create_dataset in ("auto", decided):
+            self.decide_cache(decided)
 
     # -- for commands and callbacks
 
@@ -253,6 +273,35 @@ class ImageDataModule(pl.LightningDataModule):
         """Set the evaluation transforms, or a preset of them, replacing the configured ones."""
         self.pipelines = Pipelines(replace(self.pipelines.lists, eval=steps), self._preprocessing, self.image_size)
         self.normalization = self.pipelines.normalization()
+
+    @property
+    def may_decide_cache(self) -> bool:
+        """Whether ``create_dataset: auto`` may build a cache: images of imgcls' own classes are decoded every epoch."""
+        read_by_us = not any(is_own_class(data) for name in AUTO_SPLITS if (data := self.datasets[name]) is not None)
+        hashed = self.splitter.kind != "none"
+        return self.create_dataset == "auto" and hashed and read_by_us and not self.streams and not self._features
+
+    def decide_cache(self, builds: bool) -> None:
+        """Record what ``create_dataset: auto`` has decided; the loaders made from now on use the cache."""
+        self.create_dataset = self._decided = builds
+
+    def cache_estimate(self) -> tuple[Path, float]:
+        """Return the folder of the cache, and about how many bytes training and validation images take in it."""
+        return cache_folder(self.cache_dir), sum(map(self._loaders().cache_bytes, self._auto_splits()))
+
+    def _auto_splits(self) -> list[str]:
+        return [name for name in AUTO_SPLITS if len(self.split(name))]
+
+    def _fill_cache(self) -> None:
+        """Decode the images of the cache that ``auto`` has decided on; if it cannot be written, train without."""
+        alone = self.trainer is None or self.trainer.world_size == 1
+        try:
+            with interruptible() if alone else nullcontext():  # between two epochs, the last of which is saved
+                for name in self._auto_splits():
+                    self._loaders().cached(name)
+        except (ConfigError, FullDiskError) as error:
+            log.warning("%s. Training continues without the cache", error)
+            self.create_dataset = False
 
     @property
     def class_names(self) -> list[str]:
@@ -334,12 +383,18 @@ class ImageDataModule(pl.LightningDataModule):
             self.splitter.refuse_trained(name)
         return self._loaders().evaluation(name)
 
+    def _cached_splits(self) -> tuple[str, ...]:
+        if self.create_dataset is not True:
+            return ()
+        return AUTO_SPLITS if self._decided else ("train", "validation", "test")
+
     def _loaders(self) -> LoaderFactory:
         settings = LoaderSettings(
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             timeout=self.timeout,
-            create_dataset=self.create_dataset,
+            cached=self._cached_splits(),
+            keeps_partial=not self._decided,
             cache_dir=self.cache_dir,
             cache_size=self.cache_size,
             balanced_sampling=self.balanced_sampling,

@@ -21,11 +21,13 @@ from imgcls.data.loading.batches import OnError, SplitBatches, example
 from imgcls.data.loading.loaders import BatchLoader, TrainLoader, loader_arguments
 from imgcls.data.loading.samplers import BalancedSampler, KeyedSampler, RepeatingSampler
 from imgcls.data.loading.stream_batches import STREAM_LIMITS, StreamBatches, StreamLoader, StreamRank
-from imgcls.data.pixel_cache.cached_split import use_cache
-from imgcls.data.pixel_cache.cached_transforms import eval_steps, train_steps
+from imgcls.data.pixel_cache.build import estimated_bytes
+from imgcls.data.pixel_cache.cached_split import CachedSplit, use_cache
+from imgcls.data.pixel_cache.cached_transforms import CacheSteps, eval_steps, train_steps
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.splitter import Splitter
 from imgcls.data.transforms.needed_size import needed_side
+from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
@@ -38,16 +40,21 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LoaderSettings:
-    """Arguments of ``ImageDataModule`` that concern the loaders, as documented there."""
+    """Arguments of ``ImageDataModule`` that concern the loaders, as documented there.
+
+    Besides: ``cached``, the splits whose images come from the cache; ``keeps_partial``, whether a cache that does not
+    fit on the disk keeps what was written.
+    """
 
     batch_size: int
     num_workers: int
     timeout: float
-    create_dataset: bool
     cache_dir: str | None
     cache_size: int | None
     balanced_sampling: bool
     decode: Decode
+    cached: tuple[str, ...]
+    keeps_partial: bool
 
 
 class LoaderFactory:
@@ -119,7 +126,7 @@ class LoaderFactory:
         settings = self.settings
         given = {
             "trainer.overfit_batches": self._overfits,
-            f"{KEY}.create_dataset": settings.create_dataset,
+            f"{KEY}.create_dataset": bool(settings.cached),
             f"{KEY}.balanced_sampling": settings.balanced_sampling,
         }
         if key := next((key for key, is_given in given.items() if is_given), None):
@@ -144,15 +151,38 @@ class LoaderFactory:
         if name == "predict":  # read once, so that a cache would not help
             return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory, shape=image.shape, min_side=min_side)
         on_error: OnError = "skip" if self.splitter.bad_images.policy == "skip" else "raise"
-        if self.settings.create_dataset and getattr(self.trainer, "fast_dev_run", False):
+        if name in self.settings.cached and getattr(self.trainer, "fast_dev_run", False):
             log.info("cache: %s: not used, since trainer.fast_dev_run needs few images", name)
-        elif self.settings.create_dataset:
-            steps = train_steps(pipeline, self.settings.cache_size) if name == "train" else eval_steps(pipeline, scaled)
-            folder = cache_folder(self.settings.cache_dir)
-            cached = use_cache(name, split, steps, folder, self.settings.num_workers, self.settings.timeout)
-            self._add_bad_images(name, cached.faults, len(cached))
-            return SplitBatches(cached, steps.each_time, on_error, pinned=self._pins_memory)
+        elif name in self.settings.cached:
+            steps = self._cache_steps(name, pipeline)
+            return SplitBatches(self.cached(name, steps), steps.each_time, on_error, pinned=self._pins_memory)
         return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory, min_side=min_side)
+
+    def cached(self, name: str, steps: CacheSteps | None = None) -> CachedSplit:
+        """Return a split whose images are read from the cache, after decoding the missing ones.
+
+        Raises:
+            ConfigError: If the folder cannot be used, or the disk is too small.
+            FullDiskError: If the disk is full.
+        """
+        split, settings = self.splitter.split(name), self.settings
+        steps = steps or self._cache_steps(name)
+        folder = cache_folder(settings.cache_dir)
+        keeps = settings.keeps_partial
+        cached = use_cache(name, split, steps, folder, settings.num_workers, settings.timeout, keeps)
+        self._add_bad_images(name, cached.faults, len(cached))
+        return cached
+
+    def cache_bytes(self, name: str) -> float:
+        """Estimate the size of a split in the cache, from a few of its images."""
+        return estimated_bytes(self.splitter.split(name), self._cache_steps(name))
+
+    def _cache_steps(self, name: str, pipeline: Pipeline | None = None) -> CacheSteps:
+        stage = "train" if name == "train" else "eval"
+        pipeline = pipeline or self.pipelines.make(stage, example(self.splitter.split(name)))
+        if name == "train":
+            return train_steps(pipeline, self.settings.cache_size)
+        return eval_steps(pipeline, self.settings.decode == "scaled")
 
     def _with_features(self, name: str, data: SplitBatches) -> SplitBatches | FeatureBatches:
         """Replace images by cached features if the model's first layers stay frozen in this fit."""

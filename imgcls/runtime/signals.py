@@ -132,6 +132,17 @@ def postponed(waits: bool = False) -> Iterator[None]:
         stop_if_heard()
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise signals within the block although a ``Hold`` postpones them, since its work is saved."""
+    holds, _state.holds = _state.holds, []
+    try:
+        stop_if_heard()
+        yield
+    finally:
+        _state.holds = holds
+
+
 def waited(items: Iterable[_Item]) -> Iterator[_Item]:
     """Yield the items; raise a signal while waiting for the next one, unless a ``Hold`` forbids it."""
     iterator = iter(items)

@@ -18,6 +18,8 @@ _WARNINGS = (
     "You're using the WeightAveraging callback with a model that overrides",  # for sharded models, which are refused
     ".*is supported for historical reasons but its usage is discouraged",  # precision: 16, as in the user's guide
     ".*Trying to infer the `batch_size` from an ambiguous collection",  # imgcls averages no value over batches
+    # Lightning, where loaders are made again: AutoCache does so once, with the former workers idle
+    "The combination of `DataLoader\\(`pin_memory=True`, `persistent_workers=True`\\)",
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # an evaluation needs none of them
     ".*LightningCLI's args parameter is intended to run from within Python",  # main(args) does
     ".*is experimental \\(supported from",  # Optuna: heartbeats, retries and plots

@@ -25,6 +25,7 @@ from imgcls.runtime.signals import waited
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+_FEW = 8  # images from which the size of all is estimated before it is decided to build a cache
 _SAMPLE = 64  # images at most from which the size of all is estimated
 
 _BATCH_BYTES = 2**20  # sent at once by a worker, unless a single image is larger
@@ -51,7 +52,13 @@ class _DecodedImages(Dataset[Decoded]):
 
 
 def fill(
-    folder: Path, split: Split, names: list[str], steps: CacheSteps, workers: int, timeout: float
+    folder: Path,
+    split: Split,
+    names: list[str],
+    steps: CacheSteps,
+    workers: int,
+    timeout: float,
+    keeps_partial: bool = True,
 ) -> tuple[int, dict[str, str]]:
     """Decode the images of a split that are not cached yet; another process that needs them waits.
 
@@ -62,6 +69,7 @@ def fill(
         steps: The transforms before and after the cache.
         workers: Number of processes that decode; 0: this one.
         timeout: Seconds per image in a worker; 0 is unlimited.
+        keeps_partial: Whether images that are written before the disk is full are kept.
 
     Returns:
         The number of decoded images, and the unreadable ones: name -> reason.
@@ -79,7 +87,7 @@ def fill(
         batches = _AdaptiveBatches(_sample_first(missing))
         decoded = _decoded(_DecodedImages(split, steps), batches, workers, timeout)
         with naming_files():
-            return _write(folder, names, decoded, batches)
+            return _write(Writer(folder, keeps_partial), names, decoded, batches)
 
 
 def _missing(folder: Path, names: list[str]) -> list[int]:
@@ -142,13 +150,21 @@ def _sample_size(total: int) -> int:
     return min(_SAMPLE, -(-total // 4))
 
 
+def estimated_bytes(split: Split, steps: CacheSteps) -> float:
+    """Return about how many bytes a split takes in the cache, from a few of its images that can be read."""
+    images = _DecodedImages(split, steps)
+    chosen = np.unique(np.linspace(0, len(split) - 1, _FEW, dtype=int)).tolist()
+    sizes = [pixels.nbytes for _, pixels in map(images.__getitem__, chosen) if not isinstance(pixels, str)]
+    return len(split) * float(np.mean(sizes)) if sizes else 0.0
+
+
 def _write(
-    folder: Path, names: list[str], decoded: Iterable[list[Decoded]], batches: _AdaptiveBatches
+    opened: Writer, names: list[str], decoded: Iterable[list[Decoded]], batches: _AdaptiveBatches
 ) -> tuple[int, dict[str, str]]:
     faults: dict[str, str] = {}
     total = len(batches.indices)
     images = tracked(chain.from_iterable(waited(decoded)), total, "decoding images")
-    with Writer(folder) as writer:
+    with opened as writer:
         for done, (index, result) in enumerate(images, 1):
             if isinstance(result, str):
                 faults[names[index]] = result
@@ -157,5 +173,5 @@ def _write(
             if done == _sample_size(total) and writer.count:
                 mean_size = writer.nbytes / writer.count
                 batches.adapt(mean_size)
-                refuse_small_disk(folder, mean_size * (total - done), total - done)
+                refuse_small_disk(writer.folder, mean_size * (total - done), total - done)
     return writer.count, faults

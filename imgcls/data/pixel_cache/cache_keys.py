@@ -29,9 +29,16 @@ def reader_keys(data: ImageDataset) -> list[str]:
     if isinstance(data, JoinedDataset):
         return [key for part in data.parts for key in reader_keys(part)]
     key = f"max_pixels {data.max_pixels}"
-    if any(not read.__module__.startswith("imgcls.") for read in (type(data).read, type(data).read_scaled)):
+    if is_own_class(data):
         key += _hash(_source(type(data)) + _settings(data))
     return [key] * len(data.samples)
+
+
+def is_own_class(data: ImageDataset) -> bool:
+    """Whether images are read by code that is not imgcls', which may depend on more than the content of a file."""
+    if isinstance(data, JoinedDataset):
+        return any(map(is_own_class, data.parts))
+    return any(not read.__module__.startswith("imgcls.") for read in (type(data).read, type(data).read_scaled))
 
 
 def _source(class_: type) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.pixel_cache.disk_errors import naming_folder
-from imgcls.errors import RunError
+from imgcls.errors import FullDiskError, RunError
 from imgcls.images import Pixels
 from imgcls.runtime.atomic_files import regular
 
@@ -113,10 +113,12 @@ class Writer:
 
     Args:
         folder: The folder; its lock must be held.
+        keeps_partial: Whether the images that were added before the disk was full are kept.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keeps_partial: bool = True) -> None:
         self.folder = folder
+        self.keeps_partial = keeps_partial
         self.nbytes = 0
         self.count = 0
 
@@ -126,6 +128,7 @@ class Writer:
             self._end = self._committed_end = int(_lengths(records).sum())
             self._pixels = _open_at(self.folder / PIXELS, self._end)
             self._index = _open_at(self.folder / INDEX, records.nbytes)
+        self._begun = self._end, records.nbytes
         self._waiting: list[tuple[bytes, int, int, int, int]] = []
         self._committed = time.monotonic()
         return self
@@ -161,14 +164,18 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        forgets = isinstance(error, FullDiskError) and not self.keeps_partial
         try:
-            self._commit()
+            if not forgets:
+                self._commit()
         finally:
             for file in (self._pixels, self._index):
                 with suppress(OSError):  # a full disk, already reported
                     file.close()
             with naming_folder(self.folder):
-                os.truncate(self.folder / PIXELS, self._committed_end)
+                os.truncate(self.folder / PIXELS, self._begun[0] if forgets else self._committed_end)
+                if forgets:
+                    os.truncate(self.folder / INDEX, self._begun[1])
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:
