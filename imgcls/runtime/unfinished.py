@@ -119,11 +119,11 @@ class Unfinished:
         self._recorded_at = time.monotonic()
 
     def finish(self) -> None:
-        """Replace the outputs by the complete files, the first one last."""
+        """Replace the outputs by the complete files; if the first one does not fit on the disk, all can be resumed."""
         self._sync()
         for file in self._files:
             file.close()
-        for output, path in reversed(list(zip(self.outputs, self._paths, strict=True))):
+        for output, path in zip(self.outputs, self._paths, strict=True):
             output.join([path], output.target)
         self._record.unlink(missing_ok=True)
 

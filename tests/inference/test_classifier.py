@@ -47,7 +47,7 @@ def written(run: Path, images: Path, folder: Path, *more: str) -> pd.DataFrame:
     output = folder / "predictions.csv"
     main(["predict", f"--ckpt_path={run}/checkpoints/best.ckpt", f"--images={images}", f"--output={output}", *more])
     table = pd.read_csv(output, dtype="str").assign(error=lambda found: found["error"].fillna(""))
-    probabilities = [name for name in table if name == "probability" or name.startswith("prob_")]
+    probabilities = [name for name in table if str(name).startswith("prob")]
     return table.astype(dict.fromkeys(probabilities, np.float32))
 
 
