@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from imgcls.export.card import public_name
 from imgcls.export.formats import Written
 from imgcls.export.pixel_steps import is_exact, read_steps
 from imgcls.export.program import NetworkInput
@@ -103,7 +104,7 @@ def metadata(classifier: Classifier) -> dict[str, str]:
         "class_names": classifier.class_names,
         "multilabel": classifier.multilabel,
         "thresholds": classifier.model.thresholds,
-        "model_name": classifier.model.model_name,
+        "model_name": public_name(classifier.model.model_name),
         "image_size": list(classifier.image_size),
         "preprocessing": classifier.evaluation_steps,
         "mean": list(expected.mean),

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from imgcls.config.class_path import Spec
 from imgcls.data.transforms.build import build_pipeline
 from imgcls.data.transforms.from_checkpoint import KEY
 from imgcls.errors import ConfigError, ImageError
@@ -17,8 +18,8 @@ from imgcls.images import Pixels, load_image
 from imgcls.inference.classifier import Classifier
 from imgcls.models.classifier import ImageClassifier
 
-_NORMALIZE = "albumentations.Normalize"
-_AS_TENSOR = "albumentations.pytorch.ToTensorV2"
+_NORMALIZE = "Normalize"
+_AS_TENSOR = "ToTensorV2"
 
 
 class Network(nn.Module):
@@ -101,10 +102,10 @@ class NetworkInput:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        specs = [spec for spec in classifier.evaluation_steps if spec["class_path"] != _AS_TENSOR]
-        if specs and specs[-1]["class_path"] == _NORMALIZE:
+        specs = [spec for spec in classifier.evaluation_steps if _name(spec) != _AS_TENSOR]
+        if specs and _name(specs[-1]) == _NORMALIZE:
             specs.pop()
-        if _NORMALIZE in {spec["class_path"] for spec in specs}:
+        if _NORMALIZE in map(_name, specs):
             raise ConfigError(f"{KEY}: {_NORMALIZE} must be the last transform, so that the model's input is uint8")
         self._pipeline = build_pipeline(specs, KEY)
 
@@ -127,3 +128,7 @@ class NetworkInput:
                 file = Path(path)
             written.append(str(file))
         return written
+
+
+def _name(spec: Spec) -> str:
+    return str(spec["class_path"]).rpartition(".")[2]
