@@ -178,9 +178,12 @@ def _share(count: int, total: int) -> str:
 
 @contextmanager
 def _quiet_root() -> Iterator[None]:
-    """Silence notes of onnxruntime's quantization, which logs by the root logger."""
+    """Silence notes of onnxruntime's quantization, whose ``logging.info`` would add a handler to the root logger."""
+    handlers = logging.root.handlers
+    logging.root.handlers = handlers or [logging.NullHandler()]
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
+        logging.root.handlers = handlers
