@@ -15,7 +15,7 @@ from imgcls.runtime.lightning_loops import epochs_in_all
 log = logging.getLogger(__name__)
 
 _SHARE = 0.2  # of an epoch spent waiting: the loader delivers less than 0.8 of what the steps could use
-_SECONDS = 10.0  # of waiting in an epoch; less is not worth a cache, and may be the noise of a busy machine
+_SECONDS = 5.0  # of waiting in an epoch; less is not worth a cache, and may be the noise of a busy machine
 _ROOM = 0.5  # of the free disk space that a cache may take
 
 

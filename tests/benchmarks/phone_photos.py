@@ -124,7 +124,7 @@ def fit(work: Path, photos: list[Path], count: int) -> None:
             str(work / "photos"),
             "--model.model_name=configs/tiny-resnet",
             "--model.pretrained=false",
-            "--data.image_size=224",
+            "--data.image_size=64",
             "--data.num_workers=1",
             f"--data.cache_dir={work}/cache",
             f"--trainer.max_epochs={EPOCHS}",
