@@ -1,4 +1,4 @@
-"""Formats onnx and torch on 654 images of ELPV and 50 photos: pixels, and probabilities from the file on."""
+"""All formats on 654 images of ELPV and 50 photos: pixels, and probabilities from the file on."""
 
 import os
 import subprocess
@@ -8,12 +8,15 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from transformers import pipeline
 
 from imgcls.export.formats import FORMATS, ExportOptions
 from imgcls.export.graph import image_input
 from imgcls.export.onnx_file import save_onnx
+from imgcls.export.parity import check_parity
 from imgcls.export.program import NetworkInput, pixels_of
 from imgcls.images import load_image
 from imgcls.inference.classifier import Classifier
@@ -117,3 +120,41 @@ def test_architectures_give_the_probabilities_of_imgcls_on_50_photos(
 ) -> None:
     classifier = tiny_classifier(model_type, tmp_path, multilabel=model_type == "resnet", temperature=1.5)
     assert largest_difference(classifier, tmp_path, name, photos) < 1e-5
+
+
+CANNOT_AGREE = {"alpha.png": "transparent", "deep.png": "16-bit"}  # files that transformers reads otherwise
+
+
+@pytest.mark.parametrize("model_type", ["vit", "timm_wrapper"])
+def test_pipeline_gives_the_probabilities_of_imgcls_on_704_files(
+    model_type: str, images: list[str], tmp_path: Path
+) -> None:
+    if model_type == "timm_wrapper":
+        write_efficientnet_lite0(tmp_path)
+    is_timm = model_type == "timm_wrapper"
+    classifier = tiny_classifier(model_type, tmp_path, pretrained=is_timm, image_size=None if is_timm else (224, 224))
+    exported = tmp_path / "hf"
+    exported.mkdir()
+    parity = check_parity(classifier, FORMATS["hf"].write(classifier, exported, ExportOptions()), images)
+    assert {Path(path).name: reason for path, reason in parity.left_out.items()} == CANNOT_AGREE
+    assert (parity.images, parity.same_top1, parity.beyond) == (702, 702, 0)
+    assert parity.max_difference < 1e-3
+    classify, source = pipeline("image-classification", str(exported)), NetworkInput(classifier)
+    for path in images:
+        if Path(path).name not in CANNOT_AGREE:
+            with Image.open(path) as image:  # transformers leaves the file of a GIF open
+                theirs = classify.preprocess(image)["pixel_values"]
+            ours = classifier.model.normalize(torch.from_numpy(source.pixels(path)).permute(2, 0, 1)[None])
+            # timm's ToTensor divides by 255 before it normalises, which rounds; a level is at least 0.007
+            assert (ours - theirs).abs().max() <= (1e-6 if is_timm else 0), path
+
+
+@pytest.mark.parametrize("model_type", ["convnext", "swin", "resnet"])
+def test_pipeline_gives_the_probabilities_of_imgcls_on_50_photos(
+    model_type: str, photos: list[str], tmp_path: Path
+) -> None:
+    classifier = tiny_classifier(model_type, tmp_path, multilabel=model_type == "resnet", temperature=1.5)
+    (tmp_path / "hf").mkdir()
+    parity = check_parity(classifier, FORMATS["hf"].write(classifier, tmp_path / "hf", ExportOptions()), photos)
+    assert (parity.images, parity.same_top1) == (48, 48)
+    assert parity.max_difference < 1e-3
