@@ -40,7 +40,7 @@ _SUBCLASSES: dict[str, list[str]] = {  # base class -> the classes that the sche
     "ImageDataset": [f"imgcls.{name}" for name in imgcls.HOMES if name.endswith("Dataset") and name != "ImageDataset"],
     "Logger": [f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "MLFlow", "TensorBoard", "Wandb")],
     "Plugin": [],
-    "Profiler": [f"lightning.pytorch.profilers.{name}Profiler" for name in ("Advanced", "PyTorch", "Simple")],
+    "Profiler": ["lightning.pytorch.profilers.SimpleProfiler"],
     "Strategy": ["lightning.pytorch.strategies.DDPStrategy"],
 }
 # Options of the Trainer that hold such classes, and the other types that they take. jsonargparse 4.53 would describe
