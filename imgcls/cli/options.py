@@ -31,7 +31,7 @@ _FOLDER = (
 _EXPORTED = "Folder to write (default: export/FORMAT in the checkpoint's run folder, else in the working directory)."
 _COMPARED = (
     "Files, folders, or CSV files with a column 'path', on which the exported model is compared with predict; by "
-    "default at most 64 test or validation images of the run, else sample photos."
+    "default at most 64 test, validation or training images of the run, else sample photos."
 )
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "

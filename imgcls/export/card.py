@@ -13,9 +13,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load,
 from imgcls.checkpoints.content import data_state
 from imgcls.checkpoints.io import checkpoint_id, read_checkpoint
 from imgcls.checkpoints.run_folder import EVALUATED, results_file, run_folder_of
-from imgcls.export.formats import FORMATS, Written
+from imgcls.export.formats import BATCHED, FORMATS, INT8, Written
 from imgcls.inference.classifier import Classifier
 from imgcls.metrics.intervals import Interval, wilson
+from imgcls.models.inference import RECORD
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _README = "README.md"
@@ -59,7 +60,9 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
     name = public_name(base)
     run, results = run_folder_of(classifier.path), _results(classifier)
     title = run.parent.name if run else classifier.path.stem
-    split = data_state(read_checkpoint(classifier.path)).get("split") or {}
+    content = read_checkpoint(classifier.path)
+    split = data_state(content).get("split") or {}
+    precision = content[RECORD].get("precision")
     hashes = sorted(each for part in split.values() for each in part)
     card = ModelCard.from_template(
         _metadata(about["format"], title, base if name == base else None, results),
@@ -74,7 +77,9 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         mean=", ".join(map(str, about["mean"])),
         std=", ".join(map(str, about["std"])),
         notes=[*written.notes, *([_SCALED] if about["decode"] == "scaled" else [])],
+        files=_other_files(folder, about),
         results=results,
+        precision=precision if precision != "32-true" else None,
         counts={name: len(part) for name, part in split.items()} if hashes else None,
         digest=hashlib.sha256("\n".join(hashes).encode(errors="surrogateescape")).hexdigest()[:16],
         parity=about["parity"],
@@ -82,6 +87,20 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         licence=_licence(base),
     )
     (folder / _README).write_text(f"{str(card).rstrip()}\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _other_files(folder: Path, about: dict[str, Any]) -> dict[str, str]:
+    """Describe the models beside the one that is compared."""
+    found = {}
+    if (folder / BATCHED).is_file():
+        height, width = about["image_size"]
+        found[BATCHED] = f"takes a batch of images, uint8 `(N, 3, {height}, {width})`, that are resized and cropped"
+    if quantized := about.get("quantization"):
+        same = f"same answer for {quantized['same_answer']} of {quantized['images']} {quantized['source']}"
+        scores = [quantized.get(f"accuracy_{kind}") for kind in ("float32", "int8")]
+        lost = "" if None in scores else "; accuracy {:.4f} in float32, {:.4f} in int8".format(*scores)
+        found[INT8] = f"8-bit weights and activations: {same}{lost}. To use it: `classify.py --model {INT8}`"
+    return found
 
 
 def public_name(model_name: str) -> str:

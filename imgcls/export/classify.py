@@ -104,7 +104,8 @@ class Model:
         file: model.onnx, run by onnxruntime, or model.pt2, run by torch.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: str | Path) -> None:
+        file = Path(file)
         if file.suffix == ".pt2":
             self._open_torch(file)
         else:
@@ -140,7 +141,7 @@ class Model:
         """Return the probability of each class for an image, uint8, (height, width, 3), RGB."""
         if self.size is not None and pixels.shape[:2] != self.size:
             found, wanted = (f"{height} x {width}" for height, width in (pixels.shape[:2], self.size))
-            raise ValueError(f"has {found} pixels; the model, exported without resize and crop, takes {wanted}")
+            raise ValueError(f"has {found} pixels; this model has no resize and crop, and takes {wanted}")
         given = pixels if self.size is None else np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
         return np.asarray(self._run(given), np.float32).reshape(-1)
 
@@ -167,7 +168,7 @@ class Model:
             probabilities = self(load_image(path))
         except Exception as error:  # Pillow's decoders raise many types
             reason = " ".join(str(error).split()) or type(error).__name__
-            return [path, "", "", *("" for _ in self.class_names), f"{path}: {reason}"]
+            return [path, "", "", *("" for _ in self.class_names), reason]
         return [path, *self.answer(probabilities), *map(str, probabilities), ""]
 
 
@@ -208,7 +209,7 @@ def main() -> None:
     if not given.output:
         for path, prediction, probability, *_, error in rows:
             shown = ";".join(f"{float(value):.4f}" for value in probability.split(";") if value)
-            print(error or f"{path}  {prediction}  {shown}", flush=True)
+            print(f"{path}  {error or prediction}  {shown}".rstrip(), flush=True)
         return
     with open(given.output, "w", newline="", encoding="utf-8", errors="surrogateescape") as output:
         table = csv.writer(output)

@@ -67,10 +67,7 @@ def export(
     target = output or default_folder(run_folder_of(classifier.path), name)
     with writing_folder(target, overwrite) as folder:
         written = FORMATS[name].write(classifier, folder, replace(options, images=tuple(images)))
-        with images_to_compare(classifier, images) as (paths, shown, source):
-            parity = check_parity(classifier, written, paths, shown)
-        log.info("Compared %s with imgcls predict on %d %s: %s", FORMATS[name].name, parity.images, source, parity)
-        _report_left_out(parity)
+        parity, source = _compare(classifier, name, written, images)
         if recorded == "scaled":
             log.info("data.decode: scaled is not exported: other programs decode JPEGs whole, as decode: exact does")
         if parity.beyond:
@@ -88,10 +85,16 @@ def export(
     return target
 
 
-def _report_left_out(parity: Parity) -> None:
+def _compare(classifier: Classifier, name: str, written: Written, images: Sequence[str]) -> tuple[Parity, str]:
+    """Compare an exported model, and log the result; return it, and in words what the images are."""
+    with images_to_compare(classifier, images) as (paths, shown, source):
+        parity = check_parity(classifier, written, paths, shown)
+    program = FORMATS[name].name
+    log.info("Compared %s with imgcls predict in float32 on %d %s: %s", program, parity.images, source, parity)
     if parity.left_out:
         lines = [f"{path}: {reason}" for path, reason in parity.left_out.items()]
         log.warning("Not compared:%s", in_lines(lines))
+    return parity, source
 
 
 def _about(classifier: Classifier, name: str, written: Written) -> dict[str, Any]:

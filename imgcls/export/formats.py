@@ -11,6 +11,8 @@ from imgcls.errors import ConfigError
 if TYPE_CHECKING:
     from imgcls.inference.classifier import Classifier
 
+BATCHED = "model_batched.onnx"
+INT8 = "model_int8.onnx"
 EXPORTED = "export.json"
 """The file that describes an exported folder."""
 
@@ -40,7 +42,7 @@ class Written:
         command: The program, and its arguments, that predicts with the exported model in a process of its own. The
             options ``--list FILE --output CSV`` are added to it.
         tolerance: The largest difference of a probability.
-        reads_otherwise: Returns why the program reads the pixels of a file otherwise than imgcls; "" if it does not.
+        reads_otherwise: Returns why the program reads other pixels of a file than imgcls; "" if it does not.
         usage: Markdown for the card: a code block that predicts ``photo.jpg`` when it is run in the folder.
         notes: Paragraphs for the card, on the preprocessing.
         details: Further keys of export.json.

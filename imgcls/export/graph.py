@@ -35,7 +35,10 @@ python classify.py photo.jpg
 `load_image` and `Model` of classify.py can be copied into a program of your own.{more}"""
 
 _SIZED = " The images must have {} x {} pixels already: the model is exported without its resize and crop."
-_IN_GRAPH = "Resize, crop and normalisation are in the graph, classify.py does what comes before them."
+_IN_GRAPH = (
+    "Resize, crop and normalisation are part of the graph. classify.py does the steps before them: orientation, "
+    "transparency, conversion to RGB."
+)
 _ONE_LEVEL = "OpenCV resizes in float32, the graph in float64, so that one pixel in a thousand may differ by one level."
 _EXAMPLE = (300, 417)  # height and width of an image that a graph is recorded with
 

@@ -28,7 +28,7 @@ classify = pipeline("image-classification", model=".")
 print(classify("photo.jpg"))
 ```"""
 _NOTES = [
-    "transformers reads two kinds of files otherwise than imgcls, so that their predictions differ: transparent images "
+    "transformers reads two kinds of files differently from imgcls, so predictions for them differ: transparent images "
     "(imgcls lays them over white, transformers drops the transparency) and 16-bit images (imgcls keeps the high byte, "
     "transformers cuts values off at 255)."
 ]

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from imgcls.errors import ConfigError
-from imgcls.export.formats import ExportOptions, Written
+from imgcls.export.formats import BATCHED, ExportOptions, Written
 from imgcls.export.graph import image_input, metadata, network_input, written
 from imgcls.export.onnx_file import OPSET, save_onnx
 from imgcls.export.program import Network, Program, pixels_of
@@ -33,7 +33,7 @@ def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Writt
     whole = network if options.from_network_input else Program(pixels_of(classifier), network)
     save_onnx(whole, given, model, texts)
     if options.batched:
-        save_onnx(network, batch, folder / "model_batched.onnx", texts)
+        save_onnx(network, batch, folder / BATCHED, texts)
     details: dict[str, object] = {"opset": OPSET}
     if options.quantize:
         details["quantization"] = quantize(classifier, model, options)

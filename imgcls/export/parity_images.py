@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from imgcls.datasets.image_paths import find_images
-from imgcls.errors import ConfigError
+from imgcls.export.run_images import SPLITS, images_of
 from imgcls.inference.classifier import Classifier
 
 MOST = 64  # images of the run; differences between programs show on the first few
-_NAMES = {"test": "test", "validation": "validation", "train": "training"}  # splits, in the order of preference
 
 
 @contextmanager
@@ -35,23 +34,15 @@ def images_to_compare(classifier: Classifier, given: Sequence[str]) -> Iterator[
         paths = find_images(list(given))
         yield paths, paths, "given images"
         return
-    for split in _NAMES:
-        if paths := _files_of(classifier, split):
+    for split, name in SPLITS.items():
+        if paths := [each.path for each in images_of(classifier, split)]:
             chosen = np.linspace(0, len(paths) - 1, min(MOST, len(paths))).round().astype(int)
             kept = [paths[number] for number in chosen]
-            yield kept, kept, f"{_NAMES[split]} images of the run"
+            yield kept, kept, f"{name} images of the run"
             return
     with TemporaryDirectory() as folder:
         paths = write_sample_photos(Path(folder))
         yield paths, [os.path.basename(path) for path in paths], "images made of scikit-learn's sample photos"
-
-
-def _files_of(classifier: Classifier, split: str) -> list[str]:
-    data = classifier.datasets.get(split)
-    try:
-        return [path for path in data.sample_paths if os.path.isfile(path)] if data and data.holds_files else []
-    except (ConfigError, OSError):  # the folder is not on this machine
-        return []
 
 
 def write_sample_photos(folder: Path) -> list[str]:

@@ -11,24 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.datasets.image_paths import find_images
-from imgcls.datasets.labels import names_in
 from imgcls.errors import ConfigError, ImageError
 from imgcls.export.classify import Model
-from imgcls.export.formats import ExportOptions
+from imgcls.export.formats import INT8, ExportOptions
 from imgcls.export.graph import image_input, metadata, network_input
 from imgcls.export.onnx_file import save_onnx
 from imgcls.export.program import Network, NetworkInput, Single, pixels_of
+from imgcls.export.run_images import SPLITS, Labelled, images_of
 from imgcls.images import Pixels, load_image
 from imgcls.inference.classifier import Classifier
 from imgcls.metrics.intervals import wilson
 
 log = logging.getLogger(__name__)
 
-INT8 = "model_int8.onnx"
-
 _CALIBRATING = 100  # images, evenly spread
 _JUDGING = 1000  # images to judge the loss by, at most
-_SPLITS = ("test", "validation", "train")
 _OPERATORS = ["Conv", "MatMul", "Gemm"]  # norms, softmax and activations stay in float32
 
 
@@ -48,41 +45,35 @@ def quantize(classifier: Classifier, model: Path, options: ExportOptions) -> dic
     Raises:
         ConfigError: If there are no images to calibrate with.
     """
-    calibrating, judging = _images(classifier, options.images)
+    calibrating, judging, name = _images(classifier, options.images)
     file = model.with_name(INT8)
-    _write(classifier, file, [path for path, _ in calibrating], options.from_network_input)
+    _write(classifier, file, [each.path for each in calibrating], options.from_network_input)
     source = NetworkInput(classifier).pixels if options.from_network_input else load_image
-    return _report(model, file, source, judging) | {"calibration_images": len(calibrating)}
+    return _report(model, file, source, judging, name) | {"calibration_images": len(calibrating)}
 
 
-_Labelled = tuple[str, frozenset[str] | None]  # path and classes of an image; None: unknown
+def _images(classifier: Classifier, given: Sequence[str]) -> tuple[list[Labelled], list[Labelled], str]:
+    """Return images to calibrate with, others to judge the loss by, and in words what these are.
 
-
-def _images(classifier: Classifier, given: Sequence[str]) -> tuple[list[_Labelled], list[_Labelled]]:
-    """Return images to calibrate with, and others to judge the loss by; the same if there are few."""
-    of_run = [each for split in _SPLITS for each in _labelled(classifier, split)]
-    known = dict(of_run)
-    found = [(path, known.get(path)) for path in find_images(list(given))] if given else of_run
+    The loss is judged by test images, else by validation images. Without any, the images are of one set, and the same
+    if they are few.
+    """
+    of_run = {split: images_of(classifier, split) for split in SPLITS}
+    given_images = [Labelled(path, None) for path in find_images(list(given))] if given else []
+    found = given_images or of_run["train"] or of_run["validation"] or of_run["test"]
     if not found:
         raise ConfigError("--quantize needs images to calibrate with, as the run's are not here; add --images PHOTOS")
     calibrating = _spread(found, _CALIBRATING)
-    rest = [each for each in of_run or found if each not in set(calibrating)]
-    return calibrating, _spread(rest if len(rest) >= _CALIBRATING else found, _JUDGING)
+    used = {each.path for each in calibrating}
+    for split in ("test", "validation"):
+        if held_out := [each for each in of_run[split] if each.path not in used]:
+            return calibrating, _spread(held_out, _JUDGING), f"{SPLITS[split]} images"
+    rest = [each for each in found if each.path not in used]
+    judging = _spread(rest if len(rest) >= _CALIBRATING else found, _JUDGING)
+    return calibrating, judging, "given images" if given else "training images"
 
 
-def _labelled(classifier: Classifier, split: str) -> list[_Labelled]:
-    data = classifier.datasets.get(split)
-    if data is None or not data.holds_files:
-        return []
-    labels = data.samples["label"] if "label" in data.samples else [None] * len(data.samples)
-    return [
-        (path, None if label is None else frozenset(names_in(label)))
-        for path, label in zip(data.sample_paths, labels, strict=True)
-        if Path(path).is_file()
-    ]
-
-
-def _spread(items: list[_Labelled], most: int) -> list[_Labelled]:
+def _spread(items: list[Labelled], most: int) -> list[Labelled]:
     return [items[index] for index in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
 
 
@@ -150,8 +141,10 @@ class _Reader:
         return None
 
 
-def _report(before: Path, after: Path, source: Callable[[str], Pixels], images: list[_Labelled]) -> dict[str, Any]:
-    """Compare both models on images; log the difference, and return it."""
+def _report(
+    before: Path, after: Path, source: Callable[[str], Pixels], images: list[Labelled], name: str
+) -> dict[str, Any]:
+    """Compare both models on images, called ``name``; log the difference, and return it."""
     models = Model(before), Model(after)
     answers: list[tuple[frozenset[str], frozenset[str], frozenset[str] | None]] = []
     for path, label in images:
@@ -162,19 +155,22 @@ def _report(before: Path, after: Path, source: Callable[[str], Pixels], images: 
             )
             answers.append((one, other, label))
     total, same = len(answers), sum(one == other for one, other, _ in answers)
-    report: dict[str, Any] = {"images": total, "same_answer": same, "same_answer_interval": list(wilson(same, total))}
-    text = f"the same answer for {same} of {total} images ({_share(same, total)})"
+    report: dict[str, Any] = {"images": total, "source": name, "same_answer": same}
+    report["same_answer_interval"] = list(wilson(same, total))
+    text = f"same answer for {same} of {total} {name} ({100 * same / total:.1f} %)"
     if answers and all(label is not None for *_, label in answers):
         right = [sum(one == label for one, _, label in answers), sum(other == label for _, other, label in answers)]
-        report |= {"accuracy_float32": right[0] / total, "accuracy_int8": right[1] / total}
-        text += f"; accuracy {_share(right[0], total)} before, {_share(right[1], total)} after"
+        for key, count in zip(("float32", "int8"), right, strict=True):
+            report[f"accuracy_{key}"] = count / total
+            report[f"accuracy_{key}_interval"] = list(wilson(count, total))
+        text += f"; accuracy {_share(right[0], total)} in float32, {_share(right[1], total)} in int8"
     log.info("%s: %s", INT8, text)
     return report
 
 
 def _share(count: int, total: int) -> str:
     low, high = wilson(count, total)
-    return f"{count / total:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+    return f"{100 * count / total:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
 @contextmanager

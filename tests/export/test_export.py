@@ -51,7 +51,10 @@ def test_folder_of_an_export(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     folder = tmp_path / "new/cats"
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == str(folder)
-    assert "Compared transformers.pipeline with imgcls predict on 8 images made of scikit-learn's" in printed.err
+    assert (
+        "Compared transformers.pipeline with imgcls predict in float32 on 8 images made of scikit-learn's"
+        in printed.err
+    )
     assert "same top-1 for 8 of 8, largest difference of a probability" in printed.err
     names = ["README.md", "config.json", "export.json", "model.safetensors", "preprocessor_config.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -90,7 +93,7 @@ def test_model_card(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest
     assert {"type": "accuracy", "value": accuracy} in figures
     assert f"| accuracy | {accuracy:.4f} | 0." in text
     assert "On 6 images of validation:" in text
-    assert "Trained on 24 images, chosen on 6 images of validation." in text
+    assert "Trained on 24 images; the best epoch was chosen on 6 validation images." in text
     assert "On 60 given images, transformers.pipeline" in text
     assert "for 60 of 60" in text
     assert "transparent images" in text
