@@ -15,6 +15,11 @@ from imgcls.models.architecture import Size
 
 _RESIZES = ("imgcls.ResizeShortestEdge", "imgcls.Resize")
 _CROP = "imgcls.CenterCrop"
+_LIKE_IT = {  # transforms of Albumentations, which resize by OpenCV -> those that an image processor has
+    "albumentations.Resize": "imgcls.Resize",
+    "albumentations.SmallestMaxSize": "imgcls.ResizeShortestEdge",
+    "albumentations.CenterCrop": "imgcls.CenterCrop",
+}
 _LATER = {"albumentations.Normalize", "albumentations.pytorch.ToTensorV2"}  # in the classifier's mean and std
 
 
@@ -51,7 +56,7 @@ def read_geometry(steps: Sequence[Spec]) -> Geometry:
         if arguments.get("p", 1) != 1 or not (
             name in _LATER or (name in _RESIZES and is_first) or (name == _CROP and crop is None)
         ):
-            raise _refusal(f"{KEY}[{number}] {name}")
+            raise _refusal(f"{KEY}[{number}] {name}", _LIKE_IT.get(name))
         if name in _LATER:
             continue
         kernels.add(arguments.get("kernel", "torchvision"))
@@ -127,8 +132,8 @@ def _named(size: Size) -> dict[str, int]:
     return {"height": size[0], "width": size[1]}
 
 
-def _refusal(what: str) -> ConfigError:
+def _refusal(what: str, instead: str | None = None) -> ConfigError:
     return ConfigError(
         f"--format hf: {what}: no image processor of transformers has it; use --format onnx or torch, or train with "
-        "data.augmentations.eval: null"
+        f"{instead or 'data.augmentations.eval: null'}"
     )
