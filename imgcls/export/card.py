@@ -20,7 +20,6 @@ from imgcls.models.inference import RECORD
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _README = "README.md"
-_URL = "https://pypi.org/project/imgcls/"
 _LIBRARIES = {"hf": "transformers", "onnx": "onnx", "torch": "pytorch"}
 _SCALED = (
     "The figures below were measured with `data.decode: scaled`: large JPEGs were decoded at a smaller size. Here they "
@@ -71,7 +70,6 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
         class_names=[_plain(name) for name in classifier.class_names],
         multilabel=classifier.multilabel,
         model_name=_in_code(name),
-        url=_URL,
         usage=written.usage,
         steps=[_step(step) for step in classifier.evaluation_steps],
         mean=", ".join(map(str, about["mean"])),

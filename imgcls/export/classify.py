@@ -14,7 +14,9 @@ import argparse
 import csv
 import json
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,11 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {  # EXIF orientation -> the operati
     7: lambda x: np.rot90(x.transpose(1, 0, 2), 2),
     8: lambda x: np.rot90(x),
 }
+_DAMAGED = (  # what Pillow's decoders raise on a damaged file
+    *(OSError, ValueError, SyntaxError, EOFError, ArithmeticError, AssertionError, LookupError, TypeError),
+    *(AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would evaluate such a text
 
 
@@ -47,7 +54,7 @@ def load_image(path: str) -> NDArray[np.uint8]:
     laid over white, the first frame of an animation is used, and colour profiles are ignored.
 
     Raises:
-        Exception: One of many types, since Pillow's decoders raise what happens on a damaged file.
+        ValueError: If it is no file, or has other pixels than 8 or 16 bits; a damaged file also raises other types.
     """
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
@@ -68,7 +75,7 @@ def load_image(path: str) -> NDArray[np.uint8]:
         pixels = _rgb(image, tags)
         try:
             orientation = Image.Image.getexif(image).get(_ORIENTATION)
-        except Exception:  # broken EXIF counts as upright
+        except _DAMAGED:  # broken EXIF counts as upright
             orientation = None
     turn = _UPRIGHT.get(orientation or 1)
     return np.ascontiguousarray(pixels if turn is None else turn(pixels))
@@ -166,7 +173,7 @@ class Model:
         """Return the row of a file: path, class, probability, all probabilities, and why it could not be read."""
         try:
             probabilities = self(load_image(path))
-        except Exception as error:  # Pillow's decoders raise many types
+        except _DAMAGED as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             return [path, "", "", *("" for _ in self.class_names), reason]
         return [path, *self.answer(probabilities), *map(str, probabilities), ""]

@@ -141,7 +141,7 @@ def written(classifier: Classifier, model: Path, given: GraphInput, packages: st
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the exporters' notes about their own progress; errors are raised as ever."""
+    """Silence the exporters' notes about their own progress; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -27,7 +27,7 @@ def main() -> None:
 def _row(classify: pipeline, path: str, names: list[str]) -> list[object]:
     try:
         scores = {each["label"]: each["score"] for each in classify(path, top_k=len(names))}
-    except Exception as error:  # of any decoder; the row has it
+    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         return ["", "", *("" for _ in names), f"{type(error).__name__}: {error}"]
     best = max(scores, key=scores.__getitem__)
     return [best, scores[best], *(scores[name] for name in names), ""]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imgcls.callbacks.answers import answers
-from imgcls.export.classify import Model, load_image
+from imgcls.export.classify import _DAMAGED, Model, load_image
 from imgcls.images import Pixels
 from imgcls.images import load_image as load
 from tests.helpers.corpus import write_corpus
@@ -20,7 +20,7 @@ def pixels_of(path: str) -> Pixels | str:
     """The pixels of a file, or why it cannot be read."""
     try:
         return load_image(path)
-    except Exception as error:
+    except _DAMAGED as error:
         return f"{path}: {error}"
 
 
