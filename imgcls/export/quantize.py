@@ -96,7 +96,6 @@ def _write(classifier: Classifier, file: Path, paths: list[str], from_network_in
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATORS,
             per_channel=True,
-            extra_options={"CalibMovingAverage": True},  # single outliers would widen the range of all values
         )
         if not from_network_input:
             save_onnx(pixels_of(classifier), image_input(), pixels, {}, output="pixels")

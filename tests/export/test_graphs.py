@@ -161,7 +161,7 @@ def test_quantize_writes_a_smaller_network_with_the_same_pixels(exported: Path, 
     plain, small = (session(exported / f"{name}.onnx") for name in ("model", "model_int8"))
     pairs = [(plain(pixels), small(pixels)) for pixels in map(load_image, photos[:8])]
     differences = [np.abs(one - other).max() for one, other in pairs]
-    assert 1e-5 < max(differences) < 0.2
+    assert 1e-5 < max(differences) < 0.1
     report = json.loads((exported / "details.json").read_text())["quantization"]
     assert report["images"] == report["calibration_images"] - 1 == len(photos) - 1
     assert report["same_answer"] >= report["images"] - 2
