@@ -92,7 +92,7 @@ def test_model_card(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest
     accuracy = results["validation_accuracy"]
     assert {"type": "accuracy", "value": accuracy} in figures
     assert f"| accuracy | {accuracy:.4f} | 0." in text
-    assert "On 6 images of validation:" in text
+    assert "On 6 validation images:" in text
     assert "Trained on 24 images; the best epoch was chosen on 6 validation images." in text
     assert "On 60 given images, transformers.pipeline" in text
     assert "for 60 of 60" in text
