@@ -20,6 +20,8 @@ ARROWS: dict[str, set[str]] = {
     "data": {"config", "datasets", "errors", "images", "runtime", "types"},
     "models": {"callbacks", "checkpoints", "config", "errors", "metrics", "runtime", "types"},
     "checkpoints": {"errors", "runtime"},
+    "results": {"checkpoints", "datasets", "errors"},
+    "report": {"errors", "results", "runtime"},
     "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime", "types"},
     "init": {"datasets", "errors", "images", "runtime"},
     "check": {"data", "datasets", "errors", "images", "runtime"},

@@ -126,7 +126,7 @@ class EvaluationFiles:
 
 
 def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:
-    """Return what results say of the checkpoint that they are of, its model and the size of the images.
+    """Return what results say of the checkpoint that they are of, its model, the size of the images and the task.
 
     Args:
         parts: The configuration and what is made of it, after the evaluation.
@@ -135,7 +135,8 @@ def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:
     checkpoint = {} if path is None else {"checkpoint": str(path.absolute()), "checkpoint_id": checkpoint_id(path)}
     size = parts.data.pipelines.sizes.get("eval")  # unknown for the loaders of a user's own datamodule
     image_size = {} if size is None else {"image_size": list(size)}
-    return {**checkpoint, "model_name": parts.model.model_name, **image_size}
+    task = {"multilabel": parts.model.multilabel, "thresholds": parts.model.thresholds}
+    return {**checkpoint, "model_name": parts.model.model_name, **image_size, **task}
 
 
 def _changed(parts: Parts, split: str, recorded: Recorded) -> dict[str, Any]:

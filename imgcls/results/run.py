@@ -1,0 +1,122 @@
+"""Run: what a run folder has, read when it is asked for."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from imgcls.checkpoints.run_folder import EVALUATIONS, RESULTS, predictions_file, results_file
+from imgcls.errors import ConfigError, first_line
+from imgcls.results.predictions import EvaluatedSplit, read_predictions
+
+CONFIG, HISTORY, DATA, SPLITS = "config.yaml", "metrics.csv", "data.json", "splits.csv"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, or one of its ``evaluations/N``; files are read when they are asked for, once.
+
+    Args:
+        folder: The folder with the table of predictions.
+    """
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        """The run folder: that of the evaluation, where ``folder`` is ``evaluations/N``."""
+        parent = self.folder.absolute().parent
+        return parent.parent if parent.name == EVALUATIONS else self.folder
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; empty if there is none."""
+        path = self.home / CONFIG
+        try:
+            loaded = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) if path.exists() else {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
+        return loaded if isinstance(loaded, dict) else {}
+
+    @cached_property
+    def history(self) -> pd.DataFrame | None:
+        """The rows of ``metrics.csv``, one per epoch; None if there is none."""
+        path = self.home / HISTORY
+        return _table(path) if path.exists() else None
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What ``data.json`` says of used and unused files; empty if there is none."""
+        return _json(self.home / DATA)
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """The metrics of the evaluation: ``results.json`` of a fit, else those of the evaluated split."""
+        return _json(self.folder / RESULTS) or self.results_of(self.evaluated.split)
+
+    def results_of(self, split: str) -> dict[str, Any]:
+        """Return the results file of a split; empty if there is none."""
+        return _json(self.folder / results_file(split))
+
+    @cached_property
+    def splits(self) -> pd.DataFrame | None:
+        """The rows of ``splits.csv``: path, label, split, content, all text; None if there is none."""
+        path = self.home / SPLITS
+        return _table(path, dtype=object, keep_default_na=False) if path.exists() else None
+
+    @cached_property
+    def evaluated(self) -> EvaluatedSplit:
+        """The images that the scores are of: those of test, or of validation where there is no test set.
+
+        Raises:
+            ConfigError: If there is no table of predictions, or it cannot be read.
+        """
+        found = self.evaluation("test") or self.evaluation("validation")
+        if found is None:
+            raise ConfigError(
+                f"{self.folder}: neither {predictions_file('test')} nor {predictions_file('validation')}; to write "
+                f"one, type: imgcls validate {self.home}"
+            )
+        return found
+
+    def evaluation(self, split: str) -> EvaluatedSplit | None:
+        """Return the images of a split with their predictions; None if there is no table of it."""
+        if split not in self._known:
+            path = self.folder / predictions_file(split)
+            self._known[split] = read_predictions(path) if path.exists() else None
+        return self._known[split]
+
+    @cached_property
+    def _known(self) -> dict[str, EvaluatedSplit | None]:
+        return {}
+
+
+def read_run(folder: Path) -> Run:
+    """Return what a run folder, or one of its ``evaluations/N``, has.
+
+    Raises:
+        ConfigError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    return Run(folder)
+
+
+def _table(path: Path, **options: Any) -> pd.DataFrame:
+    try:
+        found: pd.DataFrame = pd.read_csv(path, encoding_errors="surrogateescape", **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
+    return found if isinstance(found, dict) else {}
