@@ -20,6 +20,7 @@ from imgcls.runtime.unfinished import Output, Progress
 
 PARQUET = ".parquet"
 
+_CSV = {"", ".csv", ".txt"}  # endings of files that are written as CSV
 _FIRST = 3  # images without a prediction that are kept
 
 
@@ -67,7 +68,7 @@ class PredictionFile:
         self.columns = Columns(class_names, thresholds is not None, has_labels, top_k)
         self.is_parquet = is_parquet(path)
         if self.is_parquet:
-            check_parquet(path)
+            check_format(path)
             from imgcls.callbacks.parquet import ArrowRows, write_parquet  # of an extra
 
             self._format: Format = ArrowRows(self.columns)
@@ -140,12 +141,16 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() == PARQUET
 
 
-def check_parquet(path: Path) -> None:
-    """Check that Parquet can be written.
+def check_format(path: Path) -> None:
+    """Check that the ending of a file names a format that can be written.
 
     Raises:
-        ConfigError: Says what to install.
+        ConfigError: Names those that can, or what to install.
     """
+    if not is_parquet(path):
+        if path.suffix.lower() not in _CSV:
+            raise ConfigError(f"--output {path}: {path.suffix} is not supported; end the file with .csv or {PARQUET}")
+        return
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:

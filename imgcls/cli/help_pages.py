@@ -39,7 +39,7 @@ _EVALUATION = {
     **_BATCH,
     "data.num_workers": "processes that load images; null: by the cores",
     "trainer.accelerator": "cpu, gpu or auto",
-    "trainer.precision": "16, bf16 or 32; null: as trained",
+    "trainer.precision": "16, bf16 or 32; null: 32",
     **_DEVICES,
     "model.threshold": "multi-label: the least probability of a class",
 }

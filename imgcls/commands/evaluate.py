@@ -12,7 +12,7 @@ from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.model_setup import set_up_evaluated
 from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import Start
-from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process, log_device
+from imgcls.commands.trainer import build_trainer, evaluation_precision, is_first_process, log_device
 from imgcls.data.splitting.split_report import warn_missing_classes
 from imgcls.errors import ConfigError
 from imgcls.runtime.tables import short_path
@@ -35,7 +35,7 @@ class Evaluation(Command):
 
     def __init__(self, parts: Parts, start: Start, recorded: Recorded) -> None:
         super().__init__(parts, start)
-        options = parts.options | {"precision": choose_precision(parts.options, start.record.get("precision"))}
+        options = parts.options | {"precision": evaluation_precision(parts.options, start.record.get("precision"))}
         check_options(options, parts.command)
         if options["devices"] == "auto":
             options["devices"] = 1  # starting several processes takes longer than most evaluations

@@ -42,7 +42,13 @@ from imgcls.commands.refusals import check_options
 from imgcls.commands.resume import find_requeued, find_start, job_of
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
 from imgcls.commands.stop_reason import log_stop_reason
-from imgcls.commands.trainer import build_trainer, choose_precision, is_first_process, log_device
+from imgcls.commands.trainer import (
+    build_trainer,
+    choose_precision,
+    evaluate_in_float32,
+    is_first_process,
+    log_device,
+)
 from imgcls.config.overrides import leaves, value_at, with_values
 from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import ConfigError
@@ -269,6 +275,7 @@ class Fit(Command):
 
     def _evaluate_best(self) -> dict[str, dict[str, float]]:
         path = self._best_checkpoint()
+        evaluate_in_float32(self.trainer)
         # Lightning 2.6 evaluates with the last average of a WeightAveraging that was fitted, whatever the checkpoint is
         self.trainer.callbacks = [  # type: ignore[attr-defined]
             item

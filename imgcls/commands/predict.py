@@ -9,7 +9,7 @@ from typing import Any
 
 from imgcls import __version__
 from imgcls.callbacks.feature_file import FeatureFile
-from imgcls.callbacks.prediction_file import PredictionFile, check_parquet, is_parquet
+from imgcls.callbacks.prediction_file import PredictionFile, check_format
 from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.callbacks.top_classes import check_top_k
 from imgcls.checkpoints.io import checkpoint_id
@@ -179,8 +179,7 @@ def _output_of(section: Any, start: Start) -> Path:
     given = section["output"] or (folder or Path()) / "predictions.csv"
     check_output(given)
     file = Path(given).expanduser()
-    if is_parquet(file):
-        check_parquet(file)
+    check_format(file)
     return file
 
 

@@ -31,6 +31,7 @@ SILENT: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
+MIXED = "-mixed"  # ends the name of a precision that computes in 16 bits with weights in float32
 _Precision = Literal[
     16, 32, 64, "16", "16-mixed", "16-true", "bf16", "bf16-mixed", "bf16-true", "32", "32-true", "64", "64-true",
     "transformer-engine", "transformer-engine-float16",
@@ -167,35 +168,55 @@ def _ignore(*_: Any) -> None:
     pass
 
 
-def choose_precision(options: dict[str, Any], trained: str | None = None) -> str | None:
-    """Return the precision to compute in; None if a plugin decides.
+def choose_precision(options: dict[str, Any]) -> str | None:
+    """Return the precision to train in; None if a plugin decides.
 
     Args:
         options: The Trainer's arguments.
-        trained: The precision that the checkpoint was trained in, which an evaluation keeps where the device can.
     """
-    on_gpu = torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
+    return _possible(options, best_precision(_uses_gpu(options)))
+
+
+def evaluation_precision(options: dict[str, Any], trained: str | None) -> str | None:
+    """Return the precision to evaluate in; None if a plugin decides.
+
+    It is float32 unless the user gives another, since probabilities in bfloat16 differ by up to 0.1 from those of the
+    exported model. Weights that were trained in another number format, such as bf16-true, keep it.
+
+    Args:
+        options: The Trainer's arguments.
+        trained: The precision that the checkpoint was trained in, if known.
+    """
+    return _possible(options, "32-true" if trained is None or trained.endswith(MIXED) else trained)
+
+
+def evaluate_in_float32(trainer: Trainer) -> None:
+    """Let a Trainer that has trained in mixed precision evaluate as the commands ``validate`` and ``test`` do."""
+    if str(trainer.precision).endswith(MIXED):
+        trainer.strategy.precision_plugin = Precision()
+
+
+def _possible(options: dict[str, Any], default: str) -> str | None:
+    """Return the precision that is given, else the default; on a CPU, bfloat16 instead of 16-bit mixed precision."""
     given = options["precision"]
-    if given is None and any(isinstance(plugin, Precision) for plugin in as_list(options.get("plugins"))):
-        return None
-    best = best_precision(on_gpu)
-    if given is None and trained is None:
-        return best
-    wanted = str(trained if given is None else given)
-    impossible = wanted in {"16", "16-mixed"} and not on_gpu
-    if given is None and (impossible or wanted == "bf16-mixed" != best):
-        log.info("precision: the checkpoint was trained in %s, which this device lacks; using %s", wanted, best)
-        return best
-    if impossible:
+    if given is None:
+        plugged = any(isinstance(plugin, Precision) for plugin in as_list(options.get("plugins")))
+        return None if plugged else default
+    wanted, on_gpu = str(given), _uses_gpu(options)
+    if wanted in {"16", "16-mixed"} and not on_gpu:
         log.info("trainer.precision: %s needs a GPU; using bf16-mixed on this CPU", wanted)
         wanted = "bf16-mixed"
-    if not on_gpu and given is not None and best == "32-true" and wanted in {"bf16", "bf16-mixed", "bf16-true"}:
+    if wanted in {"bf16", "bf16-mixed", "bf16-true"} and not on_gpu and best_precision(on_gpu) == "32-true":
         log.warning(
             "trainer.precision: %s is several times slower than 32 on this CPU, which has no bfloat16 units; to speed "
             "it up: --trainer.precision 32",
             given,
         )
     return wanted
+
+
+def _uses_gpu(options: dict[str, Any]) -> bool:
+    return torch.cuda.is_available() and options["accelerator"] in {"auto", "gpu", "cuda"}
 
 
 def log_device(trainer: Trainer, automatic: bool = False) -> None:

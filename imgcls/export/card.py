@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load,
 from imgcls.checkpoints.content import data_state
 from imgcls.checkpoints.io import checkpoint_id, read_checkpoint
 from imgcls.checkpoints.run_folder import EVALUATED, results_file, run_folder_of
+from imgcls.commands.trainer import evaluation_precision
 from imgcls.export.formats import BATCHED, FORMATS, INT8, Written
 from imgcls.inference.classifier import Classifier
 from imgcls.metrics.intervals import Interval, wilson
@@ -61,7 +62,7 @@ def write_card(classifier: Classifier, folder: Path, about: dict[str, Any], writ
     title = run.parent.name if run else classifier.path.stem
     content = read_checkpoint(classifier.path)
     split = data_state(content).get("split") or {}
-    precision = content[RECORD].get("precision")
+    precision = evaluation_precision({"precision": None}, content[RECORD].get("precision"))
     hashes = sorted(each for part in split.values() for each in part)
     card = ModelCard.from_template(
         _metadata(about["format"], title, base if name == base else None, results),

@@ -17,7 +17,7 @@ from imgcls.callbacks.answers import answers
 from imgcls.callbacks.prediction_rows import Columns
 from imgcls.callbacks.top_classes import check_top_k, top_classes
 from imgcls.commands.resume import Start
-from imgcls.commands.trainer import choose_precision
+from imgcls.commands.trainer import evaluation_precision
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Decode
 from imgcls.data.datamodule import ImageDataModule
@@ -52,7 +52,7 @@ class Classifier:
         data: Evaluation transforms and loader settings of the run.
         start: The checkpoint.
         device: Where the model computes.
-        precision: Number format of the computation; None for that of the run where the device has it.
+        precision: Number format of the computation, as Lightning names it; None for float32, or that of the weights.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Classifier:
         precision: str | None = None,
     ) -> None:
         accelerator = {"accelerator": device.type, "precision": precision}
-        self.precision = choose_precision(accelerator, start.record.get("precision")) or "32-true"
+        self.precision = evaluation_precision(accelerator, start.record.get("precision")) or "32-true"
         """Number format of the computation, as Lightning names it."""
         self._plugin = _plugin(self.precision, device)
         self.model: ImageClassifier = self._plugin.convert_module(model.to(device)).eval()  # type: ignore[assignment]

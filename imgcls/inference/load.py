@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import torch
 import yaml
@@ -30,7 +29,7 @@ def load(
     batch_size: int | None = None,
     num_workers: int | None = None,
     config: _Path | None = None,
-    precision: Literal["32-true"] | None = None,
+    precision: str | None = None,
 ) -> Classifier:
     """Load a trained classifier.
 
@@ -44,7 +43,7 @@ def load(
         num_workers: Processes that load images; 0 loads them in this process. None uses all but one of the available
             cores on Linux, at most 16, and 0 elsewhere, where each process would import the calling script again.
         config: The config.yaml of the run, if its model class or its evaluation transforms are your own.
-        precision: ``32-true`` computes in float32; None: in the precision of the run where the device has it.
+        precision: Number format of the computation, such as ``bf16-mixed``; None: float32, as in the commands.
 
     Returns:
         The classifier, in evaluation mode.

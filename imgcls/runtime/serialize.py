@@ -3,12 +3,18 @@
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+
+_PACKAGES = (
+    *("imgcls", "torch", "torchvision", "lightning", "transformers", "albumentations", "torchmetrics", "pillow"),
+    *("timm", "onnx", "onnxruntime", "onnxscript"),  # extras
+)
 
 
 def serialize(value: Any) -> Any:
@@ -29,6 +35,9 @@ def serialize(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect a result."""
-    packages = ("imgcls", "torch", "lightning", "transformers", "albumentations", "torchmetrics")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    """Return the versions of Python and of the installed packages that affect a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

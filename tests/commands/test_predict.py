@@ -140,6 +140,13 @@ def test_embeddings_that_cannot_be_written(
     assert [path.name for path in tmp_path.iterdir()] == ["old.npy"]
 
 
+def test_table_of_another_format_is_refused(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = fails(predict(checkpoint, images, f"--output={tmp_path}/p.xlsx"), capsys)
+    assert (code, "p.xlsx: .xlsx is not supported; end the file with .csv or .parquet" in said) == (2, True), said
+
+
 # -- a prediction that is stopped
 
 

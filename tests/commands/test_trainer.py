@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from imgcls import ImageClassifier, ImageDataModule
-from imgcls.commands.trainer import choose_precision
+from imgcls.commands.trainer import choose_precision, evaluation_precision
 from imgcls.data.datamodule import MOST_WORKERS
 from imgcls.models.training import torch_compile
 from imgcls.models.training.optimizer import OptimizerConfig, Rates, make_optimizer
@@ -39,18 +39,22 @@ def test_precision_of_a_gpu(capability: tuple[int, int], chosen: str, monkeypatc
     assert choose_precision(AUTO) == chosen
 
 
-def test_precision_of_a_checkpoint_elsewhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_precision_that_a_cpu_lacks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("imgcls.commands.trainer.best_precision", lambda on_gpu: "32-true")
-    assert choose_precision(AUTO | {"accelerator": "cpu"}, "16-mixed") == "32-true"
-    assert "trained in 16-mixed" in caplog.messages[-1]
-    assert "using 32-true" in caplog.messages[-1]
-    assert choose_precision(AUTO | {"accelerator": "cpu", "precision": "16-mixed"}, "32-true") == "bf16-mixed"
+    on_cpu = AUTO | {"accelerator": "cpu"}
+    assert choose_precision(on_cpu) == "32-true"
+    assert choose_precision(on_cpu | {"precision": "16-mixed"}) == "bf16-mixed"
     assert "16-mixed is several times slower than 32 on this CPU, which has no bfloat16 units" in caplog.text
-    monkeypatch.setattr("imgcls.commands.trainer.best_precision", lambda on_gpu: "16-mixed")
-    pretend_gpu(monkeypatch, (7, 5))
-    assert choose_precision(AUTO, "bf16-mixed") == "16-mixed"
-    assert choose_precision(AUTO, "32-true") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated"),
+    [(None, "32-true"), ("16-mixed", "32-true"), ("bf16-mixed", "32-true"), ("bf16-true", "bf16-true")],
+)
+def test_precision_of_an_evaluation(trained: str | None, evaluated: str) -> None:
+    assert evaluation_precision(AUTO, trained) == evaluated
+    assert evaluation_precision(AUTO | {"precision": "bf16-mixed"}, trained) == "bf16-mixed"
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
