@@ -22,6 +22,7 @@ CONFIGS = (".yaml", ".yml")
 _RUNS, _NAME = "--experiment.output_dir", "--experiment.custom_folder_name"
 _TABLES = (".csv", ".tsv", ".txt")
 _SHOWN = 3  # words that a line names
+_EXPORTED = "export.json"
 _BEST = ("checkpoints/best.ckpt", "best.ckpt")  # in the folder of a run, a search or checkpoints
 
 
@@ -52,6 +53,7 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
             option = f"-{name}", values
         elif name == CKPT_PATH and command in OF_TRAINED and values:
             _refuse_folder_of_runs(values[0])
+            _refuse_exported(values[0])
             option = name, [_best_in(values[0]) or values[0]]
         if option != (name, values) and values:
             text = option[0] if option[1] == values else shlex.join(join_options([option]))
@@ -110,6 +112,7 @@ def _option_of_folder(command: str, folder: str, option: str) -> Option:
     best = _best_in(folder)
     if command in ("fit", *OF_TRAINED):
         _refuse_folder_of_runs(folder)
+        _refuse_exported(folder)
     if best is None or command in ("check", "tune"):
         return option, [folder]
     if command in OF_TRAINED:
@@ -129,6 +132,15 @@ def _refuse_folder_of_runs(folder: str) -> None:
     if files:
         newest = max(files, key=lambda file: file.stat().st_mtime_ns).parents[1]
         raise ConfigError(f"{folder!r} contains run folders; did you mean {str(newest)!r}?")
+
+
+def _refuse_exported(folder: str) -> None:
+    """Refuse a folder that ``imgcls export`` has written."""
+    if os.path.isfile(os.path.join(os.path.expanduser(folder), _EXPORTED)):
+        raise ConfigError(
+            f"{folder!r} is an exported model, for other programs; its README.md shows how to use it. imgcls reads the "
+            "run folder that it was exported from"
+        )
 
 
 def _best_in(folder: str) -> str | None:

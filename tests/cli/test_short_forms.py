@@ -26,6 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "runs/x/version_0/checkpoints",
         "runs/y/version_1/checkpoints",
         "runs/x/tune",
+        "exported",
         *(f"animals/{name}" for name in "abc"),
     ):
         (tmp_path / name).mkdir(parents=True)
@@ -33,7 +34,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file in ("config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
             (tmp_path / name / file).touch()
             os.utime(tmp_path / name / file, (number, number))
-    for name in ("c.yaml", "d.YML", "best.ckpt", "one.jpg", "list.csv", "predictions.csv", "runs/x/tune/best.ckpt"):
+    for name in (
+        "c.yaml",
+        "d.YML",
+        "best.ckpt",
+        "one.jpg",
+        "list.csv",
+        "predictions.csv",
+        "runs/x/tune/best.ckpt",
+        "exported/export.json",
+    ):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -144,6 +154,8 @@ REFUSED = {
     "predict best.ckpt one.jpg --output list.csv": "list.csv exists; add --overwrite",
     "predict best.ckpt one.jpg": "predictions.csv exists; add --overwrite",
     "predict runs/x one.jpg": "'runs/x' contains run folders; did you mean 'runs/x/version_0'?",
+    "predict exported photos": "'exported' is an exported model, for other programs",
+    "predict --ckpt_path exported photos": "'exported' is an exported model, for other programs",
     "test --ckpt_path runs": "'runs' contains run folders; did you mean 'runs/x/version_0'?",
     "fit --config c.yml": "--config c.yml: no such file; did you mean 'c.yaml'?",
     "photos/": "a command comes first; type: imgcls fit photos/",
