@@ -16,6 +16,7 @@ ARROWS: dict[str, set[str]] = {
     "images": {"errors"},
     "runtime": {"errors"},
     "metrics": {"config", "errors"},
+    "statistics": set(),
     "datasets": {"errors", "images", "runtime"},
     "data": {"config", "datasets", "errors", "images", "runtime", "types"},
     "models": {"callbacks", "checkpoints", "config", "errors", "metrics", "runtime", "types"},
@@ -62,9 +63,9 @@ ARROWS: dict[str, set[str]] = {
         "errors",
         "images",
         "inference",
-        "metrics",
         "models",
         "runtime",
+        "statistics",
         "types",
     },
     "cli": {

@@ -20,7 +20,7 @@ from imgcls.export.program import Network, NetworkInput, Single, pixels_of
 from imgcls.export.run_images import SPLITS, Labelled, images_of
 from imgcls.images import Pixels, load_image
 from imgcls.inference.classifier import Classifier
-from imgcls.metrics.intervals import wilson
+from imgcls.statistics.intervals import wilson
 
 log = logging.getLogger(__name__)
 

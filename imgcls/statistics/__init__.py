@@ -1,0 +1,1 @@
+"""Statistics of an evaluation, from labels and probabilities alone: scores, their intervals, and comparisons."""

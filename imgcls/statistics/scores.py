@@ -1,0 +1,195 @@
+"""Scores of the probabilities: log loss, Brier score, and calibration, with what a perfect model would show."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from imgcls.statistics.decisions import correct
+from imgcls.statistics.intervals import Interval
+from imgcls.statistics.weighted import Floats, Labels, Score, Weighted, mean_of
+
+BINS = 15
+"""Bins of equal width in which confidence and accuracy are compared."""
+
+_DRAWS = 1000
+_SHIFTS = np.exp(np.concatenate([-np.geomspace(0.01, 10, 60), np.geomspace(0.01, 10, 60)]))  # of the odds
+
+
+def _log_loss(labels: Labels, probs: Floats) -> Weighted:
+    smallest = np.finfo(np.float64).eps
+    given = np.clip(_of_truth(labels, probs), smallest, 1 - smallest)
+    return mean_of(-np.log(given).reshape(len(probs), -1).mean(axis=1))
+
+
+def _brier(labels: Labels, probs: Floats) -> Weighted:
+    squares = np.square(probs - one_hot(labels, probs.shape[1]))
+    multiclass = labels.ndim == 1 and probs.shape[1] > 2
+    return mean_of(squares.sum(axis=1) if multiclass else squares.mean(axis=1))
+
+
+def _ece(labels: Labels, probs: Floats, bins: int = BINS) -> Weighted:
+    confidence, hits = confidences(labels, probs)
+    cells = confidence.size
+    rows = np.repeat(np.arange(len(probs)), cells // max(len(probs), 1))
+    gaps = csr_array((confidence - hits, (rows, bin_of(confidence, bins))), shape=(len(probs), bins))
+
+    def value(weights: Floats) -> Floats:
+        total: Floats = np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+        return total / (cells / len(probs))
+
+    return value
+
+
+log_loss = Score("log_loss", _log_loss)
+"""Mean negative log likelihood in nats; multi-label: the mean binary one of all classes."""
+brier = Score("brier", _brier)
+"""Mean squared error of the probabilities: summed over the classes; mean for two classes and multi-label."""
+ece = Score("ece", _ece)
+"""Expected calibration error in bins of equal width (Naeini et al. 2015, "Obtaining well calibrated probabilities
+using Bayesian binning"); multi-label: of the probabilities of all classes."""
+
+
+class Bin(NamedTuple):
+    """Predictions of similar confidence.
+
+    Args:
+        low: Lower edge of the confidence.
+        high: Upper edge.
+        n: Number of predictions.
+        confidence: Their mean confidence; NaN if there are none.
+        accuracy: Share of them that are right; NaN if there are none.
+        band: Where the accuracy of a perfectly calibrated model is in 95 % of such test sets.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+    band: Interval
+
+
+def reliability(labels: Labels, probs: Floats, bins: int = BINS, confidence: float = 0.95) -> list[Bin]:
+    """Return accuracy against confidence in bins of equal width, each with the band of a perfect model of that size.
+
+    The band has the quantiles of a binomial distribution at the mean confidence (Bröcker and Smith 2007, "Increasing
+    the reliability of reliability diagrams").
+
+    Args:
+        labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
+        probs: ``(N, C)`` probabilities; multi-label, each is a prediction of its own.
+        bins: Number of bins.
+        confidence: Of the band.
+    """
+    from scipy.stats import binom  # takes half a second
+
+    given, hits = confidences(labels, probs)
+    indices = bin_of(given, bins)
+    counts, sums, right = (np.bincount(indices, weights, bins) for weights in (None, given, hits))
+    with np.errstate(invalid="ignore"):
+        means, shares = sums / counts, right / counts
+        low, high = (binom.ppf(q, counts, np.clip(means, 0, 1)) / counts for q in _tails(confidence))
+    edges = np.linspace(0, 1, bins + 1)
+    rows = zip(edges[:-1], edges[1:], counts, means, shares, low, high, strict=True)
+    return [
+        Bin(float(a), float(b), int(n), float(m), float(s), Interval(float(lo), float(hi)))
+        for a, b, n, m, s, lo, hi in rows
+    ]
+
+
+def ece_of_perfect_model(
+    probs: Floats, bins: int = BINS, *, multilabel: bool = False, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Return where the calibration error of a perfectly calibrated model with these probabilities is.
+
+    It is not 0: the fewer images, the larger it is by chance alone. The right ones of each bin are drawn from a
+    binomial distribution at its mean confidence.
+
+    Args:
+        probs: ``(N, C)`` probabilities.
+        bins: Number of bins of equal width.
+        multilabel: Whether each probability is a prediction of its own.
+        confidence: Share of the draws within the interval.
+        seed: Of the draws.
+    """
+    counts, means = _bins(probs.ravel() if multilabel else probs.max(axis=1), bins)
+    low, high = _drawn_errors(counts, means, means, confidence, np.random.default_rng(seed))
+    return Interval(low, high)
+
+
+def ece_interval(
+    labels: Labels, probs: Floats, bins: int = BINS, *, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Return the interval of the calibration error that an infinite test set would show.
+
+    A bootstrap does not hold here, because chance only adds to a sum of absolute values. This inverts a test: the
+    log odds of the confidences are shifted up or down, and the interval has the errors of all shifts for which what
+    was found is within the central part of simulated test sets. It begins at 0 if a perfect model may show it.
+
+    Args:
+        labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
+        probs: ``(N, C)`` probabilities.
+        bins: Number of bins of equal width.
+        confidence: Of the interval.
+        seed: Of the simulations.
+    """
+    counts, means = _bins(confidences(labels, probs)[0], bins)
+    found, rng = ece(labels, probs, bins=bins), np.random.default_rng(seed)
+    held = [0.0] if found <= _drawn_errors(counts, means, means, confidence, rng)[1] else []
+    for odds in _SHIFTS:
+        rates = 1 / (1 + (1 / np.clip(means, 1e-9, 1 - 1e-9) - 1) * odds)
+        low, high = _drawn_errors(counts, means, rates, confidence, rng)
+        if low <= found <= high:
+            held.append(float((counts * np.abs(rates - means)).sum() / counts.sum()))
+    return Interval(min(held, default=found), max(held, default=found))
+
+
+def one_hot(labels: Labels, classes: int) -> Floats:
+    """Return ``(N, C)`` of 0 and 1."""
+    return np.eye(classes)[labels] if labels.ndim == 1 else labels.astype(np.float64)
+
+
+def confidences(labels: Labels, probs: Floats) -> tuple[Floats, Floats]:
+    """Return the probability of each prediction, and whether it is right, as 0 or 1.
+
+    Returns:
+        ``(N,)`` each, of the predicted class; multi-label ``(N * C,)``, of each class to be present.
+    """
+    if labels.ndim == 2:
+        return probs.ravel(), labels.astype(np.float64).ravel()
+    return probs.max(axis=1), correct(labels, probs).astype(np.float64)
+
+
+def bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
+    """Return the bin of equal width that each confidence is in; 1 is in the last one."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def _bins(given: Floats, bins: int) -> tuple[NDArray[np.int64], Floats]:
+    """Return the number of predictions in each bin that has some, and their mean confidence."""
+    indices = bin_of(given, bins)
+    counts, sums = np.bincount(indices, minlength=bins), np.bincount(indices, given, bins)
+    return counts[counts > 0], np.clip(sums[counts > 0] / counts[counts > 0], 0, 1)
+
+
+def _drawn_errors(
+    counts: NDArray[np.int64], means: Floats, rates: Floats, confidence: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return where the calibration error is for bins of these mean confidences and true rates of being right."""
+    hits = rng.binomial(counts, rates, (_DRAWS, len(counts)))
+    errors = np.abs(hits - counts * means).sum(axis=1) / counts.sum()
+    low, high = np.quantile(errors, _tails(confidence))
+    return float(low), float(high)
+
+
+def _of_truth(labels: Labels, probs: Floats) -> Floats:
+    """Return the probability of the true class ``(N,)``; multi-label ``(N, C)``, of what is true of each class."""
+    if labels.ndim == 1:
+        return np.take_along_axis(probs, labels[:, None].astype(np.int64), axis=1)
+    return np.where(labels.astype(bool), probs, 1 - probs)
+
+
+def _tails(confidence: float) -> tuple[float, float]:
+    return (1 - confidence) / 2, (1 + confidence) / 2

@@ -1,0 +1,61 @@
+"""Comparisons on the same images: exact values, and error rates in seeded simulations."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from imgcls.statistics.decisions import accuracy, macro_f1
+from imgcls.statistics.intervals import Interval
+from imgcls.statistics.paired import Difference, holm, images_needed, mcnemar, paired_bootstrap
+from imgcls.statistics.weighted import Floats
+
+
+def test_mcnemar_is_a_sign_test_of_the_images_that_one_alone_has_right() -> None:
+    a, b = np.repeat([True, True, False, False], [90, 7, 1, 2]), np.repeat([True, False, True, False], [90, 7, 1, 2])
+    assert mcnemar(a, b) == pytest.approx(binomtest(1, 8).pvalue)
+    assert mcnemar(a, b) == mcnemar(b, a)
+    assert mcnemar(a, a) == 1
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.001, 0.9]) == pytest.approx([1, 0.003, 1])
+    assert holm([]) == []
+
+
+def as_probs(hits: np.ndarray) -> Floats:
+    """Return probabilities of two classes; class 0 is the truth."""
+    return np.where(hits[:, None], [[0.9, 0.1]], [[0.2, 0.8]])
+
+
+def test_paired_bootstrap_of_one_run_each() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(1000) < 0.9, rng.random(1000) < 0.8
+    found = paired_bootstrap(accuracy, np.zeros(1000, np.int64), [as_probs(a)], [as_probs(b)])
+    differs = a.astype(float) - b
+    assert found.value == pytest.approx(differs.mean())
+    assert found.image_variance == pytest.approx(differs.var() / 1000, rel=0.1)
+    assert found.seed_variance == 0
+    assert found.interval.low < 0.1 < found.interval.high
+    assert found.p_value < 1e-4
+
+
+def test_equal_runs_do_not_differ() -> None:
+    probs = as_probs(np.arange(50) < 40)
+    found = paired_bootstrap(macro_f1, np.zeros(50, np.int64), [probs], [probs])
+    assert found == Difference(0, Interval(0, 0), 1, 0, 0)
+    assert images_needed(found, 50) is None
+
+
+def test_images_needed_is_the_number_that_is_enough() -> None:
+    per_image = 0.06 - 0.01**2  # 6 % are right in one alone
+    found = Difference(0.01, Interval(0, 0), 0.5, per_image / 654, 0.0)
+    needed = images_needed(found, 654)
+    assert needed == pytest.approx(per_image * (2.8016 / 0.01) ** 2, abs=2)
+    hits = np.random.default_rng(0).multinomial(int(needed or 0), [0.035, 0.025, 0.94], size=2000)
+    told = np.mean([binomtest(a, a + b).pvalue < 0.05 for a, b, _ in hits])
+    assert 0.77 < told < 0.83
+
+
+def test_no_number_of_images_replaces_seeds() -> None:
+    assert images_needed(Difference(0.01, Interval(0, 0), 0.5, 1e-4, 1e-4), 654) is None
