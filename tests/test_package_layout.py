@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"callbacks", "checkpoints", "config", "errors", "metrics", "runtime", "types"},
     "checkpoints": {"errors", "runtime"},
     "results": {"checkpoints", "datasets", "errors"},
-    "report": {"errors", "results", "runtime"},
+    "report": {"checkpoints", "datasets", "errors", "results", "runtime", "statistics"},
     "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime", "types"},
     "init": {"datasets", "errors", "images", "runtime"},
     "check": {"data", "datasets", "errors", "images", "runtime"},

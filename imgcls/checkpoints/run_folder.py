@@ -16,6 +16,7 @@ LAST = "last.ckpt"
 LOCK = ".lock"
 REQUEUED = "hpc_ckpt_*.ckpt"  # saved by Lightning in the run folder when SLURM requeues a job
 RESULTS = "results.json"
+PROPERTIES = "image_properties.csv"
 EVALUATIONS = "evaluations"
 EVALUATED = ("validation", "test")  # splits
 

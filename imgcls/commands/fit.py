@@ -18,7 +18,7 @@ from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.checkpoints.content import Content, data_state
-from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
+from imgcls.checkpoints.run_folder import PROPERTIES, lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
@@ -51,11 +51,12 @@ from imgcls.commands.trainer import (
 )
 from imgcls.config.overrides import leaves, value_at, with_values
 from imgcls.config.yaml_values import dump_yaml
+from imgcls.data.image_properties import image_properties
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
-from imgcls.runtime.tables import short_path
+from imgcls.runtime.tables import short_path, write_table
 
 log = logging.getLogger(__name__)
 
@@ -294,6 +295,8 @@ class Fit(Command):
         if self.folder is not None and self.trainer.is_global_zero:
             epoch = self.saver.best_epoch if self.saver else None
             write_fit_results(self.folder, epoch, results, about_evaluation(self.parts, path), self.counts)
+            splits = {name: self.data.split(name) for name in self.data.splitter.fit_splits}
+            write_table(self.folder / PROPERTIES, image_properties(splits))
         return results
 
     def _best_checkpoint(self) -> Path | None:

@@ -1,0 +1,115 @@
+"""Cues: a property of the whole image, such as brightness, that tells a class without what is pictured."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, percent
+from imgcls.report.advice.properties import WORDS, properties_of
+from imgcls.results.run import Run
+from imgcls.statistics.intervals import Interval, wilson
+
+_NUISANCES = ("brightness", "saturation", "width", "height", "aspect", "format")
+"""Not contrast, sharpness and bytes, which follow from what is pictured: a 1 is smoother than an 8."""
+
+_GIVES_AWAY = 0.85  # mean of sensitivity and specificity, at the lower end of the interval
+_IMAGES = 8  # of a class in the sample
+_FOLDS = 5
+_LEAVES = 4  # of the tree, per class
+
+
+class _Cue(NamedTuple):
+    name: str  # of the property
+    label: str
+    sensitivity: float
+    specificity: float
+    low: float  # of their mean
+    images: int
+
+
+def class_given_away(run: Run) -> Iterator[Finding]:
+    """Find the class that one property alone tells best among the training images.
+
+    A decision tree on the one property, cross-validated in five folds, predicts the class. What counts is the mean of
+    sensitivity and specificity of a class; by chance it is 50 %, in balanced and imbalanced data. Its interval is
+    from Wilson intervals with Bonferroni's correction for the number of classes and properties.
+    """
+    table = properties_of(run, "train")
+    if table is None or run.splits is None or run.evaluated.multilabel:
+        return
+    rows = run.splits[run.splits["split"] == "train"].drop_duplicates("path").set_index("path")
+    labels = rows["label"].reindex(table.index)
+    names = [name for name in _NUISANCES if name in table]
+    cues = [cue for name in names for cue in _cues(table[name], labels, len(names))]
+    if cues and (best := max(cues, key=lambda cue: cue.low)).low >= _GIVES_AWAY:
+        told = sorted({cue.label for cue in cues if cue.name == best.name and cue.low >= _GIVES_AWAY})
+        yield Finding(_advice(best, told, table[best.name], labels), best.low - 0.5, urgency=0)
+
+
+def _cues(values: "pd.Series[float]", labels: "pd.Series[str]", tests: int) -> list[_Cue]:
+    counts = labels.value_counts()
+    names = [name for name, count in counts.items() if count >= _IMAGES]
+    if len(counts) < 2 or not names:
+        return []
+    predicted = _by_tree(_numbers(values), labels.to_numpy(), int(counts.size))
+    return [_cue(str(values.name), str(name), labels.to_numpy(), predicted, tests * len(names)) for name in names]
+
+
+def _cue(prop: str, name: str, labels: NDArray[np.object_], predicted: NDArray[np.object_], tests: int) -> _Cue:
+    ours, others = predicted[labels == name] == name, predicted[labels != name] != name
+    confidence = 1 - (1 - CONFIDENCE) / (2 * tests)
+    bounds: list[Interval] = [wilson(int(each.sum()), len(each), confidence) for each in (ours, others)]
+    low = sum(bound.low for bound in bounds) / 2
+    return _Cue(prop, name, float(ours.mean()), float(others.mean()), low, len(ours))
+
+
+def _by_tree(values: NDArray[np.float64], labels: NDArray[np.object_], classes: int) -> NDArray[np.object_]:
+    """Predict the class of each image from its value by trees that were grown on the other folds."""
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_leaf_nodes=_LEAVES * classes, class_weight="balanced", random_state=0)
+    folds = KFold(_FOLDS, shuffle=True, random_state=0)
+    return np.asarray(cross_val_predict(tree, values[:, None], labels, cv=folds))
+
+
+def _numbers(values: "pd.Series[float]") -> NDArray[np.float64]:
+    """Return values as numbers, texts numbered in the order of the alphabet; -1 where there is none."""
+    numbers = values if pd.api.types.is_numeric_dtype(values) else pd.Series(pd.Categorical(values).codes)
+    return np.asarray(numbers.fillna(-1), np.float64)
+
+
+def _advice(cue: _Cue, told: list[str], values: "pd.Series[float]", labels: "pd.Series[str]") -> Advice:
+    word = WORDS[cue.name]
+    which = f"class {cue.label!r}" if len(told) == 1 else f"{len(told)} classes, {cue.label!r} best of all"
+    ours, others = values[labels == cue.label], values[labels != cue.label]
+    evidence = (
+        f"In a sample of train {word} alone finds {percent(cue.sensitivity)} of the {counted(cue.images, 'image')} of "
+        f"{cue.label!r} and rejects {percent(cue.specificity)} of the {counted(len(others), 'other image')}, by a "
+        f"cross-validated decision tree. The mean of both is at least {percent(cue.low)} (95 % confidence); by chance "
+        f"it is 50 %. {_typical(cue, ours, others)}"
+    )
+    return Advice(
+        "given_away",
+        f"{word.capitalize()} gives away {which}: the model may have learned that instead of what is pictured",
+        evidence,
+        f"Make or collect images in which {word} does not depend on the class, and test on such images. "
+        f"{_REMEDIES.get(cue.name, _SAVED_ALIKE)}",
+        [str(path) for path in ours.index[:12]],
+    )
+
+
+_SAVED_ALIKE = "Save the images of all classes in the same way: same source, size, crop and file type."
+_REMEDIES = {
+    "brightness": "To train without it, add albumentations.RandomBrightnessContrast to data.augmentations.train.",
+    "saturation": "To train without it, add albumentations.HueSaturationValue or ToGray to data.augmentations.train.",
+}
+
+
+def _typical(cue: _Cue, ours: "pd.Series[float]", others: "pd.Series[float]") -> str:
+    if cue.name == "format":
+        return f"Most of its images are {ours.mode().iloc[0]}, most others {others.mode().iloc[0]}."
+    return f"Its median is {ours.median():.4g} in {cue.label!r} and {others.median():.4g} elsewhere."

@@ -1,0 +1,137 @@
+"""Labels that are probably wrong, told apart from classes that are confused, by held-out predictions."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.report.advice.class_counts import few_classes
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, p_value
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import Run
+from imgcls.statistics.paired import holm
+
+_RIGHT = 10  # answers of a class that are right, to compare with
+_ERRORS = 2
+_HIGHEST = 0.95  # rank that counts, so that one image does not decide
+_USUAL = 1 / 3  # mean score of plain confusions, at most
+_TIMES = 2.5  # by which a class may exceed the mean score of the errors of the other classes
+_PRIOR = 3  # errors with which that mean is joined
+_CLASSES = 3  # with errors, to use that mean
+
+Floats = NDArray[np.float64]
+
+
+class DoubtedClass(NamedTuple):
+    """Images of a split that are predicted as one class, labelled as another, and look like that one.
+
+    Args:
+        split: The evaluated split.
+        name: The predicted class.
+        images: ``(N,)``, their indices in the split, surest first.
+        sure: How many of them are surer than half of the right answers of the class.
+        wrong: About how many labels are wrong.
+        p: Of ranks as high among plain confusions; corrected for the number of classes and splits.
+    """
+
+    split: EvaluatedSplit
+    name: str
+    images: NDArray[np.intp]
+    sure: int
+    wrong: int
+    p: float
+
+
+def doubted_labels(run: Run) -> Iterator[Finding]:
+    """Find classes whose images seem to have another label.
+
+    An image with a wrong label looks like any other image of its true class, so that the model is as sure of it as of
+    those. An image that is hard to tell gets less confidence than right answers of that class usually have (the idea of
+    confident learning, Northcutt et al. 2021). So the rank of its confidence among the right answers, 0 to 1, is
+    uniform for wrong labels, and low for plain confusions. The score -log(1 - rank) of wrong labels then has an
+    exponential distribution with mean 1. For plain confusions a mean of 1/3 is assumed, as if they were as sure as the
+    least sure of three right answers: more than healthy runs on digits and on solar cells have (0.02; 0.06 to 0.32).
+    Where at least three other classes have errors, 2.5 times the mean of these is assumed, if it is less. The sum of
+    the scores of a class is compared with its gamma distribution, with Holm's correction.
+    """
+    found = doubted_classes(run)
+    for name in dict.fromkeys(each.name for each in found):
+        of_class = [each for each in found if each.name == name]
+        yield Finding(_advice(of_class), max(each.wrong / len(each.split) for each in of_class))
+
+
+def doubted_classes(run: Run) -> list[DoubtedClass]:
+    """Return the classes that images with another label look like, in test and validation, smallest p first.
+
+    Labels of classes with few training images are left out, since the model does not know these classes.
+    """
+    if run.evaluated.multilabel:
+        return []
+    few = few_classes(run)
+    splits = [found for name in ("test", "validation") if (found := run.evaluation(name)) is not None]
+    tests = [each for split in splits for each in _tests(split, few)]
+    corrected = [each._replace(p=p) for each, p in zip(tests, holm([each.p for each in tests]), strict=True)]
+    return sorted((each for each in corrected if each.p < 1 - CONFIDENCE), key=lambda each: each.p)
+
+
+def _tests(split: EvaluatedSplit, few: list[str]) -> list[DoubtedClass]:
+    from scipy.stats import gamma  # takes half a second
+
+    left_out = [split.class_names.index(name) for name in few if name in split.class_names]
+    wrong = ~split.correct & ~np.isin(split.labels, left_out)
+    images, scores = {}, {}
+    for index in range(len(split.class_names)):
+        usual = np.sort(split.confidence[split.correct & (split.predicted == index)])
+        errors = np.flatnonzero(wrong & (split.predicted == index))
+        if len(usual) >= _RIGHT and len(errors):
+            images[index] = errors[np.argsort(-split.confidence[errors], kind="stable")]
+            ranks = np.searchsorted(usual, split.confidence[images[index]]) / len(usual)
+            scores[index] = -np.log1p(-ranks.clip(max=_HIGHEST))
+    tests = []
+    for index, values in scores.items():
+        mean = _mean_of_confusions([scores[other] for other in scores if other != index])
+        if len(values) >= _ERRORS:
+            p = float(gamma.sf(values.sum() / mean, len(values)))
+            sure = int((values > np.log(2)).sum())
+            tests.append(DoubtedClass(split, split.class_names[index], images[index], sure, _wrong(values, mean), p))
+    return tests
+
+
+def _mean_of_confusions(others: list[Floats]) -> float:
+    """Return the mean score that plain confusions of a class have at most, by the scores of the other classes."""
+    if len(others) < _CLASSES:
+        return _USUAL
+    scores = np.concatenate(others)
+    return min(_USUAL, float(_TIMES * scores.sum() + _PRIOR * _USUAL) / (len(scores) + _PRIOR))
+
+
+def _wrong(scores: Floats, mean: float) -> int:
+    """Return about how many labels are wrong, whose mean score is 1."""
+    share = (scores.mean() - mean) / (1 - mean)
+    return max(round(len(scores) * min(float(share), 1.0)), 1)
+
+
+def _advice(found: list[DoubtedClass]) -> Advice:
+    name, images = found[0].name, sum(len(each.images) for each in found)
+    some, where = sum(each.wrong for each in found), " and ".join(each.split.split for each in found)
+    return Advice(
+        "doubted_labels",
+        f"About {counted(some, 'image')} of {name!r} in {where} {'has' if some == 1 else 'have'} another label",
+        " ".join(map(_evidence, found)) + " Train is not searched, since the model has learned its labels, right or "
+        "wrong.",
+        f"Look at these {images} images, and correct the labels. If they were wrong: search train, too, by "
+        f"--data.fold 1/5 to 5/5, where each image is in validation once.",
+        [each.split.paths[index] for each in found for index in each.images],
+    )
+
+
+def _evidence(found: DoubtedClass) -> str:
+    split = found.split
+    given = [split.class_names[label] for label in split.labels[found.images]]
+    labels = ", ".join(f"{given.count(label)} {label!r}" for label in dict.fromkeys(given))
+    return (
+        f"In {split.split} {counted(len(found.images), 'image')} with another label ({labels}) are taken for "
+        f"{found.name!r}. Of {found.sure} the model is surer than of half of the images that it gets right, which "
+        f"is rare for plain confusions ({p_value(found.p)} after Holm's correction)."
+    )

@@ -1,0 +1,62 @@
+"""Evaluated images that are training images, too."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from imgcls.report.advice.finding import Advice, Finding, counted, p_value, percent
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import Run
+
+
+def leaked_images(run: Run) -> Iterator[Finding]:
+    """Find evaluated images whose content hash is that of a training image, by ``splits.csv``.
+
+    Copies that were saved again have another hash; ``imgcls check`` finds them.
+    """
+    for split in ("test", "validation"):
+        evaluated = run.evaluation(split)
+        if evaluated is None or run.splits is None:
+            continue
+        copies = _copies(run.splits, split)
+        paths = [path for path in evaluated.paths if path in copies]
+        if paths:
+            yield Finding(_advice(evaluated, copies, paths), len(paths) / len(evaluated), urgency=0)
+
+
+def _copies(splits: pd.DataFrame, split: str) -> dict[str, str]:
+    """Return path -> path of the same image in train."""
+    known = splits[splits["content"] != ""]
+    train = known[known["split"] == "train"].drop_duplicates("content").set_index("content")["path"]
+    held_out = known[(known["split"] == split) & known["content"].isin(train.index)]
+    return dict(zip(held_out["path"], train[held_out["content"]], strict=True))
+
+
+def _advice(evaluated: EvaluatedSplit, copies: dict[str, str], paths: list[str]) -> Advice:
+    count, example = len(paths), paths[0]
+    return Advice(
+        "leak",
+        f"{counted(count, 'image')} of {evaluated.split} ({percent(count / len(evaluated))}) also in train: the "
+        "score is too good",
+        f"Equal content, for example {example} and {copies[example]}. {_compared(evaluated, set(paths))}",
+        "Remove the copies from one side (`imgcls check` lists them, near copies, too), and train again with "
+        "--data.on_leak error.",
+        paths,
+    )
+
+
+def _compared(evaluated: EvaluatedSplit, copied: set[str]) -> str:
+    """Return the accuracy on the copies and on the other images."""
+    from scipy.stats import fisher_exact  # takes half a second
+
+    is_copy = np.array([path in copied for path in evaluated.paths])
+    right, right_others = evaluated.correct[is_copy], evaluated.correct[~is_copy]
+    if not len(right_others):
+        return "There are no other images, so the accuracy on new ones is unknown."
+    table = [[int(each.sum()), int((~each).sum())] for each in (right, right_others)]
+    return (
+        f"Right are {percent(right.mean())} of the copies, and {percent(right_others.mean())} of the other "
+        f"{counted(len(right_others), 'image')}, which is the score without the leak "
+        f"(Fisher's exact test of a difference: {p_value(fisher_exact(table).pvalue)})."
+    )
