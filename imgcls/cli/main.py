@@ -8,7 +8,7 @@ from collections.abc import Callable
 import imgcls
 from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
-from imgcls.cli.help import full_help, help_of, main_help
+from imgcls.cli.help import OWN_PARSER, full_help, help_of, main_help
 from imgcls.cli.needs import check_needs
 from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
@@ -76,7 +76,7 @@ def _answer(arguments: list[str]) -> str | None:
         command, *rest = [*rest, "--help"]
     if command in {"-V", "--version", "version"}:
         return f"imgcls {imgcls.__version__}"
-    if rest == ["help"] or ({"-h", "--help"} & {*rest} and command != "init"):
+    if rest == ["help"] or ({"-h", "--help"} & {*rest} and command not in OWN_PARSER):
         command = precheck.SYNONYMS.get(command, command)
         return full_help(command) if command in COMMANDS and "all" in rest else help_of(command)
     if command in {"-h", "--help", "help"}:
@@ -85,6 +85,10 @@ def _answer(arguments: list[str]) -> str | None:
         from imgcls.init.command import init
 
         return init(rest)
+    if command == "compare":
+        from imgcls.compare.command import run_compare
+
+        return run_compare(rest)
     if command == "models":
         return models.table()
     if command == "completion":

@@ -16,8 +16,8 @@ from imgcls.checkpoints.run_folder import EVALUATED, results_file, run_folder_of
 from imgcls.commands.trainer import evaluation_precision
 from imgcls.export.formats import BATCHED, FORMATS, INT8, Written
 from imgcls.inference.classifier import Classifier
-from imgcls.statistics.intervals import Interval, wilson
 from imgcls.models.inference import RECORD
+from imgcls.statistics.intervals import Interval, wilson
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _README = "README.md"

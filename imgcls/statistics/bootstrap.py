@@ -12,9 +12,11 @@ Statistic = Score | Callable[[Labels, Floats], float]
 
 _CELLS = 2_000_000  # of a block of weights
 _WORK = 40_000_000  # resamples times images, at most
-_RESAMPLES = (399, 1999)
+_RESAMPLES = (299, 1999)
 _GROUPS = 200  # of the jackknife
 _ALONE = 1000  # images up to which each is a group
+_MISTAKES = 50  # of the weight of one image in all
+_UNLIKELY = 1e-9  # probability that is added to each, since all may be 0
 
 
 def bca_interval(
@@ -29,31 +31,47 @@ def bca_interval(
 ) -> Interval:
     """Return the bias-corrected and accelerated bootstrap interval of a score (Efron 1987, "Better bootstrap").
 
+    The images count as if they had one mistake more, at images and classes where the probabilities make it likely:
+    else a model without mistakes among 50 images would get an interval of no width (as Agresti and Coull 1998,
+    "Approximate is better than exact", add images to a share).
+
     Args:
         statistic: A score of ``imgcls.statistics.scores``, or a slower function of labels and probabilities.
         labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
         probs: ``(N, C)`` probabilities.
         strata: ``(N,)`` groups whose sizes are kept, such as the labels; None for none.
-        n_resamples: None for 1999, and fewer, at least 399, from 20,000 images on.
+        n_resamples: None for 1999, and fewer, at least 299, from 20,000 images on.
         confidence: Of the interval.
         seed: Of the resamples.
 
     Returns:
         The interval; NaN if the score is undefined.
     """
+    n, rng = len(probs), np.random.default_rng(seed)
+    weighted, ones = weighted_statistic(statistic, labels, probs), np.ones((1, n))
+    if isinstance(statistic, Score):
+        weighted = weighted_statistic(statistic, *_with_mistakes(labels, probs, rng))
+        ones = np.append(ones, np.full((1, _MISTAKES), 1 / _MISTAKES), axis=1)
+    estimate, values = weighted(ones)[0], []
+    for block in resamples(n, strata, n_resamples, seed):
+        extra = rng.poisson(1 / _MISTAKES, (len(block), ones.shape[1] - n)).astype(np.float64)
+        values.append(weighted(np.append(block, extra, axis=1)))
+    low, high = _bca(estimate, np.concatenate(values), _acceleration(weighted, ones, n), confidence)
+    found = statistic(labels, probs)
+    return Interval(min(low, found), max(high, found))
+
+
+def _bca(estimate: float, values: Floats, acceleration: float, confidence: float) -> Interval:
+    """Return the interval, from the values of the resamples."""
     from scipy.stats import norm  # takes half a second
 
-    weighted, count = weighted_statistic(statistic, labels, probs), len(probs)
-    estimate = weighted(np.ones((1, count)))[0]
-    values = np.concatenate([weighted(block) for block in resamples(count, strata, n_resamples, seed)])
     values = values[~np.isnan(values)]
     if np.isnan(estimate) or not len(values):
         return Interval(np.nan, np.nan)
     below = ((values < estimate).sum() + (values == estimate).sum() / 2) / len(values)
     bias = norm.ppf(np.clip(below, 1 / (len(values) + 1), len(values) / (len(values) + 1)))
     tails = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-    levels = norm.cdf(bias + tails / (1 - _acceleration(weighted, count) * tails))
-    low, high = np.quantile(values, levels)
+    low, high = np.quantile(values, norm.cdf(bias + tails / (1 - acceleration * tails)))
     return Interval(float(low), float(high))
 
 
@@ -93,13 +111,30 @@ def weighted_statistic(statistic: Statistic, labels: Labels, probs: Floats) -> W
     return value
 
 
-def _acceleration(weighted: Weighted, count: int) -> float:
+def _with_mistakes(labels: Labels, probs: Floats, rng: np.random.Generator) -> tuple[Labels, Floats]:
+    """Append images whose label is not what is predicted, drawn by the probabilities of such labels."""
+    if labels.ndim == 2:
+        likely, predicted = np.minimum(probs, 1 - probs), probs > 0.5
+    else:
+        likely, predicted = probs.copy(), np.eye(probs.shape[1], dtype=bool)[probs.argmax(axis=1)]
+        likely[predicted] = -_UNLIKELY
+    likely = likely + _UNLIKELY
+    rows, classes = np.divmod(rng.choice(likely.size, _MISTAKES, p=(likely / likely.sum()).ravel()), probs.shape[1])
+    wrong = classes
+    if labels.ndim == 2:
+        wrong = labels[rows].astype(np.int64)
+        wrong[np.arange(_MISTAKES), classes] = ~predicted[rows, classes]
+    return np.concatenate([labels, wrong]), np.concatenate([probs, probs[rows]])
+
+
+def _acceleration(weighted: Weighted, ones: Floats, count: int) -> float:
     """Return the acceleration of BCa by a jackknife, which leaves out groups of images if there are many."""
-    group = np.arange(count) if count <= _ALONE else np.random.default_rng(0).permutation(count) % _GROUPS
-    members = np.arange(group.max() + 1)
+    groups = np.arange(count) if count <= _ALONE else np.random.default_rng(0).permutation(count) % _GROUPS
+    groups = np.append(groups, np.full(ones.size - count, groups.max() + 1))  # the mistakes are one image
+    members = np.unique(groups)
     step = max(_CELLS // count, 1)
     blocks = [members[start : start + step] for start in range(0, len(members), step)]
-    left_out = np.concatenate([weighted((group[None] != block[:, None]).astype(np.float64)) for block in blocks])
+    left_out = np.concatenate([weighted((groups[None] != block[:, None]) * ones) for block in blocks])
     left_out = left_out[~np.isnan(left_out)]
     distance = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = np.square(distance).sum() ** 1.5

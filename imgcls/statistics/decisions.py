@@ -19,6 +19,17 @@ def correct(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> NDAr
     return same if labels.ndim == 1 else np.all(same, axis=1)
 
 
+def decided(predicted: Labels, classes: int) -> Floats:
+    """Return answers as probabilities of 0 and 1 ``(N, C)``, for scores that would decide by the largest or by 0.5.
+
+    Args:
+        predicted: ``(N,)`` classes; multi-label ``(N, C)`` of 0 and 1.
+        classes: C.
+    """
+    found: Floats = sparse(predicted, classes).toarray()
+    return found
+
+
 def _accuracy(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> Weighted:
     return mean_of(correct(labels, probs, thresholds))
 

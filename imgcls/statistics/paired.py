@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,16 @@ from imgcls.statistics.weighted import Floats, Labels
 POWER = 0.8
 """Probability with which the number of images that :func:`images_needed` returns tells two models apart."""
 
+_ROUNDING = 1e-30  # of a variance
+
 
 class Difference(NamedTuple):
     """A difference of two scores.
 
     Args:
-        value: The first minus the second; of several seeds, of their means.
+        value: The first minus the second, or the first alone; of several seeds, of their means.
         interval: Its confidence interval.
-        p_value: Two-sided, of no difference.
+        p_value: Two-sided, of a value of 0.
         image_variance: Its variance by the choice of the images.
         seed_variance: Its variance by the choice of the seeds; 0 if each side has one.
     """
@@ -46,65 +48,112 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
+class Resampled(NamedTuple):
+    """A score of several runs on the same images, and on resamples of them.
+
+    Args:
+        values: ``(R,)``, the score of each run.
+        drawn: ``(B, R)``, that of each resample, whose images are the same for all runs.
+        images: Number of images.
+    """
+
+    values: Floats
+    drawn: Floats
+    images: int
+
+
+def resample(
+    statistic: Statistic,
+    labels: Labels,
+    probs: Sequence[Floats],
+    *,
+    strata: NDArray[np.integer[Any]] | None = None,
+    n_resamples: int | None = None,
+    seed: int = 0,
+) -> Resampled:
+    """Compute a score of several runs on resamples of their images.
+
+    Args:
+        statistic: As of :func:`imgcls.statistics.bootstrap.bca_interval`.
+        labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
+        probs: ``(N, C)`` probabilities of each run.
+        strata: ``(N,)`` groups whose sizes are kept, such as the labels; None for none.
+        n_resamples: None for 1999, fewer for many images.
+        seed: Of the resamples.
+    """
+    runs = [weighted_statistic(statistic, labels, each) for each in probs]
+    values = np.array([run(np.ones((1, len(labels))))[0] for run in runs])
+    blocks = resamples(len(labels), strata, n_resamples, seed)
+    drawn = np.concatenate([np.stack([run(block) for run in runs], axis=1) for block in blocks])
+    return Resampled(values, drawn[~np.isnan(drawn).any(axis=1)], len(labels))
+
+
+def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = (), confidence: float = 0.95) -> Difference:
+    """Return the mean score of some runs, minus that of others, with its uncertainty over images and seeds.
+
+    The runs of a side are those of one configuration with several seeds. Seeds are a second level beside the images:
+    by how much their scores differ beyond what the images explain is the variance of a seed, taken as the same for
+    both sides (an analysis of variance with two random factors). The interval is that of Student's t, with the degrees
+    of freedom of Satterthwaite 1946.
+
+    Args:
+        found: The scores.
+        plus: Runs of the first side.
+        minus: Runs of the second side; none for the mean of the first alone.
+        confidence: Of the interval.
+    """
+    from scipy.stats import t as student  # takes half a second
+
+    sides = [list(side) for side in (plus, minus) if side]
+    signs = np.zeros(len(found.values))
+    for side, sign in zip(sides, (1, -1), strict=False):
+        signs[side] += sign / len(side)
+    difference, by_images = float(found.values @ signs), float(np.var(found.drawn @ signs))
+    between, within, freedom = _seed_variances(found, sides)
+    share = sum(1 / len(side) for side in sides)
+    by_seeds = share * max(between - within, 0.0)
+    variance = by_images + by_seeds
+    if variance <= _ROUNDING:
+        return Difference(difference, Interval(difference, difference), float(difference == 0), 0.0, 0.0)
+    degrees = variance**2 / (by_images**2 / max(found.images - 1, 1) + (share * between) ** 2 / max(freedom, 1))
+    width = student.ppf((1 + confidence) / 2, degrees) * math.sqrt(variance)
+    p_value = float(2 * student.sf(abs(difference) / math.sqrt(variance), degrees))
+    return Difference(difference, Interval(difference - width, difference + width), p_value, by_images, by_seeds)
+
+
 def paired_bootstrap(
     statistic: Statistic,
     labels: Labels,
     probs_a: Sequence[Floats],
     probs_b: Sequence[Floats],
     *,
-    strata: NDArray[np.integer] | None = None,
-    n_resamples: int | None = None,
     confidence: float = 0.95,
-    seed: int = 0,
+    **options: Any,
 ) -> Difference:
     """Compare a score of two models on the same images, or of two configurations with one run per seed.
-
-    Images are resampled, the same ones for all runs. Seeds are the second level: what their scores differ by beyond
-    what the images explain is taken as the variance of a seed, the same for both sides (an analysis of variance with
-    two random factors). The interval is that of Student's t, with Satterthwaite's degrees of freedom.
 
     Args:
         statistic: As of :func:`imgcls.statistics.bootstrap.bca_interval`.
         labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
         probs_a: ``(N, C)`` probabilities of each run of the first.
         probs_b: Those of the second.
-        strata: ``(N,)`` groups whose sizes are kept, such as the labels; None for none.
-        n_resamples: None for 1999, fewer for many images.
         confidence: Of the interval.
-        seed: Of the resamples.
+        options: ``strata``, ``n_resamples`` and ``seed`` of :func:`resample`.
     """
-    from scipy.stats import t as student  # takes half a second
-
-    runs = [weighted_statistic(statistic, labels, probs) for probs in (*probs_a, *probs_b)]
-    values = np.array([run(np.ones((1, len(labels))))[0] for run in runs])
-    blocks = resamples(len(labels), strata, n_resamples, seed)
-    drawn = np.concatenate([np.stack([run(block) for run in runs], axis=1) for block in blocks])
-    sides = [slice(len(probs_a)), slice(len(probs_a), None)]
-    difference = float(values[sides[0]].mean() - values[sides[1]].mean())
-    by_images = float(np.nanvar(drawn[:, sides[0]].mean(axis=1) - drawn[:, sides[1]].mean(axis=1)))
-    by_seed, freedom = _seed_variance([(values[side], drawn[:, side]) for side in sides])
-    by_seeds = by_seed * (1 / len(probs_a) + 1 / len(probs_b))
-    variance = by_images + by_seeds
-    if not variance:
-        return Difference(difference, Interval(difference, difference), float(difference == 0), 0.0, 0.0)
-    degrees = variance**2 / (by_images**2 / max(len(labels) - 1, 1) + (by_seeds**2 / freedom if freedom else 0))
-    width = student.ppf((1 + confidence) / 2, degrees) * math.sqrt(variance)
-    p_value = float(2 * student.sf(abs(difference) / math.sqrt(variance), degrees))
-    return Difference(difference, Interval(difference - width, difference + width), p_value, by_images, by_seeds)
+    found = resample(statistic, labels, [*probs_a, *probs_b], **options)
+    numbers = range(len(found.values))
+    return contrast(found, numbers[: len(probs_a)], numbers[len(probs_a) :], confidence)
 
 
-def _seed_variance(sides: list[tuple[Floats, Floats]]) -> tuple[float, int]:
-    """Return the variance of a seed beyond that of the images, and its degrees of freedom.
-
-    Args:
-        sides: Of each side the values of its runs ``(R,)``, and those of the resamples ``(B, R)``.
-    """
-    freedom = sum(len(values) - 1 for values, _ in sides)
-    if not freedom:
-        return 0.0, 0
-    between = sum(float(np.square(values - values.mean()).sum()) for values, _ in sides)
-    within = sum(float(np.nanvar(drawn - drawn.mean(axis=1, keepdims=True), axis=0).sum()) for _, drawn in sides)
-    return max(between - within, 0.0) / freedom, freedom
+def _seed_variances(found: Resampled, sides: list[list[int]]) -> tuple[float, float, int]:
+    """Return the variance between runs of a side, the part of it by the images, and the degrees of freedom."""
+    freedom = sum(len(side) - 1 for side in sides)
+    between, within = 0.0, 0.0
+    for side in sides:
+        values, drawn = found.values[side], found.drawn[:, side]
+        between += float(np.square(values - values.mean()).sum())
+        within += float(np.var(drawn - drawn.mean(axis=1, keepdims=True), axis=0).sum())
+    return between / max(freedom, 1), within / max(freedom, 1), freedom
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -107,3 +107,18 @@ def test_perfect_multi_label_model() -> None:
     labels, probs = multi_label(400)
     low, high = ece_of_perfect_model(probs, multilabel=True)
     assert low < ece(labels, probs) < high
+
+
+@pytest.mark.parametrize("made", [single_label(6000), single_label(12000, classes=2), multi_label(8000)])
+@pytest.mark.parametrize("score", [auroc, average_precision])
+def test_areas_of_many_images_are_linear_in_the_weights(
+    score: Score, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, probs = made
+    weights = np.random.default_rng(1).poisson(1, (20, len(labels))).astype(float)
+    linear, value = score.weighted(labels, probs)(weights), score(labels, probs)
+    monkeypatch.setattr("imgcls.statistics.ranking._EXACT", probs.size)
+    exact = score.weighted(labels, probs)(weights)
+    assert value == pytest.approx(score(labels, probs), abs=1e-12)
+    assert np.std(linear - exact) < 0.05 * np.std(exact)
+    assert linear.std() == pytest.approx(exact.std(), rel=0.05)

@@ -1,0 +1,219 @@
+"""The comparison of configurations: scores with intervals, and which pairs differ by more than chance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from imgcls.compare.configurations import SEED, Setting, differences, grouped, settings
+from imgcls.compare.images import CommonImages, common_images
+from imgcls.results.run import Run
+from imgcls.statistics.bootstrap import bca_interval
+from imgcls.statistics.decisions import accuracy, decided, macro_f1
+from imgcls.statistics.intervals import Interval, proportion
+from imgcls.statistics.paired import Difference, Resampled, contrast, holm, images_needed, mcnemar, resample
+from imgcls.statistics.ranking import auroc, average_precision
+from imgcls.statistics.scores import ece, ece_interval, log_loss
+from imgcls.statistics.weighted import Floats, Score
+
+ALPHA = 0.05
+"""Adjusted p-value below which one of two configurations is better."""
+
+_LETTERS = 26
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of the comparison.
+
+    Args:
+        score: The score.
+        title: Its name for people.
+        of_answers: Whether it is a score of the answers, not of the probabilities.
+        share: Whether it is shown in per cent.
+        higher_is_better: Whether a larger value is better.
+        paired: Whether a bootstrap of its differences holds.
+    """
+
+    score: Score
+    title: str
+    of_answers: bool = False
+    share: bool = False
+    higher_is_better: bool = True
+    paired: bool = True
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score of a configuration; of several seeds, their mean.
+
+    Args:
+        value: The score.
+        interval: Its 95 % interval over images and seeds; None if it is unknown.
+        of_runs: The score of each run.
+    """
+
+    value: float
+    interval: Interval | None
+    of_runs: list[float]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The runs of a configuration.
+
+    Args:
+        name: A letter.
+        runs: Their indices.
+        folders: Their folders.
+        seeds: Their seeds.
+        values: Metric -> value.
+    """
+
+    name: str
+    runs: list[int]
+    folders: list[str]
+    seeds: list[str]
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two configurations.
+
+    Args:
+        one: Index of the first.
+        other: Index of the second.
+        differences: Metric -> the first minus the second.
+        adjusted: Metric -> p-value, adjusted for the number of pairs.
+        only: Images that one run alone has right, of each; None for several seeds.
+        needed: Number of images that would tell their accuracy apart; None if no number would.
+    """
+
+    one: int
+    other: int
+    differences: dict[str, Difference]
+    adjusted: dict[str, float]
+    only: tuple[int, int] | None
+    needed: int | None
+
+    def better(self, metric: Metric) -> int | None:
+        """Return the index of the configuration that is better beyond chance; None if they cannot be told apart."""
+        if self.adjusted[metric.score.name] >= ALPHA:
+            return None
+        first = (self.differences[metric.score.name].value > 0) == metric.higher_is_better
+        return self.one if first else self.other
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of runs.
+
+    Args:
+        images: The images that all runs have.
+        metrics: The scores; the first one, accuracy, decides.
+        configurations: What is compared.
+        settings: Keys whose values differ between them.
+        pairs: All pairs.
+    """
+
+    images: CommonImages
+    metrics: list[Metric]
+    configurations: list[Configuration]
+    settings: list[Setting]
+    pairs: list[Pair]
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether a configuration has several seeds."""
+        return any(len(each.runs) > 1 for each in self.configurations)
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Compare runs on the images that all of them were evaluated on.
+
+    Args:
+        runs: At least two.
+
+    Raises:
+        ConfigError: If they cannot be compared.
+    """
+    images, groups = common_images(runs), grouped(runs)
+    metrics = _metrics(images.labels.ndim == 2)
+    answers = [decided(each, len(images.class_names)) for each in images.predicted]
+    strata = images.labels.astype(np.int64) if images.labels.ndim == 1 else None
+    drawn, configurations = {}, [_configuration(runs, group, number) for number, group in enumerate(groups)]
+    for metric in metrics:
+        probs = answers if metric.of_answers else images.probs
+        found = resample(metric.score, images.labels, probs, strata=strata) if metric.paired else None
+        for each in configurations:
+            each.values[metric.score.name] = _value(metric, images, probs, found, each.runs)
+        if found is not None:
+            drawn[metric.score.name] = found
+    known = [settings(runs[group[0]]) for group in groups]
+    return Comparison(images, metrics, configurations, differences(known), _pairs(images, groups, drawn))
+
+
+def _metrics(several: bool) -> list[Metric]:
+    """Return the scores of single-label, or of multi-label data."""
+    ranking = Metric(average_precision, "mAP") if several else Metric(auroc, "AUROC")
+    return [
+        Metric(accuracy, "Exact match" if several else "Accuracy", of_answers=True, share=True),
+        Metric(macro_f1, "Macro F1", of_answers=True),
+        ranking,
+        Metric(log_loss, "Log loss", higher_is_better=False),
+        Metric(ece, "ECE", higher_is_better=False, paired=False),
+    ]
+
+
+def _configuration(runs: Sequence[Run], group: list[int], number: int) -> Configuration:
+    name = chr(ord("A") + number) if number < _LETTERS else f"{number + 1}"
+    members = [runs[index] for index in group]
+    seeds = [str(run.config.get(SEED)) for run in members]
+    return Configuration(name, group, [str(run.folder) for run in members], seeds, {})
+
+
+def _value(
+    metric: Metric, images: CommonImages, probs: Sequence[Floats], found: Resampled | None, group: list[int]
+) -> Value:
+    """Return the score of the runs of a configuration."""
+    labels, single = images.labels, len(group) == 1
+    values = [metric.score(labels, probs[index]) for index in group]
+    interval: Interval | None = None
+    if single and metric.score is accuracy:
+        interval = proportion(round(values[0] * len(images)), len(images))
+    elif single and metric.score is ece:
+        interval = ece_interval(labels, probs[group[0]])
+    elif single:
+        interval = bca_interval(metric.score, labels, probs[group[0]])
+    elif found is not None:
+        interval = contrast(found, group).interval
+    return Value(float(np.mean(values)), interval, values)
+
+
+def _pairs(images: CommonImages, groups: list[list[int]], drawn: dict[str, Resampled]) -> list[Pair]:
+    """Compare each pair of configurations; p-values are adjusted for their number."""
+    correct = [(each == images.labels).reshape(len(images), -1).all(axis=1) for each in images.predicted]
+    numbers = list(combinations(range(len(groups)), 2))
+    found = [{name: contrast(each, groups[a], groups[b]) for name, each in drawn.items()} for a, b in numbers]
+    only: list[tuple[int, int] | None] = []
+    for (a, b), each in zip(numbers, found, strict=True):
+        if len(groups[a]) == len(groups[b]) == 1:
+            one, other = correct[groups[a][0]], correct[groups[b][0]]
+            each[accuracy.name] = each[accuracy.name]._replace(p_value=mcnemar(one, other))
+            only.append((int((one & ~other).sum()), int((other & ~one).sum())))
+        else:
+            only.append(None)
+    adjusted = {name: holm([each[name].p_value for each in found]) for name in drawn}
+    level = 1 - ALPHA / max(len(numbers), 1)
+    return [
+        Pair(
+            *pair,
+            each,
+            {name: values[index] for name, values in adjusted.items()},
+            counts,
+            images_needed(each[accuracy.name], len(images), confidence=level),
+        )
+        for index, (pair, each, counts) in enumerate(zip(numbers, found, only, strict=True))
+    ]
