@@ -33,7 +33,8 @@ class CsvRows:
         for index, (path, answer, values) in enumerate(zip(rows.paths, rows.answers, self._cells(rows), strict=True)):
             label = [] if rows.labels is None else [_escaped(rows.labels[index], "'")]
             given = [_escaped(path, "./"), *label, _escaped(answer.prediction, "'"), answer.probability]
-            lines.append([*given, *([""] * count if answer.error else values), answer.error])
+            label_set = [_escaped(answer.label_set, "'")][: self._columns.has_sets]
+            lines.append([*given, *label_set, *([""] * count if answer.error else values), answer.error])
         return _as_csv(lines)
 
     def _cells(self, rows: Rows) -> list[list[str]]:

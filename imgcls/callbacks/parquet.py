@@ -32,7 +32,7 @@ class ArrowRows:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
-        texts = {"path", "label", "prediction", "error", *(columns.of_classes[::2] if columns.top_k else ())}
+        texts = {"path", "label", "prediction", "set", "error", *(columns.of_classes[::2] if columns.top_k else ())}
         texts |= {"probability"} if columns.multilabel else set()
         names = columns.names
         self._schema = pa.schema([(name, pa.string() if name in texts else pa.float32()) for name in names])
@@ -53,10 +53,12 @@ class ArrowRows:
             *([] if rows.labels is None else [rows.labels]),
             [answer.prediction for answer in rows.answers],
             probability,
+            *([[answer.label_set for answer in rows.answers]] if self._columns.has_sets else []),
             *self._of_classes(rows),
             [answer.error or None for answer in rows.answers],
         ]
-        masks = [None, *[None][: rows.labels is not None], *[failed] * (2 + len(self._columns.of_classes)), None]
+        answered = 2 + self._columns.has_sets + len(self._columns.of_classes)
+        masks = [None, *[None][: rows.labels is not None], *[failed] * answered, None]
         arrays = [_array(*each) for each in zip(values, masks, self._schema.types, strict=True)]
         return bytes(pa.record_batch(arrays, schema=self._schema).serialize())
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from imgcls.callbacks.answers import answers
+from imgcls.callbacks.answers import Selection, answers
 from imgcls.callbacks.csv_rows import CsvRows, read_csv
 from imgcls.callbacks.prediction_rows import Columns, Rows
 from imgcls.callbacks.top_classes import top_classes
@@ -48,6 +48,7 @@ class PredictionFile:
         thresholds: Multi-label: the threshold of each class; None for single-label models.
         has_labels: Whether a column ``label`` with the true label follows the path, written as ``prediction`` is.
         top_k: Columns ``top_1, top_1_probability, top_2…`` of so many classes in place of ``prob_<class>``.
+        selection: Which images are answered, as ``abstain`` else, and which classes a column ``set`` has.
 
     Raises:
         ConfigError: If the file cannot be written, or the package for Parquet is missing.
@@ -60,12 +61,14 @@ class PredictionFile:
         thresholds: list[float] | None,
         has_labels: bool = False,
         top_k: int | None = None,
+        selection: Selection = Selection(),  # noqa: B008 - immutable
     ) -> None:
         check_output(path)
         self.path = path
         self.class_names = class_names
         self.thresholds = thresholds
-        self.columns = Columns(class_names, thresholds is not None, has_labels, top_k)
+        self.selection = selection
+        self.columns = Columns(class_names, thresholds is not None, has_labels, top_k, selection.in_set is not None)
         self.is_parquet = is_parquet(path)
         if self.is_parquet:
             check_format(path)
@@ -104,7 +107,7 @@ class PredictionFile:
             labels: Class indices of each image, if the file has labels.
         """
         probs = probs.cpu()
-        found = answers(probs, errors, self.class_names, self.thresholds)
+        found = answers(probs, errors, self.class_names, self.thresholds, self.selection)
         top = None if self.columns.top_k is None else top_classes(probs, self.columns.top_k)
         given = None if labels is None else [self._label(classes) for classes in labels]
         self._write(self._format.rows(Rows(paths, given, found, probs.numpy(), top)))

@@ -20,17 +20,20 @@ class Columns:
         multilabel: Whether ``prediction`` and ``probability`` may have several values, or none.
         has_labels: Whether the true label follows the path.
         top_k: Number of classes with a column for name and probability; None for a probability of each class.
+        has_sets: Whether a label set follows the probability.
     """
 
     class_names: list[str]
     multilabel: bool
     has_labels: bool = False
     top_k: int | None = None
+    has_sets: bool = False
 
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        return ["path", *["label"][: self.has_labels], "prediction", "probability", *self.of_classes, "error"]
+        answer = ["prediction", "probability", *["set"][: self.has_sets]]
+        return ["path", *["label"][: self.has_labels], *answer, *self.of_classes, "error"]
 
     @property
     def of_classes(self) -> list[str]:

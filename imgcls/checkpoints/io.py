@@ -133,6 +133,12 @@ def _check_plain(checkpoint: Mapping[str, Any]) -> None:
             )
 
 
+def write_checkpoint(content: Content, path: Path) -> None:
+    """Write a checkpoint atomically; a file that tensors of the content are mapped from may be replaced."""
+    with postponed(), replacing(path) as file:  # an exception within torch's writer aborts the process
+        torch.save(content, file)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically, and read each file once.
 
@@ -158,8 +164,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with postponed(), replacing(target) as file:  # an exception within torch's writer aborts the process
-            torch.save(checkpoint, file)
+        write_checkpoint(checkpoint, target)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint, always with ``weights_only=True``."""

@@ -28,6 +28,22 @@ def _short(value: str) -> str:
 
 
 _Text = Annotated[str, AfterValidator(_short)]  # pydantic's max_length refuses strings that are not UTF-8
+
+
+def _probabilities(value: torch.Tensor) -> torch.Tensor:
+    if value.ndim != 1 or value.dtype != torch.float32 or not ((value >= 0) & (value <= 1)).all():
+        raise ValueError("must be a row of float32 probabilities")
+    return value
+
+
+def _flags(value: torch.Tensor) -> torch.Tensor:
+    if value.ndim != 1 or value.dtype != torch.bool:
+        raise ValueError("must be a row of bool")
+    return value
+
+
+_Scores = Annotated[torch.Tensor, AfterValidator(_probabilities)]
+_Flags = Annotated[torch.Tensor, AfterValidator(_flags)]
 _Score = Annotated[torch.Tensor, AfterValidator(_one_number)]
 
 
@@ -247,6 +263,20 @@ CALLBACK_STATES: dict[str, type[Strict]] = {
 }
 
 
+class _Calibration(Strict):
+    split: _Text
+    images: _Count
+    confidence: _Scores = _ABSENT
+    correct: _Flags = _ABSENT
+    of_truth: _Scores = _ABSENT
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Calibration":
+        if len({None if each is None else len(each) for each in (self.confidence, self.correct, self.of_truth)}) > 1:
+            raise ValueError("confidence, correct and of_truth must have as many images")
+        return self
+
+
 class CheckpointContent(Strict):
     """A checkpoint."""
 
@@ -262,6 +292,7 @@ class CheckpointContent(Strict):
     averaging_state: dict[str, torch.Tensor] = _ABSENT
     optimizer_states: list[_OptimizerState] = _ABSENT
     lr_schedulers: list[dict[str, Any]] = _ABSENT
+    calibration: _Calibration = _ABSENT
     version: Annotated[str, Field(alias="pytorch-lightning_version", pattern=r"^\d+\.\d+[\w.+-]*$", max_length=40)]
     epoch: _Count
     global_step: _Count

@@ -23,7 +23,7 @@ CKPT_PATH = "--ckpt_path"
 LISTS = (IMAGES, "--allow")  # options that take several values
 _WITH_IMAGES = {"predict", "check", "export"}
 # options that need no value
-FLAGS = ("--overwrite", "--resume", "--batched", "--quantize", "--from_network_input", "--print_config")
+FLAGS = ("--overwrite", "--resume", "--raw", "--batched", "--quantize", "--from_network_input", "--print_config")
 _CONFIG = ("--config", "-c")
 _SECTIONS = ("model.optimizer_config", "model.scheduler_config", "model.loss_config", "model.mix_config")
 # jsonargparse 4.53 reads a null in a dataclass among the arguments of a class as the text None

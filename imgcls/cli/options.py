@@ -17,11 +17,15 @@ _TTA = (
     "Test-time augmentation: average the probabilities over each image and its mirror image (hflip), or also both "
     "upside down (flips)."
 )
+_RAW = "Do not divide logits by the temperature that the fit has found: probabilities are not calibrated."
 _OUTPUT = (
     "CSV, or .parquet, file to write (default: predictions.csv in the checkpoint's run folder, else in the working "
     "directory)."
 )
 _TOP_K = "Write the K most probable classes, in place of all."
+_RISK = "Answer 'abstain' where needed so that, with 95 % confidence, at most this share of the answers is wrong."
+_COVERAGE = "Also write a set of classes that contains the true one in this share of the images."
+_CALIBRATE_ON = "The test_predictions.csv of 'imgcls test' whose images --risk and --coverage use, not validation."
 _EMBEDDINGS = "Also write the features that the head receives."
 _RESUME = "Complete a prediction that was stopped."
 _FOLDER = (
@@ -47,12 +51,17 @@ def add_options(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--images", type=list[str] | None, help=images)
         parser.add_argument("--output", type=str | None, help=_OUTPUT)
         parser.add_argument("--top_k", type=int | None, help=_TOP_K)
+        parser.add_argument("--risk", type=float | None, help=_RISK)
+        parser.add_argument("--coverage", type=float | None, help=_COVERAGE)
+        parser.add_argument("--calibrate_on", type=str | None, help=_CALIBRATE_ON)
         parser.add_argument("--embeddings", type=str | None, help=_EMBEDDINGS)
         yes = ActionYesNo(no_prefix=None)
         parser.add_argument("--overwrite", action=yes, default=False, help="Replace existing files.")
         parser.add_argument("--resume", action=yes, default=False, help=_RESUME)
     if command in {"validate", "test", "predict"}:
         parser.add_argument("--tta", type=TTA, default="none", help=_TTA)
+        raw = ActionYesNo(no_prefix=None)
+        parser.add_argument("--raw", action=raw, default=False, help=_RAW)
     if command in {"validate", "test"}:
         parser.add_argument("--output", type=str | None, help=_FOLDER)
     if command == "export":

@@ -11,7 +11,8 @@ from imgcls.errors import ConfigError, did_you_mean
 
 _VALUES = {"--config": "FILE.yaml", "-c": "FILE.yaml", "--ckpt_path": "FILE.ckpt", "--images": "PATH"}
 _VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html", "--tta": "hflip", "--format": "hf"}
-_VALUES |= {"--top_k": "5", "--embeddings": "FILE.npy"}
+_VALUES |= {"--top_k": "5", "--embeddings": "FILE.npy", "--risk": "0.02", "--coverage": "0.9"}
+_VALUES |= {"--calibrate_on": "test_predictions.csv"}
 _OTHER_NAMES = {  # command -> what other programs call it
     "fit": "train training trainer finetune fine_tune",
     "validate": "val valid validation",

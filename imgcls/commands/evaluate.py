@@ -46,7 +46,7 @@ class Evaluation(Command):
         self.data.setup(parts.command)
         if parts.command != "predict":
             self.model.check_task("the data", self.data.multilabel)
-        self.model.tta = parts.section["tta"]
+        self.model.tta, self.model.uncalibrated = parts.section["tta"], parts.section["raw"]
         callbacks, _ = take_finders(user_callbacks(options))  # a fit alone uses them
         if parts.experiment.default_callbacks:
             callbacks = shown_callbacks(callbacks, options, recorded.metrics)

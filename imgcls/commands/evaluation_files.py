@@ -139,12 +139,17 @@ def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:
     return {**checkpoint, "model_name": parts.model.model_name, **image_size, **task}
 
 
+def changed_settings(parts: Parts, recorded: Recorded) -> dict[str, Any]:
+    """Return which settings of an evaluation differ from those of the run and change probabilities: key -> value."""
+    found = recorded.changed(parts.saved, EVALUATION_KEYS)
+    options = {"tta": parts.section["tta"], "raw": parts.section["raw"]}
+    return found | {name: value for name, value in options.items() if value not in ("none", False)}
+
+
 def _changed(parts: Parts, split: str, recorded: Recorded) -> dict[str, Any]:
     """Return what differs from the run and changes the figures: dotted key -> value."""
     datasets = [f"{_DATA}.dataset_classes.{name}" for name in _DATASETS[split]]
-    found = recorded.changed(parts.saved, [*datasets, *EVALUATION_KEYS])
-    if parts.section["tta"] != "none":
-        found["tta"] = parts.section["tta"]
+    found = recorded.changed(parts.saved, datasets) | changed_settings(parts, recorded)
     limit = _LIMITS[split]
     now, before = parts.options[limit.partition(".")[2]], recorded.value(limit)
     if repr(1.0 if now is None else now) != repr(1.0 if before is None else before):  # 1 is one batch, 1.0 all

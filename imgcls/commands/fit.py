@@ -19,6 +19,7 @@ from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.checkpoints.content import Content, data_state
 from imgcls.checkpoints.run_folder import PROPERTIES, lock_run_folder, new_run_folder, write_job
+from imgcls.commands.calibration import about_temperature, validate_and_calibrate
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
@@ -39,7 +40,7 @@ from imgcls.commands.model_setup import (
     warn_of_options,
 )
 from imgcls.commands.refusals import check_options
-from imgcls.commands.resume import find_requeued, find_start, job_of
+from imgcls.commands.resume import find_requeued, find_start, for_training, job_of
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
 from imgcls.commands.stop_reason import log_stop_reason
 from imgcls.commands.trainer import (
@@ -57,6 +58,7 @@ from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import short_path, write_table
+from imgcls.statistics.temperature import Temperature
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +75,15 @@ class Fit(Command):
 
     def __init__(self, parts: Parts, trial: Trial | None = None) -> None:
         self.begun = time.monotonic()
+        self.temperature: Temperature | None = None
         options = parts.options | {"precision": choose_precision(parts.options)}
         check_options(options, "fit")
         self.trial = trial
         job = self._job(parts) if trial is None else None
         start = find_requeued(parts.runs_folder, job)
         self.weights_only = parts.experiment.only_weights_load and start is None
-        super().__init__(parts, start or find_start(parts.ckpt_path, parts.runs_folder, self.weights_only))
+        start = start or find_start(parts.ckpt_path, parts.runs_folder, self.weights_only)
+        super().__init__(parts, None if start is None else for_training(start))
         self.resumed = None if self.weights_only else self.start
         if trial is not None and trial.base is not None:
             share_datasets(parts, trial.base)
@@ -287,17 +291,31 @@ class Fit(Command):
         if self.trainer.limit_val_batches:
             loggers, self.trainer.loggers = self.trainer.loggers, []  # their curves have this epoch already
             try:
-                results["validation"] = self.evaluate("validation", path, self.folder)
+                results["validation"] = self._validate_best(path)
             finally:
                 self.trainer.loggers = loggers
         if self.data.has_test:
             results["test"] = self.evaluate("test", path, self.folder)
         if self.folder is not None and self.trainer.is_global_zero:
             epoch = self.saver.best_epoch if self.saver else None
-            write_fit_results(self.folder, epoch, results, about_evaluation(self.parts, path), self.counts)
+            more = {} if self.temperature is None else about_temperature(self.temperature, self.model.class_names)
+            about = about_evaluation(self.parts, path)
+            write_fit_results(self.folder, epoch, results, about, self.counts, more)
             splits = {name: self.data.split(name) for name in self.data.splitter.fit_splits}
             write_table(self.folder / PROPERTIES, image_properties(splits))
         return results
+
+    def _validate_best(self, path: Path | None) -> dict[str, float]:
+        """Validate, and calibrate the best checkpoint."""
+
+        def evaluate() -> dict[str, float]:
+            return self.evaluate("validation", path, self.folder)
+
+        is_best = path is not None and self.saver is not None and path == self.saver.best
+        if path is None or not is_best or not self.parts.experiment.calibrate:
+            return evaluate()
+        values, self.temperature = validate_and_calibrate(evaluate, self.trainer, self.model, path)
+        return values
 
     def _best_checkpoint(self) -> Path | None:
         saver = self.saver

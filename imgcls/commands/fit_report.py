@@ -27,6 +27,7 @@ def write_fit_results(
     results: Mapping[str, Mapping[str, float]],
     about: Mapping[str, Any],
     counts: Mapping[str, ClassCounts | None],
+    more: Mapping[str, Any],
 ) -> None:
     """Write the results of a fit, all together and of each split.
 
@@ -36,8 +37,9 @@ def write_fit_results(
         results: Split -> logged name -> value.
         about: What is evaluated, for the file of each split.
         counts: Split -> counts of its classes.
+        more: Further keys of the file of all splits.
     """
-    write_results(folder / RESULTS, epoch, results, details=class_details(counts))
+    write_results(folder / RESULTS, epoch, results, details={**more, **class_details(counts)})
     for split, values in results.items():
         details = class_details({split: counts.get(split)})
         write_results(folder / results_file(split), epoch, {split: values}, about, details)

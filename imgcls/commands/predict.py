@@ -17,8 +17,9 @@ from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts, print_once
 from imgcls.commands.evaluate import Evaluation
-from imgcls.commands.evaluation_files import EVALUATION_KEYS
+from imgcls.commands.evaluation_files import EVALUATION_KEYS, changed_settings
 from imgcls.commands.resume import Start
+from imgcls.commands.selective import Promise, find_selection
 from imgcls.commands.trainer import is_first_process, log_device
 from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
@@ -53,10 +54,15 @@ class Prediction(Evaluation):
                     refuse_existing(file, option)  # it is locked: no other process is about to write it
             super().__init__(parts, start, recorded)
             self._check_model()
+            self._selection = find_selection(start, _promise(parts.section), changed_settings(parts, recorded))
             self._about = {
                 "--ckpt_path": checkpoint_id(start.path),
                 "--tta": parts.section["tta"],
                 "--top_k": parts.section["top_k"],
+                "--raw": parts.section["raw"],
+                "--risk": parts.section["risk"],
+                "--coverage": parts.section["coverage"],
+                "least probabilities of an answer and in a set": list(self._selection),
                 "--embeddings": str(self._embeddings.absolute()) if self._embeddings else None,
                 "imgcls": __version__,
                 **recorded.changed(parts.saved, EVALUATION_KEYS),
@@ -94,7 +100,11 @@ class Prediction(Evaluation):
             raise ConfigError(f"--resume needs one process: trainer.devices must be 1, got {self.trainer.world_size}")
         log_device(self.trainer)
         table = PredictionFile(
-            self._file, self.model.class_names, self.model.thresholds, top_k=self.parts.section["top_k"]
+            self._file,
+            self.model.class_names,
+            self.model.thresholds,
+            top_k=self.parts.section["top_k"],
+            selection=self._selection,
         )
         self._predict(table)
         if self.trainer.is_global_zero and table.progress.rows <= _FEW:
@@ -158,13 +168,14 @@ def _print_rows(table: PredictionFile) -> None:
     """Print the predictions of a few images; of a single label, the most probable class is the prediction."""
     columns = table.columns
     last = len(columns.names) - 1
-    first = 3 if columns.multilabel else 5  # the columns before it are path, prediction and probability
-    names = range(first, min(3 + 2 * _SHOWN, last) if columns.top_k else 0, 2)
+    start = 3 + columns.has_sets  # after path, prediction, probability and set
+    first = start if columns.multilabel else start + 2
+    names = range(first, min(start + 2 * _SHOWN, last) if columns.top_k else 0, 2)
     [heading, *rows] = table.first_rows(_FEW)
-    shown_rows = [[*heading[:3], *(heading[at] for at in names), heading[last]]]
+    shown_rows = [[*heading[:start], *(heading[at] for at in names), heading[last]]]
     for row in rows:
         pairs = [f"{row[at]} {_rounded(row[at + 1])}".strip() for at in names]
-        shown_rows.append([*row[:2], _rounded(row[2]), *pairs, row[last]])
+        shown_rows.append([*row[:2], _rounded(row[2]), *row[3:start], *pairs, row[last]])
     print_table([row if table.progress.errors else row[:-1] for row in shown_rows])
 
 
@@ -181,6 +192,12 @@ def _output_of(section: Any, start: Start) -> Path:
     file = Path(given).expanduser()
     check_format(file)
     return file
+
+
+def _promise(section: Any) -> Promise:
+    """Return what ``--risk`` and ``--coverage`` ask for."""
+    table = section["calibrate_on"]
+    return Promise(section["risk"], section["coverage"], None if table is None else Path(table).expanduser())
 
 
 def _embeddings_of(section: Any) -> Path | None:

@@ -6,10 +6,11 @@ import logging
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from imgcls.checkpoints.calibration import without_calibration
 from imgcls.checkpoints.content import CONFIG_KEY, Content
 from imgcls.checkpoints.io import DamagedError, read_checkpoint
 from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_checkpoints, run_folder_of
@@ -103,6 +104,11 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
             "--experiment.only_weights_load true"
         )
     return start
+
+
+def for_training(start: Start) -> Start:
+    """Return a checkpoint without its calibration: a fit trains at the temperature 1."""
+    return replace(start, content=without_calibration(start.content))
 
 
 def job_of(config: Mapping[str, Any]) -> str | None:

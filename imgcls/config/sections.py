@@ -58,6 +58,8 @@ class ExperimentConfig:
             EarlyStopping in ``trainer.callbacks`` has its own.
         default_callbacks: Append a checkpoint saver, metrics logger, progress bar, early stopping and a moving average
             of the weights unless the configuration lists one of the kind.
+        calibrate: At the end of a fit, divide the logits of best.ckpt by a temperature that is fitted on validation,
+            where that improves the log loss, so that probabilities match how often they are right.
         save_every_minutes: Minutes between two updates of last.ckpt within an epoch; null or 0: only at the end of each
             epoch, and on Ctrl-C or SIGTERM.
     """
@@ -68,6 +70,7 @@ class ExperimentConfig:
     monitor: str | None = None
     patience: Annotated[int | None, Field(ge=1)] = 10
     default_callbacks: bool = True
+    calibrate: bool = True
     save_every_minutes: Annotated[float | None, Field(ge=0)] = 10.0
 
 

@@ -111,7 +111,7 @@ def _about(classifier: Classifier, name: str, written: Written) -> dict[str, Any
         "class_names": classifier.class_names,
         "multilabel": classifier.multilabel,
         "thresholds": classifier.model.thresholds,
-        "temperature": float(classifier.model.temperature),
+        "temperature": classifier.model.temperature.tolist(),
         "image_size": list(classifier.image_size),
         "preprocessing": classifier.evaluation_steps,
         "mean": list(classifier.model.preprocessing.mean),

@@ -112,7 +112,7 @@ def metadata(classifier: Classifier) -> dict[str, str]:
         "preprocessing": classifier.evaluation_steps,
         "mean": list(expected.mean),
         "std": list(expected.std),
-        "temperature": float(classifier.model.temperature),
+        "temperature": classifier.model.temperature.tolist(),
         "imgcls_version": versions()["imgcls"],
     }
     return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imgcls.errors import ConfigError
@@ -29,24 +29,25 @@ def own_network(model: ImageClassifier, size: Size) -> PreTrainedModel:
     backbone = model.built()
     network = copy.deepcopy(backbone.network).float()
     for name, head in zip(backbone.architecture.heads, backbone.heads, strict=True):
-        network.set_submodule(name, _cooled(head, float(model.temperature)))
+        network.set_submodule(name, _cooled(head, model.temperature.float()))
     network.to(memory_format=torch.contiguous_format)
     return _at_size(network.eval(), size)
 
 
-def _cooled(head: nn.Module, temperature: float) -> nn.Module:
-    """Return a copy of a head whose logits are divided by the temperature: ``W/T`` and ``b/T``."""
+def _cooled(head: nn.Module, temperature: Tensor) -> nn.Module:
+    """Return a copy of a head whose logits are divided by the temperature, ``W/T`` and ``b/T``; of a class, its row."""
     head = copy.deepcopy(head).float()
-    if temperature == 1:
+    if (temperature == 1).all():
         return head
     if not isinstance(head, (nn.Linear, nn.Conv2d)):
+        shown = " to ".join(f"{value:.4g}" for value in sorted({float(temperature.min()), float(temperature.max())}))
         raise ConfigError(
-            f"--format hf: the temperature {temperature:.4g} cannot be a part of the head {type(head).__name__}, which "
+            f"--format hf: the temperature {shown} cannot be a part of the head {type(head).__name__}, which "
             f"is not linear; {_OTHERS}"
         )
     with torch.no_grad():
         for parameter in head.parameters():
-            parameter.div_(temperature)
+            parameter.div_(temperature.reshape(-1, *[1] * (parameter.ndim - 1)))
     return head
 
 

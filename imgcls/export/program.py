@@ -31,12 +31,13 @@ class Network(nn.Module):
 
     mean: Tensor
     std: Tensor
+    temperature: Tensor
 
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.backbone = model.built()
-        self.temperature = float(model.temperature)
         self.multilabel = model.multilabel
+        self.register_buffer("temperature", model.temperature.float().clone())
         self.register_buffer("mean", model.pixel_mean[:, None, None].clone())  # torch.export.save warns of views
         self.register_buffer("std", model.pixel_std[:, None, None].clone())
 

@@ -1,8 +1,10 @@
 """A trained classifier, applied to images as ``imgcls predict`` applies it."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
@@ -13,10 +15,11 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from imgcls.callbacks.answers import answers
+from imgcls.callbacks.answers import Selection, answers
 from imgcls.callbacks.prediction_rows import Columns
 from imgcls.callbacks.top_classes import check_top_k, top_classes
 from imgcls.commands.resume import Start
+from imgcls.commands.selective import Promise, find_selection
 from imgcls.commands.trainer import evaluation_precision
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Decode
@@ -69,6 +72,7 @@ class Classifier:
         self._plugin = _plugin(self.precision, device)
         self.model: ImageClassifier = self._plugin.convert_module(model.to(device)).eval()  # type: ignore[assignment]
         """The network with its preprocessing, a LightningModule."""
+        self._start = start
         self.path = start.path
         """The checkpoint."""
         self._data = data
@@ -138,7 +142,15 @@ class Classifier:
     # -- applied to images
 
     def predict(
-        self, inputs: Inputs, tta: TTA = "none", progress: bool = False, top_k: int | None = None
+        self,
+        inputs: Inputs,
+        tta: TTA = "none",
+        progress: bool = False,
+        top_k: int | None = None,
+        raw: bool = False,
+        risk: float | None = None,
+        coverage: float | None = None,
+        calibrate_on: str | os.PathLike[str] | None = None,
     ) -> pd.DataFrame:
         """Predict the classes of images, with the values that ``imgcls predict`` writes at the same batch size.
 
@@ -150,6 +162,12 @@ class Classifier:
                 upside-down versions (``flips``).
             progress: Show a progress bar.
             top_k: Columns ``top_1, top_1_probability, top_2…`` of so many classes in place of ``prob_<class>``.
+            raw: Do not divide logits by the temperature that the fit has found.
+            risk: ``prediction`` is ``abstain`` where needed so that, with a confidence of 95 %, at most this share of
+                the answers is wrong.
+            coverage: A column ``set`` after ``probability`` contains the true class in this share of the images.
+            calibrate_on: The table of an evaluation whose images these promises are made by; None for the scores of
+                the validation images in the checkpoint.
 
         Returns:
             One row per image with the columns of predictions.csv: ``path`` ("" for an array), ``prediction``,
@@ -165,21 +183,38 @@ class Classifier:
         if tta not in get_args(TTA):
             raise ConfigError(f"tta must be one of {', '.join(get_args(TTA))}, got {tta!r}")
         check_top_k(top_k, len(self.class_names), "top_k")
+        changed = {name: value for name, value in {"tta": tta, "raw": raw}.items() if value not in ("none", False)}
+        promise = Promise(risk, coverage, None if calibrate_on is None else Path(calibrate_on).expanduser())
+        selection = find_selection(self._start, promise, changed)
         data = InputDataset(inputs, self._max_pixels)
-        self.model.tta = tta
+        self.model.tta, self.model.uncalibrated = tta, raw
         probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)
-        found = answers(torch.from_numpy(probs), errors, self.class_names, self.model.thresholds)
+        return self._table(data, probs, errors, selection, top_k)
+
+    def _table(
+        self,
+        data: InputDataset,
+        probs: NDArray[np.float32],
+        errors: list[str],
+        selection: Selection,
+        top_k: int | None,
+    ) -> pd.DataFrame:
+        """Return the table that ``predict`` describes."""
+        found = answers(torch.from_numpy(probs), errors, self.class_names, self.model.thresholds, selection)
         probs[[bool(answer.error) for answer in found]] = np.nan  # outputs that are not finite
+        has_sets = selection.in_set is not None
         probability = _texts(None if answer.error else answer.probability for answer in found)
         columns = [
             _texts(data.paths),
             _texts(None if answer.error else answer.prediction for answer in found),
             probability if self.multilabel else pd.Series(probs.max(axis=1)),
+            *([_texts(None if answer.error else answer.label_set for answer in found)] if has_sets else []),
             pd.DataFrame(probs) if top_k is None else self._top(probs, top_k),
             _texts(answer.error for answer in found),
         ]
         table = pd.concat(columns, axis=1)
-        table.columns = pd.Index(_texts(Columns(self.class_names, self.multilabel, top_k=top_k).names))
+        names = Columns(self.class_names, self.multilabel, top_k=top_k, has_sets=has_sets).names
+        table.columns = pd.Index(_texts(names))
         return table
 
     def _top(self, probs: NDArray[np.float32], count: int) -> pd.DataFrame:

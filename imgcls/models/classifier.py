@@ -124,6 +124,7 @@ class ImageClassifier(OptimizedModule):
         super().configure_model()
         trainer = self._trainer
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            self.temperature.fill_(1)  # of a calibrated checkpoint
             self._objective, self.fit_hooks = None, FitHooks()
             self.fit_hooks.attach(trainer)
             self._freeze_at_start(trainer.world_size)

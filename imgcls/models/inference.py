@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from imgcls.callbacks.metrics_logger import MetricsLogger
+from imgcls.checkpoints.calibration import without_calibration
 from imgcls.checkpoints.content import CONFIG_KEY
 from imgcls.checkpoints.io import read_checkpoint
 from imgcls.config.class_path import Spec
@@ -45,6 +46,8 @@ class InferenceModule(NetworkModule):
     def __init__(self, model_name: str, pretrained: bool, num_classes: int | None, threshold: Threshold | None) -> None:
         super().__init__(model_name, pretrained, num_classes, threshold)
         self.tta: TTA = "none"
+        self.uncalibrated = False
+        """Whether the temperature is ignored."""
         self.adds_metrics = True
         """Whether an evaluation by a Trainer without a MetricsLogger gets one; a command adds its own callbacks."""
         self._metrics: dict[str, Spec] | None = None  # of the checkpoint; None for the default ones
@@ -89,8 +92,9 @@ class InferenceModule(NetworkModule):
         return self.encode(images).flatten(1)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return logits ``(B, classes)``, float32, divided by the temperature."""
-        return self.built().classify(features) / self.temperature
+        """Return logits ``(B, classes)``, float32, divided by the temperature unless ``uncalibrated`` is set."""
+        logits = self.built().classify(features)
+        return logits if self.uncalibrated else logits / self.temperature
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, classes)`` of images ``(B, 3, H, W)``, uint8 in 0..255 or already normalised.
@@ -228,11 +232,14 @@ class InferenceModule(NetworkModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the network that the checkpoint records, unless one is built; else check that both agree."""
         record = checkpoint[RECORD]
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            checkpoint |= without_calibration(checkpoint)
         if self.backbone is None:
             self.build(record["class_names"], record, weights=checkpoint["state_dict"])
             return
         self.check_task("the checkpoint's data", bool(record.get("multilabel")))
         self._check_classes("the checkpoint", record["class_names"])
+        self.shape_temperature(checkpoint["state_dict"])
         kept = recorded_preprocessing(record["preprocessing"])
         self.preprocessing = replace(self.preprocessing, kernel=kept.kernel)
         if getattr(getattr(self._trainer, "datamodule", None), "normalization", None) is None:

@@ -39,6 +39,7 @@ class NetworkModule(pl.LightningModule):
     pixel_mean: Tensor
     pixel_std: Tensor
     temperature: Tensor
+    """By which logits are divided: one number, or multi-label: ``(classes,)``. 1 in training."""
 
     def __init__(self, model_name: str, pretrained: bool, num_classes: int | None, threshold: Threshold | None) -> None:
         super().__init__()
@@ -115,6 +116,7 @@ class NetworkModule(pl.LightningModule):
             )
         self.class_names = list(class_names)
         self._set_task(record or {}, multilabel)
+        self.shape_temperature(weights or {})
         # Lightning makes a GPU the default device, which transformers refuses; the parts of the network are found by
         # a backward pass, which inference mode forbids
         with torch.device("cpu"), torch.inference_mode(False):
@@ -203,6 +205,13 @@ class NetworkModule(pl.LightningModule):
         self.register_buffer("pixel_std", 255 * torch.tensor(self.preprocessing.std), persistent=False)
 
     # -- weights
+
+    def shape_temperature(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the temperature to 1, in the shape that weights have: one number, or multi-label: one of each class."""
+        given = weights.get("temperature")
+        one_each = self.multilabel and given is not None and given.shape == (len(self.class_names),)
+        with torch.inference_mode(False):
+            self.temperature = self.temperature.new_ones(len(self.class_names) if one_each else ())
 
     def load_weights(self, state: Mapping[str, Tensor], class_names: list[str]) -> None:
         """Load the weights that fit by name and shape, those of the head class by class; log which do not.

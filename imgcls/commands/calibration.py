@@ -1,0 +1,120 @@
+"""Calibration at the end of a fit: the temperature of the best checkpoint, fitted on the validation images."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from scipy.special import expit, softmax
+
+from imgcls.callbacks.logit_collector import Collected, LogitCollector
+from imgcls.checkpoints.calibration import with_calibration
+from imgcls.checkpoints.io import read_checkpoint, write_checkpoint
+from imgcls.errors import WriteError, first_line
+from imgcls.models.classifier import ImageClassifier
+from imgcls.models.inference import InferenceModule
+from imgcls.runtime.tables import short_path
+from imgcls.statistics.temperature import Temperature, fit_temperature
+
+log = logging.getLogger(__name__)
+
+_SPLIT = "validation"
+
+
+def _why_not(model: ImageClassifier) -> str:
+    """Return why a temperature would not reach the probabilities of a model; empty if it does."""
+    kind = type(model)
+    own = [name for name in ("forward", "classify") if getattr(kind, name) is not getattr(InferenceModule, name)]
+    return f"{kind.__name__} has its own {own[0]}" if own else ""
+
+
+def validate_and_calibrate(
+    evaluate: Callable[[], dict[str, float]], trainer: Trainer, model: ImageClassifier, path: Path
+) -> tuple[dict[str, float], Temperature | None]:
+    """Validate a checkpoint at the temperature 1, fit the temperature, and validate again if it is another.
+
+    The second validation takes as long as that of an epoch. It makes values and files those that ``imgcls validate``
+    gives, also for metrics and steps of the user's own.
+
+    Args:
+        evaluate: Validates the checkpoint, and returns the logged values.
+        trainer: The trainer.
+        model: The model.
+        path: The checkpoint.
+
+    Returns:
+        The values of the calibrated checkpoint, and the temperature; None, logged, if it could not be fitted.
+    """
+    if reason := _why_not(model):
+        log.info("Temperature 1: %s", reason)
+        return evaluate(), None
+    with _collecting(trainer, model) as collector:
+        values = evaluate()
+    found = _calibrate(path, collector.collected) if trainer.is_global_zero else None
+    found = trainer.strategy.broadcast(found)
+    return (values if found is None or (found.values == 1).all() else evaluate()), found
+
+
+@contextmanager
+def _collecting(trainer: Trainer, model: ImageClassifier) -> Iterator[LogitCollector]:
+    """Keep the logits of a validation within the block, not divided by the temperature."""
+    collector = LogitCollector()
+    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
+    model.uncalibrated = True
+    try:
+        yield collector
+    finally:
+        model.uncalibrated = False
+        trainer.callbacks.remove(collector)  # type: ignore[attr-defined]
+
+
+def _calibrate(path: Path, found: Collected | None) -> Temperature | None:
+    """Fit the temperature, log it, and write it into a checkpoint with the scores of the images."""
+    if found is None:
+        log.info("Temperature 1: the validation step returns no logits")
+        return None
+    fitted = fit_temperature(found.logits, found.labels)
+    logits = found.logits / fitted.values
+    probs = softmax(logits, axis=1) if found.labels.ndim == 1 else expit(logits)
+    try:
+        write_checkpoint(with_calibration(read_checkpoint(path), fitted.values, _SPLIT, probs, found.labels), path)
+    except (WriteError, OSError) as error:  # of a full disk; the trained weights are still there
+        log.warning("%s: cannot be calibrated: %s", short_path(path), first_line(error))
+        return None
+    _log(fitted)
+    return fitted
+
+
+def _log(fitted: Temperature) -> None:
+    if fitted.reason:
+        log.info("Temperature 1: %s", fitted.reason)
+        return
+    values = fitted.values.ravel()
+    shown = f"{values[0]:.3g}" if len(values) == 1 else f"{values.min():.3g} to {values.max():.3g} by class"
+    log.info(
+        "Temperature %s: log loss %.4f -> %.4f (cross-validated on %d validation images)",
+        shown,
+        fitted.before,
+        fitted.after,
+        fitted.images,
+    )
+
+
+def about_temperature(fitted: Temperature, class_names: list[str]) -> dict[str, Any]:
+    """Return what results.json has of a temperature.
+
+    Args:
+        fitted: The temperature.
+        class_names: The classes, in the order of the logits.
+    """
+    values = fitted.values.tolist()
+    about = {
+        "temperature": dict(zip(class_names, values, strict=True)) if fitted.values.ndim else values,
+        "reason": fitted.reason or None,
+        "images": fitted.images,
+        "log_loss_before": fitted.before,
+        "log_loss_after": fitted.after,
+    }
+    return {"calibration": about}

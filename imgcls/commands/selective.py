@@ -1,0 +1,191 @@
+"""``--risk`` and ``--coverage``: from calibration scores to the least probability of an answer, and in a label set."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.callbacks.answers import ABSTAIN, Selection
+from imgcls.checkpoints.calibration import CALIBRATION
+from imgcls.checkpoints.io import checkpoint_id
+from imgcls.checkpoints.run_folder import results_file
+from imgcls.commands.resume import Start
+from imgcls.errors import ConfigError
+from imgcls.results.predictions import EvaluatedSplit, read_predictions
+from imgcls.runtime.tables import short_path
+from imgcls.statistics.selective import (
+    coverage_interval,
+    images_for_sets,
+    images_needed,
+    risk_threshold,
+    set_threshold,
+    smallest_risk,
+)
+
+log = logging.getLogger(__name__)
+
+_OTHERS = (
+    "evaluate labelled images that the fit has not used, imgcls test CHECKPOINT PHOTOS, and add --calibrate_on "
+    "FOLDER/test_predictions.csv"
+)
+
+
+class Promise(NamedTuple):
+    """What a prediction must keep.
+
+    Args:
+        risk: The largest share of wrong answers, above 0 and below 1, with a confidence of 95 %; None to answer always.
+        coverage: The share of label sets that contain the true class, above 0 and below 1; None for no sets.
+        calibrate_on: The table of an evaluation whose images calibrate; None for the scores in the checkpoint.
+    """
+
+    risk: float | None = None
+    coverage: float | None = None
+    calibrate_on: Path | None = None
+
+
+class _Scores(NamedTuple):
+    """Scores of calibration images, each ``(N,)``, and what they are of."""
+
+    confidence: NDArray[np.float32]
+    correct: NDArray[np.bool_]
+    of_truth: NDArray[np.float32]
+    name: str
+    chose: bool  # the epoch, and the temperature
+
+
+def find_selection(start: Start, promise: Promise, changed: Mapping[str, Any]) -> Selection:
+    """Return the least probabilities that keep a promise, and log what they mean.
+
+    Args:
+        start: The checkpoint.
+        promise: What is asked for.
+        changed: The settings that differ from those of the run: they change probabilities.
+
+    Raises:
+        ConfigError: If the promise cannot be kept, and what could be.
+    """
+    risk, coverage, calibrate_on = promise
+    if risk is None and coverage is None:
+        if calibrate_on is not None:
+            raise ConfigError("calibrate_on needs a promise; add --risk 0.02, or --coverage 0.9")
+        return Selection()
+    _check(start, promise)
+    scores = _of_table(start, calibrate_on, changed) if calibrate_on else _of_checkpoint(start, changed)
+    least = None if risk is None else _least_confidence(scores, risk)
+    in_set = None if coverage is None else _least_in_set(scores, coverage)
+    if scores.chose:
+        log.info(
+            "These images also chose the epoch and the temperature, so that they look better than new ones: the "
+            "promise is optimistic. For one that holds, %s",
+            _OTHERS,
+        )
+    return Selection(least, in_set)
+
+
+def _check(start: Start, promise: Promise) -> None:
+    for name in ("risk", "coverage"):
+        value = getattr(promise, name)
+        if value is not None and not 0 < value < 1:
+            raise ConfigError(f"{name} must be above 0 and below 1, got {value}")
+    if start.record.get("multilabel"):
+        raise ConfigError("risk and coverage need a single-label model; this one is multi-label")
+    if promise.risk is not None and ABSTAIN in start.record["class_names"]:
+        raise ConfigError(f"risk: a class is named {ABSTAIN!r}, as images that are not answered are")
+
+
+def _of_checkpoint(start: Start, changed: Mapping[str, Any]) -> _Scores:
+    kept = start.content.get(CALIBRATION) or {}
+    if "confidence" not in kept or not len(kept["confidence"]):
+        raise ConfigError(
+            f"{start.path} has no calibration scores, which a fit with validation images and experiment.calibrate "
+            f"keeps; {_OTHERS}"
+        )
+    _refuse_changed(changed, {}, str(start.path))
+    confidence, correct, of_truth = (kept[name].numpy() for name in ("confidence", "correct", "of_truth"))
+    return _Scores(confidence, correct, of_truth, f"{kept['split']} images", chose=True)
+
+
+def _of_table(start: Start, path: Path, changed: Mapping[str, Any]) -> _Scores:
+    """Return the scores of an evaluation of the same checkpoint with the same settings."""
+    table = read_predictions(path)
+    if table.multilabel or table.class_names != start.record["class_names"]:
+        raise ConfigError(f"calibrate_on: the classes of {path} are not those of {start.path}")
+    evaluated = _json(path.with_name(results_file(table.split))).get("checkpoint_id")
+    if evaluated != checkpoint_id(start.path):
+        raise ConfigError(
+            f"calibrate_on: {path} is not an evaluation of {start.path} ({results_file(table.split)} beside it says "
+            f"of which); type: imgcls test {start.path} PHOTOS"
+        )
+    _refuse_changed(changed, _json(path.with_name("evaluation.json")).get("changed", {}), str(path))
+    return _scores_of(table, f"images of {short_path(path)}")
+
+
+def _scores_of(table: EvaluatedSplit, name: str) -> _Scores:
+    rows = np.arange(len(table))
+    probs = table.probs.astype(np.float32)
+    correct = probs.argmax(axis=1) == table.labels
+    return _Scores(probs.max(axis=1), correct, probs[rows, table.labels], name, table.chose_epoch)
+
+
+def _refuse_changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str) -> None:
+    """Refuse settings that give other probabilities than those of the calibration images."""
+    kept = {key: value for key, value in theirs.items() if "dataset_classes" not in key and "limit_" not in key}
+    for key in [*ours, *(key for key in kept if key not in ours)]:
+        if key != "trainer.precision" and ours.get(key) != kept.get(key):
+            raise ConfigError(
+                f"risk and coverage: the images of {source} were evaluated with another {key} than this command has "
+                f"({kept.get(key, 'that of the run')}, {ours.get(key, 'that of the run')}); give the same"
+            )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _least_confidence(scores: _Scores, risk: float) -> float:
+    found = risk_threshold(scores.confidence, scores.correct, risk)
+    count = len(scores.confidence)
+    if found is None:
+        least = smallest_risk(scores.confidence, scores.correct)
+        possible = "no risk can be promised" if least is None else f"about {least:.2g} can be promised"
+        needed = images_needed(risk)
+        reason = f"at least {needed:,} are needed, all classified correctly" if count < needed else "too many are wrong"
+        raise ConfigError(f"risk {risk:g} cannot be promised by {count:,} {scores.name}: {reason}; {possible}")
+    log.info(
+        "Risk %g: answers with a probability of at least %.4g, which are %d of %d %s, %d of them wrong",
+        risk,
+        found.confidence,
+        found.answered,
+        count,
+        scores.name,
+        found.wrong,
+    )
+    return found.confidence
+
+
+def _least_in_set(scores: _Scores, coverage: float) -> float:
+    found, count = set_threshold(scores.of_truth, coverage), len(scores.of_truth)
+    if found is None:
+        needed = images_for_sets(coverage)
+        raise ConfigError(f"coverage {coverage:g} needs at least {needed:,} images, there are {count:,} {scores.name}")
+    low, high = coverage_interval(count, coverage)
+    log.info(
+        "Coverage %g: sets of the classes with a probability of at least %.4g, and of the most probable one; chosen by "
+        "%d %s, which leave the coverage between %.3f and %.3f (95 %%)",
+        coverage,
+        found,
+        count,
+        scores.name,
+        low,
+        high,
+    )
+    return found
