@@ -67,10 +67,12 @@ def image_properties(splits: Mapping[str, Split], seed: int = 0) -> pd.DataFrame
 
 def measure(pixels: Pixels) -> dict[str, float]:
     """Return brightness, contrast, saturation and sharpness of uint8 pixels ``(H, W, 3)``."""
-    small = _shrunk(pixels).astype(np.float32)
-    luma = small @ _LUMA
-    most = small.max(axis=2)
-    saturation = (most - small.min(axis=2)) / np.maximum(most, 1)
+    small = _shrunk(pixels)
+    luma = small.astype(np.float32) @ _LUMA
+    red, green, blue = small.transpose(2, 0, 1)  # reducing the last axis takes ten times as long
+    most = np.maximum(np.maximum(red, green), blue)
+    least = np.minimum(np.minimum(red, green), blue)
+    saturation = (most - least) / np.maximum(most, 1)
     return {
         "brightness": float(luma.mean()),
         "contrast": float(luma.std()),

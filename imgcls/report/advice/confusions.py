@@ -1,12 +1,15 @@
 """Pairs of classes that are confused more often than chance would have it."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes
 from imgcls.report.advice.doubted_labels import doubted_classes
 from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, p_value, percent
+from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
@@ -14,47 +17,84 @@ _IMAGES = 3
 _GAIN = 0.5  # of the errors of a pair that better images or labels may avoid
 
 
+class _Pair(NamedTuple):
+    true: int
+    predicted: int
+    images: int
+    p: float
+
+
 def confused_pair(run: Run) -> Iterator[Finding]:
     """Find the pair, true and predicted, that has the most errors, if they are more than chance has it.
 
-    By chance the errors of a class are spread over all other classes alike (binomial test with Holm's correction).
-    Classes with few images and those whose labels are doubted have findings of their own. Two classes have only one
-    pair.
+    By chance the errors of a class are spread over all other classes alike (binomial test with Holm's correction). Of
+    two classes both are missed equally often (Fisher's exact test). Classes with few images and those whose labels are
+    doubted have findings of their own.
     """
+    evaluated = run.evaluated
+    if evaluated.multilabel or len(evaluated.class_names) < 2:
+        return
+    counts = np.zeros((len(evaluated.class_names),) * 2, np.int64)
+    np.add.at(counts, (evaluated.labels, evaluated.predicted), 1)
+    pairs = _of_two(counts) if len(counts) == 2 else _of_many(counts)
+    names = evaluated.class_names
+    explained = {*few_classes(run), *(each.name for each in doubted_classes(run))}
+    found = [
+        pair
+        for pair in pairs
+        if pair.p < 1 - CONFIDENCE
+        and pair.images >= _IMAGES
+        and not {names[pair.true], names[pair.predicted]} & explained
+    ]
+    if found:
+        worst = max(found, key=lambda pair: (pair.images, -pair.p))
+        yield Finding(_advice(evaluated, worst, counts), _GAIN * worst.images / len(evaluated))
+
+
+def _of_two(counts: NDArray[np.int64]) -> list[_Pair]:
+    """Return the class that is missed more often than the other one."""
+    from scipy.stats import fisher_exact  # takes half a second
+
+    missed = counts[::-1].diagonal()[::-1] / np.maximum(counts.sum(axis=1), 1)
+    true = int(missed.argmax())
+    p = float(fisher_exact([counts[0], counts[1][::-1]]).pvalue)
+    return [_Pair(true, 1 - true, int(counts[true, 1 - true]), p)]
+
+
+def _of_many(counts: NDArray[np.int64]) -> list[_Pair]:
     from scipy.stats import binom  # takes half a second
 
-    evaluated = run.evaluated
-    classes = len(evaluated.class_names)
-    if evaluated.multilabel or classes < 3:
-        return
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (evaluated.labels, evaluated.predicted), 1)
-    support = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    errors = counts.sum(axis=1)
-    pairs = np.argwhere(counts >= 1)
-    tests = holm([float(binom.sf(counts[t, p] - 1, errors[t], 1 / (classes - 1))) for t, p in pairs])
-    explained = {*few_classes(run), *(each.name for each in doubted_classes(run))}
-    names = evaluated.class_names
-    found = [
-        (int(counts[t, p]), value, int(t), int(p))
-        for (t, p), value in zip(pairs, tests, strict=True)
-        if value < 1 - CONFIDENCE and counts[t, p] >= _IMAGES and not {names[t], names[p]} & explained
-    ]
-    if not found:
-        return
-    count, value, true, predicted = max(found, key=lambda each: (each[0], -each[1]))
-    images = np.flatnonzero((evaluated.labels == true) & (evaluated.predicted == predicted))
+    errors = counts.sum(axis=1) - counts.diagonal()
+    pairs = [(int(true), int(other)) for true, other in np.argwhere(counts) if true != other]
+    tests = [float(binom.sf(counts[pair] - 1, errors[pair[0]], 1 / (len(counts) - 1))) for pair in pairs]
+    return [_Pair(*pair, int(counts[pair]), p) for pair, p in zip(pairs, holm(tests), strict=True)]
+
+
+def _advice(evaluated: EvaluatedSplit, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
+    true, predicted = (evaluated.class_names[index] for index in (pair.true, pair.predicted))
+    errors = counts.sum(axis=1) - counts.diagonal()
+    images = np.flatnonzero((evaluated.labels == pair.true) & (evaluated.predicted == pair.predicted))
     images = images[np.argsort(-evaluated.confidence[images], kind="stable")]
-    back = int(counts[predicted, true])
-    advice = Advice(
+    back, support = int(counts[pair.predicted, pair.true]), counts.sum(axis=1)
+    evidence = f"These are {percent(pair.images / errors.sum())} of all errors on {evaluated.split}. "
+    if len(counts) == 2:
+        evidence += (
+            f"The other way round: {back} of {support[pair.predicted]:,} (Fisher's exact test of equal shares: "
+            f"{p_value(pair.p)})."
+        )
+        action = "If missing it costs more than a false alarm: --model.loss_config.class_weights auto"
+    else:
+        share = errors[pair.true] / (len(counts) - 1)
+        evidence += (
+            f"By chance the {errors[pair.true]} errors of {true!r} would be {share:.1f} for each other class "
+            f"({p_value(pair.p)} after Holm's correction). The other way round: "
+            f"{counted(back, 'image')}."
+        )
+        action = "If one cannot tell them apart: merge the classes"
+    return Advice(
         "confused_pair",
-        f"{names[true]!r} is taken for {names[predicted]!r} in {counted(count, 'image')} of {support[true]:,}",
-        f"These are {percent(count / counts.sum())} of all errors on {evaluated.split}. The {errors[true]} errors of "
-        f"{names[true]!r} spread over {classes - 1} classes by chance would be {errors[true] / (classes - 1):.1f} "
-        f"({p_value(value)} after Holm's correction). The other way round: {counted(back, 'image')}.",
-        "Look at these images. If one can tell them apart: add images of both classes, or a larger data.image_size; if "
-        "not: merge the classes.",
+        f"{true!r} is taken for {predicted!r} in {pair.images:,} of {counted(int(support[pair.true]), 'image')}",
+        evidence,
+        f"Look at these images, and add images like them to train. {action}.",
         [evaluated.paths[index] for index in images],
     )
-    yield Finding(advice, _GAIN * count / len(evaluated))

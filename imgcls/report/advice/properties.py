@@ -32,7 +32,7 @@ def properties_of(run: Run, split: str) -> pd.DataFrame | None:
         return None
     found = table[table["split"] == split].drop_duplicates("path").set_index("path")
     found = found.assign(aspect=found["width"] / found["height"])
-    names = [name for name in WORDS if found[name].nunique() > 1]
+    names = [name for name in WORDS if name in found and found[name].nunique() > 1]
     return found[names] if names and len(found) else None
 
 

@@ -1,0 +1,228 @@
+"""Each finding on run folders in which the cause is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from imgcls.report.advice import Advice, advise
+from imgcls.results.run import Run, read_run
+from imgcls.runtime.tables import write_table
+from tests.report.advice.fake_run import answers, fake_run, write_history
+
+NAMES = ["ant", "bee", "cow", "dog"]
+LABELS = np.repeat(np.arange(4), 50)
+
+
+def kinds(run: Run) -> list[str]:
+    return [advice.kind for advice in advise(run)]
+
+
+def only(run: Run) -> Advice:
+    [advice] = advise(run)
+    return advice
+
+
+def test_nothing_is_found_in_a_run_of_right_answers(tmp_path: Path) -> None:
+    assert advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)) == []
+
+
+def test_leak_gives_the_score_without_it(tmp_path: Path) -> None:
+    wrong = dict.fromkeys(range(40, 50), (3, 0.5))
+    fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
+    splits = pd.read_csv(tmp_path / "splits.csv")
+    splits.loc[splits["path"].isin([f"test/{index}" for index in range(20)]), "content"] = "hash 7"
+    write_table(tmp_path / "splits.csv", splits)
+    advice = advise(read_run(tmp_path))[0]
+    assert advice.kind == "leak"
+    assert advice.title == "20 images of test (10.0 %) also in train: the score is too good"
+    assert "for example test/0 and train/7" in advice.evidence
+    assert "100.0 % of the copies, and 94.4 % of the other 180 images" in advice.evidence
+    assert advice.paths == [f"test/{index}" for index in range(20)]
+
+
+def test_runs_without_content_hashes_have_no_leak(tmp_path: Path) -> None:
+    fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    write_table(tmp_path / "splits.csv", pd.read_csv(tmp_path / "splits.csv").assign(content=""))
+    assert advise(read_run(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("trained", "found"), [(26, []), (25, ["few_images"])])
+def test_few_images_are_at_most_25(tmp_path: Path, trained: int, found: list[str]) -> None:
+    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    assert kinds(fake_run(tmp_path, LABELS, probs, NAMES, trained=[100, trained, 90, 110])) == found
+
+
+def test_rare_class_counts_where_its_recall_is_low(tmp_path: Path) -> None:
+    wrong = {index: (index % 2, 0.5) for index in range(150, 170)}
+    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    advice = only(fake_run(tmp_path, LABELS, probs, NAMES, trained=[900, 1000, 1100, 60]))
+    assert advice.title == "Class 'dog' has only 60 training images"
+    assert "30 of 50 images of 'dog' are found (95 % interval 46.2 % to 72.4 %)" in advice.evidence
+    assert advice.paths == [f"test/{index}" for index in range(150, 170)]
+
+
+def test_classes_without_images(tmp_path: Path) -> None:
+    labels = LABELS[:150]
+    probs = answers(labels, 4, np.random.default_rng(0), {})
+    found = advise(fake_run(tmp_path, labels, probs, NAMES, trained=[90, 0, 90, 90]))
+    assert {advice.title for advice in found} == {"Test has no image of 'dog'", "Train has no image of 'bee'"}
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_wrong_labels_are_told_from_confusions(tmp_path: Path, classes: int) -> None:
+    """Errors with the confidence of right answers are found in most seeds, those that are the least of six in few."""
+    labels = np.repeat(np.arange(classes), 50)
+    found = {"flipped": 0, "confused": 0}
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        for kind, least_of in (("flipped", 1), ("confused", 6)):
+            values = generator.uniform(0.6, 1, (10, least_of)).min(axis=1)
+            wrong = {index: (1, value) for index, value in enumerate(values)}
+            run = fake_run(
+                tmp_path / f"{seed}{kind}", labels, answers(labels, classes, generator, wrong), NAMES[:classes]
+            )
+            found[kind] += "doubted_labels" in kinds(run)
+    assert found["flipped"] >= 18
+    assert found["confused"] <= 1
+
+
+def test_wrong_labels_are_listed_surest_first(tmp_path: Path) -> None:
+    wrong = {3: (1, 0.7), 60: (2, 0.8), 4: (1, 0.99), 5: (1, 0.95), 6: (1, 0.9)}
+    advice = advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES))[0]
+    assert advice.kind == "doubted_labels"
+    assert advice.title == "About 4 images of 'bee' in test have another label"
+    assert "4 images with another label (4 'ant')" in advice.evidence
+    assert advice.paths == ["test/4", "test/5", "test/6", "test/3"]
+
+
+def test_confused_pair(tmp_path: Path) -> None:
+    wrong = dict.fromkeys(range(50, 62), (3, 0.4)) | {0: (1, 0.4), 1: (2, 0.4)}
+    advice = only(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES))
+    assert advice.title == "'bee' is taken for 'dog' in 12 of 50 images"
+    assert "85.7 % of all errors on test" in advice.evidence
+    assert set(advice.paths) == {f"test/{index}" for index in range(50, 62)}
+
+
+def test_class_of_two_that_is_missed_more_often(tmp_path: Path) -> None:
+    labels = np.repeat([0, 1], [100, 50])
+    wrong = dict.fromkeys(range(100, 120), (0, 0.6)) | dict.fromkeys(range(10), (1, 0.6))
+    advice = only(fake_run(tmp_path, labels, answers(labels, 2, np.random.default_rng(0), wrong), NAMES[:2]))
+    assert advice.title == "'bee' is taken for 'ant' in 20 of 50 images"
+    assert "66.7 % of all errors on test. The other way round: 10 of 100 (Fisher's" in advice.evidence
+    assert set(advice.paths) == {f"test/{index}" for index in range(100, 120)}
+
+
+def test_spread_errors_are_no_pair(tmp_path: Path) -> None:
+    wrong = {index: ((index % 3 + 2) % 4, 0.4) for index in range(50, 62)}
+    assert advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "usual", "text"),
+    [
+        ("brightness", 180.0, 90.0, "Brightness gives away class 'cow'"),
+        ("format", "JPEG", "PNG", "The file type gives away class 'cow'"),
+        ("width", 64, 32, "The width gives away class 'cow'"),
+        ("sharpness", 9.0, 1.0, ""),
+    ],
+)
+def test_property_that_tells_the_class(tmp_path: Path, column: str, given: object, usual: object, text: str) -> None:
+    of_train = np.repeat(np.arange(4), 100)
+    values = [given if label == 2 else usual for label in [*of_train, *LABELS]]
+    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    found = advise(fake_run(tmp_path, LABELS, probs, NAMES, properties={column: values}))
+    assert [advice.title.partition(":")[0] for advice in found] == [text] * bool(text)
+
+
+def test_property_that_goes_with_the_class_a_little(tmp_path: Path) -> None:
+    labels = np.concatenate([np.repeat(np.arange(4), 100), LABELS])
+    values = np.random.default_rng(0).normal(100 + 20 * (labels == 2), 20)
+    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    assert advise(fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values.tolist()})) == []
+
+
+def test_dark_images_with_more_errors(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.permutation(600).astype(float)
+    dark = np.flatnonzero(values[400:] < 120)[:20]
+    wrong = {int(index): (int(LABELS[index] + 1 + number % 3) % 4, 0.3) for number, index in enumerate(dark)}
+    probs = answers(LABELS, 4, generator, wrong)
+    advice = only(fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values.tolist()}))
+    assert advice.title.startswith("Errors are more frequent where brightness is below ")
+    assert "after Holm's correction for 2 segments" in advice.evidence
+    assert set(advice.paths) <= {f"test/{index}" for index in wrong}
+
+
+def test_errors_by_chance_are_no_segment(tmp_path: Path) -> None:
+    """At most one run in twenty, since the correction keeps the error over all segments of a run."""
+    found = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        columns = {name: generator.normal(100, 10, 600).tolist() for name in ("brightness", "contrast", "bytes")}
+        chosen = generator.permutation(200)[:24].tolist()
+        wrong = {index: (int(LABELS[index] + generator.integers(1, 4)) % 4, 0.3) for index in chosen}
+        run = fake_run(tmp_path / str(seed), LABELS, answers(LABELS, 4, generator, wrong), NAMES, properties=columns)
+        found += "weak_segment" in kinds(run)
+    assert found <= 4
+
+
+FLAT = [1.5, 0.8, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32]
+FALLING = [1.5, 1.4, 1.3, 1.2, 1.0, 0.9, 0.7, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("loss", "max_epochs", "found"),
+    [([1.2], 1, True), (FALLING, 8, True), (FALLING, 20, False), (FLAT, 8, False)],
+    ids=["one epoch", "still falling", "stopped early", "flat"],
+)
+def test_short_training(tmp_path: Path, loss: list[float], max_epochs: int, found: bool) -> None:
+    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    write_history(tmp_path, max_epochs, validation_loss=loss)
+    assert kinds(run) == ["short_training"] * found
+    if found:
+        assert advise(run)[0].action == "Train again with --trainer.max_epochs 20."
+
+
+def test_overfitting(tmp_path: Path) -> None:
+    wrong = {index: (int(LABELS[index] + index) % 4, 0.3) for index in range(1, 200, 5)}
+    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    run = fake_run(tmp_path, LABELS, probs, NAMES, split="validation")
+    loss = [1.2, 0.7, 0.5, 0.55, 0.6, 0.7, 0.8]
+    write_history(tmp_path, validation_loss=loss, train_accuracy=[0.99] * 7, validation_accuracy=[0.8] * 7)
+    advice = only(run)
+    assert advice.kind == "overfitting"
+    assert "lowest in epoch 3 of 7 (0.500) and rose by 60.0 % to 0.800" in advice.evidence
+
+
+def test_what_makes_the_score_wrong_comes_first(tmp_path: Path) -> None:
+    wrong = dict.fromkeys(range(30), (1, 0.9))
+    values = [180.0 if label == 2 else 90.0 for label in [*np.repeat(np.arange(4), 100), *LABELS]]
+    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    run = fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values})
+    write_history(tmp_path, 1, validation_loss=[1.2])
+    assert kinds(run)[:3] == ["given_away", "short_training", "doubted_labels"]
+
+
+def test_multilabel_runs(tmp_path: Path) -> None:
+    cells = ["ant;bee", "bee", "", "cow"] * 10
+    table = pd.DataFrame({"path": [f"test/{row}" for row in range(40)], "label": cells, "prediction": "bee"})
+    table = table.assign(probability="0.9", prob_ant=0.2, prob_bee=0.9, prob_cow=0.1, error="")
+    write_table(tmp_path / "test_predictions.csv", table)
+    (tmp_path / "test_results.json").write_text(json.dumps({"multilabel": True}))
+    train = pd.DataFrame({"path": [f"train/{row}" for row in range(80)], "label": ["ant;bee", "bee"] * 40})
+    splits = pd.concat([train.assign(split="train"), table[["path", "label"]].assign(split="test")])
+    write_table(tmp_path / "splits.csv", splits.assign(content=""))
+    advice = only(read_run(tmp_path))
+    assert advice.title == "Train has no image of 'cow'"
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    names = ["caf\udce9", *NAMES[1:]]
+    wrong = dict.fromkeys(range(60, 66), (0, 0.99))
+    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    brightness = np.random.default_rng(0).normal(size=600).tolist()
+    advice = advise(fake_run(tmp_path, LABELS, probs, names, properties={"brightness": brightness}))[0]
+    assert advice.title == "About 6 images of 'caf\\udce9' in test have another label"
