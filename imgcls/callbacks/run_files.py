@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.checkpoints.run_folder import EVALUATED, RESULTS, predictions_file, results_file
+from imgcls.checkpoints.run_folder import EVALUATED, REPORT, RESULTS, THUMBNAILS, predictions_file, results_file
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split_report import file_report, split_table, summary, warn_missing_classes
 from imgcls.runtime.atomic_files import write_text
@@ -37,7 +37,7 @@ class RunFiles(Callback):
         if not trainer.is_global_zero:
             return
         evaluations = [name(split) for split in EVALUATED for name in (results_file, predictions_file)]
-        for name in (RESULTS, *evaluations):
+        for name in (REPORT, RESULTS, THUMBNAILS, *evaluations):
             (self.folder / name).unlink(missing_ok=True)
         if self.config is not None:
             self.write_config(self.config)

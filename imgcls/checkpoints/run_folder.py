@@ -19,6 +19,8 @@ RESULTS = "results.json"
 PROPERTIES = "image_properties.csv"
 EVALUATIONS = "evaluations"
 EVALUATED = ("validation", "test")  # splits
+REPORT = "report.html"
+THUMBNAILS = "thumbnails.csv"
 
 _VERSION = re.compile(r"version_(\d+)")
 _JOB = ".job"

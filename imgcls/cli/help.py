@@ -12,13 +12,14 @@ from imgcls.cli.help_pages import PAGES
 from imgcls.cli.schema import Schema, branches, choices, inner, kinds, used_keys
 
 AT_ONCE = {  # commands that need no parser
+    "report": "write report.html of a run: how good it is, and where it fails",
     "init": "write a commented configuration for a folder of photos",
     "compare": "tell which runs are better by more than chance",
     "models": "list good pretrained models to start from",
     "schema": "print the JSON Schema of the configuration, for editors",
     "completion": "print the script that completes commands in bash, zsh or fish",
 }
-OWN_PARSER = ("init", "compare")
+OWN_PARSER = ("init", "compare", "report")
 """Commands of ``AT_ONCE`` with options and a help of their own."""
 _USES = {  # command of AT_ONCE without a parser of its own -> how it is called, and what it prints
     "models": "usage: imgcls models\n\nPrint a table of good pretrained models: name, parameters, size, accuracy.\n"

@@ -89,6 +89,10 @@ def _answer(arguments: list[str]) -> str | None:
         from imgcls.compare.command import run_compare
 
         return run_compare(rest)
+    if command == "report":
+        from imgcls.report.command import report
+
+        return report(rest)
     if command == "models":
         return models.table()
     if command == "completion":

@@ -11,6 +11,7 @@ from imgcls.commands.evaluation_files import EvaluationFiles
 from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.model_setup import set_up_evaluated
 from imgcls.commands.refusals import check_options
+from imgcls.commands.report_files import report_run
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import build_trainer, evaluation_precision, is_first_process, log_device
 from imgcls.data.splitting.split_report import warn_missing_classes
@@ -73,5 +74,7 @@ class Evaluation(Command):
             self.results.write(values, self.counts[split])
         self.show({split: values})
         if is_first_process():
+            if folder is not None:
+                report_run(folder, split, self.data, [split])
             self.results.log()
         log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(self.start.path)))

@@ -18,12 +18,12 @@ from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.checkpoints.content import Content, data_state
-from imgcls.checkpoints.run_folder import PROPERTIES, lock_run_folder, new_run_folder, write_job
+from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
 from imgcls.commands.calibration import about_temperature, validate_and_calibrate
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
-from imgcls.commands.fit_report import log_end, write_fit_results
+from imgcls.commands.fit_report import about_run, log_end, write_fit_results
 from imgcls.commands.lr_and_batch_size_finders import (
     recorded,
     refuse_several_devices,
@@ -40,6 +40,7 @@ from imgcls.commands.model_setup import (
     warn_of_options,
 )
 from imgcls.commands.refusals import check_options
+from imgcls.commands.report_files import report_run
 from imgcls.commands.resume import find_requeued, find_start, for_training, job_of
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
 from imgcls.commands.stop_reason import log_stop_reason
@@ -52,12 +53,11 @@ from imgcls.commands.trainer import (
 )
 from imgcls.config.overrides import leaves, value_at, with_values
 from imgcls.config.yaml_values import dump_yaml
-from imgcls.data.image_properties import image_properties
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
-from imgcls.runtime.tables import short_path, write_table
+from imgcls.runtime.tables import short_path
 from imgcls.statistics.temperature import Temperature
 
 log = logging.getLogger(__name__)
@@ -299,10 +299,9 @@ class Fit(Command):
         if self.folder is not None and self.trainer.is_global_zero:
             epoch = self.saver.best_epoch if self.saver else None
             more = {} if self.temperature is None else about_temperature(self.temperature, self.model.class_names)
+            more["run"] = about_run(self.trainer, time.monotonic() - self.begun, self.resumed is not None)
             about = about_evaluation(self.parts, path)
             write_fit_results(self.folder, epoch, results, about, self.counts, more)
-            splits = {name: self.data.split(name) for name in self.data.splitter.fit_splits}
-            write_table(self.folder / PROPERTIES, image_properties(splits))
         return results
 
     def _validate_best(self, path: Path | None) -> dict[str, float]:
@@ -336,6 +335,8 @@ class Fit(Command):
         """Print the tables, and log where everything is."""
         self.show(results)
         if self.folder is not None and self.trainer.is_global_zero:
+            for split in list(results)[-1:]:
+                report_run(self.folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers)
             log_end(self.folder, self.saver, self.data.has_test, time.monotonic() - self.begun)
             if self.complete:  # again, since the evaluation moved it out of sight
                 log.info("%s", self.complete)

@@ -3,20 +3,25 @@
 import logging
 import shlex
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from lightning.pytorch import Trainer
+
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, RESULTS, results_file
 from imgcls.commands.evaluation_report import class_details
+from imgcls.commands.trainer import device_name
 from imgcls.metrics.class_counts import ClassCounts
 from imgcls.runtime.progress import duration
+from imgcls.runtime.serialize import versions
 from imgcls.runtime.tables import short_path, write_results
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = {".csv", ".json", ".yaml"}
+_SUFFIXES = {".csv", ".html", ".json", ".yaml"}
 _NOT_SHOWN = {"schema.json", "hparams.yaml"}  # for editors, and for TensorBoard
 _COLUMNS = 80
 
@@ -43,6 +48,19 @@ def write_fit_results(
     for split, values in results.items():
         details = class_details({split: counts.get(split)})
         write_results(folder / results_file(split), epoch, {split: values}, about, details)
+
+
+def about_run(trainer: Trainer, seconds: float, resumed: bool) -> dict[str, Any]:
+    """Return what ``results.json`` says of the machine, the duration and the versions of a fit.
+
+    Args:
+        trainer: The Trainer of the run.
+        seconds: Duration of the run so far.
+        resumed: Whether an earlier process has done a part of it.
+    """
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    times = {"seconds": round(seconds, 1), "resumed": resumed, "finished": finished}
+    return times | {"device": device_name(trainer), "precision": trainer.precision, "versions": versions()}
 
 
 def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds: float) -> None:

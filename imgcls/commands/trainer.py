@@ -226,13 +226,17 @@ def log_device(trainer: Trainer, automatic: bool = False) -> None:
         trainer: The Trainer of the run.
         automatic: Whether the configuration leaves the precision open.
     """
+    why = " (to change it: --trainer.precision 32)" if automatic and trainer.precision != "32-true" else ""
+    log.info("%s, precision %s%s", device_name(trainer), trainer.precision, why)
+
+
+def device_name(trainer: Trainer) -> str:
+    """Return the device of a run in a few words, with the number of processes if there are several."""
     device = trainer.strategy.root_device
     name = f"CPU, {available_cores()} cores" if device.type == "cpu" else device.type.upper()
     if device.type == "cuda":
         name = f"GPU: {torch.cuda.get_device_name(device)}"
-    count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
-    why = " (to change it: --trainer.precision 32)" if automatic and trainer.precision != "32-true" else ""
-    log.info("%s%s, precision %s%s", count, name, trainer.precision, why)
+    return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
 
 
 def best_precision(on_gpu: bool) -> str:

@@ -54,6 +54,11 @@ class Run:
         return _json(self.home / DATA)
 
     @cached_property
+    def of_fit(self) -> dict[str, Any]:
+        """What ``results.json`` says of the fit; empty if there is none."""
+        return _json(self.home / RESULTS)
+
+    @cached_property
     def results(self) -> dict[str, Any]:
         """The metrics of the evaluation: ``results.json`` of a fit, else those of the evaluated split."""
         return _json(self.folder / RESULTS) or self.results_of(self.evaluated.split)

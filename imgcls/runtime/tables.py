@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,20 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if any("\r" in text for text in texts) else csv.QUOTE_MINIMAL
     with replacing_text(path) as file:
         table.to_csv(file, index=False, quoting=quoting)
+
+
+def write_rows(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file whose texts need not be UTF-8, which pandas refuses.
+
+    Args:
+        path: The file; an existing one is replaced.
+        names: The names of the columns.
+        rows: The rows; None becomes an empty cell.
+    """
+    with replacing_text(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

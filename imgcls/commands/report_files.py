@@ -1,0 +1,133 @@
+"""The report at the end of a fit or an evaluation, and what it needs of the images: properties and thumbnails."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgcls.checkpoints.run_folder import PROPERTIES, THUMBNAILS, predictions_file
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.image_properties import image_properties
+from imgcls.data.splitting.split import Split
+from imgcls.datasets.webdataset_stream import StreamImageDataset
+from imgcls.errors import ImageError, first_line
+from imgcls.report.advice import advise
+from imgcls.report.images import choose
+from imgcls.report.pictures import FOLDER
+from imgcls.report.write import write_report_of
+from imgcls.results.run import read_run
+from imgcls.runtime.atomic_files import naming
+from imgcls.runtime.tables import short_path, write_rows, write_table
+
+log = logging.getLogger(__name__)
+
+SIDE = 128
+"""Longer side of a thumbnail, in pixels."""
+_QUALITY = 75
+
+
+def report_run(
+    folder: Path, split: str, data: ImageDataModule, splits: Sequence[str], loggers: Sequence[Logger] = ()
+) -> None:
+    """Write image properties, thumbnails and report of a folder with predictions, and log where the page is.
+
+    An error is logged and not raised: the training and its results are complete without a report.
+
+    Args:
+        folder: The run folder, or one of its ``evaluations/N``.
+        split: The split that was evaluated last.
+        data: The data of the run, whose images are read again.
+        splits: The splits whose images may be read.
+        loggers: Those that get the pictures, where they can.
+    """
+    if not (folder / predictions_file(split)).exists():
+        return  # the evaluation has logged why
+    try:
+        if len(splits) > 1 or not (folder / PROPERTIES).exists():
+            write_table(folder / PROPERTIES, image_properties({name: data.split(name) for name in splits}))
+        run = read_run(folder)
+        advice = advise(run)
+        if run.evaluated.split == split:
+            wanted = choose(run.evaluated, [path for each in advice for path in each.paths])
+            write_thumbnails(folder, wanted, data, splits)
+        page = write_report_of(run, advice)
+        _log_pictures(folder, loggers)
+    except Exception as error:
+        log.error("No report.html: %s: %s", type(error).__name__, first_line(error))
+        log.error("All else is complete; to try the report again: imgcls report %s", short_path(folder))
+        log.debug("The error of the report", exc_info=True)
+        return
+    log.info("Report: %s", short_path(page))
+
+
+def write_thumbnails(folder: Path, paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> None:
+    """Write small WebP pictures of images into ``thumbnails/``, and ``thumbnails.csv`` that lists them.
+
+    Images of a stream are not read again, and have none.
+
+    Args:
+        folder: The run folder.
+        paths: The images, by the ``path`` of their sample.
+        data: The data of the run.
+        splits: The splits that they may be in.
+    """
+    target = folder / Path(THUMBNAILS).stem
+    target.mkdir(exist_ok=True)
+    for former in target.glob("*.webp"):
+        former.unlink()
+    rows: list[tuple[str, str, str]] = []
+    unread: list[str] = []
+    for path, (split, index) in _find(paths, data, splits).items():
+        try:
+            pixels = split.read(index, SIDE)
+        except ImageError as error:
+            unread.append(first_line(error))
+            continue
+        name = f"{target.name}/{len(rows):03d}.webp"
+        write_thumbnail(folder / name, pixels)
+        rows.append((path, name, ""))
+    if unread:
+        log.warning("No thumbnail of %d images that could be read before, such as %s", len(unread), unread[0])
+    write_rows(folder / THUMBNAILS, ("path", "file", "heat_map"), rows)
+
+
+def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write an image of at most ``SIDE`` pixels as WebP.
+
+    Args:
+        path: The file.
+        pixels: uint8 ``(H, W, 3)``, RGB.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE))
+    with naming(path):
+        image.save(path, quality=_QUALITY)
+
+
+def _find(paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> dict[str, tuple[Split, int]]:
+    """Return path -> split and index of the images that can be read, in the order of the paths."""
+    wanted = set(paths)
+    found: dict[str, tuple[Split, int]] = {}
+    for name in splits:
+        if not isinstance(data.splitter.datasets[data.splitter.source(name)], StreamImageDataset):
+            split = data.split(name)
+            found |= {path: (split, index) for index in range(len(split)) if (path := split.path(index)) in wanted}
+    return {path: found[path] for path in paths if path in found}
+
+
+def _log_pictures(folder: Path, loggers: Sequence[Logger]) -> None:
+    """Add the pictures beside the report to TensorBoard."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for path in sorted((folder / FOLDER).glob("*.png")):
+                with Image.open(path) as picture:
+                    pixels = np.asarray(picture.convert("RGB"))
+                logger.experiment.add_image(f"report/{path.stem}", pixels, dataformats="HWC")
+            logger.experiment.flush()

@@ -1,0 +1,142 @@
+"""What the report says of the run itself: class balance, files that were not used, settings, machine."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from imgcls.config.overrides import leaves
+from imgcls.datasets.labels import read_names
+from imgcls.errors import join_keys
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import Run
+from imgcls.runtime.progress import duration
+
+SPLITS = ("train", "validation", "test")
+_DEFAULT_CLASSES = ("imgcls.ImageClassifier", "imgcls.ImageDataModule")
+_ROOTS = ("trainer", "model", "data", "experiment", "seed_everything")
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The images of each class in each split.
+
+    Args:
+        totals: Split -> number of images.
+        counts: Split -> class -> number of its images.
+    """
+
+    totals: dict[str, int]
+    counts: dict[str, dict[str, int]]
+
+    def largest(self, split: str) -> int:
+        """Return the number of images of the largest class."""
+        return max(self.counts[split].values(), default=0)
+
+
+def balance_of(run: Run, found: EvaluatedSplit) -> Balance:
+    """Return the class balance by ``splits.csv``; of an evaluation of other data, that of its images as well."""
+    table = run.splits
+    labels: dict[str, list[str]] = {}
+    if table is not None:
+        labels = {split: table["label"][table["split"] == split].tolist() for split in SPLITS}
+    labels = {split: each for split, each in labels.items() if each}
+    counts = {split: _count(each, found) for split, each in labels.items()}
+    totals = {split: len(each) for split, each in labels.items()}
+    if run.folder != run.home or found.split not in totals:
+        name = found.split if found.split not in totals else f"this {found.split}"
+        classes = len(found.class_names)
+        truth = found.labels.sum(axis=0) if found.multilabel else np.bincount(found.labels, minlength=classes)
+        counts[name] = dict(zip(found.class_names, truth.tolist(), strict=True))
+        totals[name] = len(found)
+    return Balance(totals, counts)
+
+
+def unused_files(run: Run) -> dict[str, Any]:
+    """Return the files that were found and not used, and what was compared."""
+    kind = run.data.get("content_hash")
+    compared = {
+        "full": "Images were compared by their content: no image is in two splits, unless data.on_leak allowed it.",
+        "sampled": "Images were compared by the size and both ends of their files.",
+        "none": "Images were not compared by content (data.content_hash: none), so that one may be in two splits.",
+    }
+    return {"unused": run.data.get("unused", []), "checked": compared.get(str(kind), "")}
+
+
+def facts(run: Run, found: EvaluatedSplit) -> list[tuple[str, str]]:
+    """Return name and value of what is recorded of the run, its machine and its duration."""
+    about = run.results_of(found.split)
+    made = run.of_fit.get("run", {})
+    rows = {
+        "Folder": str(run.folder.absolute()),
+        "Model": about.get("model_name"),
+        "Checkpoint": about.get("checkpoint"),
+        "Image size": " x ".join(map(str, about.get("image_size", []))),
+        "Seed": run.config.get("seed_everything"),
+        "Epochs": None if run.history is None else len(run.history),
+        "Duration": _duration(made) if "seconds" in made else None,
+        "Finished": made.get("finished"),
+        "Device": made.get("device"),
+        "Precision": made.get("precision"),
+        "Versions": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
+    }
+    return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
+
+
+def _count(labels: list[str], found: EvaluatedSplit) -> dict[str, int]:
+    texts = Counter(labels)
+    if not found.multilabel:
+        return {name: texts[name] for name in found.class_names}
+    names: Counter[str] = Counter()
+    for text, count in texts.items():
+        names.update(dict.fromkeys(read_names(text), count))
+    return {name: names[name] for name in found.class_names}
+
+
+def _duration(made: dict[str, Any]) -> str:
+    since = " since it was resumed" if made.get("resumed") else ""
+    return f"{duration(max(made['seconds'], 1))}{since}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that is not the default."""
+
+    key: str
+    value: str
+    default: str
+
+
+def settings(run: Run) -> list[Setting]:
+    """Return what differs from the defaults; keys of model and data without ``init_args``, as on the command line."""
+    known = _defaults()
+    given = leaves({key: run.config[key] for key in _ROOTS if key in run.config})
+    found = {key.replace(".init_args.", ".", 1): value for key, value in given.items()}
+    return [
+        Setting(key, _shown(value), _shown(known.get(key)))
+        for key, value in found.items()
+        if value != known.get(key) and value not in _DEFAULT_CLASSES
+    ]
+
+
+def _defaults() -> dict[str, Any]:
+    """Return dotted key -> default, by the schema of the configuration."""
+    whole = json.loads(files("imgcls").joinpath("cli", "schema.json").read_text(encoding="utf-8"))
+
+    def walk(schema: dict[str, Any], key: str) -> dict[str, Any]:
+        schema = whole["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        found = {key: schema["default"]} if "default" in schema else {}
+        for inner in [*schema.get("anyOf", []), *filter(None, [schema.get("else")])]:
+            found = walk(inner, key) | found
+        for name, each in schema.get("properties", {}).items():
+            found |= walk(each, join_keys(key, name))
+        return found
+
+    return walk({"properties": {key: whole["properties"][key] for key in _ROOTS if key in whole["properties"]}}, "")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,89 @@
+"""The command ``report``: write the report of a run again, from the files of its folder."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_run, predictions_file, run_folder_of
+from imgcls.errors import ConfigError, similar_path
+from imgcls.runtime.output_file import check_output
+
+RUNS = "runs"
+
+
+def report(arguments: list[str]) -> str:
+    """Write the report.
+
+    Args:
+        arguments: The command line after ``report``.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ConfigError: If the run is not found, has no predictions, or the file cannot be written.
+        SystemExit: After the help, or with 2 for a bad command line.
+    """
+    given = _parser().parse_args(arguments)
+    folder = find_run(given.run, Path(given.runs).expanduser())
+    if given.output is not None:
+        check_output(given.output, example="report.html")
+    from imgcls.report.write import write_report  # takes a second
+
+    return str(write_report(folder, None if given.output is None else Path(given.output).expanduser()))
+
+
+def find_run(name: str | None, runs: Path) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        name: The run folder, one of its ``evaluations/N``, a checkpoint in it, or ``last``; None for none.
+        runs: The folder of all runs.
+
+    Raises:
+        ConfigError: If there is no such run; says what to type.
+    """
+    if name is None:
+        newest = newest_best(runs)
+        run = newest.parents[1] if newest else "runs/NAME/version_N"
+        raise ConfigError(f"report needs a run; type: imgcls report {run}")
+    path = Path(name).expanduser()
+    if name == "last" and not path.exists():
+        found = newest_run(runs)
+        if found is None:
+            raise ConfigError(f"report last: there is no run below {runs}; give its folder, or --experiment.output_dir")
+        return found
+    if not path.exists():
+        raise ConfigError(f"{name!r}: no such file or folder{similar_path(name)}")
+    if path.is_dir():
+        return _run_of_folder(path)
+    run_folder = run_folder_of(path)
+    if run_folder is None:
+        raise ConfigError(f"{name!r} is not in a run folder; type: imgcls report runs/NAME/version_N")
+    return run_folder
+
+
+def _run_of_folder(path: Path) -> Path:
+    if path.name == CHECKPOINTS:
+        return path.absolute().parent
+    newest = newest_best(path) or newest_best(path.absolute().parent)
+    has_predictions = any((path / predictions_file(split)).exists() for split in ("validation", "test"))
+    if not has_predictions and newest is not None and path.absolute() in newest.absolute().parents[2:]:
+        raise ConfigError(f"{str(path)!r} contains run folders; did you mean {str(newest.parents[1])!r}?")
+    return path
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "imgcls report",
+        description="Write report.html into the folder of a run, from the files that are there: how good the model is, "
+        "where it fails, how sure its answers are, and what to do next. fit and test do so by themselves.",
+        epilog="Example: imgcls report runs/NAME/version_0 --output flowers.html",
+    )
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="folder of a run or of one of its evaluations/N, a checkpoint, or last"
+    )
+    parser.add_argument("--output", metavar="FILE.html", help="write the page alone, to this file")
+    parser.add_argument(
+        "--experiment.output_dir", dest="runs", default=RUNS, metavar="FOLDER", help="folder of all runs, for last"
+    )
+    return parser

@@ -1,0 +1,162 @@
+"""The charts of a run: curves of the training, ROC, precision and recall, reliability, image properties."""
+
+import numpy as np
+import pandas as pd
+
+from imgcls.checkpoints.run_folder import PROPERTIES
+from imgcls.errors import ConfigError, first_line
+from imgcls.report.charts import Chart, span
+from imgcls.report.curves import ClassCurve, accuracy_of_most_certain, mean_curve
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import Run
+from imgcls.statistics.intervals import proportion
+from imgcls.statistics.scores import Bin, reliability
+
+COLOURED = 6
+"""Classes up to which each has a colour of its own."""
+_NAMED = {  # column -> its title with the unit
+    "width": "Width in pixels",
+    "height": "Height in pixels",
+    "bytes": "File size in bytes",
+    "brightness": "Brightness",
+    "contrast": "Contrast",
+    "saturation": "Saturation",
+    "sharpness": "Sharpness",
+    "format": "File format",
+}
+_NOT_SHOWN = {"path", "split", "label"}
+_METRICS = 3  # charts of metrics beside the loss
+_SHARES = (0.0, 1.0)
+_GROUPS = 5  # of equal size, of the values of a property
+_KINDS = 8  # of values that are no numbers
+
+
+def training_charts(history: pd.DataFrame | None, best: int | None) -> list[Chart]:
+    """Return charts of the loss and the metrics by epoch, which are counted from 1 as on the terminal.
+
+    Args:
+        history: The rows of ``metrics.csv``.
+        best: The best epoch, counted from 0; None if there is none.
+    """
+    if history is None or "epoch" not in history or history.empty:
+        return []
+    names = [name.partition("_")[2] for name in map(str, history) if name.startswith(("train_", "validation_"))]
+    names = sorted(dict.fromkeys(names), key=lambda name: (name != "loss", names.index(name)))
+    return [_epochs(history, name, best) for name in names[: 1 + _METRICS]]
+
+
+def _epochs(history: pd.DataFrame, metric: str, best: int | None) -> Chart:
+    epochs = history["epoch"].to_numpy(np.float64) + 1
+    columns = [f"{split}_{metric}" for split in ("train", "validation") if f"{split}_{metric}" in history]
+    values = history[columns].to_numpy(np.float64)
+    title = metric.replace("_", " ")
+    last = max(float(epochs.max()), epochs.min() + 1)
+    chart = Chart(title.capitalize(), "epoch", title, (float(epochs.min()), last), span(values.ravel()))
+    chart.x_ticks = [tick for tick in chart.x_ticks if "." not in tick.text]
+    for name, column in zip(columns, values.T, strict=True):
+        chart.add_line(name.partition("_")[0], epochs.tolist(), column.tolist())
+        if len(epochs) == 1 and np.isfinite(column[0]):
+            chart.add_dot(float(epochs[0]), column[0], column[0], column[0], f"{name}: {column[0]:.4f}")
+    if best is not None and best + 1 in epochs:
+        chart.rules.append(chart.x_ticks[0]._replace(at=chart.at_x(best + 1), text=f"best epoch {best + 1}"))
+    return chart
+
+
+def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Chart]:
+    """Return the ROC curve, and precision against recall: of the second of two classes, else of each and their mean."""
+    two = not found.multilabel and len(curves) == 2
+    mean = curves[1] if two else mean_curve(curves)
+    if mean is None or mean.auroc is None:
+        return []
+    name = f"{found.class_names[1]} against {found.class_names[0]}" if two else "mean of the classes"
+    roc = Chart("ROC curve", "false positive rate", "true positive rate (recall)", _SHARES, _SHARES)
+    precision = Chart("Precision and recall", "recall", "precision", _SHARES, _SHARES)
+    roc.diagonal = "chance"
+    shown = [] if two else [each for each in curves if each.auroc is not None]
+    for each, title in [(mean, name), *((each, found.class_names[each.index]) for each in shown)]:
+        thin = each is not mean and len(shown) > COLOURED
+        rates, recalls = (np.append(0, values) for values in (each.false_positive_rate, each.recall_at))
+        roc.add_line(f"{title}: AUROC {each.auroc:.3f}", rates, recalls, thin=thin)
+        area = f"average precision {each.average_precision:.3f}"
+        precision.add_line(f"{title}: {area}", each.recall, each.precision, thin=thin)
+    thin_note = (
+        "Thin lines are single classes; their areas are in the table of classes. " if len(shown) > COLOURED else ""
+    )
+    roc.note = f"{thin_note}The dashed line is an answer by chance."
+    precision.note = f"{thin_note}Best precision among the thresholds with at least that recall."
+    return [roc, precision]
+
+
+def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
+    """Return the reliability diagram, and the accuracy of the most certain answers, with the bins of the former."""
+    bins = [each for each in reliability(found.labels, found.probs) if each.n]
+    labels = ("probability", "share of true ones") if found.multilabel else ("confidence", "accuracy")
+    chart = Chart("Reliability diagram", *labels, _SHARES, _SHARES)
+    chart.diagonal = "perfect"
+    largest = max(each.n for each in bins)
+    for each in bins:
+        text = f"{labels[0]} {each.confidence:.3f}, {labels[1]} {each.accuracy:.3f}, {each.n:,} predictions"
+        low, high = each.band
+        chart.add_bar(each.low, each.high, each.n / largest, text)
+        chart.add_band(each.confidence, low, high, 12, f"perfect model: {low:.3f} to {high:.3f}")
+        chart.add_dot(
+            each.confidence, each.accuracy, each.accuracy, each.accuracy, text, marked=not low <= each.accuracy <= high
+        )
+    chart.note = (
+        "Grey bands: where a perfectly calibrated model of this size would be in 95 % of such sets. Red points are "
+        "outside. Bars at the bottom: how many predictions there are."
+    )
+    shares, accuracy = accuracy_of_most_certain(found)
+    certain = Chart(
+        "If only the most certain are answered", "share answered", "accuracy of the answers", _SHARES, (0, 1)
+    )
+    certain = Chart(certain.title, certain.x_label, certain.y_label, _SHARES, (max(span(accuracy)[0], 0.0), 1.0))
+    certain.add_line("accuracy", shares, accuracy)
+    certain.note = "The images are sorted by confidence; at the right all are answered."
+    return [chart, certain], bins
+
+
+def property_charts(run: Run, found: EvaluatedSplit) -> list[Chart]:
+    """Return the share of wrong answers by image property, of those in ``image_properties.csv``.
+
+    Raises:
+        ConfigError: If the table cannot be read.
+    """
+    path = run.folder / PROPERTIES
+    if not path.exists():
+        path = run.home / PROPERTIES
+    if not path.exists():
+        return []
+    try:
+        table = pd.read_csv(path, encoding_errors="surrogateescape", dtype={"path": object})
+        table = table[table["split"] == found.split].set_index("path")
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)}); remove it") from error
+    table = table[~table.index.duplicated()].reindex(found.paths)
+    names = [name for name in map(str, table) if name not in _NOT_SHOWN]
+    return [chart for name in names if (chart := _property(name, table[name], ~found.correct)) is not None]
+
+
+def _property(
+    name: str, values: "pd.Series[float]", wrong: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]"
+) -> Chart | None:
+    """Return the chart of a property; None if it has one value alone."""
+    title = _NAMED.get(name, name.replace("_", " ").capitalize())
+    numeric = pd.api.types.is_numeric_dtype(values)
+    groups = pd.qcut(values, _GROUPS, duplicates="drop") if numeric else values
+    kinds = groups.value_counts(sort=not numeric).index[:_KINDS]
+    rows = [(str(kind), wrong[(groups == kind).to_numpy(bool, na_value=False)]) for kind in kinds]
+    rows = [(text, each) for text, each in rows if len(each)]
+    if len(rows) < 2:
+        return None
+    shares = [proportion(int(each.sum()), len(each)) for _, each in rows]
+    chart = Chart(title, title, "share wrong", (0.5, len(rows) + 0.5), (0.0, max(each.high for each in shares) * 1.05))
+    middles = values.groupby(groups, observed=True).median() if numeric else None
+    chart.x_ticks = []
+    for number, ((text, each), (low, high)) in enumerate(zip(rows, shares, strict=True), 1):
+        share = float(each.mean())
+        label = text if middles is None else f"{middles.iloc[number - 1]:.3g}"
+        chart.x_ticks.append(chart.y_ticks[0]._replace(at=chart.at_x(number), text=label[:12]))
+        chart.add_dot(number, share, low, high, f"{text}: {share:.1%} of {len(each):,} wrong ({low:.1%} to {high:.1%})")
+    chart.note = "Five groups of equal size, at their medians." if numeric else ""
+    return chart

@@ -1,0 +1,220 @@
+"""The scores of all images, each with its interval and what always answering the most frequent class would get."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.statistics.bootstrap import bca_interval
+from imgcls.statistics.decisions import macro_f1
+from imgcls.statistics.intervals import Interval, proportion
+from imgcls.statistics.ranking import auroc, average_precision
+from imgcls.statistics.scores import brier, ece, ece_of_perfect_model, log_loss
+from imgcls.statistics.weighted import Floats, Labels, Score, Weighted, mean_of, mean_of_known, sparse
+
+MOST_RANKED = 200_000
+"""Probabilities, images times classes, up to which areas under curves get a bootstrap interval."""
+_RANKINGS = 15_000_000  # resamples times probabilities
+_RESAMPLES = (199, 1999)
+TOP = 5
+_CLASSES_FOR_TOP = 10
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A score of all images.
+
+    Args:
+        name: For machines.
+        title: For people.
+        value: The score.
+        about: What it means, in a sentence.
+        interval: Its 95 % interval; None if there is none.
+        baseline: The same score of an answer that is always the same; None if that has none.
+        perfect: Where a perfectly calibrated model with these probabilities would be; None for other scores.
+        share: Whether it is a share of images, shown in per cent.
+    """
+
+    name: str
+    title: str
+    value: float
+    about: str
+    interval: Interval | None = None
+    baseline: float | None = None
+    perfect: Interval | None = None
+    share: bool = False
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The best answer that does not look at the image.
+
+    Args:
+        answer: The most frequent class; multi-label: the most frequent set of classes.
+        predicted: That answer for each image; multi-label: for each class the more frequent of yes and no.
+        accuracy: Share of the images that it is right for.
+        probs: ``(N, classes)``, the frequencies of the classes.
+    """
+
+    answer: list[str]
+    predicted: Labels
+    accuracy: float
+    probs: Floats
+
+
+def constant_of(found: EvaluatedSplit) -> Constant:
+    """Return the most frequent answer of a split, its first class where several are as frequent."""
+    count, classes = found.probs.shape
+    if not found.multilabel:
+        images = np.bincount(found.labels, minlength=classes)
+        best = int(images.argmax())
+        frequencies = np.broadcast_to(images / count, (count, classes))
+        return Constant([found.class_names[best]], np.full(count, best), float(images[best] / count), frequencies)
+    sets, images = np.unique(found.labels, axis=0, return_counts=True)
+    names = [found.class_names[index] for index in np.flatnonzero(sets[images.argmax()])]
+    shares = np.broadcast_to(found.labels.mean(axis=0), (count, classes))
+    return Constant(names, shares > 0.5, float(images.max() / count), shares)
+
+
+def _bootstrap(score: Score, labels: Labels, probs: Floats, **options: Any) -> Interval | None:
+    """Return the interval of a score; None where no resample differs, which tells nothing."""
+    found = bca_interval(score, labels, probs, **options)
+    return found if found.low < found.high else None
+
+
+def _of_ranking(score: Score, labels: Labels, probs: Floats) -> Interval | None:
+    """Return the interval of an area under a curve, by fewer resamples the more there is to sort; None if too much."""
+    if probs.size > MOST_RANKED:
+        return None
+    return _bootstrap(score, labels, probs, n_resamples=int(np.clip(_RANKINGS // probs.size, *_RESAMPLES)))
+
+
+def headlines(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
+    """Return the scores of a split with at least one image, the most important first."""
+    decided = _decided(found.labels, found.predicted, found.probs.shape[1])
+    return [*_answers(found, constant, decided), *_probabilities(found, constant)]
+
+
+def _answers(found: EvaluatedSplit, constant: Constant, decided: Floats) -> list[Headline]:
+    """Return the scores of the answers."""
+    hits, count, several = int(found.correct.sum()), len(found), found.multilabel
+    title, about = ("Exact match", "images whose classes are all right") if several else ("Accuracy", "images right")
+    share = Headline(
+        "accuracy", title, hits / count, f"Share of {about}.", proportion(hits, count), constant.accuracy, share=True
+    )
+    always = _decided(found.labels, constant.predicted, found.probs.shape[1])
+    f1 = Headline(
+        "macro_f1",
+        "Macro F1",
+        macro_f1(found.labels, decided),
+        "Mean F1 score of the classes, each counted once.",
+        _bootstrap(macro_f1, found.labels, decided),
+        macro_f1(found.labels, always),
+    )
+    if several:
+        about = "Share of all yes-or-no answers, one per class and image, that are right."
+        usual = float((found.labels == constant.predicted).mean())
+        value, interval = label_accuracy(found.labels, decided), _bootstrap(label_accuracy, found.labels, decided)
+        labels = Headline("label_accuracy", "Label accuracy", value, about, interval, usual, share=True)
+        return [share, labels, f1]
+    recall = Headline(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        balanced_accuracy(found.labels, decided),
+        "Mean recall of the classes, each counted once.",
+        _bootstrap(balanced_accuracy, found.labels, decided, strata=found.labels),
+        balanced_accuracy(found.labels, always),
+        share=True,
+    )
+    return [share, *_top(found, constant), recall, f1]
+
+
+def _top(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
+    """Return the share of images whose class is among the five most probable, if there are many classes."""
+    if found.probs.shape[1] <= _CLASSES_FOR_TOP:
+        return []
+    truth = found.probs[np.arange(len(found)), found.labels]
+    hits = int(((found.probs > truth[:, None]).sum(axis=1) < TOP).sum())
+    usual = np.sort(np.bincount(found.labels))[-TOP:].sum() / len(found)
+    about = f"Share of images whose class is among the {TOP} most probable."
+    interval = proportion(hits, len(found))
+    return [Headline("top_5", "Top-5 accuracy", hits / len(found), about, interval, float(usual), share=True)]
+
+
+def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
+    """Return the scores of the probabilities."""
+    labels, probs, usual = found.labels, found.probs, constant.probs
+    two = not found.multilabel and probs.shape[1] == 2
+    of = f"of {found.class_names[1]!r} against {found.class_names[0]!r}" if two else "each class against the rest, mean"
+    one = 1 if two else slice(None)
+    present = usual[0, one][usual[0, one] > 0] if not two else usual[0, one]
+    perfect = ece_of_perfect_model(probs, multilabel=found.multilabel)
+    return [
+        Headline(
+            "auroc",
+            "AUROC",
+            auroc(labels, probs),
+            f"Area under the ROC curve, {of}: how well the probabilities order the images.",
+            _of_ranking(auroc, labels, probs),
+            0.5,
+        ),
+        Headline(
+            "average_precision",
+            "Average precision",
+            average_precision(labels, probs),
+            f"Area under the curve of precision and recall, {of}.",
+            _of_ranking(average_precision, labels, probs),
+            float(np.mean(present)),
+        ),
+        Headline(
+            "log_loss",
+            "Log loss (NLL)",
+            log_loss(labels, probs),
+            "Mean surprise at the truth, in nats; lower is better. The baseline answers the class frequencies.",
+            _bootstrap(log_loss, labels, probs),
+            log_loss(labels, usual),
+        ),
+        Headline(
+            "brier",
+            "Brier score",
+            brier(labels, probs),
+            "Mean squared error of the probabilities; lower is better.",
+            _bootstrap(brier, labels, probs),
+            brier(labels, usual),
+        ),
+        Headline(
+            "ece",
+            "Calibration (ECE)",
+            ece(labels, probs),
+            "Mean gap between confidence and accuracy in 15 bins; compare it with a perfect model of this size.",
+            perfect=perfect,
+        ),
+    ]
+
+
+def _balanced(labels: Labels, probs: Floats) -> Weighted:
+    true = sparse(labels, probs.shape[1])
+    hits = true * sparse(probs.argmax(axis=1), probs.shape[1])
+
+    def value(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):  # a class without images is left out of the mean
+            return mean_of_known((weights @ hits) / (weights @ true))
+
+    return value
+
+
+label_accuracy = Score("label_accuracy", lambda labels, decided: mean_of((labels == (decided > 0.5)).mean(axis=1)))
+"""Share of the yes-or-no answers that are right, in multi-label data."""
+balanced_accuracy = Score("balanced_accuracy", _balanced)
+"""Mean recall of the classes that have images."""
+
+
+def _decided(labels: Labels, predicted: Labels, classes: int) -> Floats:
+    """Return answers as probabilities of 0 and 1, for scores that decide by a threshold of 0.5 or the largest."""
+    if labels.ndim == 2:
+        return predicted.astype(np.float64)
+    found: NDArray[np.float64] = np.zeros((len(predicted), classes))
+    found[np.arange(len(predicted)), predicted] = 1
+    return found

@@ -1,0 +1,193 @@
+"""The images of the report: the worst mistakes, and examples of each cell of the confusion matrix."""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from imgcls.checkpoints.run_folder import THUMBNAILS
+from imgcls.errors import ConfigError, first_line
+from imgcls.report.classes import FULL, confused_pairs, confusion
+from imgcls.results.predictions import EvaluatedSplit
+
+MOST = 96
+"""Thumbnails at most."""
+EXAMPLES = 5
+"""Images that are listed for a cell of the confusion matrix."""
+GALLERY = 36
+_BYTES = 1_100_000  # of all thumbnails in the page, before base64
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of the report.
+
+    Args:
+        path: Its path.
+        truth: Its classes, as text.
+        answer: What the model says.
+        confidence: Probability of that answer.
+        of_truth: Probability of the true class; multi-label: of what is true of the class that is most wrong.
+    """
+
+    path: str
+    truth: str
+    answer: str
+    confidence: float
+    of_truth: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Some images of a cell of the confusion matrix.
+
+    Args:
+        ident: The anchor, such as ``c-3-7``; multi-label ``c-3-missed`` or ``c-3-extra``.
+        title: What happened to these images.
+        images: Their number.
+        examples: The most confident answers among them.
+    """
+
+    ident: str
+    title: str
+    images: int
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture as data URLs.
+
+    Args:
+        number: Of the picture in the page.
+        source: The image.
+        heat_map: The same with what the answer rests on; "" if there is none.
+    """
+
+    number: int
+    source: str
+    heat_map: str
+
+
+class Examples:
+    """The images of a split as examples.
+
+    Args:
+        found: The evaluated images.
+    """
+
+    def __init__(self, found: EvaluatedSplit) -> None:
+        self.found = found
+        rows = np.arange(len(found))
+        if found.multilabel:
+            self.of_truth = np.where(found.labels, found.probs, 1 - found.probs).min(axis=1, initial=1.0)
+        else:
+            self.of_truth = found.probs[rows, found.labels]
+
+    def worst(self) -> NDArray[np.intp]:
+        """Return the images that are answered wrongly, those first whose truth has the lowest probability."""
+        wrong = np.flatnonzero(~self.found.correct)
+        return wrong[np.argsort(self.of_truth[wrong], kind="stable")]
+
+    def of(self, indices: Iterable[int]) -> list[Example]:
+        """Return images by their index."""
+        return [self._example(int(index)) for index in indices]
+
+    def cells(self) -> list[Cell]:
+        """Return the cells with images; of many classes those of the most confused pairs."""
+        found = self.found
+        if found.multilabel:
+            return self._multilabel_cells()
+        matrix = confusion(found)
+        wanted = [(pair.true, pair.predicted) for pair in confused_pairs(matrix)]
+        if len(found.class_names) <= FULL:
+            wanted = list(zip(*np.nonzero(matrix), strict=True))
+        order = np.argsort(-found.confidence, kind="stable")
+        groups = pd.Series(order).groupby([found.labels[order], found.predicted[order]]).indices
+        return [self._cell(row, column, order[groups[row, column]]) for row, column in wanted]
+
+    def _cell(self, row: int, column: int, indices: NDArray[np.intp]) -> Cell:
+        names = self.found.class_names
+        title = f"{names[row]}, taken for {names[column]}" if row != column else f"{names[row]}, recognised"
+        chosen = indices if row != column else indices[::-1]  # of right answers the least certain ones
+        return Cell(f"c-{row}-{column}", title, len(indices), self.of(chosen[:EXAMPLES]))
+
+    def _multilabel_cells(self) -> list[Cell]:
+        found, cells = self.found, []
+        missed, extra = found.labels & ~found.predicted, found.predicted & ~found.labels
+        for index, name in enumerate(found.class_names):
+            for kind, array, what in (("missed", missed, "not found"), ("extra", extra, "found where it is not")):
+                if not array[:, index].any():
+                    continue
+                rows = np.flatnonzero(array[:, index])
+                rows = rows[np.argsort(-np.abs(found.labels[rows, index] - found.probs[rows, index]), kind="stable")]
+                title = f"{name}, {what}"
+                cells.append(Cell(f"c-{index}-{kind}", title, len(rows), self.of(rows[:EXAMPLES])))
+        return cells
+
+    def _example(self, index: int) -> Example:
+        found = self.found
+        return Example(
+            found.paths[index],
+            self._names(found.labels[index]),
+            self._names(found.predicted[index]),
+            float(found.confidence[index]),
+            float(self.of_truth[index]),
+        )
+
+    def _names(self, value: NDArray[np.generic]) -> str:
+        names = self.found.class_names
+        if not self.found.multilabel:
+            return names[int(value)]
+        return ", ".join(names[index] for index in np.flatnonzero(value)) or "none"
+
+
+def choose(found: EvaluatedSplit, others: list[str], most: int = MOST) -> list[str]:
+    """Return the paths of the images whose thumbnails a report should have.
+
+    Args:
+        found: The evaluated images.
+        others: Further paths, such as those of the advice; they may be of other splits.
+        most: Number of paths at most.
+    """
+    examples = Examples(found)
+    worst = [found.paths[index] for index in examples.worst()[: most // 2]]
+    cells = sorted(examples.cells(), key=lambda cell: -cell.images)
+    by_rank = [cell.examples[rank].path for rank in range(EXAMPLES) for cell in cells if rank < len(cell.examples)]
+    return list(dict.fromkeys([*worst[: most // 4], *others[: most // 4], *worst, *by_rank]))[:most]
+
+
+def read_thumbnails(folder: Path) -> tuple[dict[str, Thumbnail], int]:
+    """Return path -> thumbnail, as many as fit into the page, and how many the run folder has.
+
+    Args:
+        folder: The folder with ``thumbnails.csv``, whose ``file`` and ``heat_map`` are relative to it; the latter may
+            be empty. Without the table there are none.
+
+    Raises:
+        ConfigError: If the table or a picture cannot be read.
+    """
+    table = folder / THUMBNAILS
+    if not table.exists():
+        return {}, 0
+    try:
+        rows = pd.read_csv(table, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+        found: dict[str, Thumbnail] = {}
+        size = 0
+        for number, (path, *files) in enumerate(zip(rows["path"], rows["file"], rows["heat_map"], strict=True)):
+            pictures = [(folder / file).read_bytes() if file else b"" for file in files]
+            size += sum(map(len, pictures))
+            if size > _BYTES:
+                break
+            found[path] = Thumbnail(number, *map(_data_url, pictures))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{table}: cannot be read ({first_line(error)}); remove it") from error
+    return found, len(rows)
+
+
+def _data_url(picture: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(picture).decode() if picture else ""

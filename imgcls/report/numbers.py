@@ -1,0 +1,57 @@
+"""Numbers: all figures of the evaluated images, computed once for the page and the files beside it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.errors import ConfigError
+from imgcls.report.classes import ClassRow, class_rows, confusion
+from imgcls.report.curves import ClassCurve, class_curves
+from imgcls.report.headline import Constant, Headline, constant_of, headlines
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import Run
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The figures of a run.
+
+    Args:
+        found: The evaluated images.
+        constant: The best answer that looks at no image.
+        headlines: The scores of all images.
+        curves: The curves of each class.
+        classes: The scores of each class.
+        matrix: ``(classes, classes)``, images by true class (row) and answer; None for multi-label data.
+    """
+
+    found: EvaluatedSplit
+    constant: Constant
+    headlines: list[Headline]
+    curves: list[ClassCurve]
+    classes: list[ClassRow]
+    matrix: NDArray[np.int64] | None
+
+    def intervals(self) -> dict[str, list[float]]:
+        """Return metric -> 95 % interval, of the scores that have one."""
+        found = {each.name: each.interval for each in self.headlines}
+        return {name: [interval.low, interval.high] for name, interval in found.items() if interval is not None}
+
+
+def numbers_of(run: Run) -> Numbers:
+    """Compute the figures of a run.
+
+    Raises:
+        ConfigError: If no image has a prediction.
+    """
+    found = run.evaluated
+    if not len(found):
+        raise ConfigError(
+            f"{run.folder}: no image of {found.split} has a prediction, so that there is nothing to report"
+        )
+    constant = constant_of(found)
+    curves = class_curves(found)
+    classes = class_rows(found, [(each.auroc, each.average_precision) for each in curves])
+    matrix = None if found.multilabel else confusion(found)
+    return Numbers(found, constant, headlines(found, constant), curves, classes, matrix)

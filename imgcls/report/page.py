@@ -1,0 +1,189 @@
+"""The page: what each section of ``report.html`` shows, put into its templates."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import imgcls
+from imgcls.report import charts
+from imgcls.report.about_run import balance_of, facts, settings, unused_files
+from imgcls.report.advice import Advice
+from imgcls.report.classes import FULL, clustered, confused_pairs
+from imgcls.report.figures import calibration_charts, property_charts, ranking_charts, training_charts
+from imgcls.report.formats import FILTERS, text_of
+from imgcls.report.headline import MOST_RANKED
+from imgcls.report.images import GALLERY, Examples, read_thumbnails
+from imgcls.report.numbers import Numbers
+from imgcls.report.picture import confusion_picture
+from imgcls.report.words import answer_in_words, calibration_in_words, remark, warnings
+from imgcls.results.run import Run
+
+_TILES = ("accuracy", "label_accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "ece")
+_EPOCHS = 200  # rows of the table of epochs
+_UPRIGHT = 3  # characters of class names up to which the columns of the matrix have them upright
+
+Content = dict[str, Any]
+
+
+class Section(NamedTuple):
+    """A section of the page: its anchor and template, and its title."""
+
+    ident: str
+    title: str
+
+
+SECTIONS = [
+    Section("verdict", "Verdict"),
+    Section("advice", "What limits it, and what to do"),
+    Section("training", "Training"),
+    Section("classes", "Classes"),
+    Section("confusion", "Confusion"),
+    Section("ranking", "ROC, precision and recall"),
+    Section("calibration", "Calibration"),
+    Section("mistakes", "Worst mistakes"),
+    Section("properties", "Image properties"),
+    Section("data", "Data"),
+    Section("run", "Run"),
+]
+_MAY_BE_MISSING = {"training", "ranking", "properties"}
+
+
+def render(run: Run, numbers: Numbers, advice: Sequence[Advice]) -> str:
+    """Return the page as HTML.
+
+    Args:
+        run: The run folder.
+        numbers: Its figures.
+        advice: What limits the model, the most important first.
+    """
+    environment, loader = _environment()
+    script = loader.get_source(environment, "report.js")[0].strip()
+    content = _content(run, numbers, advice)
+    sections = [each for each in SECTIONS if each.ident not in _MAY_BE_MISSING or content[each.ident]]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template("page.html.jinja")
+    return page.render(content, sections=sections, script=Markup(script), script_hash=digest)  # noqa: S704 - ours
+
+
+@cache
+def _environment() -> tuple[Environment, PackageLoader]:
+    """Return the templates, in which text is escaped and has no bytes that are not UTF-8."""
+    loader = PackageLoader("imgcls.report")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=text_of,
+    )
+    environment.filters |= FILTERS
+    return environment, loader
+
+
+def _content(run: Run, numbers: Numbers, advice: Sequence[Advice]) -> Content:
+    """Return what the templates show."""
+    found = numbers.found
+    return {
+        **_of_verdict(run, numbers),
+        **_of_images(run, numbers),
+        **_of_classes(numbers),
+        **_of_figures(run, numbers),
+        "advice": advice,
+        "balance": balance_of(run, found),
+        "errors": list(found.errors.items()),
+        "settings": settings(run),
+        **unused_files(run),
+    }
+
+
+def _of_verdict(run: Run, numbers: Numbers) -> Content:
+    home = run.home.absolute()
+    return {
+        "version": imgcls.__version__,
+        "folder": str(run.folder.absolute()),
+        "title": f"{home.parent.name} / {home.name}" + f" / {run.folder.name}" * (run.folder != run.home),
+        "subtitle": str(run.results.get("model_name") or run.results_of(numbers.found.split).get("model_name", "")),
+        "found": numbers.found,
+        "headlines": numbers.headlines,
+        "tiles": _TILES,
+        "constant_answer": answer_in_words(numbers.constant),
+        "remark": remark(numbers),
+        "warnings": warnings(run, numbers.found),
+        "unranked": MOST_RANKED if numbers.found.probs.size > MOST_RANKED else 0,
+        "facts": facts(run, numbers.found),
+    }
+
+
+def _of_images(run: Run, numbers: Numbers) -> Content:
+    examples = Examples(numbers.found)
+    thumbnails, kept = read_thumbnails(run.folder)
+    worst = examples.worst()
+    return {
+        "thumbnails": thumbnails,
+        "without_picture": kept > len(thumbnails),
+        "cells": examples.cells(),
+        "gallery": examples.of(worst[:GALLERY]),
+        "mistakes": len(worst),
+    }
+
+
+def _of_classes(numbers: Numbers) -> Content:
+    matrix, names = numbers.matrix, numbers.found.class_names
+    content: Content = {"classes": numbers.classes, "weakest_first": numbers.classes, "full": FULL}
+    content |= {"pairs": [], "matrix": {"rows": []}, "clustered": None}
+    if len(names) > FULL:
+        content["weakest_first"] = sorted(
+            numbers.classes, key=lambda each: (each.f1_score is None, each.f1_score or 0.0)
+        )
+    if matrix is None:
+        return content
+    content["pairs"] = confused_pairs(matrix)
+    if len(names) <= FULL:
+        rows = [_row(index, name, matrix[index]) for index, name in enumerate(names)]
+        content["matrix"] = {"rows": rows, "upright": max(map(len, names)) <= _UPRIGHT}
+        return content
+    order = clustered(matrix)
+    named = [str(text_of(names[index])) for index in order]
+    content["clustered"] = {"names": named, "source": confusion_picture(matrix, order)}
+    content["matrix"] = {"rows": [], "confused": len(confused_pairs(matrix, None))}
+    return content
+
+
+def _row(index: int, name: str, images: Any) -> Content:
+    support = int(images.sum())
+    cells = [
+        {"images": int(count), "share": count / max(support, 1), "diagonal": column == index}
+        for column, count in enumerate(images)
+    ]
+    return {"index": index, "name": name, "support": support, "cells": cells}
+
+
+def _of_figures(run: Run, numbers: Numbers) -> Content:
+    found, best = numbers.found, run.results.get("epoch")
+    calibration, bins = calibration_charts(found)
+    size = {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "top": charts.TOP}
+    return {
+        "size": size | {"right": charts.WIDTH - charts.RIGHT, "bottom": charts.HEIGHT - charts.BOTTOM},
+        "training": training_charts(run.history, best),
+        "best": best,
+        "epochs": _epochs(run),
+        "ranking": ranking_charts(found, numbers.curves),
+        "calibration": calibration,
+        "calibration_text": calibration_in_words(numbers),
+        "bins": bins,
+        "properties": property_charts(run, found),
+    }
+
+
+def _epochs(run: Run) -> Content:
+    if run.history is None:
+        return {"columns": [], "rows": [], "more": False}
+    table = run.history.tail(_EPOCHS)
+    rows = [["" if value != value else f"{value:.5g}" for value in row] for row in table.itertuples(index=False)]
+    return {"columns": list(table.columns), "rows": rows, "more": len(run.history) > _EPOCHS}

@@ -1,0 +1,61 @@
+"""The sentences of the report."""
+
+from imgcls.report.headline import Constant
+from imgcls.report.numbers import Numbers
+from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import Run
+
+_FEW = 100  # images of an evaluation
+
+
+def answer_in_words(constant: Constant) -> str:
+    """Return the answer that looks at no image, in quotes."""
+    return ", ".join(f"'{name}'" for name in constant.answer) or "that no class applies"
+
+
+def remark(numbers: Numbers) -> str:
+    """Return what the verdict means beside the baseline."""
+    first = numbers.headlines[0]
+    low, high = first.interval or (first.value, first.value)
+    usual = first.baseline or 0.0
+    if high < usual:
+        return "That is worse than the answer that looks at no image."
+    if low <= usual:
+        return "That cannot be told from an answer that looks at no image."
+    if first.value == 1:
+        return "No mistake was found among these images."
+    fewer = 1 - (1 - first.value) / (1 - usual)
+    return f"The model makes {100 * fewer:.0f} % fewer mistakes than the answer that looks at no image."
+
+
+def warnings(run: Run, found: EvaluatedSplit) -> list[str]:
+    """Return what makes the figures less than they seem to be."""
+    lines = []
+    if found.chose_epoch and run.config.get("data", {}).get("init_args", {}).get("train_on_validation"):
+        lines.append("The model was trained on these validation images: the figures say nothing about other images.")
+    elif found.chose_epoch:
+        lines.append(
+            "These validation images also chose the best epoch, so that all figures are somewhat too good. For an "
+            "honest result, evaluate images that took no part: imgcls test RUN FOLDER."
+        )
+    if len(found) < _FEW:
+        lines.append(f"{len(found)} images are few: look at the intervals, not at the figures.")
+    if found.errors:
+        lines.append(f"{len(found.errors):,} images have no prediction and are in no figure; see the section on data.")
+    return lines
+
+
+def calibration_in_words(numbers: Numbers) -> str:
+    """Return whether the confidence of the answers can be trusted."""
+    found = next(each for each in numbers.headlines if each.name == "ece")
+    assert found.perfect is not None  # noqa: S101 - of this score
+    low, high = found.perfect
+    text = f"The calibration error (ECE) is {found.value:.3f}; a perfectly calibrated model with these probabilities "
+    text += f"would show {low:.3f} to {high:.3f} on as many images."
+    if found.value <= high:
+        return f"{text} The probabilities can be taken at their word, as far as these images can tell."
+    mean, right = float(numbers.found.confidence.mean()), float(numbers.found.correct.mean())
+    if numbers.found.multilabel:
+        return f"{text} The probabilities are not what they say."
+    kind = "overconfident" if mean > right else "underconfident"
+    return f"{text} The model is {kind}: its mean confidence is {mean:.1%}, its accuracy {right:.1%}."
