@@ -17,7 +17,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "metrics": {"config", "errors"},
     "statistics": set(),
-    "compare": {"checkpoints", "errors", "results", "runtime", "statistics"},
+    "compare": {"checkpoints", "errors", "report", "results", "runtime", "statistics"},
     "datasets": {"errors", "images", "runtime"},
     "data": {"config", "datasets", "errors", "images", "runtime", "types"},
     "models": {"callbacks", "checkpoints", "config", "errors", "metrics", "runtime", "types"},
@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "callbacks": {"checkpoints", "config", "data", "datasets", "errors", "metrics", "runtime", "types"},
     "init": {"datasets", "errors", "images", "runtime"},
     "check": {"data", "datasets", "errors", "images", "runtime"},
-    "tune": {"callbacks", "checkpoints", "config", "errors", "runtime"},
+    "tune": {"callbacks", "checkpoints", "config", "errors", "results", "runtime", "statistics"},
     "commands": {
         "callbacks",
         "check",

@@ -194,6 +194,8 @@ class Fit(Command):
         try:
             self._find_values()
             self._train()
+            if self.trial is not None and self.trial.evaluates and self.best_row is not None:
+                self._evaluate_best()
             if self.folder is not None and self.trial is None:
                 results = self._evaluate_best()
                 self._report(results)
@@ -294,7 +296,7 @@ class Fit(Command):
                 results["validation"] = self._validate_best(path)
             finally:
                 self.trainer.loggers = loggers
-        if self.data.has_test:
+        if self.data.has_test and self.trial is None:
             results["test"] = self.evaluate("test", path, self.folder)
         if self.folder is not None and self.trainer.is_global_zero:
             epoch = self.saver.best_epoch if self.saver else None

@@ -36,11 +36,13 @@ class Trial:
         folder: The run folder, used by this trial alone; it may hold a checkpoint to resume from.
         callbacks: Callbacks of the search; they come last, after the values of an epoch are logged.
         base: The configuration and data that all trials share.
+        evaluates: Whether the validation images are evaluated with the best epoch, with one row per image.
     """
 
     folder: Path
     callbacks: Sequence[Callback] = field(default_factory=list)
     base: Parts | None = None
+    evaluates: bool = False
 
     @property
     def modes(self) -> dict[str, str]:

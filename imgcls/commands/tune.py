@@ -25,6 +25,7 @@ from imgcls.config.overrides import Config, value_at, with_values
 from imgcls.config.sections import Direction, OptunaConfig, SearchSpace
 from imgcls.errors import ConfigError, RunError
 from imgcls.runtime.tables import print_table
+from imgcls.tune.near_best import sentences
 from imgcls.tune.results import Results
 from imgcls.tune.search_setup import Fit, Task, check_values
 from imgcls.tune.search_space import Space
@@ -134,11 +135,14 @@ class Tune:
             self._show(study, Results(study, self.task.metrics))
 
     def _show(self, study: SharedStudy, results: Results) -> None:
+        near = results.compare()
         is_here = results.write()
         if study.best is None:
             raise RunError(f"no trial is complete; see {study.folder / 'trials.csv'}")
         plots = results.plot()
         print_table(results.best_rows())
+        for line in [] if near is None else sentences(near):
+            log.info("%s", line)
         log.info("Plots: %s", ", ".join(path.name for path in plots) or "none for a single trial")
         if is_here:
             config, weights = (shlex.quote(str(study.folder / name)) for name in ("best.yaml", "best.ckpt"))

@@ -20,6 +20,7 @@ from imgcls.commands.lr_and_batch_size_finders import refuse_in_trials
 from imgcls.commands.refusals import check_options
 from imgcls.commands.trainer import as_list
 from imgcls.models.huggingface.hub import load_config
+from imgcls.tune.screening import SCREEN
 
 
 class Trials:
@@ -63,7 +64,7 @@ class Trials:
         seed_everything(saved["seed_everything"], workers=True, verbose=False)
         made = self.cli.parser.instantiate(parsed)["fit"]
         parts = Parts("fit", made, saved | {"ckpt_path": None}, made["model"], made["data"], made["ckpt_path"])
-        command = Fit(parts, Trial(folder, callbacks, self.base))
+        command = Fit(parts, Trial(folder, callbacks, self.base, evaluates=folder.name != SCREEN))
         command.run()
         return command.best_row
 

@@ -1,23 +1,16 @@
 """The comparison as a page: one HTML file that needs no other."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 import imgcls
 from imgcls.compare.comparison import Comparison, Metric, Pair
 from imgcls.compare.sentences import difference_text, interval_text, method, number, p_text, remarks, verdict
+from imgcls.report.environment import environment
 
 
 def render(found: Comparison) -> str:
     """Return the page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("imgcls.compare"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "interval": interval_text, "difference": difference_text, "p": p_text}
-    page = environment.get_template("compare.html.jinja")
+    templates = environment("imgcls.compare")
+    templates.filters |= {"number": number, "interval": interval_text, "difference": difference_text, "p": p_text}
+    page = templates.get_template("compare.html.jinja")
     return page.render(
         found=found,
         version=imgcls.__version__,

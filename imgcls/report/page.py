@@ -3,10 +3,8 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import imgcls
@@ -14,8 +12,9 @@ from imgcls.report import charts
 from imgcls.report.about_run import balance_of, facts, settings, unused_files
 from imgcls.report.advice import Advice
 from imgcls.report.classes import FULL, clustered, confused_pairs
+from imgcls.report.environment import environment, source
 from imgcls.report.figures import calibration_charts, property_charts, ranking_charts, training_charts
-from imgcls.report.formats import FILTERS, text_of
+from imgcls.report.formats import text_of
 from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
@@ -61,29 +60,13 @@ def render(run: Run, numbers: Numbers, advice: Sequence[Advice]) -> str:
         numbers: Its figures.
         advice: What limits the model, the most important first.
     """
-    environment, loader = _environment()
-    script = loader.get_source(environment, "report.js")[0].strip()
+    templates = environment()
+    script = source(templates, "report.js").strip()
     content = _content(run, numbers, advice)
     sections = [each for each in SECTIONS if each.ident not in _MAY_BE_MISSING or content[each.ident]]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("page.html.jinja")
+    page = templates.get_template("page.html.jinja")
     return page.render(content, sections=sections, script=Markup(script), script_hash=digest)  # noqa: S704 - ours
-
-
-@cache
-def _environment() -> tuple[Environment, PackageLoader]:
-    """Return the templates, in which text is escaped and has no bytes that are not UTF-8."""
-    loader = PackageLoader("imgcls.report")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=text_of,
-    )
-    environment.filters |= FILTERS
-    return environment, loader
 
 
 def _content(run: Run, numbers: Numbers, advice: Sequence[Advice]) -> Content:

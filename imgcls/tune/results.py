@@ -16,6 +16,7 @@ from optuna.visualization import matplotlib as plots
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, folder_name
 from imgcls.runtime.atomic_files import link, replacing
 from imgcls.runtime.tables import write_table
+from imgcls.tune.near_best import NearBest, near_best
 from imgcls.tune.search_space import short_names, shown
 from imgcls.tune.study import SharedStudy
 from imgcls.tune.trial_states import BEST_EPOCH, FOLDER, REASON, loss_of
@@ -38,6 +39,17 @@ class Results:
         self.study = study
         self.folder = study.folder
         self.metrics = metrics
+        self.near: NearBest | None = None
+        """What distinguishes the trials from the best one; None before ``compare``, or if it is unknown."""
+
+    def compare(self) -> NearBest | None:
+        """Compare the complete trials with the best one on the validation images, and return what was found."""
+        best = self.study.best
+        if best is not None:
+            folders = {trial.number: self.study.folder_of(trial) for trial in self.study.complete}
+            known = {number: folder for number, folder in folders.items() if folder is not None}
+            self.near = near_best(known, best.number, self.metrics[0])
+        return self.near
 
     def write(self) -> bool:
         """Write trials.csv, best.yaml and best.ckpt; remove the checkpoints of the other trials.
@@ -124,8 +136,14 @@ class Results:
             "seconds": seconds,
             **drawn,
             "reason": trial.user_attrs.get(REASON, "killed" if trial.state == TrialState.FAIL else ""),
+            "distinguishable": self._distinguishable(trial),
             "folder": trial.user_attrs.get(FOLDER, ""),
         }
+
+    def _distinguishable(self, trial: FrozenTrial) -> str:
+        """Return whether a trial is worse than the best one by more than chance; empty if that is unknown."""
+        known = {} if self.near is None else self.near.distinguishable
+        return {True: "yes", False: "no", None: ""}[known.get(trial.number)]
 
     def _cells(self, trial: FrozenTrial) -> list[str]:
         values = self.study.space.values(trial.params).values()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from imgcls.cli.main import main
-from tests.compare.folders import answers, config, write_run
+from tests.helpers.given_answers import answers, config, write_run
 
 LABELS = np.arange(300) % 3
 NAMES = ("cat", "dog", "<b>owl")

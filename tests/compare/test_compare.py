@@ -12,7 +12,7 @@ from imgcls.compare.comparison import Comparison, compare
 from imgcls.compare.sentences import remarks, verdict
 from imgcls.errors import ConfigError
 from imgcls.results.run import read_run
-from tests.compare.folders import answers, config, write_run
+from tests.helpers.given_answers import answers, config, write_run
 
 IMAGES = 400
 LABELS = np.arange(IMAGES) % 2

@@ -59,3 +59,37 @@ def test_images_needed_is_the_number_that_is_enough() -> None:
 
 def test_no_number_of_images_replaces_seeds() -> None:
     assert images_needed(Difference(0.01, Interval(0, 0), 0.5, 1e-4, 1e-4), 654) is None
+
+
+def of_difficulty(images: int, gaps: list[float], rng: np.random.Generator, seed_spread: float = 0.0) -> np.ndarray:
+    """Whether each model is right, ``(models, images)``: images are difficult for all of them, models vary by seed."""
+    shift = np.array(gaps) + rng.normal(0, seed_spread, len(gaps))
+    ability = rng.normal(2.0, 1.5, images) + shift[:, None]
+    return ability + rng.normal(0, 1, (len(gaps), images)) > 0
+
+
+@pytest.mark.parametrize("images", [200, 654])
+def test_equal_models_are_seldom_told_apart(images: int) -> None:
+    rng = np.random.default_rng(images)
+    p_values = [mcnemar(*of_difficulty(images, [0, 0], rng)) for _ in range(1000)]
+    assert np.mean(np.array(p_values) < 0.05) <= 0.06
+
+
+def test_four_points_on_2000_images_are_found() -> None:
+    rng = np.random.default_rng(0)
+    hits = [of_difficulty(2000, [0.34, 0], rng) for _ in range(200)]
+    assert np.mean([a.mean() - b.mean() for a, b in hits]) == pytest.approx(0.04, abs=0.005)
+    assert np.mean([mcnemar(a, b) < 0.05 and a.mean() > b.mean() for a, b in hits]) >= 0.8
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.0), (3, 0.15), (5, 0.15)])
+def test_equal_configurations_are_seldom_told_apart(seeds: int, spread: float) -> None:
+    rng = np.random.default_rng(seeds)
+    p_values = []
+    for number in range(150):
+        hits = of_difficulty(300, [0] * (2 * seeds), rng, spread)
+        probs = [as_probs(each) for each in hits]
+        labels = np.zeros(300, np.int64)
+        found = paired_bootstrap(accuracy, labels, probs[:seeds], probs[seeds:], n_resamples=200, seed=number)
+        p_values.append(found.p_value)
+    assert np.mean(np.array(p_values) < 0.05) <= 0.09  # 0.05, and two standard errors

@@ -109,6 +109,19 @@ def test_search_leaves_its_results(searched: Path) -> None:
     assert states(searched) == ["COMPLETE"] * 4
 
 
+def test_trials_keep_the_answers_of_their_best_epoch(searched: Path) -> None:
+    table = pd.read_csv(searched / "trials.csv", keep_default_na=False)
+    best = float(table["validation_accuracy"].max())
+    for number, accuracy in enumerate(table["validation_accuracy"]):
+        folder = searched / f"trial_{number:04d}"
+        rows = pd.read_csv(folder / "validation_predictions.csv")
+        assert (rows["label"] == rows["prediction"]).mean() == pytest.approx(accuracy)
+        assert not (folder / "test_predictions.csv").exists()
+    assert sorted(table["distinguishable"])[0] == ""  # the best one
+    assert set(table["distinguishable"][table["validation_accuracy"] < best]) <= {"yes", "no"}
+    assert set(table["distinguishable"]) & {"yes", "no"}
+
+
 def test_trials_see_one_split_and_no_test(searched: Path) -> None:
     splits = {(searched / f"trial_{number:04d}" / "splits.csv").read_text() for number in range(4)}
     assert len(splits) == 1
