@@ -22,7 +22,7 @@ from imgcls.runtime.tables import short_path, write_results
 log = logging.getLogger(__name__)
 
 _SUFFIXES = {".csv", ".html", ".json", ".yaml"}
-_NOT_SHOWN = {"schema.json", "hparams.yaml"}  # for editors, and for TensorBoard
+_NOT_SHOWN = {"schema.json", "hparams.yaml", "thumbnails.csv"}  # for editors, TensorBoard and the report
 _COLUMNS = 80
 
 

@@ -31,17 +31,20 @@ _GROUPS = 5  # of equal size, of the values of a property
 _KINDS = 8  # of values that are no numbers
 
 
-def training_charts(history: pd.DataFrame | None, best: int | None) -> list[Chart]:
+def training_charts(run: Run, best: int | None) -> list[Chart]:
     """Return charts of the loss and the metrics by epoch, which are counted from 1 as on the terminal.
 
     Args:
-        history: The rows of ``metrics.csv``.
+        run: The run folder.
         best: The best epoch, counted from 0; None if there is none.
     """
+    history = run.history
     if history is None or "epoch" not in history or history.empty:
         return []
+    monitored = (run.config.get("experiment") or {}).get("monitor") or "validation_f1_score"
+    first = ["loss", str(monitored).partition("_")[2], "accuracy"]
     names = [name.partition("_")[2] for name in map(str, history) if name.startswith(("train_", "validation_"))]
-    names = sorted(dict.fromkeys(names), key=lambda name: (name != "loss", names.index(name)))
+    names = sorted(dict.fromkeys(names), key=lambda name: first.index(name) if name in first else len(first))
     return [_epochs(history, name, best) for name in names[: 1 + _METRICS]]
 
 
@@ -157,6 +160,6 @@ def _property(
         share = float(each.mean())
         label = text if middles is None else f"{middles.iloc[number - 1]:.3g}"
         chart.x_ticks.append(chart.y_ticks[0]._replace(at=chart.at_x(number), text=label[:12]))
-        chart.add_dot(number, share, low, high, f"{text}: {share:.1%} of {len(each):,} wrong ({low:.1%} to {high:.1%})")
+        chart.add_dot(number, share, low, high, f"{text}: {100 * share:.1f} % of {len(each):,} wrong")
     chart.note = "Five groups of equal size, at their medians." if numeric else ""
     return chart

@@ -19,7 +19,7 @@ from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
 from imgcls.report.picture import confusion_picture
-from imgcls.report.words import answer_in_words, calibration_in_words, remark, warnings
+from imgcls.report.words import answer_in_words, calibration_in_words, remark, temperature_in_words, warnings
 from imgcls.results.run import Run
 
 _TILES = ("accuracy", "label_accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "ece")
@@ -153,12 +153,12 @@ def _of_figures(run: Run, numbers: Numbers) -> Content:
     size = {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "top": charts.TOP}
     return {
         "size": size | {"right": charts.WIDTH - charts.RIGHT, "bottom": charts.HEIGHT - charts.BOTTOM},
-        "training": training_charts(run.history, best),
+        "training": training_charts(run, best),
         "best": best,
         "epochs": _epochs(run),
         "ranking": ranking_charts(found, numbers.curves),
         "calibration": calibration,
-        "calibration_text": calibration_in_words(numbers),
+        "calibration_text": [calibration_in_words(numbers), temperature_in_words(run)],
         "bins": bins,
         "properties": property_charts(run, found),
     }

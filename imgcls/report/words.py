@@ -45,6 +45,20 @@ def warnings(run: Run, found: EvaluatedSplit) -> list[str]:
     return lines
 
 
+def temperature_in_words(run: Run) -> str:
+    """Return what the fit says of the temperature that it has chosen; "" if it has chosen none."""
+    about = run.of_fit.get("calibration")
+    if not about or run.folder != run.home:
+        return ""
+    before, after, given = about["log_loss_before"], about["log_loss_after"], about["temperature"]
+    values = list(given.values()) if isinstance(given, dict) else [given]
+    if about["reason"]:
+        return f"The fit has left the probabilities as they are: {about['reason']}."
+    text = f"{min(values):.3f} to {max(values):.3f}" if len(set(values)) > 1 else f"{values[0]:.3f}"
+    text = f"The fit has divided the logits by a temperature of {text}, chosen on {about['images']:,} validation images"
+    return f"{text}, whose log loss it brings from {before:.4f} to {after:.4f}."
+
+
 def calibration_in_words(numbers: Numbers) -> str:
     """Return whether the confidence of the answers can be trusted."""
     found = next(each for each in numbers.headlines if each.name == "ece")
@@ -58,4 +72,4 @@ def calibration_in_words(numbers: Numbers) -> str:
     if numbers.found.multilabel:
         return f"{text} The probabilities are not what they say."
     kind = "overconfident" if mean > right else "underconfident"
-    return f"{text} The model is {kind}: its mean confidence is {mean:.1%}, its accuracy {right:.1%}."
+    return f"{text} The model is {kind}: its mean confidence is {100 * mean:.1f} %, its accuracy {100 * right:.1f} %."

@@ -289,7 +289,7 @@ def test_finished_run_says_what_to_raise(
     main([*line, "--ckpt_path=last"])  # in place: reported, and evaluated again
     output = capsys.readouterr()
     assert output.err.splitlines()[-1] == reason
-    assert "Files in the run folder: checkpoints/best.ckpt, config.yaml, data.json," in output.err
+    assert "Files in the run folder: checkpoints/best.ckpt, config.yaml, confusion.csv," in output.err
     assert output.out.splitlines()[-1] == str(tmp_path / "run/version_0")
     written = (tmp_path / "run/version_0/config.yaml").read_text()
     main([*line, "--ckpt_path=last", "--trainer.max_epochs=1", "--model.loss_config.focal_gamma=2"])
