@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 PICTURE = Path("docs/images/report.png")
-WIDTH, HEIGHT = 1180, 1240
+WIDTH, HEIGHT = 1180, 1060
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import imgcls
 from imgcls.report import charts
 from imgcls.report.about_run import balance_of, facts, settings, unused_files
 from imgcls.report.advice import Advice
-from imgcls.report.classes import FULL, clustered, confused_pairs
+from imgcls.report.classes import FULL, PAIRS, clustered, confused_pairs
 from imgcls.report.environment import environment, source
 from imgcls.report.figures import calibration_charts, property_charts, ranking_charts, training_charts
 from imgcls.report.formats import text_of
@@ -24,6 +24,7 @@ from imgcls.results.run import Run
 
 _TILES = ("accuracy", "label_accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "ece")
 _EPOCHS = 200  # rows of the table of epochs
+_FEW_PAIRS = 10  # that are listed beside the whole matrix
 _UPRIGHT = 3  # characters of class names up to which the columns of the matrix have them upright
 
 Content = dict[str, Any]
@@ -126,15 +127,16 @@ def _of_classes(numbers: Numbers) -> Content:
         )
     if matrix is None:
         return content
-    content["pairs"] = confused_pairs(matrix)
+    pairs = confused_pairs(matrix, None)
+    content["pairs"] = pairs[: PAIRS if len(names) > FULL else _FEW_PAIRS]
     if len(names) <= FULL:
         rows = [_row(index, name, matrix[index]) for index, name in enumerate(names)]
-        content["matrix"] = {"rows": rows, "upright": max(map(len, names)) <= _UPRIGHT}
+        content["matrix"] = {"rows": rows, "upright": max(map(len, names)) <= _UPRIGHT, "confused": len(pairs)}
         return content
     order = clustered(matrix)
     named = [str(text_of(names[index])) for index in order]
     content["clustered"] = {"names": named, "source": confusion_picture(matrix, order)}
-    content["matrix"] = {"rows": [], "confused": len(confused_pairs(matrix, None))}
+    content["matrix"] = {"rows": [], "confused": len(pairs)}
     return content
 
 
