@@ -74,7 +74,7 @@ class Evaluation(Command):
             self.results.write(values, self.counts[split])
         self.show({split: values})
         if is_first_process():
-            if folder is not None:
+            if folder is not None and self.parts.experiment.report:
                 report_run(folder, split, self.data, [split])
             self.results.log()
         log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(self.start.path)))

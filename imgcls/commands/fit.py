@@ -337,7 +337,7 @@ class Fit(Command):
         """Print the tables, and log where everything is."""
         self.show(results)
         if self.folder is not None and self.trainer.is_global_zero:
-            for split in list(results)[-1:]:
+            for split in list(results)[-1:] if self.parts.experiment.report else []:
                 report_run(self.folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers)
             log_end(self.folder, self.saver, self.data.has_test, time.monotonic() - self.begun)
             if self.complete:  # again, since the evaluation moved it out of sight

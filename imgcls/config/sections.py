@@ -60,6 +60,7 @@ class ExperimentConfig:
             of the weights unless the configuration lists one of the kind.
         calibrate: At the end of a fit, divide the logits of best.ckpt by a temperature that is fitted on validation,
             where that improves the log loss, so that probabilities match how often they are right.
+        report: At the end of fit, validate and test, write report.html, with thumbnails and image properties.
         save_every_minutes: Minutes between two updates of last.ckpt within an epoch; null or 0: only at the end of each
             epoch, and on Ctrl-C or SIGTERM.
     """
@@ -71,6 +72,7 @@ class ExperimentConfig:
     patience: Annotated[int | None, Field(ge=1)] = 10
     default_callbacks: bool = True
     calibrate: bool = True
+    report: bool = True
     save_every_minutes: Annotated[float | None, Field(ge=0)] = 10.0
 
 

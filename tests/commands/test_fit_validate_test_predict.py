@@ -46,7 +46,7 @@ def test_fit_records_every_epoch_once(run: Path) -> None:
 def test_fit_writes_its_results(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads((run / "results.json").read_text())
     figures = {f"{split}_{name}" for split in ("validation", "test") for name in METRICS}
-    assert set(results) == {"epoch", "calibration", "images", "classes", "confused"} | figures
+    assert set(results) == {"epoch", "calibration", "run", "images", "classes", "confused"} | figures
     assert results["images"] == {"validation": 12, "test": 18}
     best = pd.read_csv(run / "metrics.csv").set_index("epoch").loc[results["epoch"]]
     assert results["validation_f1_score"] == pytest.approx(best["validation_f1_score"], abs=1e-6)

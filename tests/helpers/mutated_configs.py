@@ -54,6 +54,8 @@ def _mutate(kind: str, config: Config, path: Path, generator: random.Random) -> 
     key = ".".join(map(str, path))
     if kind == "wrong type":
         others = [value for value in _FOREIGN if _kind(value) != _kind(parent[name])]
+        if "dataset_classes" in path:  # takes a mapping, too
+            others = [value for value in others if not isinstance(value, dict)]
         parent[name] = generator.choice(others)
         return Mutated(kind, config, key, key)
     if kind == "wrong section":

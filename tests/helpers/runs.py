@@ -27,6 +27,7 @@ def arguments(photos: Path, model: Path, out: Path, *more: str) -> list[str]:
         "--trainer.max_epochs=2",
         f"--experiment.output_dir={out}",
         "--experiment.custom_folder_name=run",
+        "--experiment.report=false",
         *more,
     ]
 
