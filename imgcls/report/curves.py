@@ -78,6 +78,13 @@ def mean_curve(curves: list[ClassCurve]) -> ClassCurve | None:
     return ClassCurve(-1, auroc, area, *means)
 
 
+def summary_curve(found: EvaluatedSplit, curves: list[ClassCurve]) -> ClassCurve | None:
+    """Return the curve of the second of two classes, else the mean; None where all images are of one class."""
+    if found.multilabel or len(curves) != 2:
+        return mean_curve(curves)
+    return None if curves[1].auroc is None else curves[1]
+
+
 def accuracy_of_most_certain(found: EvaluatedSplit) -> tuple[Floats, Floats]:
     """Return shares of the images that are answered, the most certain first, and the accuracy of these answers."""
     order = np.argsort(-found.confidence, kind="stable")

@@ -6,7 +6,7 @@ import pandas as pd
 from imgcls.checkpoints.run_folder import PROPERTIES
 from imgcls.errors import ConfigError, first_line
 from imgcls.report.charts import Chart, span
-from imgcls.report.curves import ClassCurve, accuracy_of_most_certain, mean_curve
+from imgcls.report.curves import ClassCurve, accuracy_of_most_certain, summary_curve
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import proportion
@@ -67,10 +67,10 @@ def _epochs(history: pd.DataFrame, metric: str, best: int | None) -> Chart:
 
 def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Chart]:
     """Return the ROC curve, and precision against recall: of the second of two classes, else of each and their mean."""
-    two = not found.multilabel and len(curves) == 2
-    mean = curves[1] if two else mean_curve(curves)
-    if mean is None or mean.auroc is None:
+    mean = summary_curve(found, curves)
+    if mean is None:
         return []
+    two = mean.index >= 0
     name = f"{found.class_names[1]} against {found.class_names[0]}" if two else "mean of the classes"
     roc = Chart("ROC curve", "false positive rate", "true positive rate (recall)", _SHARES, _SHARES)
     precision = Chart("Precision and recall", "recall", "precision", _SHARES, _SHARES)

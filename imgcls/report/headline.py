@@ -1,11 +1,13 @@
 """The scores of all images, each with its interval and what always answering the most frequent class would get."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.report.curves import ClassCurve
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.statistics.bootstrap import bca_interval
 from imgcls.statistics.decisions import macro_f1
@@ -79,7 +81,9 @@ def constant_of(found: EvaluatedSplit) -> Constant:
 
 
 def _bootstrap(score: Score, labels: Labels, probs: Floats, **options: Any) -> Interval | None:
-    """Return the interval of a score; None where no resample differs, which tells nothing."""
+    """Return the interval of a score; None where no resample differs, or there is one answer alone."""
+    if labels.ndim == 1 and probs.shape[1] == 1:
+        return None
     found = bca_interval(score, labels, probs, **options)
     return found if found.low < found.high else None
 
@@ -91,10 +95,22 @@ def _of_ranking(score: Score, labels: Labels, probs: Floats) -> Interval | None:
     return _bootstrap(score, labels, probs, n_resamples=int(np.clip(_RANKINGS // probs.size, *_RESAMPLES)))
 
 
-def headlines(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
-    """Return the scores of a split with at least one image, the most important first."""
+def headlines(found: EvaluatedSplit, constant: Constant, areas: ClassCurve | None) -> list[Headline]:
+    """Return the scores of a split with at least one image, the most important first.
+
+    Args:
+        found: The evaluated images.
+        constant: The best answer that looks at no image.
+        areas: The curves whose areas count; None if they are undefined, since all images are of one class.
+    """
     decided = _decided(found.labels, found.predicted, found.probs.shape[1])
-    return [*_answers(found, constant, decided), *_probabilities(found, constant)]
+    ranking = [] if areas is None else _ranking(found, constant, areas)
+    scores = [*_answers(found, constant, decided), *ranking, *_probabilities(found, constant)]
+    return [_defined(each) for each in scores if math.isfinite(each.value)]
+
+
+def _defined(each: Headline) -> Headline:
+    return replace(each, baseline=None) if each.baseline is not None and math.isnan(each.baseline) else each
 
 
 def _answers(found: EvaluatedSplit, constant: Constant, decided: Floats) -> list[Headline]:
@@ -128,10 +144,10 @@ def _answers(found: EvaluatedSplit, constant: Constant, decided: Floats) -> list
         balanced_accuracy(found.labels, always),
         share=True,
     )
-    return [share, *_top(found, constant), recall, f1]
+    return [share, *_top(found), recall, f1]
 
 
-def _top(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
+def _top(found: EvaluatedSplit) -> list[Headline]:
     """Return the share of images whose class is among the five most probable, if there are many classes."""
     if found.probs.shape[1] <= _CLASSES_FOR_TOP:
         return []
@@ -143,19 +159,17 @@ def _top(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
     return [Headline("top_5", "Top-5 accuracy", hits / len(found), about, interval, float(usual), share=True)]
 
 
-def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
-    """Return the scores of the probabilities."""
-    labels, probs, usual = found.labels, found.probs, constant.probs
-    two = not found.multilabel and probs.shape[1] == 2
-    of = f"of {found.class_names[1]!r} against {found.class_names[0]!r}" if two else "each class against the rest, mean"
-    one = 1 if two else slice(None)
-    present = usual[0, one][usual[0, one] > 0] if not two else usual[0, one]
-    perfect = ece_of_perfect_model(probs, multilabel=found.multilabel)
+def _ranking(found: EvaluatedSplit, constant: Constant, areas: ClassCurve) -> list[Headline]:
+    """Return the scores of the order of the probabilities."""
+    labels, probs, names = found.labels, found.probs, found.class_names
+    two = areas.index >= 0
+    of = f"of {names[1]!r} against {names[0]!r}" if two else "each class against the rest, mean"
+    present = constant.probs[0, constant.probs[0] > 0]
     return [
         Headline(
             "auroc",
             "AUROC",
-            auroc(labels, probs),
+            areas.auroc or 0.0,
             f"Area under the ROC curve, {of}: how well the probabilities order the images.",
             _of_ranking(auroc, labels, probs),
             0.5,
@@ -163,11 +177,19 @@ def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
         Headline(
             "average_precision",
             "Average precision",
-            average_precision(labels, probs),
+            areas.average_precision or 0.0,
             f"Area under the curve of precision and recall, {of}.",
             _of_ranking(average_precision, labels, probs),
-            float(np.mean(present)),
+            float(constant.probs[0, 1] if two else present.mean()),
         ),
+    ]
+
+
+def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
+    """Return the scores of the probabilities."""
+    labels, probs, usual = found.labels, found.probs, constant.probs
+    perfect = ece_of_perfect_model(probs, multilabel=found.multilabel)
+    return [
         Headline(
             "log_loss",
             "Log loss (NLL)",

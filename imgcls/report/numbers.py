@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from imgcls.errors import ConfigError
 from imgcls.report.classes import ClassRow, class_rows, confusion
-from imgcls.report.curves import ClassCurve, class_curves
+from imgcls.report.curves import ClassCurve, class_curves, summary_curve
 from imgcls.report.headline import Constant, Headline, constant_of, headlines
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
@@ -47,11 +47,9 @@ def numbers_of(run: Run) -> Numbers:
     """
     found = run.evaluated
     if not len(found):
-        raise ConfigError(
-            f"{run.folder}: no image of {found.split} has a prediction, so that there is nothing to report"
-        )
+        raise ConfigError(f"{run.folder}: no image of {found.split} has a prediction; there is nothing to report")
     constant = constant_of(found)
     curves = class_curves(found)
     classes = class_rows(found, [(each.auroc, each.average_precision) for each in curves])
     matrix = None if found.multilabel else confusion(found)
-    return Numbers(found, constant, headlines(found, constant), curves, classes, matrix)
+    return Numbers(found, constant, headlines(found, constant, summary_curve(found, curves)), curves, classes, matrix)

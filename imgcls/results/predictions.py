@@ -62,8 +62,8 @@ class EvaluatedSplit:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether each answer is right, ``(N,)``; multi-label: right in every class."""
-        equal = np.reshape(self.labels == self.predicted, (len(self), -1))
-        return np.asarray(equal.all(axis=1))
+        equal = np.asarray(self.labels == self.predicted)
+        return np.asarray(equal.all(axis=1)) if self.multilabel else equal
 
     @cached_property
     def confidence(self) -> NDArray[np.float64]:

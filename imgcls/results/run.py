@@ -80,7 +80,8 @@ class Run:
         Raises:
             ConfigError: If there is no table of predictions, or it cannot be read.
         """
-        found = self.evaluation("test") or self.evaluation("validation")
+        found = self.evaluation("test")
+        found = self.evaluation("validation") if found is None else found
         if found is None:
             raise ConfigError(
                 f"{self.folder}: neither {predictions_file('test')} nor {predictions_file('validation')}; to write "

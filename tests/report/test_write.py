@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from imgcls.cli.main import main
+from tests.helpers.page import Page
 from tests.helpers.run_folders import write_run
 from tests.helpers.runs import fails
+from tests.results.test_predictions import write_rows
 
 
 def test_files_of_the_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,3 +96,22 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     code = "import sys; from imgcls.cli.main import main; main(sys.argv[1:]); "
     code += "assert not {'torch', 'lightning', 'transformers', 'optuna'} & sys.modules.keys(), 'heavy'"
     subprocess.run([sys.executable, "-c", code, "report", str(folder)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "multilabel"),
+    [(["only"], 5, False), (["cat", "dog"], 1, False), (["cat", "dog"], 1, True), (["only"], 4, True)],
+)
+def test_few_images_and_classes(names: list[str], images: int, multilabel: bool, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "version_0", names, images, multilabel=multilabel, epochs=4)
+    main(["report", str(folder)])
+    page = Page(folder / "report.html")
+    assert page.numbers["verdict.images"] == images
+    assert "nan" not in page.text.lower().split()
+
+
+def test_no_image_with_a_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "version_0"
+    write_rows(folder / "test_predictions.csv", ["cat", "dog"], [["a.png", "cat", "", "", "", "", "is damaged"]])
+    code, error = fails(["report", str(folder)], capsys)
+    assert (code, error) == (2, f"imgcls: {folder}: no image of test has a prediction; there is nothing to report")

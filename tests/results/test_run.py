@@ -37,6 +37,13 @@ def test_test_images_come_before_validation(tmp_path: Path) -> None:
     assert read_run(tmp_path).evaluated.split == "test"
 
 
+def test_a_table_without_predictions_is_not_passed_over(tmp_path: Path) -> None:
+    write_rows(tmp_path / "validation_predictions.csv", ["cat", "dog"], ROWS)
+    write_rows(tmp_path / "test_predictions.csv", ["cat", "dog"], [["a", "cat", "", "", "", "", "is damaged"]])
+    found = read_run(tmp_path).evaluated
+    assert (found.split, len(found), found.errors) == ("test", 0, {"a": "is damaged"})
+
+
 def test_an_evaluation_has_the_curves_of_its_run(tmp_path: Path) -> None:
     folder = tmp_path / "evaluations" / "1"
     write_rows(folder / "test_predictions.csv", ["cat", "dog"], ROWS)
