@@ -14,13 +14,14 @@ from tests.conftest import write_class_folders
 from tests.helpers.page import Page
 from tests.helpers.runs import arguments, fails
 
+REPORT = "--experiment.report=true"
 REPORT_FILES = {"report.html", "per_class.csv", "confusion.csv", "thumbnails.csv", "image_properties.csv"}
 
 
 def test_fit_and_test_leave_a_report(
     photos: Path, test_photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = arguments(photos, tiny_model, tmp_path, f"--data.dataset_classes.test={test_photos}")
+    line = arguments(photos, tiny_model, tmp_path, REPORT, f"--data.dataset_classes.test={test_photos}")
     main(["fit", *line, "--trainer.max_epochs=1"])
     folder = tmp_path / "run/version_0"
     error = capsys.readouterr().err
@@ -63,11 +64,11 @@ def _check_thumbnails(folder: Path, images: Path) -> None:
 def test_validation_alone_and_no_report_without_results(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    main(["fit", *arguments(photos, tiny_model, tmp_path, REPORT, "--trainer.max_epochs=1")])
     page = Page(tmp_path / "run/version_0/report.html")
     assert "These validation images also chose the best epoch" in page.text
     capsys.readouterr()
-    main(["fit", *arguments(photos, tiny_model, tmp_path / "fast", "--trainer.fast_dev_run=true")])
+    main(["fit", *arguments(photos, tiny_model, tmp_path / "fast", REPORT, "--trainer.fast_dev_run=true")])
     assert "Report:" not in capsys.readouterr().err
     assert not list((tmp_path / "fast").rglob("report.html"))
 
@@ -79,7 +80,7 @@ def test_a_report_that_fails_does_not_lose_the_fit(
         raise ZeroDivisionError("a planted fault")
 
     monkeypatch.setattr(report_files, "advise", broken)
-    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
+    main(["fit", *arguments(photos, tiny_model, tmp_path, REPORT, "--trainer.max_epochs=1")])
     folder = tmp_path / "run/version_0"
     output = capsys.readouterr()
     assert "No report.html: ZeroDivisionError: a planted fault" in output.err
@@ -91,7 +92,11 @@ def test_a_report_that_fails_does_not_lose_the_fit(
 
 def test_images_without_files_have_thumbnails(tiny_model: Path, tmp_path: Path) -> None:
     data = ["--data.dataset_classes.train={class_path: imgcls.DigitsDataset, init_args: {part: test}}"]
-    line = [each for each in arguments(tmp_path, tiny_model, tmp_path) if not each.startswith("--data.dataset_classes")]
+    line = [
+        each
+        for each in arguments(tmp_path, tiny_model, tmp_path, REPORT)
+        if not each.startswith("--data.dataset_classes")
+    ]
     main(["fit", *line, *data, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"])
     rows = pd.read_csv(tmp_path / "run/version_0/thumbnails.csv")
     assert rows["path"].str.startswith("digits/").all()
@@ -102,7 +107,7 @@ def test_images_without_files_have_thumbnails(tiny_model: Path, tmp_path: Path) 
 def test_a_resumed_run_removes_the_report_of_its_earlier_end(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, REPORT, "--trainer.max_epochs=1")]
     main(line)
     broken = "--trainer.callbacks={class_path: tests.helpers.killer.Faulty, init_args: {kind: weights}}"
     fails([*line, "--ckpt_path=last", "--trainer.max_epochs=3", broken], capsys)
