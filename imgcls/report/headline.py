@@ -13,7 +13,7 @@ from imgcls.statistics.bootstrap import bca_interval
 from imgcls.statistics.decisions import macro_f1
 from imgcls.statistics.intervals import Interval, proportion
 from imgcls.statistics.ranking import auroc, average_precision
-from imgcls.statistics.scores import brier, ece, ece_of_perfect_model, log_loss
+from imgcls.statistics.scores import brier, ece, ece_interval, ece_of_perfect_model, log_loss
 from imgcls.statistics.weighted import Floats, Labels, Score, Weighted, mean_of, mean_of_known, sparse
 
 MOST_RANKED = 200_000
@@ -211,6 +211,7 @@ def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
             "Calibration (ECE)",
             ece(labels, probs),
             "Mean gap between confidence and accuracy in 15 bins; compare it with a perfect model of this size.",
+            ece_interval(labels, probs),
             perfect=perfect,
         ),
     ]

@@ -1,5 +1,6 @@
 """Scores of the probabilities: log loss, Brier score, and calibration, with what a perfect model would show."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ BINS = 15
 """Bins of equal width in which confidence and accuracy are compared."""
 
 _DRAWS = 1000
-_SHIFTS = np.exp(np.concatenate([-np.geomspace(0.01, 10, 60), np.geomspace(0.01, 10, 60)]))  # of the odds
+_LARGEST = 12.0  # shift of log odds
+_HALVINGS = 20
 
 
 def _log_loss(labels: Labels, probs: Floats) -> Weighted:
@@ -136,14 +138,31 @@ def ece_interval(
         seed: Of the simulations.
     """
     counts, means = _bins(confidences(labels, probs)[0], bins)
-    found, rng = ece(labels, probs, bins=bins), np.random.default_rng(seed)
-    held = [0.0] if found <= _drawn_errors(counts, means, means, confidence, rng)[1] else []
-    for odds in _SHIFTS:
-        rates = 1 / (1 + (1 / np.clip(means, 1e-9, 1 - 1e-9) - 1) * odds)
-        low, high = _drawn_errors(counts, means, rates, confidence, rng)
-        if low <= found <= high:
-            held.append(float((counts * np.abs(rates - means)).sum() / counts.sum()))
-    return Interval(min(held, default=found), max(held, default=found))
+    found, limits = ece(labels, probs, bins=bins), []
+    for side in (-1, 1):
+
+        def rates(shift: float, side: int = side) -> Floats:
+            odds: Floats = (1 / np.clip(means, 1e-9, 1 - 1e-9) - 1) * np.exp(side * shift)
+            return 1 / (1 + odds) if shift else means
+
+        def drawn(shift: float) -> tuple[float, float]:
+            return _drawn_errors(counts, means, rates(shift), confidence, np.random.default_rng(seed))
+
+        if drawn(_LARGEST)[1] >= found:
+            ends = _last(lambda shift: drawn(shift)[1] < found), _last(lambda shift: drawn(shift)[0] <= found)
+            limits += [float((counts * np.abs(rates(shift) - means)).sum() / counts.sum()) for shift in ends]
+    return Interval(min([*limits, found]), max([*limits, found]))
+
+
+def _last(holds: Callable[[float], bool]) -> float:
+    """Return the largest shift for which a condition holds that holds up to one; 0 if it never does."""
+    low, high = 0.0, _LARGEST
+    if not holds(low):
+        return low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def one_hot(labels: Labels, classes: int) -> Floats:

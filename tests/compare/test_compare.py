@@ -74,7 +74,11 @@ def test_scores_have_intervals(tmp_path: Path) -> None:
 
 
 def test_seeds_of_a_configuration_are_one(tmp_path: Path) -> None:
-    folders = [run(tmp_path / f"a{seed}", 60 + seed, settings=config(seed, name=f"a{seed}")) for seed in range(3)]
+    caches: list[dict[str, Any]] = [{"data": {"init_args": {"create_dataset": seed > 1}}} for seed in range(3)]
+    folders = [
+        run(tmp_path / f"a{seed}", 60 + seed, settings=config(seed, name=f"a{seed}") | caches[seed])
+        for seed in range(3)
+    ]
     folders += [run(tmp_path / f"b{seed}", 20 + seed, settings=config(seed, lr=0.1)) for seed in range(2)]
     found = compared(*folders)
     assert [each.runs for each in found.configurations] == [[0, 1, 2], [3, 4]]
