@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 20, 46
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 20, 46
 _TICKS = 5
 
 Values = Sequence[float] | NDArray[np.float64]
