@@ -91,7 +91,7 @@ class EvaluationFiles:
         about = about_evaluation(self.parts, self.start.path)
         results, epoch = self.folder / results_file(self.split), self.start.content.get("epoch")
         write_results(results, epoch, {self.split: values}, about, class_details({self.split: counts}))
-        if self.is_new:
+        if self.is_new or self.output is not None:
             images = {} if counts is None else {"images": counts.images}
             record = {"command": self.parts.command, **about, **images, "changed": self.changed}
             write_text(self.folder / "evaluation.json", json.dumps(record, indent=2, default=str) + "\n")

@@ -30,6 +30,9 @@ def run(photos: Path, test_photos: Path, tiny_model: Path, tmp_path_factory: pyt
     return out / "run/version_0"
 
 
+OF_REPORT = {"confusion.csv", "per_class.csv", "image_properties.csv", "thumbnails.csv"}
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -63,8 +66,8 @@ def test_rows_of_a_fit_agree_with_its_figures(split: str, run: Path) -> None:
     assert pairs == {
         (NAMES[true], NAMES[other]): table[true, other] for true, other in np.argwhere(table) if true != other
     }
-    for key in ("images", "classes", "confused"):
-        assert results[key][split] == own.pop(key)[split]
+    for key in ("images", "classes", "confused", "intervals"):
+        assert results.get(key, {}).get(split) == own.pop(key, {}).get(split)
     assert {key: own[key] for key in results if key in own} == {
         key: value for key, value in results.items() if key == "epoch" or key.startswith(split)
     }
@@ -106,6 +109,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
         "validation_results.json",
         "validation_predictions.csv",
         "evaluation.json",
+        *OF_REPORT,
     }
     assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
 
@@ -119,7 +123,8 @@ def test_checkpoint_outside_of_a_run_leaves_nothing_unasked(
     assert "mine.ckpt is not in a run folder: results are not kept; to keep them: --output" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.ckpt"]
     main(["test", "--ckpt_path=mine.ckpt", "--output=figures"])
-    assert content(tmp_path / "figures").keys() == {"test_results.json", "test_predictions.csv"}
+    evaluated = {"test_results.json", "test_predictions.csv", "evaluation.json"}
+    assert content(tmp_path / "figures").keys() == evaluated | OF_REPORT
     code, said = fails(["test", "--ckpt_path=mine.ckpt", "--output=figures"], capsys)
     assert (code, "--output figures: test_results.json exists; give another folder" in said) == (2, True), said
 

@@ -110,6 +110,12 @@ def test_evaluation_of_other_images_calibrates(
     code, message = fails(["predict", str(run), str(photos), *other], capsys)
     assert code == 2
     assert "were evaluated with another tta than this command has (that of the run, hflip); give the same" in message
+    main(["test", str(run), str(test_photos), "--tta", "hflip", "--output", str(tmp_path / "flipped")])
+    flipped = tmp_path / "flipped/test_predictions.csv"
+    given_flipped = ["--coverage", "0.9", "--calibrate_on", str(flipped), "--tta", "hflip"]
+    assert "set" in predicted(run, test_photos, tmp_path / "flipped.csv", *given_flipped)
+    code, message = fails(["predict", str(run), str(photos), *given_flipped[:-2]], capsys)
+    assert "were evaluated with another tta than this command has (hflip, that of the run); give the same" in message
     shutil.copytree(run, tmp_path / "run/version_0")
     last = tmp_path / "run/version_0/checkpoints/last.ckpt"
     code, message = fails(["predict", str(last), str(photos), *given, "--output", str(tmp_path / "y.csv")], capsys)

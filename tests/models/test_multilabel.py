@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.special import logit
 from sklearn.metrics import average_precision_score, f1_score
 
 import imgcls
@@ -33,6 +34,7 @@ from imgcls.metrics.stage import StageMetrics
 from imgcls.models.thresholds import thresholds_of
 from imgcls.models.training.losses import LossConfig, MultilabelLoss
 from imgcls.models.tta import averaged
+from imgcls.statistics.temperature import Temperature
 from tests.conftest import COLOURS
 from tests.helpers.runs import arguments, assert_same_weights, fails, load, table_of, weights
 
@@ -179,6 +181,33 @@ def test_threshold_of_a_configuration_decides_unless_one_is_typed(
     config = f"--config={tmp_path / 'c.yaml'}"
     assert set(predictions(run[0], bands, tmp_path, config)["prediction"]) == {"green"}
     assert set(predictions(run[0], bands, tmp_path, config, "--model.threshold=1")["prediction"]) == {""}
+
+
+def test_each_class_may_have_a_temperature(
+    bands: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = [0.5, 1.0, 4.0]
+    found = Temperature(np.array(values), "", 18, 0.5, 0.4)
+    monkeypatch.setattr("imgcls.commands.calibration.fit_temperature", lambda logits, labels: found)
+    said(*fit_line(bands, tiny_model, tmp_path))
+    folder = tmp_path / "run/version_0"
+    best, last = folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"
+    assert weights(best)["temperature"].tolist() == values
+    assert float(weights(last)["temperature"]) == 1
+    results = json.loads((folder / "results.json").read_text())
+    assert results["calibration"]["temperature"] == dict(zip(NAMES, values, strict=True))
+    assert table_of(said("validate", str(folder)))["loss"] == [f"{results['validation_loss']:.4f}"]
+    columns = [f"prob_{name}" for name in NAMES]
+    raw, cool = (predictions(folder, bands, tmp_path, *more)[columns].to_numpy(float) for more in (["--raw"], []))
+    assert logit(cool) == pytest.approx(logit(raw) / values, rel=1e-3, abs=1e-4)
+    frame = imgcls.load(best, device="cpu").predict(tmp_path / "images.csv")
+    assert frame[columns].to_numpy(float) == pytest.approx(cool, rel=1e-5)
+    for number, more in enumerate((["--trainer.max_epochs=3"], ["--experiment.only_weights_load=true"]), 1):
+        said(*fit_line(bands, tiny_model, tmp_path, *more, f"--ckpt_path={best}"))
+        assert weights(tmp_path / f"run/version_{number}/checkpoints/last.ckpt")["temperature"] == 1
+    more_photos = ["--images", str(tmp_path / "images.csv"), f"--output={tmp_path / 'q.csv'}", "--risk", "0.1"]
+    code, message = fails(["predict", "--ckpt_path", str(best), *more_photos], capsys)
+    assert (code, "need a single-label model; this one is multi-label" in message) == (2, True)
 
 
 def test_checkpoint_alone_rebuilds_the_task(run: tuple[Path, str], tmp_path: Path) -> None:
