@@ -14,14 +14,16 @@ COMMANDS = {
     "tune": "search the best values of any keys with Optuna",
     "check": "find unreadable, duplicated and leaking images before training",
     "export": "write a trained model for transformers, ONNX or torch",
+    "explain": "draw which parts of an image an answer depends on",
 }
 EVALUATIONS = ("validate", "test", "predict")
-TRAINER_COMMANDS = tuple(command for command in COMMANDS if command != "export")  # which Lightning's parser reads
-OF_TRAINED = (*EVALUATIONS, "export")  # commands that need the checkpoint of a trained model
+OWN_PARSERS = ("export", "explain")
+TRAINER_COMMANDS = tuple(name for name in COMMANDS if name not in OWN_PARSERS)  # which Lightning's parser reads
+OF_TRAINED = (*EVALUATIONS, *OWN_PARSERS)  # commands that need the checkpoint of a trained model
 IMAGES = "--images"
 CKPT_PATH = "--ckpt_path"
 LISTS = (IMAGES, "--allow")  # options that take several values
-_WITH_IMAGES = {"predict", "check", "export"}
+_WITH_IMAGES = {"predict", "check", *OWN_PARSERS}
 # options that need no value
 FLAGS = ("--overwrite", "--resume", "--raw", "--batched", "--quantize", "--from_network_input", "--print_config")
 _CONFIG = ("--config", "-c")

@@ -12,10 +12,10 @@ from imgcls.config.sections import ExperimentConfig
 from imgcls.export.formats import ExportOptions
 
 
-def export_parser() -> ArgumentParser:
-    """Make the parser of the options."""
-    parser = ArgumentParser("imgcls export", exit_on_error=False)
-    add_options(parser, "export")
+def parser_of(command: str) -> ArgumentParser:
+    """Make the parser of a command that reads a checkpoint alone."""
+    parser = ArgumentParser(f"imgcls {command}", exit_on_error=False)
+    add_options(parser, command)
     parser.add_argument("-c", "--config", type=str | None, help="The config.yaml of the run, if its classes are yours.")
     runs = ExperimentConfig().output_dir
     parser.add_argument("--experiment.output_dir", type=str, default=runs, help="The folder of all runs.")
@@ -31,7 +31,7 @@ def run_export(arguments: list[str]) -> None:
     from imgcls.export.export import export, load_exact  # takes a while
 
     line = CommandLine(arguments)
-    given: Any = export_parser().parse_args(line.arguments[1:])
+    given: Any = parser_of("export").parse_args(line.arguments[1:])
     checkpoint = trained_checkpoint("export", given.ckpt_path, given.experiment.output_dir)
     options = ExportOptions(given.batched, given.quantize, given.from_network_input)
     classifier = load_exact(checkpoint, given.config)

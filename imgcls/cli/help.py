@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import imgcls
-from imgcls.cli.argv import COMMANDS, FLAGS
+from imgcls.cli.argv import COMMANDS, FLAGS, OWN_PARSERS
 from imgcls.cli.help_pages import PAGES
 from imgcls.cli.schema import Schema, branches, choices, inner, kinds, used_keys
 
@@ -38,6 +38,8 @@ _METAVARS = {  # option -> what its value is, where its name does not say it
     "json": "FILE.json",
     "html": "FILE.html",
     "allow": "FINDING",
+    "target": "CLASS",
+    "against": "CLASS",
 }
 _TYPES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list", "object": "dict"}
 _MAIN = """usage: imgcls COMMAND [PHOTOS | FILE ...] [--section.key VALUE ...]
@@ -127,10 +129,10 @@ def add_keys(parser: ArgumentParser, command: str) -> dict[str, Action]:
 
 def _add_general(group: Any, command: str) -> Action:
     """Add the options that every command has; return the one of configuration files."""
-    of_export = "The config.yaml of the run, if its classes are your own."
-    text = of_export if command == "export" else "Path to a configuration file (YAML)."
+    of_run = "The config.yaml of the run, if its classes are your own."
+    text = of_run if command in OWN_PARSERS else "Path to a configuration file (YAML)."
     config: Action = group.add_argument("-c", "--config", metavar="FILE", help=text)
-    if command != "export":
+    if command not in OWN_PARSERS:
         group.add_argument("--print_config", action="store_true", help="Print the configuration and exit.")
     group.add_argument("-h", "--help", action="help", help="Show the main options, or all: --help all.")
     return config

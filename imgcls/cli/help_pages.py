@@ -116,4 +116,12 @@ PAGES = {
         {"experiment.output_dir": "folder of all runs, for --ckpt_path last"},
         ("imgcls export runs/NAME/version_0", "imgcls export best.ckpt --format onnx --output cats_onnx"),
     ),
+    "explain": Page(
+        "CHECKPOINT PHOTOS ...",
+        "Draw which parts of each image speak for the predicted class, on any network; no layer has to be chosen. "
+        "CHECKPOINT is a .ckpt file, or the folder of a run; PHOTOS are files, folders, or CSV files with a column "
+        "'path'.",
+        {"experiment.output_dir": "folder of all runs, for --ckpt_path last"},
+        ("imgcls explain runs/NAME/version_0 photo.jpg", "imgcls explain best.ckpt photos/ --target cat --against dog"),
+    ),
 }

@@ -10,7 +10,7 @@ from imgcls.cli.schema import DEFAULT_CLASSES, keys, used_keys
 from imgcls.config.yaml_content import Content, compose_yaml, scalar
 from imgcls.errors import ConfigError, similar_path
 
-_EXAMPLES = {"predict": " new_photos/"}
+_EXAMPLES = {"predict": " new_photos/", "explain": " photo.jpg"}
 
 
 def check_needs(arguments: list[str], typed: list[str]) -> None:
@@ -39,6 +39,8 @@ def check_needs(arguments: list[str], typed: list[str]) -> None:
         _check_output(given)
     if command == "export":
         _check_export(given, [name for name, _ in split_options(arguments)[1:]])
+    if command == "explain":
+        _check_explain(given, [name for name, _ in split_options(arguments)[1:]])
 
 
 def _given(arguments: list[str]) -> dict[str, Any]:
@@ -103,20 +105,45 @@ def _check_output(given: dict[str, Any]) -> None:
 
 def _check_export(given: dict[str, Any], names: list[str]) -> None:
     from imgcls.checkpoints.run_folder import run_folder_of
-    from imgcls.export.formats import ExportOptions, check_options, default_folder, refuse_folder
+    from imgcls.export.formats import ExportOptions, check_options, default_folder
+    from imgcls.runtime.output_folder import EXPORT, refuse_folder
 
-    unused = keys("export").keys() - used_keys("export").keys()
-    if foreign := [name for name in names if short_key(name) in unused]:
-        raise ConfigError(f"export uses the model and the preprocessing of the checkpoint; leave {foreign[0]} out")
+    _refuse_unused("export", names)
     batched, quantize, sized = (bool(given.get(name)) for name in ("batched", "quantize", "from_network_input"))
     check_options(given.get("format", "hf"), ExportOptions(batched, quantize, sized))
     folder, checkpoint = given.get("output"), given["ckpt_path"]
     if checkpoint != "last":
-        if not os.path.isfile(_path(checkpoint)):
-            raise ConfigError(f"--ckpt_path {checkpoint}: no such file{similar_path(checkpoint)}")
+        _check_file(checkpoint)
         folder = folder or default_folder(run_folder_of(_path(checkpoint)), given.get("format", "hf"))
     if folder is not None:
-        refuse_folder(_path(folder), bool(given.get("overwrite")))
+        refuse_folder(_path(folder), bool(given.get("overwrite")), EXPORT)
+
+
+def _check_explain(given: dict[str, Any], names: list[str]) -> None:
+    from imgcls.checkpoints.run_folder import run_folder_of
+    from imgcls.runtime.output_folder import EXPLANATIONS, default_explanations, refuse_folder
+
+    _refuse_unused("explain", names)
+    folder, checkpoint = given.get("output"), given["ckpt_path"]
+    if given.get("images") is None:
+        raise ConfigError(f"explain needs images; type: imgcls explain {shlex.quote(str(checkpoint))} PHOTO ...")
+    if checkpoint != "last":
+        _check_file(checkpoint)
+        folder = folder or default_explanations(run_folder_of(_path(checkpoint)))
+    if folder is not None:
+        refuse_folder(_path(folder), bool(given.get("overwrite")), EXPLANATIONS)
+
+
+def _refuse_unused(command: str, names: list[str]) -> None:
+    """Refuse an option of other commands."""
+    unused = keys(command).keys() - used_keys(command).keys()
+    if foreign := [name for name in names if short_key(name) in unused]:
+        raise ConfigError(f"{command} uses the model and the preprocessing of the checkpoint; leave {foreign[0]} out")
+
+
+def _check_file(checkpoint: Any) -> None:
+    if not os.path.isfile(_path(checkpoint)):
+        raise ConfigError(f"--ckpt_path {checkpoint}: no such file{similar_path(checkpoint)}")
 
 
 def _path(value: object) -> Path:

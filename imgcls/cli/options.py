@@ -37,6 +37,12 @@ _COMPARED = (
     "Files, folders, or CSV files with a column 'path', on which the exported model is compared with predict; by "
     "default at most 64 test, validation or training images of the run, else sample photos."
 )
+_EXPLAINED = (
+    "Folder for a PNG of each image and a table of them (default: explanations in the checkpoint's run folder, else in "
+    "the working directory)."
+)
+_TARGET = "The class that is explained; by default the predicted one, of multi-label data the most probable one."
+_AGAINST = "What speaks for the explained class rather than for this one."
 _CHECKED = (
     "Folders of class folders, or of images, each read as train; a folder with 'train' and 'validation' (or 'val', "
     "'valid') or 'test' in it is read as these splits. In place of data.dataset_classes."
@@ -66,12 +72,23 @@ def add_options(parser: ArgumentParser, command: str) -> None:
         parser.add_argument("--output", type=str | None, help=_FOLDER)
     if command == "export":
         _add_export(parser)
+    if command == "explain":
+        _add_explain(parser)
     if command == "check":
         parser.add_argument("--images", type=list[str] | None, help=_CHECKED)
         parser.add_argument("--json", type=str | None, help="Write all findings to this JSON file.")
         parser.add_argument("--html", type=str | None, help="Write a page with the duplicates to this HTML file.")
         allowed = list[Literal["leakage", "unreadable"]] | None
         parser.add_argument("--allow", type=allowed, help="Findings that are reported, but are no error.")
+
+
+def _add_explain(parser: ArgumentParser) -> None:
+    parser.add_argument("--images", type=list[str] | None, help="Files, folders, or CSV files with a column 'path'.")
+    parser.add_argument("--output", type=str | None, help=_EXPLAINED)
+    parser.add_argument("--target", type=str | None, help=_TARGET)
+    parser.add_argument("--against", type=str | None, help=_AGAINST)
+    yes = ActionYesNo(no_prefix=None)
+    parser.add_argument("--overwrite", action=yes, default=False, help="Replace the folder of earlier explanations.")
 
 
 def _add_export(parser: ArgumentParser) -> None:

@@ -13,6 +13,7 @@ _VALUES = {"--config": "FILE.yaml", "-c": "FILE.yaml", "--ckpt_path": "FILE.ckpt
 _VALUES |= {"--allow": "leakage", "--json": "FILE.json", "--html": "FILE.html", "--tta": "hflip", "--format": "hf"}
 _VALUES |= {"--top_k": "5", "--embeddings": "FILE.npy", "--risk": "0.02", "--coverage": "0.9"}
 _VALUES |= {"--calibrate_on": "test_predictions.csv"}
+_VALUES |= {"--target": "CLASS", "--against": "CLASS"}
 _OTHER_NAMES = {  # command -> what other programs call it
     "fit": "train training trainer finetune fine_tune",
     "validate": "val valid validation",
@@ -21,6 +22,7 @@ _OTHER_NAMES = {  # command -> what other programs call it
     "tune": "search sweep optimize hpo",
     "check": "inspect lint data",
     "export": "convert save deploy onnx",
+    "explain": "gradcam grad_cam cam heatmap heat_map visualize saliency",
 }
 SYNONYMS = {name: command for command, names in _OTHER_NAMES.items() for name in names.split()}
 _OLD_FLAGS = {"--test": "test", "--val": "validate", "--predict": "predict"}

@@ -4,10 +4,11 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from imgcls.cli.explain import run_explain
 from imgcls.cli.export import run_export
 from imgcls.cli.parser import ImgclsCLI
 from imgcls.commands.trainer import is_first_process
@@ -16,6 +17,8 @@ from imgcls.images.pillow_settings import silence_decoders
 from imgcls.runtime.error_messages import explain
 from imgcls.runtime.signals import Stopped
 from imgcls.runtime.warning_filters import quieten
+
+_RUN: dict[str, Callable[[list[str]], object]] = {"export": run_export, "explain": run_explain}
 
 
 def run(arguments: list[str], debug: bool = False) -> None:
@@ -32,7 +35,7 @@ def run(arguments: list[str], debug: bool = False) -> None:
     silence_decoders()
     try:
         with logging_to_stderr(), no_traceback_of_tensorboard():
-            run_export(arguments) if arguments[0] == "export" else ImgclsCLI(arguments)
+            _RUN.get(arguments[0], ImgclsCLI)(arguments)
     except Stopped:
         raise
     except SystemExit as stop:

@@ -19,7 +19,9 @@ _UNUSED = {  # command -> keys that it accepts, so that one YAML serves all comm
     "predict": r"optuna\b|model\b(?!\.threshold)",
     "tune": r"ckpt_path",
     "check": r"(model|trainer|experiment|optuna|ckpt_path|seed_everything)\b",
-    "export": r"(model|data|trainer|optuna|seed_everything)\b|experiment\b(?!\.output_dir)",
+    **dict.fromkeys(
+        ("export", "explain"), r"(model|data|trainer|optuna|seed_everything)\b|experiment\b(?!\.output_dir)"
+    ),
 }
 _CONSTANTS: dict[str, list[Any]] = {"boolean": [True, False], "null": [None]}
 

@@ -17,6 +17,7 @@ FOLDERS = {  # command -> the option that a folder is meant for
     "predict": IMAGES,
     "check": IMAGES,
     "export": IMAGES,
+    "explain": IMAGES,
 }
 CONFIGS = (".yaml", ".yml")
 _RUNS, _NAME = "--experiment.output_dir", "--experiment.custom_folder_name"
@@ -102,7 +103,8 @@ def _option_of(command: str, word: str, folders: str) -> Option:
         raise ConfigError(f"{word!r}: no such file or folder{near}")
     if suffix == ".ckpt" and command in ("fit", *OF_TRAINED):
         return CKPT_PATH, [word]
-    if command in {"predict", "export"} or (suffix in _TABLES and command != "check"):  # others name another option
+    takes_files = command in {"predict", "export", "explain"}  # others name another option
+    if takes_files or (suffix in _TABLES and command != "check"):
         return FOLDERS[command], [word]
     taken = "folders of images and .yaml files" + ", and .ckpt files" * (command in ("fit", *OF_TRAINED))
     raise ConfigError(f"{word!r} belongs to no option; without an option, {command} takes {taken}")

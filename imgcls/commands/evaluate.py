@@ -75,6 +75,6 @@ class Evaluation(Command):
         self.show({split: values})
         if is_first_process():
             if folder is not None and self.parts.experiment.report:
-                report_run(folder, split, self.data, [split])
+                report_run(folder, split, self.data, [split], maps=(self.model, self.trainer.strategy.root_device))
             self.results.log()
         log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(self.start.path)))

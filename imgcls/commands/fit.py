@@ -338,7 +338,8 @@ class Fit(Command):
         self.show(results)
         if self.folder is not None and self.trainer.is_global_zero:
             for split in list(results)[-1:] if self.parts.experiment.report else []:
-                report_run(self.folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers)
+                maps = self.model, self.trainer.strategy.root_device
+                report_run(self.folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers, maps)
             log_end(self.folder, self.saver, self.data.has_test, time.monotonic() - self.begun)
             if self.complete:  # again, since the evaluation moved it out of sight
                 log.info("%s", self.complete)

@@ -1,24 +1,27 @@
 """The report at the end of a fit or an evaluation, and what it needs of the images: properties and thumbnails."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.checkpoints.run_folder import PROPERTIES, THUMBNAILS, predictions_file
+from imgcls.commands.heat_map_files import Place, heat_map_name, overlays_or_none, wanted_maps
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.image_properties import image_properties
-from imgcls.data.splitting.split import Split
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ImageError, first_line
+from imgcls.models.inference import InferenceModule
 from imgcls.report.advice import advise
 from imgcls.report.images import choose
 from imgcls.report.pictures import FOLDER
 from imgcls.report.write import write_report_of
+from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import read_run
 from imgcls.runtime.atomic_files import naming
 from imgcls.runtime.tables import short_path, write_rows, write_table
@@ -31,7 +34,12 @@ _QUALITY = 75
 
 
 def report_run(
-    folder: Path, split: str, data: ImageDataModule, splits: Sequence[str], loggers: Sequence[Logger] = ()
+    folder: Path,
+    split: str,
+    data: ImageDataModule,
+    splits: Sequence[str],
+    loggers: Sequence[Logger] = (),
+    maps: tuple[InferenceModule, torch.device] | None = None,
 ) -> None:
     """Write image properties, thumbnails and report of a folder with predictions, and log where the page is.
 
@@ -43,6 +51,7 @@ def report_run(
         data: The data of the run, whose images are read again.
         splits: The splits whose images may be read.
         loggers: Those that get the pictures, where they can.
+        maps: The model for heat maps, with its evaluated weights, and where it computes; None for no heat maps.
     """
     if not (folder / predictions_file(split)).exists():
         return  # the evaluation has logged why
@@ -53,7 +62,7 @@ def report_run(
         advice = advise(run)
         if run.evaluated.split == split:
             wanted = choose(run.evaluated, [path for each in advice for path in each.paths])
-            write_thumbnails(folder, wanted, data, splits)
+            _write_pictures(folder, run.evaluated, _find(wanted, data, splits), data, maps)
         page = write_report_of(run, advice)
         _log_pictures(folder, loggers)
     except Exception as error:
@@ -64,35 +73,51 @@ def report_run(
     log.info("Report: %s", short_path(page))
 
 
-def write_thumbnails(folder: Path, paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> None:
-    """Write small WebP pictures of images into ``thumbnails/``, and ``thumbnails.csv`` that lists them.
+def _write_pictures(
+    folder: Path,
+    found: EvaluatedSplit,
+    places: Mapping[str, Place],
+    data: ImageDataModule,
+    maps: tuple[InferenceModule, torch.device] | None,
+) -> None:
+    """Write thumbnails, their heat maps, and ``thumbnails.csv`` that lists them."""
+    files = write_thumbnails(folder, places)
+    heat: dict[str, str] = {}
+    if maps is not None:
+        wanted = wanted_maps(found, {path: places[path] for path in files})
+        for path, pixels in zip(wanted, overlays_or_none(*maps, data, list(wanted.values()), SIDE), strict=False):
+            heat[path] = heat_map_name(files[path])
+            write_thumbnail(folder / heat[path], pixels)
+    rows = [(path, file, heat.get(path, "")) for path, file in files.items()]
+    write_rows(folder / THUMBNAILS, ("path", "file", "heat_map"), rows)
+
+
+def write_thumbnails(folder: Path, places: Mapping[str, Place]) -> dict[str, str]:
+    """Write small WebP pictures of images into ``thumbnails/``; return path -> file in the folder.
 
     Images of a stream are not read again, and have none.
 
     Args:
         folder: The run folder.
-        paths: The images, by the ``path`` of their sample.
-        data: The data of the run.
-        splits: The splits that they may be in.
+        places: Path -> split and index of each image.
     """
     target = folder / Path(THUMBNAILS).stem
     target.mkdir(exist_ok=True)
     for former in target.glob("*.webp"):
         former.unlink()
-    rows: list[tuple[str, str, str]] = []
+    files: dict[str, str] = {}
     unread: list[str] = []
-    for path, (split, index) in _find(paths, data, splits).items():
+    for path, (split, index) in places.items():
         try:
             pixels = split.read(index, SIDE)
         except ImageError as error:
             unread.append(first_line(error))
             continue
-        name = f"{target.name}/{len(rows):03d}.webp"
-        write_thumbnail(folder / name, pixels)
-        rows.append((path, name, ""))
+        files[path] = f"{target.name}/{len(files):03d}.webp"
+        write_thumbnail(folder / files[path], pixels)
     if unread:
         log.warning("No thumbnail of %d images that could be read before, such as %s", len(unread), unread[0])
-    write_rows(folder / THUMBNAILS, ("path", "file", "heat_map"), rows)
+    return files
 
 
 def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -111,10 +136,10 @@ def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
         image.save(path, quality=_QUALITY)
 
 
-def _find(paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> dict[str, tuple[Split, int]]:
+def _find(paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> dict[str, Place]:
     """Return path -> split and index of the images that can be read, in the order of the paths."""
     wanted = set(paths)
-    found: dict[str, tuple[Split, int]] = {}
+    found: dict[str, Place] = {}
     for name in splits:
         if not isinstance(data.splitter.datasets[data.splitter.source(name)], StreamImageDataset):
             split = data.split(name)

@@ -12,12 +12,12 @@ from typing import Any
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.errors import RunError, in_lines
 from imgcls.export.card import public_name, write_card
-from imgcls.export.folder import writing_folder
-from imgcls.export.formats import EXPORTED, FORMATS, ExportOptions, Written, check_options, default_folder
+from imgcls.export.formats import FORMATS, ExportOptions, Written, check_options, default_folder
 from imgcls.export.parity import Parity, check_parity
 from imgcls.export.parity_images import images_to_compare
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.load import load
+from imgcls.runtime.output_folder import EXPORT, writing_folder
 from imgcls.runtime.serialize import versions
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def export(
     check_options(name, options)
     recorded, classifier.decode = classifier.decode, "exact"
     target = output or default_folder(run_folder_of(classifier.path), name)
-    with writing_folder(target, overwrite) as folder:
+    with writing_folder(target, overwrite, EXPORT) as folder:
         written = FORMATS[name].write(classifier, folder, replace(options, images=tuple(images)))
         parity, source = _compare(classifier, name, written, images)
         if recorded == "scaled":
@@ -80,7 +80,7 @@ def export(
         compared = asdict(parity) | {"left_out": left_out, "source": source}
         about = _about(classifier, name, written) | {"decode": recorded, "parity": compared}
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        (folder / EXPORTED).write_text(text, encoding="utf-8", errors="backslashreplace")
+        (folder / EXPORT.marker).write_text(text, encoding="utf-8", errors="backslashreplace")
         write_card(classifier, folder, about, written)
     return target
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 BATCHED = "model_batched.onnx"
 INT8 = "model_int8.onnx"
-EXPORTED = "export.json"
-"""The file that describes an exported folder."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +105,3 @@ def check_options(name: str, options: ExportOptions) -> None:
 def default_folder(run_folder: Path | None, name: str) -> Path:
     """Return the folder of an export without ``--output``."""
     return (run_folder or Path()) / "export" / name
-
-
-def refuse_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that exists, unless it is that of an earlier export and may be replaced.
-
-    Raises:
-        ConfigError: Says what to type.
-    """
-    if not folder.exists() and not folder.is_symlink():
-        return
-    is_ours = folder.is_dir() and not folder.is_symlink() and (folder / EXPORTED).is_file()
-    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
-        return
-    if not is_ours:
-        raise ConfigError(f"--output {folder}: exists and is not the folder of an export; give another folder")
-    if not overwrite:
-        raise ConfigError(f"{folder} exists; add --overwrite to replace it, or --output FOLDER to write another")

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -34,10 +34,13 @@ from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.dataset import ImageDataset
 from imgcls.errors import ConfigError, in_lines, listed
+from imgcls.explain.heat_maps import HeatMaps
+from imgcls.inference.explanations import Explainer, Explanation, Question
 from imgcls.inference.inputs import InputDataset, Inputs
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
 from imgcls.runtime.malloc import keep_freed_memory
+from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch
 
 log = logging.getLogger(__name__)
@@ -259,6 +262,36 @@ class Classifier:
             log.warning("images that cannot be read, their features are NaN:%s", in_lines(unread))
         features[[bool(error) for error in errors]] = np.nan
         return pd.DataFrame(features, index=pd.Index(_texts(data.paths), name="path")) if as_frame else features
+
+    def explain(self, inputs: Inputs, target: str | None = None, against: str | None = None) -> Iterator[Explanation]:
+        """Show which parts of images speak for a class, on any network.
+
+        Args:
+            inputs: As for ``predict``.
+            target: The class; None for the predicted one, of multi-label data the most probable one.
+            against: What speaks for that class rather than for this one; None: for that class alone.
+
+        Returns:
+            The explanation of each image, in the order of the inputs, computed while iterating. That of an image that
+            cannot be read has its reason in ``error``.
+
+        Raises:
+            ConfigError: As ``predict``; if the model has no such class.
+            TypeError: As ``predict``.
+        """
+        data = InputDataset(inputs, self._max_pixels)
+        question = Question.of(target, against, self.class_names)
+        if not data.items:
+            return iter(())
+        split = Split(data, labels=None)
+        pipeline, _ = self._pipeline(split)
+        min_side = needed_side(pipeline) if self.decode == "scaled" else None
+        explainer = Explainer(self._heat_maps, split, data.paths, pipeline, min_side, question)
+        return explainer.explain([(index, derive_seed(self._seed, 0, index)) for index in range(len(split))])
+
+    @cached_property
+    def _heat_maps(self) -> HeatMaps:
+        return HeatMaps(self.model)
 
     def _encode(self, batch: Batch, _: int) -> Tensor:
         return self.model.embed(batch["image"])

@@ -1,0 +1,127 @@
+"""Heat maps beside the thumbnails of a report."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from imgcls.data.datamodule import ImageDataModule
+from imgcls.data.splitting.split import Split
+from imgcls.data.transforms.needed_size import needed_side
+from imgcls.data.transforms.pipeline import Pipeline
+from imgcls.errors import first_line
+from imgcls.explain.heat_maps import HeatMaps
+from imgcls.explain.overlay import overlay
+from imgcls.explain.photo import SeenPhoto
+from imgcls.models.inference import InferenceModule
+from imgcls.results.predictions import EvaluatedSplit
+
+log = logging.getLogger(__name__)
+
+Place = tuple[Split, int]
+"""A split, and the index of an image in it."""
+
+_BATCH = 8
+_SECONDS = 20.0  # after which no further batch is begun
+
+
+class Wanted(NamedTuple):
+    """A thumbnail that gets a heat map.
+
+    Args:
+        split: The split of its image.
+        number: Its index in the split.
+        target: The class that is explained.
+        against: For a mistake the true class; else None.
+    """
+
+    split: Split
+    number: int
+    target: int
+    against: int | None
+
+
+def wanted_maps(found: EvaluatedSplit, places: Mapping[str, Place]) -> dict[str, Wanted]:
+    """Return path -> what its heat map shows, for images with predictions: why this class, and not the true one.
+
+    Args:
+        found: The evaluated images.
+        places: Path -> split and index of the images with a thumbnail.
+    """
+    wanted = {}
+    for row, path in enumerate(found.paths):
+        if path in places and np.isfinite(found.probs[row]).all():
+            target = int(found.probs[row].argmax())
+            true = None if found.multilabel else int(found.labels[row])
+            wanted[path] = Wanted(*places[path], target, None if true in (None, target, -1) else true)
+    return {path: wanted[path] for path in places if path in wanted}
+
+
+def overlays_or_none(
+    model: InferenceModule, device: torch.device, data: ImageDataModule, wanted: Sequence[Wanted], side: int
+) -> list[NDArray[np.uint8]]:
+    """Return what ``heat_map_overlays`` does; none, and a line, where that fails, since a report may do without."""
+    try:
+        return heat_map_overlays(model, device, data, wanted, side) if wanted else []
+    except Exception as error:
+        log.warning("No heat maps in the report: %s: %s", type(error).__name__, first_line(error))
+        return []
+
+
+def heat_map_overlays(
+    model: InferenceModule, device: torch.device, data: ImageDataModule, wanted: Sequence[Wanted], side: int
+) -> list[NDArray[np.uint8]]:
+    """Return images with their heat maps, as many as the time allows.
+
+    Args:
+        model: The classifier, which is on the CPU again afterwards.
+        device: Where it computes.
+        data: The data of the run.
+        wanted: The images, the most important first.
+        side: Longer side of the pictures in pixels.
+
+    Returns:
+        uint8 ``(H, W, 3)`` each. None of them if no tensor of the network passes, which is logged.
+    """
+    begun = time.monotonic()
+    pipeline = data.pipelines.make("eval", wanted[0].split.read(wanted[0].number))
+    maps = HeatMaps(model.to(device))
+    drawn: list[NDArray[np.uint8]] = []
+    for start in range(0, len(wanted), _BATCH):
+        part = wanted[start : start + _BATCH]
+        if time.monotonic() - begun > _SECONDS:
+            log.info("Heat maps of the first %d of %d images: more would take too long", start, len(wanted))
+            break
+        photos = [_seen(each, pipeline, model) for each in part]
+        images = torch.from_numpy(np.stack([photo.pixels for photo in photos])).permute(0, 3, 1, 2)
+        if maps.layer((images.shape[2], images.shape[3])) is None:
+            log.info("No heat maps in the report: no tensor of this network passes with its places")
+            break
+        heat = maps.explain(images, [each.target for each in part], [each.against for each in part])
+        drawn += [_drawn(photo, row, side, model) for photo, row in zip(photos, heat, strict=True)]
+    model.to("cpu")
+    return drawn
+
+
+def _seen(wanted: Wanted, pipeline: Pipeline, model: InferenceModule) -> SeenPhoto:
+    photo = wanted.split.read(wanted.number, needed_side(pipeline))
+    return SeenPhoto.of(photo, partial(pipeline, seed=0), model.preprocessing)
+
+
+def _drawn(photo: SeenPhoto, heat: NDArray[np.float32], side: int, model: InferenceModule) -> NDArray[np.uint8]:
+    def factor(height: int, width: int) -> float:
+        return side / max(height, width)
+
+    return overlay(*photo.with_heat(heat, factor, model.preprocessing))
+
+
+def heat_map_name(thumbnail: str) -> str:
+    """Return the file of the heat map beside a thumbnail."""
+    path = Path(thumbnail)
+    return f"{path.parent}/{path.stem}-heat.webp"

@@ -1,0 +1,214 @@
+"""Explain the answers of a classifier: a heat map for each image, in the frame of the photo."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from imgcls.callbacks.answers import Answer, answers
+from imgcls.data.loading.batches import augment
+from imgcls.data.loading.samplers import Key
+from imgcls.data.splitting.split import Split
+from imgcls.data.transforms.pipeline import Pipeline
+from imgcls.datasets.labels import SEPARATOR
+from imgcls.errors import ConfigError, ImageError, known_names
+from imgcls.explain.find_places import Layer
+from imgcls.explain.heat_maps import Heat, HeatMaps
+from imgcls.explain.overlay import overlay, panel_scale, side_by_side
+from imgcls.explain.photo import SeenPhoto
+from imgcls.explain.smooth_grad import SIDE
+from imgcls.images import Pixels
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a classifier gives its answer for an image.
+
+    Args:
+        path: The file; "" for an array.
+        prediction: As in predictions.csv.
+        probability: As in predictions.csv.
+        target: The class that the heat map is for.
+        target_probability: Its probability, 0 to 1.
+        against: The class that it is set against; "" for none.
+        photo: The image, uint8 ``(H, W, 3)``, its longer side between 224 and 800 pixels.
+        heat_map: ``(H, W)`` float32, 0 to 1: what speaks for the target; NaN where the network does not see the photo.
+        layer: The layer of the network that the map is taken from; "pixels" if no tensor passes.
+        places: Rows and columns of that layer.
+        shows_input: Whether ``photo`` is the network's input, since the place of that in the photo is unknown.
+        error: Why there is no explanation; "" if there is one. Then the other values are empty.
+    """
+
+    path: str
+    prediction: str = ""
+    probability: str = ""
+    target: str = ""
+    target_probability: float = float("nan")
+    against: str = ""
+    photo: Pixels = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
+    heat_map: Heat = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    layer: str = ""
+    places: tuple[int, int] = (0, 0)
+    shows_input: bool = False
+    error: str = ""
+
+    def overlay(self) -> Pixels:
+        """Return the photo with the heat map laid over it, uint8 ``(H, W, 3)``."""
+        return overlay(self.photo, self.heat_map)
+
+    def panel(self) -> Image.Image:
+        """Return the photo and its overlay side by side, with a title."""
+        than = f" rather than {self.against}" if self.against else ""
+        lines = [
+            f"{self.prediction or 'no class'}  {self.probability and _percent(self.probability)}".rstrip(),
+            f"in colour: what speaks for {self.target} ({self.target_probability:.1%}){than}",
+        ]
+        return side_by_side(self.photo, self.overlay(), "\n".join(lines))
+
+
+class Question(NamedTuple):
+    """What is to be explained.
+
+    Args:
+        target: The class; None for the predicted one, of multi-label data the most probable one.
+        against: The class that it is set against; None for none.
+    """
+
+    target: int | None
+    against: int | None
+
+    @classmethod
+    def of(cls, target: str | None, against: str | None, class_names: Sequence[str]) -> "Question":
+        """Return a question about classes given by name.
+
+        Raises:
+            ConfigError: If there is no such class, or both are the same.
+        """
+        if target is not None and target == against:
+            raise ConfigError(f"target and against must differ, got {target!r} for both")
+        indices = [_index(name, value, class_names) for name, value in (("target", target), ("against", against))]
+        return cls(*indices)
+
+    def about(self, probs: NDArray[np.float32]) -> tuple[int, int | None]:
+        """Return the class of an image with these probabilities, and what it is set against."""
+        target = int(probs.argmax()) if self.target is None else self.target
+        return target, None if self.against == target else self.against
+
+
+class Explainer:
+    """Explains images by their index.
+
+    Args:
+        maps: The heat maps of the model.
+        split: The images.
+        paths: Their paths, "" for none.
+        pipeline: The evaluation transforms.
+        min_side: Shorter side in pixels to which decoding may shrink an image; None: exactly.
+        question: What is to be explained.
+    """
+
+    def __init__(
+        self,
+        maps: HeatMaps,
+        split: Split,
+        paths: Sequence[str],
+        pipeline: Pipeline,
+        min_side: int | None,
+        question: Question,
+    ) -> None:
+        self._maps = maps
+        self._model = maps.model
+        self._split = split
+        self._paths = paths
+        self._pipeline = pipeline
+        self._min_side = min_side
+        self._question = question
+
+    def explain(self, keys: Sequence[Key]) -> Iterator[Explanation]:
+        """Yield the explanation of each image, in the order of the ``(index, seed)`` keys."""
+        for start in range(0, len(keys), _BATCH):
+            part = keys[start : start + _BATCH]
+            read = [self._read(*key) for key in part]
+            found = self._explained([each for each in read if isinstance(each, SeenPhoto)])
+            for (index, _), each in zip(part, read, strict=True):
+                explanation = next(found) if isinstance(each, SeenPhoto) else Explanation("", error=each)
+                yield replace(explanation, path=self._paths[index])
+
+    def _read(self, index: int, seed: int) -> SeenPhoto | str:
+        """Return an image, or why it cannot be read."""
+        path = self._split.path(index)
+        try:
+            photo = self._split.read(index, self._min_side)
+        except ImageError as error:
+            return str(error).removeprefix(f"{path}: ")
+        steps = partial(self._pipeline, seed=seed)
+        where = self._pipeline.where
+        return SeenPhoto.of(photo, lambda image: augment(steps, image, path, where), self._model.preprocessing)
+
+    def _explained(self, photos: Sequence[SeenPhoto]) -> Iterator[Explanation]:
+        """Yield explanations without a path."""
+        if not photos:
+            return
+        images = torch.from_numpy(np.stack([each.pixels for each in photos])).permute(0, 3, 1, 2)
+        images = images.to(self._model.device)
+        probs = self._probs(images)
+        found = answers(torch.from_numpy(probs), [""] * len(photos), self._model.class_names, self._model.thresholds)
+        pairs = [self._question.about(row) for row in probs]
+        maps = self._maps.explain(images, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        layer = self._maps.layer((images.shape[2], images.shape[3]))
+        for photo, heat, answer, row, pair in zip(photos, maps, found, probs, pairs, strict=True):
+            drawn, placed = photo.with_heat(heat, panel_scale, self._model.preprocessing)
+            shown = Explanation("", photo=drawn, heat_map=placed, shows_input=photo.frame is None)
+            yield (
+                Explanation("", error=answer.error)
+                if answer.error
+                else self._answered(shown, layer, answer, row, *pair)
+            )
+
+    def _probs(self, images: torch.Tensor) -> NDArray[np.float32]:
+        """Return the probabilities ``(B, classes)``, as ``predict`` does."""
+        self._model.eval()
+        self._model.tta, self._model.uncalibrated = "none", False
+        with torch.inference_mode():
+            probs = self._model.predict_step({"image": images, "label": torch.empty(0), "path": []}, 0)
+        return probs.float().cpu().numpy()
+
+    def _answered(
+        self,
+        explanation: Explanation,
+        layer: Layer | None,
+        answer: Answer,
+        probs: NDArray[np.float32],
+        target: int,
+        against: int | None,
+    ) -> Explanation:
+        names = self._model.class_names
+        return replace(
+            explanation,
+            prediction=answer.prediction,
+            probability=answer.probability,
+            target=names[target],
+            target_probability=float(probs[target]),
+            against="" if against is None else names[against],
+            layer="pixels" if layer is None else layer.name,
+            places=(SIDE, SIDE) if layer is None else (layer.places.height, layer.places.width),
+        )
+
+
+def _index(option: str, name: str | None, class_names: Sequence[str]) -> int | None:
+    if name is None:
+        return None
+    if name not in class_names:
+        raise ConfigError(f"{option}: the model has no class {name!r}{known_names(name, class_names)}")
+    return class_names.index(name)
+
+
+def _percent(probability: str) -> str:
+    return SEPARATOR.join(f"{float(value):.1%}" for value in probability.split(SEPARATOR))
