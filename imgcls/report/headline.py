@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgcls.report.curves import ClassCurve
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.statistics.bootstrap import bca_interval
-from imgcls.statistics.decisions import macro_f1
+from imgcls.statistics.decisions import decided, macro_f1
 from imgcls.statistics.intervals import Interval, proportion
 from imgcls.statistics.ranking import auroc, average_precision
 from imgcls.statistics.scores import brier, ece, ece_interval, ece_of_perfect_model, log_loss
@@ -103,9 +102,9 @@ def headlines(found: EvaluatedSplit, constant: Constant, areas: ClassCurve | Non
         constant: The best answer that looks at no image.
         areas: The curves whose areas count; None if they are undefined, since all images are of one class.
     """
-    decided = _decided(found.labels, found.predicted, found.probs.shape[1])
+    answers = decided(found.predicted, found.probs.shape[1])
     ranking = [] if areas is None else _ranking(found, constant, areas)
-    scores = [*_answers(found, constant, decided), *ranking, *_probabilities(found, constant)]
+    scores = [*_answers(found, constant, answers), *ranking, *_probabilities(found, constant)]
     return [_defined(each) for each in scores if math.isfinite(each.value)]
 
 
@@ -113,34 +112,34 @@ def _defined(each: Headline) -> Headline:
     return replace(each, baseline=None) if each.baseline is not None and math.isnan(each.baseline) else each
 
 
-def _answers(found: EvaluatedSplit, constant: Constant, decided: Floats) -> list[Headline]:
+def _answers(found: EvaluatedSplit, constant: Constant, answers: Floats) -> list[Headline]:
     """Return the scores of the answers."""
     hits, count, several = int(found.correct.sum()), len(found), found.multilabel
     title, about = ("Exact match", "images whose classes are all right") if several else ("Accuracy", "images right")
     share = Headline(
         "accuracy", title, hits / count, f"Share of {about}.", proportion(hits, count), constant.accuracy, share=True
     )
-    always = _decided(found.labels, constant.predicted, found.probs.shape[1])
+    always = decided(constant.predicted, found.probs.shape[1])
     f1 = Headline(
         "macro_f1",
         "Macro F1",
-        macro_f1(found.labels, decided),
+        macro_f1(found.labels, answers),
         "Mean F1 score of the classes, each counted once.",
-        _bootstrap(macro_f1, found.labels, decided),
+        _bootstrap(macro_f1, found.labels, answers),
         macro_f1(found.labels, always),
     )
     if several:
         about = "Share of all yes-or-no answers, one per class and image, that are right."
         usual = float((found.labels == constant.predicted).mean())
-        value, interval = label_accuracy(found.labels, decided), _bootstrap(label_accuracy, found.labels, decided)
+        value, interval = label_accuracy(found.labels, answers), _bootstrap(label_accuracy, found.labels, answers)
         labels = Headline("label_accuracy", "Label accuracy", value, about, interval, usual, share=True)
         return [share, labels, f1]
     recall = Headline(
         "balanced_accuracy",
         "Balanced accuracy",
-        balanced_accuracy(found.labels, decided),
+        balanced_accuracy(found.labels, answers),
         "Mean recall of the classes, each counted once.",
-        _bootstrap(balanced_accuracy, found.labels, decided, strata=found.labels),
+        _bootstrap(balanced_accuracy, found.labels, answers, strata=found.labels),
         balanced_accuracy(found.labels, always),
         share=True,
     )
@@ -232,12 +231,3 @@ label_accuracy = Score("label_accuracy", lambda labels, decided: mean_of((labels
 """Share of the yes-or-no answers that are right, in multi-label data."""
 balanced_accuracy = Score("balanced_accuracy", _balanced)
 """Mean recall of the classes that have images."""
-
-
-def _decided(labels: Labels, predicted: Labels, classes: int) -> Floats:
-    """Return answers as probabilities of 0 and 1, for scores that decide by a threshold of 0.5 or the largest."""
-    if labels.ndim == 2:
-        return predicted.astype(np.float64)
-    found: NDArray[np.float64] = np.zeros((len(predicted), classes))
-    found[np.arange(len(predicted)), predicted] = 1
-    return found

@@ -80,11 +80,12 @@ def sentences(found: NearBest) -> list[str]:
         more = f" and {len(near) - _NAMED} more" if len(near) > _NAMED else ""
         named = f"Trial{'s' * (len(near) > 1)} {', '.join(map(str, near[:_NAMED]))}{more}"
         first = f"{named} cannot be distinguished from trial {found.best}, the best one, {on}"
-    second = (
-        f"The best of {len(found.distinguishable) + 1} trials looks better than it is, since these images chose it: "
-        f"expect a {_TITLES[found.score]} of about {found.expected:.3f} on others, not {found.value:.3f}"
-    )
-    return [first, second]
+    expected, value = f"{found.expected:.3f}", f"{found.value:.3f}"
+    title, trials = _TITLES[found.score], f"The best of {len(found.distinguishable) + 1} trials"
+    if expected == value:
+        return [first, f"{trials} hardly looks better than it is: expect {title} {value} on other images"]
+    luck = f"{trials} looks better than it is, since these images chose it: "
+    return [first, f"{luck}expect {title} {expected} on others, not {value}"]
 
 
 def _is_same(one: EvaluatedSplit, other: EvaluatedSplit) -> bool:

@@ -32,14 +32,16 @@ def test_clearly_worse_trials_are_distinguishable(tmp_path: Path, metric: str) -
     first, second = sentences(found)
     name = "accuracy" if metric == "validation_accuracy" else "macro F1"
     assert first == f"Trials 0, 3 cannot be distinguished from trial 1, the best one, on 400 validation images ({name})"
-    assert second.startswith("The best of 4 trials looks better than it is, since these images chose it: expect a ")
+    assert second.startswith("The best of 4 trials looks better than it is, since these images chose it: expect ")
     assert second.endswith("on others, not 0.910")
 
 
 def test_a_best_trial_may_stand_alone(tmp_path: Path) -> None:
     found = near_best(folders(tmp_path, [100, 10]), 1, "validation_accuracy")
     assert found is not None
-    assert sentences(found)[0].startswith("Trial 1 is better than every other one by more than chance on 400")
+    first, second = sentences(found)
+    assert first.startswith("Trial 1 is better than every other one by more than chance on 400")
+    assert second == "The best of 2 trials hardly looks better than it is: expect accuracy 0.975 on other images"
 
 
 def test_many_trials_are_counted(tmp_path: Path) -> None:
