@@ -8,7 +8,7 @@ from imgcls.runtime.tables import shown
 
 NONE = "\N{EN DASH}"
 """In place of a value that is undefined."""
-_LONGEST = 44  # characters of a path
+_LONGEST = 30  # characters of a path
 
 
 def percent(value: float | None, digits: int = 1, unit: str = "&nbsp;%") -> Markup:
@@ -32,8 +32,12 @@ def exact(value: float) -> str:
 
 
 def short(path: str) -> str:
-    """Return the end of a path."""
-    return path if len(path) <= _LONGEST else f"…{path[1 - _LONGEST :]}"
+    """Return the last folders and the name of a path, as many as fit."""
+    shown = path
+    while len(shown) > _LONGEST and "/" in shown:
+        shown = shown.partition("/")[2]
+    shown = f"…{shown[1 - _LONGEST :]}" if len(shown) > _LONGEST else shown
+    return shown if shown == path or shown.startswith("…") else f"…/{shown}"
 
 
 def text_of(value: Any) -> Any:

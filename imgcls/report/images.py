@@ -18,7 +18,7 @@ MOST = 96
 """Thumbnails at most."""
 EXAMPLES = 5
 """Images that are listed for a cell of the confusion matrix."""
-GALLERY = 36
+GALLERY = 30
 _BYTES = 1_100_000  # of all thumbnails in the page, before base64
 
 
