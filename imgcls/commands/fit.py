@@ -312,7 +312,8 @@ class Fit(Command):
         def evaluate() -> dict[str, float]:
             return self.evaluate("validation", path, self.folder)
 
-        is_best = path is not None and self.saver is not None and path == self.saver.best
+        # the first process alone knows the run folder before the fit
+        is_best = self.trainer.strategy.broadcast(self.saver is not None and path == self.saver.best)
         if path is None or not is_best or not self.parts.experiment.calibrate:
             return evaluate()
         values, self.temperature = validate_and_calibrate(evaluate, self.trainer, self.model, path)
