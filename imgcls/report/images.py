@@ -27,6 +27,7 @@ class Example:
     """An image of the report.
 
     Args:
+        row: Its row among the images with a prediction.
         path: Its path.
         truth: Its classes, as text.
         answer: What the model says.
@@ -34,6 +35,7 @@ class Example:
         of_truth: Probability of the true class; multi-label: of what is true of the class that is most wrong.
     """
 
+    row: int
     path: str
     truth: str
     answer: str
@@ -132,6 +134,7 @@ class Examples:
     def _example(self, index: int) -> Example:
         found = self.found
         return Example(
+            index,
             found.paths[index],
             self._names(found.labels[index]),
             self._names(found.predicted[index]),

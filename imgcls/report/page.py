@@ -170,5 +170,5 @@ def _epochs(run: Run) -> Content:
     if run.history is None:
         return {"columns": [], "rows": [], "more": False}
     table = run.history.tail(_EPOCHS)
-    rows = [["" if value != value else f"{value:.5g}" for value in row] for row in table.itertuples(index=False)]
+    rows = [list(row) for row in table.itertuples(index=False)]
     return {"columns": list(table.columns), "rows": rows, "more": len(run.history) > _EPOCHS}

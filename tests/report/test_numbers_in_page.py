@@ -164,6 +164,22 @@ def test_calibration_and_class_balance(tmp_path: Path) -> None:
     close(page, {f"balance.train.{index}": 3 * counts[index] for index in (0, 1)})
 
 
+def test_images_and_epochs(tmp_path: Path) -> None:
+    names = ["cat", "dog", "cow"]
+    page = page_of(tmp_path, names, 90, skill=1.0)
+    labels, answers, probs = read(tmp_path, names, multilabel=False)
+    rows = {int(name.split(".")[1]) for name in page.numbers if name.startswith("image.")}
+    wrong = np.flatnonzero(labels != answers)
+    assert set(wrong[np.argsort(probs[wrong, labels[wrong]], kind="stable")][:30]) <= rows
+    for row in rows:
+        close(page, {f"image.{row}.confidence": probs[row].max()})
+        if labels[row] != answers[row]:
+            close(page, {f"image.{row}.of_truth": probs[row, labels[row]]})
+    history = pd.read_csv(tmp_path / "metrics.csv")
+    close(page, {f"history.{row}.{name}": history[name][row] for name in history for row in history.index})
+    assert page.numbers["best_epoch"] == 10
+
+
 def test_every_number_is_finite_and_in_its_interval(tmp_path: Path) -> None:
     page = page_of(tmp_path, ["cat", "dog", "cow"], 90)
     assert np.isfinite(list(page.numbers.values())).all()
