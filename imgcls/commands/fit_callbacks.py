@@ -14,8 +14,10 @@ from imgcls.callbacks.run_files import RunFiles
 from imgcls.callbacks.run_summary import RunSummary
 from imgcls.callbacks.stopping import Patience, StopBeforeTraining
 from imgcls.callbacks.terminate_on_nan import TerminateOnNaN
+from imgcls.callbacks.train_predictions import TrainPredictions
 from imgcls.callbacks.within_epoch import WithinEpoch
 from imgcls.checkpoints.content import Content
+from imgcls.checkpoints.run_folder import predictions_file
 from imgcls.commands.command import Parts
 from imgcls.commands.default_callbacks import (
     early_stopping,
@@ -116,4 +118,7 @@ def with_run_files(
         return found
     minutes = parts.experiment.save_every_minutes
     savers = [WithinEpoch(item, minutes) for item in found if isinstance(item, CheckpointSaver)]
-    return [RunFiles(folder, config), *found, *savers]
+    averages = (
+        [TrainPredictions(folder / predictions_file("train"))] if trial is None and parts.experiment.report else []
+    )
+    return [RunFiles(folder, config), *found, *averages, *savers]

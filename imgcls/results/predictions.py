@@ -83,7 +83,7 @@ def read_predictions(path: Path) -> EvaluatedSplit:
         ConfigError: If it cannot be read, or is not a table of predictions with labels.
     """
     split = path.name.partition("_")[0]
-    if split not in EVALUATED:
+    if split not in (*EVALUATED, "train"):
         raise ConfigError(f"{path}: expected validation_predictions.csv or test_predictions.csv")
     header = _header(path)
     names = [name.removeprefix(_PREFIX) for name in header[len(_BEFORE) : -1]]

@@ -22,19 +22,15 @@ def few_images(run: Run) -> Iterator[Finding]:
     The gain is the mean recall of all classes that could be at stake: for each such class the recall of the others
     minus the lower end of its own interval.
     """
-    if run.splits is None:
-        return
-    counts, evaluated = images_by_class(run, "train"), run.evaluated
-    trained = {name: count for name, count in counts.items() if count}
-    few = few_classes(run)
+    trained, few = images_by_class(run, "train"), few_classes(run)
     if not few:
         return
-    stakes = {name: _at_stake(evaluated, name, few) for name in few}
+    stakes = _stakes(run.evaluated, few)
     stakes = {name: stake for name, stake in stakes.items() if trained[name] <= FEW or stake > 0}
     names = sorted(stakes, key=lambda name: (-stakes[name], trained[name]))
     if names:
-        advice = _few_advice(run, names, trained)
-        yield Finding(advice, sum(max(stakes[name], 0.0) for name in names) / len(evaluated.class_names))
+        gain = sum(max(stake, 0.0) for stake in stakes.values()) / len(run.evaluated.class_names)
+        yield Finding(_few_advice(run, names, trained), gain)
 
 
 def few_classes(run: Run) -> list[str]:
@@ -67,52 +63,61 @@ def images_by_class(run: Run, split: str) -> dict[str, int]:
     return counts
 
 
-def _of_class(evaluated: EvaluatedSplit, name: str) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return for each image of a class whether the class was found, and the paths of those where it was not."""
-    index = evaluated.class_names.index(name)
+def _recalls(evaluated: EvaluatedSplit) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return how many images of each class are found, and how many there are."""
     if evaluated.multilabel:
-        has, found = evaluated.labels[:, index], evaluated.predicted[:, index]
-    else:
-        has, found = evaluated.labels == index, evaluated.predicted == index
-    missed = np.flatnonzero(has & ~found)
-    return np.asarray(found[has]), [evaluated.paths[image] for image in missed]
+        return (evaluated.labels & evaluated.predicted).sum(axis=0), evaluated.labels.sum(axis=0)
+    classes = len(evaluated.class_names)
+    found = np.bincount(evaluated.labels[evaluated.correct], minlength=classes)
+    return found, np.bincount(evaluated.labels, minlength=classes)
 
 
-def _at_stake(evaluated: EvaluatedSplit, name: str, few: list[str]) -> float:
-    """Return by how much the recall of a class may be lower than that of the classes with enough images."""
-    ours, _ = _of_class(evaluated, name)
-    found = [_of_class(evaluated, other)[0] for other in evaluated.class_names if other not in few]
-    others = [each for each in found if len(each)]
-    expected = float(np.mean([each.mean() for each in others])) if others else 1.0
-    return expected - (proportion(int(ours.sum()), len(ours)).low if len(ours) else 0.0)
+def _missed(evaluated: EvaluatedSplit, index: int) -> list[str]:
+    """Return the paths of the images of a class that are not found."""
+    of_class, chosen = (
+        each[:, index] if evaluated.multilabel else each == index for each in (evaluated.labels, evaluated.predicted)
+    )
+    return [evaluated.paths[image] for image in np.flatnonzero(of_class & ~chosen)]
+
+
+def _stakes(evaluated: EvaluatedSplit, few: list[str]) -> dict[str, float]:
+    """Return by how much the recall of each class of few images may be lower than that of the other classes."""
+    found, support = _recalls(evaluated)
+    others = (support > 0) & ~np.isin(evaluated.class_names, few)
+    expected = float((found[others] / support[others]).mean()) if others.any() else 1.0
+    indices = {name: evaluated.class_names.index(name) for name in few}
+    return {name: expected - _low(int(found[index]), int(support[index])) for name, index in indices.items()}
+
+
+def _low(count: int, total: int) -> float:
+    return proportion(count, total).low if total else 0.0
 
 
 def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
     evaluated, worst = run.evaluated, names[0]
-    ours, missed = _of_class(evaluated, worst)
-    median = float(np.median(list(trained.values())))
-    listed = ", ".join(f"{name!r} ({trained[name]})" for name in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    title = (
-        f"Class {worst!r} has only {counted(trained[worst], 'training image')}"
-        if len(names) == 1
-        else f"{len(names)} classes have few training images: {listed}{more}"
-    )
-    recall = f"{evaluated.split} has no image of {worst!r}, so its recall is unknown"
-    if len(ours):
-        low, high = proportion(int(ours.sum()), len(ours))
+    index = evaluated.class_names.index(worst)
+    found, support = (int(each[index]) for each in _recalls(evaluated))
+    others = [count for name, count in trained.items() if count and name not in names]
+    median = float(np.median(others or list(trained.values())))
+    title = f"Class {worst!r} has only {counted(trained[worst], 'training image')}"
+    if len(names) > 1:
+        listed = ", ".join(f"{name!r} ({trained[name]})" for name in names[:_SHOWN])
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        title = f"{len(names)} classes have few training images: {listed}{more}"
+    recall = f"{evaluated.split.capitalize()} has no image of {worst!r}, so its recall is unknown."
+    if support:
+        low, high = proportion(found, support)
         recall = (
-            f"On {evaluated.split} {int(ours.sum())} of {counted(len(ours), 'image')} of {worst!r} are found "
-            f"(95 % interval {percent(low)} to {percent(high)})"
+            f"On {evaluated.split} {found} of {counted(support, 'image')} of {worst!r} are found "
+            f"(95 % interval {percent(low)} to {percent(high)})."
         )
-    most = f"The median class has {median:.0f} training images."
     return Advice(
         "few_images",
         title,
-        f"{most} {recall}.",
+        f"The median of the other classes is {median:.0f}. {recall}" if others else recall,
         f"Collect images of {_listed(names)}: about {max(round(median), 4 * FEW)} each for train. "
         "Until then: --model.loss_config.class_weights auto.",
-        missed,
+        _missed(evaluated, index),
     )
 
 

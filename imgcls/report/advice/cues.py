@@ -19,6 +19,7 @@ _GIVES_AWAY = 0.85  # mean of sensitivity and specificity, at the lower end of t
 _IMAGES = 8  # of a class in the sample
 _FOLDS = 5
 _LEAVES = 4  # of the tree, per class
+_SHOWN = 5  # names of classes
 
 
 class _Cue(NamedTuple):
@@ -41,12 +42,15 @@ def class_given_away(run: Run) -> Iterator[Finding]:
     if table is None or run.splits is None or run.evaluated.multilabel:
         return
     rows = run.splits[run.splits["split"] == "train"].drop_duplicates("path").set_index("path")
-    labels = rows["label"].reindex(table.index)
+    labels = rows["label"].reindex(table.index).dropna()
+    table = table.loc[labels.index]
     names = [name for name in _NUISANCES if name in table]
     cues = [cue for name in names for cue in _cues(table[name], labels, len(names))]
     if cues and (best := max(cues, key=lambda cue: cue.low)).low >= _GIVES_AWAY:
         told = sorted({cue.label for cue in cues if cue.name == best.name and cue.low >= _GIVES_AWAY})
-        yield Finding(_advice(best, told, table[best.name], labels), best.low - 0.5, urgency=0)
+        of_all = len(told) == labels.nunique()
+        which = "the class" if of_all else f"class{'es' * (len(told) > 1)} {', '.join(map(repr, told[:_SHOWN]))}"
+        yield Finding(_advice(best, which, table[best.name], labels), best.low - 0.5, urgency=0)
 
 
 def _cues(values: "pd.Series[float]", labels: "pd.Series[str]", tests: int) -> list[_Cue]:
@@ -82,9 +86,8 @@ def _numbers(values: "pd.Series[float]") -> NDArray[np.float64]:
     return np.asarray(numbers.fillna(-1), np.float64)
 
 
-def _advice(cue: _Cue, told: list[str], values: "pd.Series[float]", labels: "pd.Series[str]") -> Advice:
+def _advice(cue: _Cue, which: str, values: "pd.Series[float]", labels: "pd.Series[str]") -> Advice:
     word = WORDS[cue.name]
-    which = f"class {cue.label!r}" if len(told) == 1 else f"{len(told)} classes, {cue.label!r} best of all"
     ours, others = values[labels == cue.label], values[labels != cue.label]
     evidence = (
         f"In a sample of train {word} alone finds {percent(cue.sensitivity)} of the {counted(cue.images, 'image')} of "

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, told apart from classes that are confused, by held-out predictions."""
+"""Labels that are probably wrong, told apart from classes that are confused."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,10 +12,11 @@ from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
+SEARCHED = ("test", "validation", "train")
 _RIGHT = 10  # answers of a class that are right, to compare with
 _ERRORS = 2
 _HIGHEST = 0.95  # rank that counts, so that one image does not decide
-_USUAL = 1 / 3  # mean score of plain confusions, at most
+_LEAST, _MOST = 1 / 5, 1 / 3  # mean score that is assumed of plain confusions
 _TIMES = 2.5  # by which a class may exceed the mean score of the errors of the other classes
 _PRIOR = 3  # errors with which that mean is joined
 _CLASSES = 3  # with errors, to use that mean
@@ -42,6 +43,11 @@ class DoubtedClass(NamedTuple):
     wrong: int
     p: float
 
+    @property
+    def suspects(self) -> NDArray[np.intp]:
+        """The images to look at: the surest, twice as many as labels are thought to be wrong."""
+        return self.images[: 2 * self.wrong]
+
 
 def doubted_labels(run: Run) -> Iterator[Finding]:
     """Find classes whose images seem to have another label.
@@ -52,24 +58,27 @@ def doubted_labels(run: Run) -> Iterator[Finding]:
     uniform for wrong labels, and low for plain confusions. The score -log(1 - rank) of wrong labels then has an
     exponential distribution with mean 1. For plain confusions a mean of 1/3 is assumed, as if they were as sure as the
     least sure of three right answers: more than healthy runs on digits and on solar cells have (0.02; 0.06 to 0.32).
-    Where at least three other classes have errors, 2.5 times the mean of these is assumed, if it is less. The sum of
-    the scores of a class is compared with its gamma distribution, with Holm's correction.
+    Where at least three other classes have errors, 2.5 times the mean of these is assumed, if that is less, but 1/5
+    at least. The sum of the scores of a class is compared with its gamma distribution, with Holm's correction. The
+    answers on train are the means over the epochs of ``train_predictions.csv``.
     """
     found = doubted_classes(run)
     for name in dict.fromkeys(each.name for each in found):
         of_class = [each for each in found if each.name == name]
-        yield Finding(_advice(of_class), max(each.wrong / len(each.split) for each in of_class))
+        advice = _advice(of_class, run.evaluation("train") is not None)
+        yield Finding(advice, max(each.wrong / len(each.split) for each in of_class))
 
 
 def doubted_classes(run: Run) -> list[DoubtedClass]:
-    """Return the classes that images with another label look like, in test and validation, smallest p first.
+    """Return the classes that images with another label look like, in test, validation and train, smallest p first.
 
-    Labels of classes with few training images are left out, since the model does not know these classes.
+    Labels of classes with few training images are left out, since the model does not know these classes; a model of one
+    epoch knows none, and is as sure of errors as of right answers.
     """
-    if run.evaluated.multilabel:
+    if run.evaluated.multilabel or (run.history is not None and len(run.history) == 1):
         return []
     few = few_classes(run)
-    splits = [found for name in ("test", "validation") if (found := run.evaluation(name)) is not None]
+    splits = [found for name in SEARCHED if (found := run.evaluation(name)) is not None]
     tests = [each for split in splits for each in _tests(split, few)]
     corrected = [each._replace(p=p) for each, p in zip(tests, holm([each.p for each in tests]), strict=True)]
     return sorted((each for each in corrected if each.p < 1 - CONFIDENCE), key=lambda each: each.p)
@@ -101,9 +110,10 @@ def _tests(split: EvaluatedSplit, few: list[str]) -> list[DoubtedClass]:
 def _mean_of_confusions(others: list[Floats]) -> float:
     """Return the mean score that plain confusions of a class have at most, by the scores of the other classes."""
     if len(others) < _CLASSES:
-        return _USUAL
+        return _MOST
     scores = np.concatenate(others)
-    return min(_USUAL, float(_TIMES * scores.sum() + _PRIOR * _USUAL) / (len(scores) + _PRIOR))
+    mean = float(_TIMES * scores.sum() + _PRIOR * _MOST) / (len(scores) + _PRIOR)
+    return min(max(mean, _LEAST), _MOST)
 
 
 def _wrong(scores: Floats, mean: float) -> int:
@@ -112,17 +122,18 @@ def _wrong(scores: Floats, mean: float) -> int:
     return max(round(len(scores) * min(float(share), 1.0)), 1)
 
 
-def _advice(found: list[DoubtedClass]) -> Advice:
-    name, images = found[0].name, sum(len(each.images) for each in found)
-    some, where = sum(each.wrong for each in found), " and ".join(each.split.split for each in found)
+def _advice(found: list[DoubtedClass], searches_train: bool) -> Advice:
+    name = found[0].name
+    some, (*others, last) = sum(each.wrong for each in found), [each.split.split for each in found]
+    where = f"{', '.join(others)} and {last}" if others else last
+    paths = [each.split.paths[index] for each in found for index in each.suspects]
+    more = "" if searches_train else " To search train, too: --data.fold 1/5 to 5/5; each image is in validation once."
     return Advice(
         "doubted_labels",
         f"About {counted(some, 'image')} of {name!r} in {where} {'has' if some == 1 else 'have'} another label",
-        " ".join(map(_evidence, found)) + " Train is not searched, since the model has learned its labels, right or "
-        "wrong.",
-        f"Look at these {images} images, and correct the labels. If they were wrong: search train, too, by "
-        f"--data.fold 1/5 to 5/5, where each image is in validation once.",
-        [each.split.paths[index] for each in found for index in each.images],
+        " ".join(map(_evidence, found)),
+        f"Look at these {len(paths)} images, correct the labels that are wrong, and train again.{more}",
+        paths,
     )
 
 
@@ -130,8 +141,9 @@ def _evidence(found: DoubtedClass) -> str:
     split = found.split
     given = [split.class_names[label] for label in split.labels[found.images]]
     labels = ", ".join(f"{given.count(label)} {label!r}" for label in dict.fromkeys(given))
+    mean = ", in the mean of the epochs" if split.split == "train" else ""
     return (
         f"In {split.split} {counted(len(found.images), 'image')} with another label ({labels}) are taken for "
-        f"{found.name!r}. Of {found.sure} the model is surer than of half of the images that it gets right, which "
-        f"is rare for plain confusions ({p_value(found.p)} after Holm's correction)."
+        f"{found.name!r}{mean}. Of {found.sure} the model is surer than of half of the images that it gets right, "
+        f"which is rare for plain confusions ({p_value(found.p)} after Holm's correction)."
     )

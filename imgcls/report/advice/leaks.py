@@ -9,37 +9,42 @@ from imgcls.report.advice.finding import Advice, Finding, counted, p_value, perc
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 
+_KNOWN = {"test": ("train", "validation"), "validation": ("train",)}
+"""Evaluated split -> splits by whose images the model was made."""
+
 
 def leaked_images(run: Run) -> Iterator[Finding]:
     """Find evaluated images whose content hash is that of a training image, by ``splits.csv``.
 
-    Copies that were saved again have another hash; ``imgcls check`` finds them.
+    Copies in validation count for test, since validation chose the epoch. Copies that were saved again have another
+    hash; ``imgcls check`` finds them.
     """
-    for split in ("test", "validation"):
+    for split in _KNOWN:
         evaluated = run.evaluation(split)
         if evaluated is None or run.splits is None:
             continue
         copies = _copies(run.splits, split)
-        paths = [path for path in evaluated.paths if path in copies]
+        paths = [path for path in evaluated.paths if path in copies.index]
         if paths:
             yield Finding(_advice(evaluated, copies, paths), len(paths) / len(evaluated), urgency=0)
 
 
-def _copies(splits: pd.DataFrame, split: str) -> dict[str, str]:
-    """Return path -> path of the same image in train."""
+def _copies(splits: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return path and split of the same image in train or validation; the index is the path of the evaluated image."""
     known = splits[splits["content"] != ""]
-    train = known[known["split"] == "train"].drop_duplicates("content").set_index("content")["path"]
-    held_out = known[(known["split"] == split) & known["content"].isin(train.index)]
-    return dict(zip(held_out["path"], train[held_out["content"]], strict=True))
+    sources = known[known["split"].isin(_KNOWN[split])].drop_duplicates("content").set_index("content")
+    held_out = known[(known["split"] == split) & known["content"].isin(sources.index)]
+    return sources.loc[held_out["content"], ["path", "split"]].set_index(held_out["path"])
 
 
-def _advice(evaluated: EvaluatedSplit, copies: dict[str, str], paths: list[str]) -> Advice:
+def _advice(evaluated: EvaluatedSplit, copies: pd.DataFrame, paths: list[str]) -> Advice:
     count, example = len(paths), paths[0]
+    where = " and ".join(name for name in _KNOWN[evaluated.split] if name in set(copies["split"]))
     return Advice(
         "leak",
-        f"{counted(count, 'image')} of {evaluated.split} ({percent(count / len(evaluated))}) also in train: the "
+        f"{counted(count, 'image')} of {evaluated.split} ({percent(count / len(evaluated))}) also in {where}: the "
         "score is too good",
-        f"Equal content, for example {example} and {copies[example]}. {_compared(evaluated, set(paths))}",
+        f"Equal content, for example {example} and {copies['path'][example]}. {_compared(evaluated, set(paths))}",
         "Remove the copies from one side (`imgcls check` lists them, near copies, too), and train again with "
         "--data.on_leak error.",
         paths,

@@ -203,7 +203,7 @@ def test_what_makes_the_score_wrong_comes_first(tmp_path: Path) -> None:
     probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
     run = fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values})
     write_history(tmp_path, 1, validation_loss=[1.2])
-    assert kinds(run)[:3] == ["given_away", "short_training", "doubted_labels"]
+    assert kinds(run)[:3] == ["given_away", "short_training", "confused_pair"]
 
 
 def test_multilabel_runs(tmp_path: Path) -> None:
