@@ -47,6 +47,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def trackers(session: nox.Session) -> None:
+    """Run fits and searches with W&B, MLflow and Comet, offline."""
+    session.install(".[timm,dev]", "wandb", "mlflow-skinny[sqlalchemy]", "comet_ml")
+    session.run("python", "-m", "pytest", "-m", "trackers", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Print figures of speed; nothing is asserted."""
     session.install(".[timm,dev]")

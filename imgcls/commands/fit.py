@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ from imgcls.commands.report_files import report_run
 from imgcls.commands.resume import find_requeued, find_start, for_training, job_of
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
 from imgcls.commands.stop_reason import log_stop_reason
+from imgcls.commands.trackers import TrackerGuard, close, complete, trackers
 from imgcls.commands.trainer import (
     build_trainer,
     choose_precision,
@@ -109,7 +111,8 @@ class Fit(Command):
         callbacks = with_run_files(
             callbacks, self.monitored, parts, self.folder, trial, config, self._keep_cache_decision
         )
-        self.trainer = build_trainer(options, callbacks, self.files, self.folder)
+        self.trainer = build_trainer(options, [*callbacks, TrackerGuard()], self.files, self.folder)
+        self.trackers = trackers(self.trainer.loggers)
 
     @staticmethod
     def _job(parts: Parts) -> str | None:
@@ -199,6 +202,8 @@ class Fit(Command):
             if self.folder is not None and self.trial is None:
                 results = self._evaluate_best()
                 self._report(results)
+                if self.trainer.is_global_zero:
+                    complete(self.trackers, self.folder, results.get("test", {}), self.trainer.global_step)
                 print_once(self.folder)
                 for split, values in results.items():
                     self.refuse_not_finite_loss(split, values, self.folder)
@@ -210,6 +215,8 @@ class Fit(Command):
                 log.info("Stopped%s. To resume: imgcls fit %s --ckpt_path last%s", where, config, more)
             raise
         finally:
+            if self.trainer.is_global_zero:
+                close(self.trackers, failed=sys.exc_info()[0] is not None)
             if self.lock is not None:
                 self.lock.release()
 

@@ -18,6 +18,7 @@ from imgcls.commands.fit import Fit
 from imgcls.commands.fit_callbacks import Trial
 from imgcls.commands.lr_and_batch_size_finders import refuse_in_trials
 from imgcls.commands.refusals import check_options
+from imgcls.commands.trackers import name_of_trial
 from imgcls.commands.trainer import as_list
 from imgcls.models.huggingface.hub import load_config
 from imgcls.tune.screening import SCREEN
@@ -37,7 +38,8 @@ class Trials:
 
     def check(self, config: dict[str, Any]) -> None:
         """Parse the configuration of a trial and make its classes; raise an error if it is wrong."""
-        made = self.cli.parser.instantiate(self._parsed(config))["fit"]
+        quiet = config["trainer"] | {"logger": False}  # Comet's begins a run when it is made
+        made = self.cli.parser.instantiate(self._parsed(config | {"trainer": quiet}))["fit"]
         check_options(dict(made["trainer"]), "fit")
         refuse_in_trials(as_list(made["trainer"]["callbacks"]))
         made["data"].pipelines.check()
@@ -57,7 +59,8 @@ class Trials:
         gc.collect()  # models are parts of reference cycles, and their memory is needed now
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        parsed = self._parsed(config)
+        name = folder.name if folder.name != SCREEN else f"{folder.parent.name}/{SCREEN}"
+        parsed = self._parsed(name_of_trial(config, name, self.base.runs_folder.name))
         make_absolute(parsed["fit"])
         saved = plain_values(self.cli.parser, parsed)
         self.cli.config_dump = saved  # Lightning records it as the hyper-parameters of model and data
