@@ -41,7 +41,8 @@ def test_hot_places_count_more_than_random_or_central_ones(tmp_path: Path) -> No
 
         def answer(images: Tensor, target: int = target) -> Tensor:
             with torch.inference_mode():
-                return model(images).softmax(1)[:, target]
+                probs: Tensor = model(images).softmax(1)
+                return probs[:, target]
 
         [heat] = maps.explain(batch, [target])
         found.append(curves(answer, image, np.stack([heat, generator.random((7, 7), dtype=np.float32), central])))
