@@ -13,19 +13,16 @@ _CKPT_PATH = {
     "check": "Not read.",
 }
 _EVALUATED = "Checkpoint to load, or a run folder for its best one; 'last' is the newest run."
-_TTA = (
-    "Test-time augmentation: average the probabilities over each image and its mirror image (hflip), or also both "
-    "upside down (flips)."
-)
-_RAW = "Do not divide logits by the temperature that the fit has found: probabilities are not calibrated."
+_TTA = "Average over each image and its mirror image (hflip), or also both upside down (flips)."
+_RAW = "Leave out the temperature that the fit has found."
 _OUTPUT = (
     "CSV, or .parquet, file to write (default: predictions.csv in the checkpoint's run folder, else in the working "
     "directory)."
 )
 _TOP_K = "Write the K most probable classes, in place of all."
-_RISK = "Answer 'abstain' where needed so that, with 95 % confidence, at most this share of the answers is wrong."
-_COVERAGE = "Also write a set of classes that contains the true one in this share of the images."
-_CALIBRATE_ON = "The test_predictions.csv of 'imgcls test' whose images --risk and --coverage use, not validation."
+_RISK = "Abstain so that at most this share is wrong."
+_COVERAGE = "Add label sets; this share has the true class."
+_CALIBRATE_ON = "The test_predictions.csv that both rely on."
 _EMBEDDINGS = "Also write the features that the head receives."
 _RESUME = "Complete a prediction that was stopped."
 _FOLDER = (

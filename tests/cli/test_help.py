@@ -11,17 +11,21 @@ from imgcls.cli.schema import keys, used_keys
 
 OWN = {
     "fit": ["--ckpt_path"],
-    "validate": ["--ckpt_path", "--tta", "--output"],
-    "test": ["--ckpt_path", "--tta", "--output"],
+    "validate": ["--ckpt_path", "--tta", "--raw", "--output"],
+    "test": ["--ckpt_path", "--tta", "--raw", "--output"],
     "predict": [
         "--ckpt_path",
         "--images",
         "--output",
         "--top_k",
+        "--risk",
+        "--coverage",
+        "--calibrate_on",
         "--embeddings",
         "--overwrite",
         "--resume",
         "--tta",
+        "--raw",
     ],
     "tune": [],
     "check": ["--images", "--json", "--html", "--allow"],
