@@ -79,6 +79,7 @@ def test_a_run_without_thumbnails_says_so(tmp_path: Path) -> None:
 
 def test_thumbnails_and_heat_maps_are_in_the_page_once(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path, ["cat", "dog"], 60, skill=1.0, thumbnails=60)))
+    assert "The second picture is a heat map" in page.text
     pictures = [found["href"] for tag, found in page.tags if tag == "image"]
     assert len(pictures) == 90  # 60 images, half of them with a heat map
     assert len(set(pictures)) == 60
