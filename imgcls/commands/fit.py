@@ -321,7 +321,7 @@ class Fit(Command):
 
         # the first process alone knows the run folder before the fit
         is_best = self.trainer.strategy.broadcast(self.saver is not None and path == self.saver.best)
-        if path is None or not is_best or not self.parts.experiment.calibrate:
+        if path is None or not is_best or self.trial is not None or not self.parts.experiment.calibrate:
             return evaluate()
         values, self.temperature = validate_and_calibrate(evaluate, self.trainer, self.model, path)
         return values
