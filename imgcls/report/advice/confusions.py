@@ -48,7 +48,7 @@ def confused_pair(run: Run) -> Iterator[Finding]:
     ]
     if found:
         worst = max(found, key=lambda pair: (pair.images, -pair.p))
-        yield Finding(_advice(evaluated, worst, counts), _GAIN * worst.images / len(evaluated))
+        yield Finding(_advice(evaluated, worst, counts), _GAIN * worst.images / len(evaluated), urgency=3)
 
 
 def _of_two(counts: NDArray[np.int64]) -> list[_Pair]:

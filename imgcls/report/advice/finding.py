@@ -5,8 +5,9 @@ from typing import Literal
 
 CONFIDENCE = 0.95
 
-Urgency = Literal[0, 1, 2]
-"""0: the scores do not mean what they seem to; 1: nothing else can be judged yet; 2: the rest, by gain."""
+Urgency = Literal[0, 1, 2, 3]
+"""0: the scores do not mean what they seem to; 1: nothing else can be judged yet; 2: a cause of errors; 3: where errors
+are, without a cause. Of equal urgency the larger gain comes first."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ FINDERS: tuple[Callable[[Run], Iterable[Finding]], ...] = (
 def advise(run: Run) -> list[Advice]:
     """Return what limits a model, the most important first; empty if nothing was found.
 
-    What makes the scores wrong comes first, then training that is not finished, then the rest by the share of the score
-    that is at stake.
+    What makes the scores wrong comes first, then training that is not finished, then causes of errors, then where
+    errors are; among these by the share of the score that is at stake.
 
     Args:
         run: The run folder.

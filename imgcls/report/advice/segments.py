@@ -45,7 +45,7 @@ def weak_segments(run: Run) -> Iterator[Finding]:
     if found:
         gain, p, best = max(found, key=lambda each: each[0])
         paths = table.index[best.inside & errors].tolist()
-        yield Finding(_advice(best, errors, p, len(segments), paths), gain)
+        yield Finding(_advice(best, errors, p, len(segments), paths), gain, urgency=3)
 
 
 def _segments(values: "pd.Series[float]") -> list[_Segment]:
