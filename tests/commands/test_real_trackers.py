@@ -14,7 +14,7 @@ pytestmark = pytest.mark.trackers
 
 LOGGERS: dict[str, dict[str, Any]] = {
     "WandbLogger": {"init_args": {"project": "cats", "offline": True, "save_dir": "."}},
-    "MLFlowLogger": {"init_args": {"experiment_name": "cats", "tracking_uri": "sqlite:///mlflow.db"}},
+    "MLFlowLogger": {"init_args": {"experiment_name": "cats"}},
     "CometLogger": {"init_args": {"project": "cats"}},
 }
 FILES = {"config.yaml", "results.json", "report.html", "best.ckpt"}
@@ -31,8 +31,14 @@ def line(photos: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return [*found, "--experiment.output_dir", "runs", "--experiment.custom_folder_name", "x"]
 
 
+def database() -> str:
+    """Return the URI of MLflow's database, absolute, since mlflow keeps connections by their URI."""
+    return f"sqlite:///{Path('mlflow.db').absolute()}"
+
+
 def config(name: str, **more: Any) -> str:
-    logger = {"class_path": f"lightning.pytorch.loggers.{name}", **LOGGERS[name]}
+    given = LOGGERS[name]["init_args"] | ({"tracking_uri": database()} if name == "MLFlowLogger" else {})
+    logger = {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": given}
     Path("tracked.yaml").write_text(yaml.safe_dump({"trainer": {"logger": logger}, **more}))
     return "tracked.yaml"
 
@@ -45,7 +51,7 @@ def runs_of(name: str) -> list[set[str]]:
         return [set(zipfile.ZipFile(path).namelist()) for path in Path("comet").glob("*.zip")]
     from mlflow import MlflowClient
 
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(database())
     [experiment] = client.search_experiments(filter_string="name = 'cats'")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
