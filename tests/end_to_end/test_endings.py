@@ -15,6 +15,7 @@ from imgcls.cli.main import main
 from tests.helpers.runs import arguments, assert_same_weights, fails, load, table_of
 
 STEPS = 6  # of an epoch: 48 images in batches of 8
+AS_EVALUATED = ["--trainer.precision=32", "--experiment.calibrate=false"]  # trains as it evaluates at the end
 
 
 def early_stopping(**options: object) -> str:
@@ -104,7 +105,10 @@ def test_lowest_loss_is_best_without_validation(photos: Path, tiny_model: Path, 
 
 def test_best_of_an_epochs_several_validations_is_kept(photos: Path, tiny_model: Path, tmp_path: Path) -> None:
     more = ["--trainer.val_check_interval=0.34", "--trainer.max_epochs=3", "--model.optimizer_config.lr=0.05"]
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.monitor=validation_loss", *more)]
+    line = [
+        "fit",
+        *arguments(photos, tiny_model, tmp_path, "--experiment.monitor=validation_loss", *more, *AS_EVALUATED),
+    ]
     main(line)
     folder = tmp_path / "run/version_0"
     state = load(folder / "checkpoints/last.ckpt")["callbacks"]["CheckpointSaver"]
@@ -239,7 +243,7 @@ def test_run_killed_between_its_two_files_has_the_right_best_one(
 def test_another_monitor_at_the_end_evaluates_the_last_epoch(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=3")]
+    line = ["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=3", *AS_EVALUATED)]
     main(line)
     capsys.readouterr()
     main([*line, "--experiment.monitor=validation_loss", "--ckpt_path=last"])
