@@ -79,7 +79,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     others = write_class_folders(tmp_path / "others", 2, seed=5)
     shutil.copytree(run, tmp_path / "version_0")
     run = tmp_path / "version_0"
-    line = ["test", f"--ckpt_path={run}/checkpoints/best.ckpt"]
+    line = ["test", f"--ckpt_path={run}/checkpoints/best.ckpt", "--experiment.report=false"]
     before = content(run)
     capsys.readouterr()
     main(line)

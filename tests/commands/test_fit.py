@@ -289,7 +289,7 @@ def test_finished_run_says_what_to_raise(
     main([*line, "--ckpt_path=last"])  # in place: reported, and evaluated again
     output = capsys.readouterr()
     assert output.err.splitlines()[-1] == reason
-    assert "Files in the run folder: checkpoints/best.ckpt, config.yaml, confusion.csv," in output.err
+    assert "Files in the run folder: checkpoints/best.ckpt, config.yaml, data.json," in output.err
     assert output.out.splitlines()[-1] == str(tmp_path / "run/version_0")
     written = (tmp_path / "run/version_0/config.yaml").read_text()
     main([*line, "--ckpt_path=last", "--trainer.max_epochs=1", "--model.loss_config.focal_gamma=2"])
@@ -341,7 +341,8 @@ def test_flag_and_list_that_disagree_are_refused(
 def test_without_checkpoints_the_last_weights_are_evaluated(
     photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.enable_checkpointing=false")])
+    more = ["--trainer.enable_checkpointing=false", "--trainer.precision=32"]
+    main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     output = capsys.readouterr()
     assert "No checkpoint is kept, as configured: evaluating the last weights" in output.err
     last = pd.read_csv(tmp_path / "run/version_0/metrics.csv")["validation_loss"].iloc[-1]
