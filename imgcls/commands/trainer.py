@@ -193,6 +193,7 @@ def evaluation_precision(options: dict[str, Any], trained: str | None) -> str | 
 def evaluate_in_float32(trainer: Trainer) -> None:
     """Let a Trainer that has trained in mixed precision evaluate as the commands ``validate`` and ``test`` do."""
     if str(trainer.precision).endswith(MIXED):
+        log.info("Evaluating in float32; in training it was %s, so that figures differ a little", trainer.precision)
         trainer.strategy.precision_plugin = Precision()
 
 
