@@ -77,9 +77,10 @@ def test_scaled_evaluation_is_kept_by_the_checkpoint_and_obeyed(
     assert set(sides) == {("train", CROP), ("val", EDGE), ("test", EDGE)}
     assert load(path)["ImageDataModule"]["decode"] == "scaled"
     table = tmp_path / "predictions.csv"
+    test = ["test", f"--ckpt_path={path}", "--experiment.report=false"]
     for line, side in (
-        (["test", f"--ckpt_path={path}"], EDGE),
-        (["test", f"--ckpt_path={path}", "--data.decode=exact"], None),
+        (test, EDGE),
+        ([*test, "--data.decode=exact"], None),
         (["predict", str(path), str(large / "test"), f"--output={table}"], EDGE),
     ):
         sides.clear()

@@ -79,12 +79,12 @@ def test_a_fit_reads_each_sample_of_a_class_once_to_hash_and_once_an_epoch(
 
 
 def test_trials_of_a_search_hash_nothing_again(tiny_model: Path, tmp_path: Path, read_log: Path) -> None:
-    """60 before the first one; then 48 + 12 for each, and one on which each list is tried."""
+    """60 before the first one; then 48 + 12 for each, 12 at the end, and one each time a list is tried."""
     space = {LR: {"distribution": "uniform", "low": 0.001, "high": 0.01}}
     optuna = {"tune": True, "n_trials": 3, "pruner": "none", "search_spaces": space}
     (tmp_path / "tune.yaml").write_text(yaml.safe_dump({"optuna": optuna}))
     main(["tune", f"--config={tmp_path}/tune.yaml", *line_for(tiny_model, tmp_path)])
-    assert len(read_log.read_text().splitlines()) == 60 + 3 * (60 + 2)
+    assert len(read_log.read_text().splitlines()) == 60 + 3 * (60 + 2 + 12 + 1)
 
 
 def test_of_two_processes_the_first_hashes(tiny_model: Path, tmp_path: Path, read_log: Path) -> None:
