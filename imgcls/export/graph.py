@@ -24,7 +24,7 @@ from imgcls.runtime.serialize import versions
 
 _CLASSIFY = "classify.py"  # applies an exported model to files; it is copied beside it
 
-_TOLERANCE = 1e-5  # of a probability: another order of the network's sums
+_TOLERANCE = 1e-4  # of a probability: another order of the sums; a fine-tuned EfficientNet-Lite0 reaches 1.3e-5
 _INEXACT = 1e-3  # where a few pixels differ by one level
 _USAGE = """In this folder, with `pip install {packages}`:
 
