@@ -15,6 +15,7 @@ from tests.helpers.runs import arguments, assert_same_weights, fails, load, tabl
 OWN = "tests.helpers.own_training"
 DATA = {"single-label": "tests.helpers.own.Squares", "multi-label": f"{OWN}.ManySquares"}
 LIGHTNING = "lightning.pytorch.callbacks"
+FLOAT32 = "--trainer.precision=32"  # in which the end evaluates
 RATES = {"model.init_args.optimizer_config.lr": {"distribution": "loguniform", "low": 0.001, "high": 0.1}}
 SEARCH = [f"--optuna.search_spaces={json.dumps(RATES)}", "--optuna.n_trials=2"]
 
@@ -51,7 +52,7 @@ def test_own_values_are_monitored(
         save_top_k=-1,
     )
     stopping = callback(f"{LIGHTNING}.EarlyStopping", monitor="train_mine", patience=1, min_delta=1000)
-    main(line("fit", task, tiny_model, tmp_path, saver, stopping, "--trainer.max_epochs=5", own="Logging"))
+    main(line("fit", task, tiny_model, tmp_path, saver, stopping, "--trainer.max_epochs=5", FLOAT32, own="Logging"))
     rows = table(tmp_path)
     assert len(rows) == 2  # stopped early
     assert rows["late_mine"].tolist() == [0, 1]
@@ -179,7 +180,7 @@ def test_validation_step_that_returns_the_loss(
 def test_validation_step_that_returns_nothing(
     task: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(line("fit", task, tiny_model, tmp_path, "--experiment.monitor=val_mine", own="SilentValidation"))
+    main(line("fit", task, tiny_model, tmp_path, "--experiment.monitor=val_mine", FLOAT32, own="SilentValidation"))
     rows = table(tmp_path)
     assert rows[["train_f1_score", "val_mine"]].notna().all(axis=None)
     assert [name for name in rows if str(name).startswith("validation_")] == []
