@@ -45,6 +45,7 @@ def html_page(found: Findings, workers: Workers) -> str:
         workers: Processes that read images.
     """
     faults = [f'<span class="mark">{fault}: {count:,}</span>' for fault, count in found.faults.items()]
+    faults = faults or ["<p>No faults found</p>"]
     parts = [f"<h1>{counted(len(found.source.images), 'image')}</h1>", " ".join(faults), _classes(found)]
     parts.append(_list("Remarks", remarks(found)))
     unreadable = [f"{shown(image.path)}: {shown(reason)}" for image, reason in found.unreadable]

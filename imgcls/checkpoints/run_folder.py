@@ -1,5 +1,7 @@
 """Run folders ``<output_dir>/<name>/version_N`` and their checkpoints."""
 
+import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +23,7 @@ EVALUATIONS = "evaluations"
 EVALUATED = ("validation", "test")  # splits
 REPORT = "report.html"
 THUMBNAILS = "thumbnails.csv"
+EXPORTED = "export.json"
 
 _VERSION = re.compile(r"version_(\d+)")
 _JOB = ".job"
@@ -109,6 +112,23 @@ def run_folder_of(checkpoint: Path) -> Path | None:
     if checkpoint.match(REQUEUED):
         return folder
     return folder.parent if folder.name == CHECKPOINTS else None
+
+
+def run_of_export(folder: Path) -> Path | None:
+    """Return the run folder that a folder of ``imgcls export`` was written from; None if it is not found.
+
+    Args:
+        folder: The folder with ``export.json``, in the run folder or elsewhere.
+    """
+    try:
+        path = Path(json.loads((folder / EXPORTED).read_text(encoding="utf-8"))["checkpoint"]["path"])
+    except (OSError, ValueError, LookupError, TypeError):  # no export, or one by another program
+        return None
+    runs = [
+        Path(os.path.normpath(folder / ".." / "..")),
+        *([Path("runs") / path.parents[1]] if len(path.parts) > 2 else []),
+    ]
+    return next((run for run in runs if (run / CHECKPOINTS / path.name).is_file()), None)
 
 
 def write_job(folder: Path, job: str) -> None:

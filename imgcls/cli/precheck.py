@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from difflib import get_close_matches
 
 from imgcls.cli.argv import COMMANDS, config_files, join_options, split_options
 from imgcls.cli.help import AT_ONCE
@@ -42,8 +43,9 @@ def check_command(arguments: list[str]) -> None:
         line = [meant, *(argument for argument in arguments if argument not in _OLD_FLAGS)]
         raise ConfigError(f"a command comes first; type: imgcls {shlex.join(line)}")
     commands = [*COMMANDS, *AT_ONCE]
-    if first in SYNONYMS:
-        line = [SYNONYMS[first], *rest]
+    near = get_close_matches(first, [*commands, *SYNONYMS], 1)
+    if first in SYNONYMS or (near and near[0] in SYNONYMS):
+        line = [SYNONYMS[first if first in SYNONYMS else near[0]], *rest]
         raise ConfigError(f"no command {first!r}; did you mean {line[0]!r}? type: imgcls {shlex.join(line)}")
     raise ConfigError(f"no command {first!r}{did_you_mean(first, commands)}; there are {', '.join(commands)}")
 

@@ -49,12 +49,12 @@ def expand(arguments: list[str]) -> tuple[list[str], list[str]]:
     for name, values in given:
         option = name, values
         if not name:
-            option = _option_of(command, values[0], folders)
+            option = _option_of(arguments, values[0], folders)
         elif len(name) == 2 and name not in {"-c", "-h"}:  # as other programs have it: -b 32
             option = f"-{name}", values
         elif name == CKPT_PATH and command in OF_TRAINED and values:
             _refuse_folder_of_runs(values[0])
-            _refuse_exported(values[0])
+            _refuse_exported(values[0], arguments)
             option = name, [_best_in(values[0]) or values[0]]
         if option != (name, values) and values:
             text = option[0] if option[1] == values else shlex.join(join_options([option]))
@@ -87,19 +87,21 @@ def _notes(command: str, read: dict[str, list[str]]) -> list[str]:
     return notes
 
 
-def _option_of(command: str, word: str, folders: str) -> Option:
+def _option_of(arguments: list[str], word: str, folders: str) -> Option:
     """Return the option that a word without one is meant for."""
+    command = arguments[0]
     path = os.path.expanduser(word)
     suffix = os.path.splitext(word)[1].lower()
     if os.path.isdir(path):
-        return _option_of_folder(command, word, folders)
+        return _option_of_folder(arguments, word, folders)
     if suffix in CONFIGS:
         return "--config", [word]
     if not os.path.exists(path):
         name, is_pair, value = word.partition("=")
         if is_pair and name.replace(".", "_").isidentifier():  # as other programs have it: epochs=3
             return f"--{name}", [value]
-        near = similar_path(word) or "; a value follows its option, one with spaces in quotes"
+        is_path = os.sep in word or "." in word
+        near = similar_path(word) or "; a value follows its option, one with spaces in quotes" * (not is_path)
         raise ConfigError(f"{word!r}: no such file or folder{near}")
     if suffix == ".ckpt" and command in ("fit", *OF_TRAINED):
         return CKPT_PATH, [word]
@@ -110,11 +112,12 @@ def _option_of(command: str, word: str, folders: str) -> Option:
     raise ConfigError(f"{word!r} belongs to no option; without an option, {command} takes {taken}")
 
 
-def _option_of_folder(command: str, folder: str, option: str) -> Option:
+def _option_of_folder(arguments: list[str], folder: str, option: str) -> Option:
+    command = arguments[0]
     best = _best_in(folder)
     if command in ("fit", *OF_TRAINED):
         _refuse_folder_of_runs(folder)
-        _refuse_exported(folder)
+        _refuse_exported(folder, arguments)
     if best is None or command in ("check", "tune"):
         return option, [folder]
     if command in OF_TRAINED:
@@ -136,13 +139,20 @@ def _refuse_folder_of_runs(folder: str) -> None:
         raise ConfigError(f"{folder!r} contains run folders; did you mean {str(newest)!r}?")
 
 
-def _refuse_exported(folder: str) -> None:
-    """Refuse a folder that ``imgcls export`` has written."""
-    if os.path.isfile(os.path.join(os.path.expanduser(folder), _EXPORTED)):
-        raise ConfigError(
-            f"{folder!r} is an exported model, for other programs; its README.md shows how to use it. imgcls reads the "
-            "run folder that it was exported from"
-        )
+def _refuse_exported(folder: str, arguments: list[str]) -> None:
+    """Refuse a folder that ``imgcls export`` has written, as a word of a command line."""
+    path = os.path.expanduser(folder)
+    if not os.path.isfile(os.path.join(path, _EXPORTED)):
+        return
+    from imgcls.checkpoints.run_folder import run_of_export
+
+    run = run_of_export(Path(path))
+    words = [str(run) if word == folder else word for word in arguments]
+    instead = f"; type: imgcls {shlex.join(words)}" if run and arguments[0] in OF_TRAINED else ""
+    raise ConfigError(
+        f"{folder!r} is an exported model, for other programs; its README.md shows how to use it. imgcls reads the "
+        f"run folder that it was exported from{instead}"
+    )
 
 
 def _best_in(folder: str) -> str | None:

@@ -12,7 +12,7 @@ from imgcls.compare.terminal import conclusions, print_tables
 from imgcls.errors import ConfigError
 from imgcls.results.run import Run, read_run
 from imgcls.runtime.atomic_files import write_text
-from imgcls.runtime.output_file import check_output
+from imgcls.runtime.output_file import check_output, refuse_existing
 
 
 def run_compare(arguments: list[str]) -> str:
@@ -32,6 +32,8 @@ def run_compare(arguments: list[str]) -> str:
     for option, file, example in (("--output", given.output, "compare.html"), ("--json", given.json, "compare.json")):
         if file is not None:
             check_output(file, option, example)
+            if not given.overwrite:
+                refuse_existing(Path(file).expanduser(), option)
     found = compare(_runs(given.runs))
     print_tables(found)
     text = conclusions(found)
@@ -66,14 +68,17 @@ def _parser() -> ArgumentParser:
         "imgcls compare",
         description="Tell which of several runs are better than others by more than chance, on the images that all of "
         "them were evaluated on. Runs whose configurations differ in the seed alone are seeds of one configuration.",
-        epilog="Example: imgcls compare runs/photos/version_0 runs/photos/version_1 --output compare.html",
+        epilog="Example: imgcls compare runs/a/version_0 runs/b/version_0 --output ab.html",
+        add_help=False,
     )
     parser.add_argument(
         "runs",
         nargs="*",
         metavar="RUN",
-        help="folder of a run, with test_predictions.csv or validation_predictions.csv",
+        help="Folder of a run, or of one of its evaluations/N.",
     )
-    parser.add_argument("--output", metavar="FILE.html", help="page to write")
-    parser.add_argument("--json", metavar="FILE.json", help="file to write with all figures")
+    parser.add_argument("--output", metavar="FILE.html", help="Page to write.")
+    parser.add_argument("--json", metavar="FILE.json", help="File to write with all figures.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace existing files.")
+    parser.add_argument("-h", "--help", action="help", help="Show this help.")
     return parser

@@ -8,12 +8,14 @@ from imgcls.errors import ConfigError
 from imgcls.results.run import Run
 
 SEED = "seed_everything"
-_OF_A_RUN = (  # keys that say where and how fast a run trains, not what; a fit does not read the section optuna
+_OF_A_RUN = (  # keys that do not change what a run trains; a fit does not read the section optuna
     SEED,
     "ckpt_path",
     "data.cache_dir",
     "data.cache_size",
     "data.create_dataset",  # of auto, what was decided is recorded
+    "data.dataset_classes.predict",
+    "data.dataset_classes.test",  # the images of the comparison, which it counts
     "data.num_workers",
     "data.timeout",
     "experiment.custom_folder_name",

@@ -83,11 +83,14 @@ def _common_split(runs: Sequence[Run]) -> str:
     for split in reversed(EVALUATED):
         if all(run.evaluation(split) is not None for run in runs):
             return split
+    for run in runs:
+        run.evaluated  # noqa: B018 - refuses a run without predictions
     without = next(run for run in runs if run.evaluation("test") is None)
-    other = next((run for run in runs if run.evaluation("validation") is None), runs[0])
+    other = next(run for run in runs if run.evaluation("validation") is None)
     raise ConfigError(
-        f"{without.folder} has no test_predictions.csv and {other.folder} no validation_predictions.csv, so that they "
-        f"were not evaluated on the same split; type: imgcls validate {other.folder}"
+        f"{without.folder} has no test_predictions.csv and {other.folder} no validation_predictions.csv, so that "
+        f"they were not evaluated on the same split; type: imgcls test {without.home} FOLDER, and give the folder that "
+        "it names"
     )
 
 

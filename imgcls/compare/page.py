@@ -1,8 +1,22 @@
 """The comparison as a page: one HTML file that needs no other."""
 
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
 import imgcls
 from imgcls.compare.comparison import Comparison, Metric, Pair
-from imgcls.compare.sentences import difference_text, interval_text, method, number, p_text, remarks, verdict
+from imgcls.compare.sentences import (
+    difference_text,
+    interval_text,
+    method,
+    number,
+    p_text,
+    remarks,
+    setting_text,
+    unbroken,
+    verdict,
+)
 from imgcls.report.environment import environment
 
 
@@ -10,11 +24,11 @@ def render(found: Comparison) -> str:
     """Return the page as HTML."""
     templates = environment("imgcls.compare")
     templates.filters |= {"number": number, "interval": interval_text, "difference": difference_text, "p": p_text}
+    templates.filters |= {"setting": setting_text, "unbroken": _unbroken, "run_name": _short}
     page = templates.get_template("compare.html.jinja")
     return page.render(
         found=found,
         version=imgcls.__version__,
-        title=" / ".join(each.name for each in found.configurations),
         verdicts=[(pair, verdict(found, pair), pair.better(found.metrics[0])) for pair in found.pairs],
         rows=[
             (metric, [_row(found, pair, metric) for pair in found.pairs]) for metric in found.metrics if metric.paired
@@ -22,6 +36,16 @@ def render(found: Comparison) -> str:
         method=method(found),
         remarks=remarks(found),
     )
+
+
+def _unbroken(text: str) -> Markup:
+    """Return a text with no-break spaces as entities, which the page would else show as unprintable."""
+    return Markup(str(escape(unbroken(text))).replace("\N{NO-BREAK SPACE}", "&nbsp;"))  # noqa: S704 - escaped
+
+
+def _short(folder: str) -> str:
+    """Return the last two parts of a folder: NAME/version_N."""
+    return "/".join(Path(folder).parts[-2:])
 
 
 def _row(found: Comparison, pair: Pair, metric: Metric) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The sentences of a comparison: which configuration is better, or what would tell."""
 
 import math
+import re
 
 from imgcls.compare.comparison import Comparison, Pair
 from imgcls.runtime.tables import short_path
@@ -50,7 +51,8 @@ def remarks(found: Comparison) -> list[str]:
     if images.chose_epoch:
         lines.append(
             "These validation images also chose the best epoch of each run, so that all scores are somewhat too good; "
-            "compare on test images for an honest result."
+            "for an honest result, type: imgcls test RUN FOLDER for each run, and compare the folders "
+            "RUN/evaluations/N that it names."
         )
     for configuration in found.configurations:
         for index, folder in zip(configuration.runs, configuration.folders, strict=True):
@@ -60,7 +62,7 @@ def remarks(found: Comparison) -> list[str]:
         lines.append(f"p-values are adjusted for {len(found.pairs)} comparisons (Holm).")
     if not found.several_seeds:
         lines.append(
-            "Each configuration has one run: this compares these trained models. Another seed may turn a small "
+            "Each configuration has one run: this compares these trained models. Another seed may reverse a small "
             "difference; to compare configurations, give runs of several seeds each."
         )
     return lines
@@ -72,14 +74,25 @@ def method(found: Comparison) -> str:
     test = "two-level analysis of images and seeds" if found.several_seeds else "exact McNemar test"
     return (
         f"{len(found.images):,} {found.images.split} images that all runs have, matched by {found.images.by}. "
-        f"Accuracy: {test}; other scores: paired bootstrap {seeds}, within classes. Numbers of further images are for "
-        f"a probability of {POWER:.0%} to tell the configurations apart, if they differ by what was found."
+        f"Accuracy: {test}; other scores: paired bootstrap {seeds}, within classes. The interval of ECE is that of the "
+        "model's true calibration error, which few images make look larger. Where a number of more images is given, "
+        f"so many tell two configurations apart in {POWER:.0%} of the cases, if their difference is as large as here."
     )
 
 
 def p_text(value: float) -> str:
     """Return a p-value as text."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def unbroken(text: str) -> str:
+    """Return a text with no-break spaces in its p-values."""
+    return re.sub(r"\bp ([=<]) ", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
+
+
+def setting_text(value: str) -> str:
+    """Return a value of a configuration; one that is null is chosen by imgcls."""
+    return "default" if value == "null" else value
 
 
 def number(value: float, share: bool) -> str:

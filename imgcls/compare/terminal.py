@@ -3,7 +3,7 @@
 from textwrap import fill
 
 from imgcls.compare.comparison import Comparison, Configuration, Metric
-from imgcls.compare.sentences import interval_text, method, number, remarks, verdict
+from imgcls.compare.sentences import interval_text, method, number, remarks, setting_text, unbroken, verdict
 from imgcls.runtime.tables import print_table, printable, short_path
 
 _COLUMNS = 100
@@ -17,7 +17,7 @@ def print_tables(found: Comparison) -> None:
     print_table([["", "run", "seed"], *_runs(found)])
     print()
     if found.settings:
-        rows = ([row.key, *map(_cut, row.values)] for row in found.settings[:_SETTINGS])
+        rows = ([row.key, *map(_cut, map(setting_text, row.values))] for row in found.settings[:_SETTINGS])
         print_table([["differs", *(each.name for each in found.configurations)], *rows])
         if len(found.settings) > _SETTINGS:
             print(f"... and {len(found.settings) - _SETTINGS} more keys")
@@ -34,7 +34,7 @@ def conclusions(found: Comparison) -> str:
     if len(found.pairs) > _PAIRS:
         lines.append(f"... and {len(found.pairs) - _PAIRS} more pairs, in the files of --output and --json")
     every = [*lines, "", method(found), *remarks(found)]
-    return "\n".join(fill(printable(line), _COLUMNS, subsequent_indent="  ") for line in every)
+    return "\n".join(map(_filled, every))
 
 
 def _runs(found: Comparison) -> list[list[str]]:
@@ -52,6 +52,11 @@ def _scores(metrics: list[Metric], configuration: Configuration) -> list[str]:
         interval = interval_text(value.interval, metric.share)
         cells.append(number(value.value, metric.share) + (f" ({interval})" if interval else ""))
     return cells
+
+
+def _filled(line: str) -> str:
+    lines = fill(unbroken(line), _COLUMNS, subsequent_indent="  ").replace("\N{NO-BREAK SPACE}", " ").split("\n")
+    return "\n".join(map(printable, lines))
 
 
 def _cut(text: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MODELS = ("model.onnx", "model.pt2")  # beside this file; the first one that is there
 MAX_PIXELS = 89_478_485  # width x height; a larger image may be a decompression bomb
@@ -175,6 +175,10 @@ class Model:
             probabilities = self(load_image(path))
         except _DAMAGED as error:
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):  # its text names the open file
+                reason = "is not an image, or of an unknown format"
+            elif isinstance(error, OSError) and error.strerror:
+                reason = error.strerror
             return [path, "", "", *("" for _ in self.class_names), reason]
         return [path, *self.answer(probabilities), *map(str, probabilities), ""]
 

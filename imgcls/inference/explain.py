@@ -1,6 +1,7 @@
 """The command explain: write a picture with a heat map for each image, and a table of them."""
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -55,7 +56,8 @@ def explain(
 
 
 def _shown(found: Iterator[Explanation], files: Sequence[str]) -> Iterator[Explanation]:
-    return iter(track(found, "Images", len(files), transient=True, disable=len(files) == 1))
+    hidden = len(files) == 1 or not sys.stdout.isatty()  # elsewhere, an empty line would stay of it
+    return iter(track(found, "Images", len(files), transient=True, disable=hidden))
 
 
 def _names(files: Sequence[str]) -> list[str]:

@@ -65,10 +65,12 @@ class Explanation:
 
     def panel(self) -> Image.Image:
         """Return the photo and its overlay side by side, with a title."""
+        is_answer = self.target == self.prediction  # whose probability is in the first line
+        share = "" if is_answer else f" ({self.target_probability:.1%})"
         than = f" rather than {self.against}" if self.against else ""
         lines = [
             f"{self.prediction or 'no class'}  {self.probability and _percent(self.probability)}".rstrip(),
-            f"in colour: what speaks for {self.target} ({self.target_probability:.1%}){than}",
+            f"in colour: what speaks for {self.target}{share}{than}",
         ]
         return side_by_side(self.photo, self.overlay(), "\n".join(lines))
 

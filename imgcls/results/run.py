@@ -1,5 +1,6 @@
 """Run: what a run folder has, read when it is asked for."""
 
+import filecmp
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from imgcls.checkpoints.run_folder import EVALUATIONS, RESULTS, predictions_file, results_file
+from imgcls.checkpoints.run_folder import (
+    CHECKPOINTS,
+    EVALUATED,
+    EVALUATIONS,
+    RESULTS,
+    predictions_file,
+    results_file,
+    run_of_export,
+)
 from imgcls.errors import ConfigError, first_line
 from imgcls.results.predictions import EvaluatedSplit, read_predictions
 
@@ -78,11 +87,12 @@ class Run:
         """The images that the scores are of: those of test, or of validation where there is no test set.
 
         Raises:
-            ConfigError: If there is no table of predictions, or it cannot be read.
+            ConfigError: If the folder is not that of a run, or there is no table of predictions, or it cannot be read.
         """
         found = self.evaluation("test")
         found = self.evaluation("validation") if found is None else found
         if found is None:
+            self._refuse_other_folder()
             raise ConfigError(
                 f"{self.folder}: neither {predictions_file('test')} nor {predictions_file('validation')}; to write "
                 f"one, type: imgcls validate {self.home}"
@@ -95,6 +105,13 @@ class Run:
             path = self.folder / predictions_file(split)
             self._known[split] = read_predictions(path) if path.exists() else None
         return self._known[split]
+
+    def _refuse_other_folder(self) -> None:
+        """Refuse a folder that no run has written; name the run folder that was probably meant."""
+        if not is_run(self.home):
+            meant = _best_trial(self.folder) or _newest(self.folder) or run_of_export(self.folder)
+            hint = f"; did you mean {str(meant)!r}?" if meant else "; a run folder is, for example, runs/NAME/version_0"
+            raise ConfigError(f"{self.folder} is not a run folder{hint}")
 
     @cached_property
     def _known(self) -> dict[str, EvaluatedSplit | None]:
@@ -110,6 +127,26 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
     return Run(folder)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has a configuration, checkpoints or predictions."""
+    names = (CONFIG, CHECKPOINTS, *map(predictions_file, EVALUATED))
+    return any((folder / name).exists() for name in names)
+
+
+def _best_trial(folder: Path) -> Path | None:
+    """Return the run folder of the best trial of a search, whose configuration is ``best.yaml``."""
+    best, trials = folder / "best.yaml", sorted(folder.glob("trial_*/config.yaml"))
+    found = (config for config in trials if best.is_file() and filecmp.cmp(best, config, shallow=False))
+    return next((config.parent for config in found), None)
+
+
+def _newest(folder: Path) -> Path | None:
+    """Return the newest run folder in a folder of runs, or of such folders."""
+    configs = [each for level in ("", "*/") for each in folder.glob(f"{level}version_*/{CONFIG}")]
+    newest = max(configs, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return newest.parent if newest else None
 
 
 def _table(path: Path, **options: Any) -> pd.DataFrame:

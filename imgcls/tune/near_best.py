@@ -24,7 +24,7 @@ class NearBest(NamedTuple):
 
     Args:
         best: Number of the best trial.
-        distinguishable: Trial -> whether it is worse by more than chance; trials whose answers are unknown are missing.
+        worse: Trial -> whether it is worse by more than chance; trials whose answers are unknown are missing.
         score: What was compared.
         value: That score of the best trial.
         expected: The score to expect of it on other images, since these chose it.
@@ -32,7 +32,7 @@ class NearBest(NamedTuple):
     """
 
     best: int
-    distinguishable: dict[int, bool]
+    worse: dict[int, bool]
     score: str
     value: float
     expected: float
@@ -72,7 +72,7 @@ def near_best(folders: Mapping[int, Path], best: int, metric: str) -> NearBest |
 
 def sentences(found: NearBest) -> list[str]:
     """Return what the search can and cannot tell."""
-    near = sorted(number for number, differs in found.distinguishable.items() if not differs)
+    near = sorted(number for number, differs in found.worse.items() if not differs)
     on = f"on {found.images:,} validation images ({_TITLES[found.score]})"
     if not near:
         first = f"Trial {found.best} is better than every other one by more than chance {on}"
@@ -81,7 +81,7 @@ def sentences(found: NearBest) -> list[str]:
         named = f"Trial{'s' * (len(near) > 1)} {', '.join(map(str, near[:_NAMED]))}{more}"
         first = f"{named} cannot be distinguished from trial {found.best}, the best one, {on}"
     expected, value = f"{found.expected:.3f}", f"{found.value:.3f}"
-    title, trials = _TITLES[found.score], f"The best of {len(found.distinguishable) + 1} trials"
+    title, trials = _TITLES[found.score], f"The best of {len(found.worse) + 1} trials"
     if expected == value:
         return [first, f"{trials} hardly looks better than it is: expect {title} {value} on other images"]
     luck = f"{trials} looks better than it is, since these images chose it: "

@@ -136,13 +136,13 @@ class Results:
             "seconds": seconds,
             **drawn,
             "reason": trial.user_attrs.get(REASON, "killed" if trial.state == TrialState.FAIL else ""),
-            "distinguishable": self._distinguishable(trial),
+            "worse_than_best": self._worse_than_best(trial),
             "folder": trial.user_attrs.get(FOLDER, ""),
         }
 
-    def _distinguishable(self, trial: FrozenTrial) -> str:
+    def _worse_than_best(self, trial: FrozenTrial) -> str:
         """Return whether a trial is worse than the best one by more than chance; empty if that is unknown."""
-        known = {} if self.near is None else self.near.distinguishable
+        known = {} if self.near is None else self.near.worse
         return {True: "yes", False: "no", None: ""}[known.get(trial.number)]
 
     def _cells(self, trial: FrozenTrial) -> list[str]:

@@ -413,8 +413,10 @@ def test_check_ends_when_a_worker_dies(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_check_page_holds_everything_it_shows(tmp_path: Path, tiles: list[Pixels], check: Check) -> None:
-    plant(clean_folders(tmp_path, tiles))
-    page = tmp_path / "page.html"
+    folder, page = clean_folders(tmp_path, tiles), tmp_path / "page.html"
+    check("--images", tmp_path, "--html", page)
+    assert "<p>No faults found</p>" in page.read_text(encoding="utf-8")
+    plant(folder)
     check("--images", tmp_path, "--html", page)
     text = page.read_text(encoding="utf-8")
     assert text.count('<img src="data:image/jpeg;base64,') == 10

@@ -355,6 +355,7 @@ def test_arguments_beside_init_args_are_named(tmp_path: Path, capsys: pytest.Cap
     ("line", "wanted"),
     [
         ("valdate", "no command 'valdate'; did you mean 'validate'?"),
+        ("trian", "no command 'trian'; did you mean 'fit'? type: imgcls fit"),
         ("shema", "no command 'shema'; did you mean 'schema'?"),
         ("train photos --epochs 3", "did you mean 'fit'? type: imgcls fit photos --epochs 3"),
         ("val", "did you mean 'validate'? type: imgcls validate"),

@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "runs/y/version_1/checkpoints",
         "runs/x/tune",
         "exported",
+        "runs/x/version_0/export/hf",
         *(f"animals/{name}" for name in "abc"),
     ):
         (tmp_path / name).mkdir(parents=True)
@@ -45,6 +46,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "exported/export.json",
     ):
         (tmp_path / name).touch()
+    export = '{"checkpoint": {"path": "x/version_0/checkpoints/best.ckpt"}}'
+    (tmp_path / "runs/x/version_0/export/hf/export.json").write_text(export)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -155,6 +158,7 @@ REFUSED = {
     "predict best.ckpt one.jpg": "predictions.csv exists; add --overwrite",
     "predict runs/x one.jpg": "'runs/x' contains run folders; did you mean 'runs/x/version_0'?",
     "predict exported photos": "'exported' is an exported model, for other programs",
+    "predict runs/x/version_0/export/hf photos": "type: imgcls predict runs/x/version_0 photos",
     "predict --ckpt_path exported photos": "'exported' is an exported model, for other programs",
     "test --ckpt_path runs": "'runs' contains run folders; did you mean 'runs/x/version_0'?",
     "fit --config c.yml": "--config c.yml: no such file; did you mean 'c.yaml'?",
@@ -172,6 +176,12 @@ def test_doubt_is_an_error(line: str, folder: Path, capsys: pytest.CaptureFixtur
 def test_long_word_is_refused() -> None:
     with pytest.raises(ConfigError, match="no such file or folder"):
         expand(["fit", "a" * 300])
+
+
+@pytest.mark.parametrize("word", ["nofolder/", "zebra.tif"])
+def test_a_missing_path_is_no_value_of_an_option(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"no such file or folder$"):
+        expand(["predict", word])
 
 
 def test_short_forms_train_evaluate_and_predict(

@@ -1,6 +1,7 @@
 """The command: what it prints and writes, and what it refuses."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -45,7 +46,17 @@ def test_writes_a_page_and_json(runs: list[str], tmp_path: Path, capsys: pytest.
     text = unescape(page.read_text(encoding="utf-8"))
     assert f"Page: {page}" in capsys.readouterr().out
     assert found["pairs"][0]["better"] == "A"
-    assert found["pairs"][0]["verdict"] in text
+    assert found["pairs"][0]["verdict"] in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(
+        r"p.<.0\.001\)\.</h1>\n<p><span class=\"letter\">A</span> .*/one, <span class=\"letter\">B</span> .*/two</p>",
+        text,
+    )
+    assert ">p</th>" in text  # not adjusted: there is one pair
+    for option, file in (("--output", page), ("--json", record)):
+        with pytest.raises(SystemExit, match="2"):
+            main(["compare", *runs, option, str(file)])
+        assert f"{file} exists; add --overwrite" in capsys.readouterr().err
+        main(["compare", *runs, option, str(file), "--overwrite"])
     assert found["settings"] == {"model.optimizer_config.lr": ["0.001", "0.1"]}
     values = dict(re.findall(r'data-name="(.+?)" data-value="(.+?)"', text))
     for each in found["configurations"]:
@@ -80,7 +91,10 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["one"], "compare needs two runs or more; type: imgcls compare RUN RUN"),
         (["one", "one/"], "one/ is given twice; leave one out"),
         (["one", "none"], "none: no such folder"),
-        (["one", "empty"], "empty has no test_predictions.csv"),
+        (["one", "empty"], "empty is not a run folder"),
+        (["one", "group"], "group is not a run folder; did you mean 'group/version_1'?"),
+        (["one", "search"], "search is not a run folder; did you mean 'search/trial_0001'?"),
+        (["run/export/hf", "one"], "run/export/hf is not a run folder; did you mean 'run'?"),
         (["one", "two", "--output", "one"], "--output one: is a folder"),
         (["one", "other/model.ckpt"], "other/model.ckpt: is in no run folder"),
     ],
@@ -97,6 +111,15 @@ def test_errors(
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model.ckpt").touch()
+    for file in ("group/version_0", "group/version_1", "search/trial_0000", "search/trial_0001", "run"):
+        (tmp_path / file / "checkpoints").mkdir(parents=True)
+        (tmp_path / file / "checkpoints" / "best.ckpt").touch()
+        (tmp_path / file / "config.yaml").write_text(file)
+    os.utime(tmp_path / "group" / "version_0" / "config.yaml", (1, 1))
+    (tmp_path / "search" / "best.yaml").write_text("search/trial_0001")
+    (tmp_path / "run" / "export" / "hf").mkdir(parents=True)
+    export = {"checkpoint": {"path": "NAME/run/checkpoints/best.ckpt"}}
+    (tmp_path / "run" / "export" / "hf" / "export.json").write_text(json.dumps(export))
     with pytest.raises(SystemExit, match="2"):
         main(["compare", *words])
     assert message in capsys.readouterr().err

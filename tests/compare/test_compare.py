@@ -168,7 +168,7 @@ def test_validation_images_are_marked(tmp_path: Path) -> None:
     folders = [run(tmp_path / "a", 60, split="validation"), run(tmp_path / "b", 20, split="validation")]
     found = compared(*folders)
     assert found.images.chose_epoch
-    assert "validation images also chose the best epoch" in remarks(found)[0]
+    assert "imgcls test RUN FOLDER" in remarks(found)[0]
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_classify_prints_a_line_per_photo(exported: Path, photos: list[str]) -> 
     assert len(lines) == 2 + len(photos)
     assert lines[1].split()[0] == photos[1]
     assert lines[1].split()[1] in CLASSES
-    assert "=broken.jpg  cannot identify image file" in "\n".join(lines)
+    assert "=broken.jpg  is not an image, or of an unknown format" in "\n".join(lines)
 
 
 def test_names_and_preprocessing_are_in_the_metadata(exported: Path, classifier: Classifier) -> None:

@@ -58,6 +58,9 @@ def test_an_evaluation_has_the_curves_of_its_run(tmp_path: Path) -> None:
 def test_what_is_missing(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert (run.config, run.history, run.data, run.splits) == ({}, None, {}, None)
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        run.evaluated  # noqa: B018
+    (tmp_path / "config.yaml").write_text("seed_everything: 7\n")
     with pytest.raises(ConfigError, match=r"neither test_predictions\.csv nor validation_predictions\.csv"):
         run.evaluated  # noqa: B018
     with pytest.raises(ConfigError, match="no such folder"):

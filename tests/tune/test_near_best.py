@@ -23,10 +23,10 @@ def folders(tmp_path: Path, wrong: list[int]) -> dict[int, Path]:
 
 
 @pytest.mark.parametrize("metric", ["validation_accuracy", "validation_f1_score"])
-def test_clearly_worse_trials_are_distinguishable(tmp_path: Path, metric: str) -> None:
+def test_clearly_worse_trials_are_worse(tmp_path: Path, metric: str) -> None:
     found = near_best(folders(tmp_path, [38, 36, 90, 37]), 1, metric)
     assert found is not None
-    assert found.distinguishable == {0: False, 2: True, 3: False}
+    assert found.worse == {0: False, 2: True, 3: False}
     assert found.value == pytest.approx(1 - 36 / 400, abs=0.001)
     assert 1 - 44 / 400 < found.expected < found.value
     first, second = sentences(found)
@@ -55,6 +55,6 @@ def test_unknown_answers_are_left_out(tmp_path: Path) -> None:
     write_run(tmp_path / "other", LABELS[:300], answers(LABELS, LABELS == 0)[:300], split="validation")
     found = near_best({**known, 3: tmp_path / "none", 4: tmp_path / "other"}, 0, "validation_accuracy")
     assert found is not None
-    assert list(found.distinguishable) == [1, 2]
+    assert list(found.worse) == [1, 2]
     assert near_best({**known, 3: tmp_path / "none"}, 3, "validation_accuracy") is None
     assert near_best({0: known[0]}, 0, "validation_accuracy") is None
