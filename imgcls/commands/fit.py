@@ -288,7 +288,7 @@ class Fit(Command):
         return row | self.saver.best_values
 
     def _evaluate_best(self) -> dict[str, dict[str, float]]:
-        path = self._best_checkpoint()
+        path, trained_in = self._best_checkpoint(), str(self.trainer.precision)
         evaluate_in_float32(self.trainer)
         # Lightning 2.6 evaluates with the last average of a WeightAveraging that was fitted, whatever the checkpoint is
         self.trainer.callbacks = [  # type: ignore[attr-defined]
@@ -308,7 +308,7 @@ class Fit(Command):
         if self.folder is not None and self.trainer.is_global_zero:
             epoch = self.saver.best_epoch if self.saver else None
             more = {} if self.temperature is None else about_temperature(self.temperature, self.model.class_names)
-            more["run"] = about_run(self.trainer, time.monotonic() - self.begun, self.resumed is not None)
+            more["run"] = about_run(self.trainer, trained_in, time.monotonic() - self.begun, self.resumed is not None)
             about = about_evaluation(self.parts, path)
             write_fit_results(self.folder, epoch, results, about, self.counts, more)
         return results

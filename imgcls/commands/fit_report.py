@@ -50,17 +50,18 @@ def write_fit_results(
         write_results(folder / results_file(split), epoch, {split: values}, about, details)
 
 
-def about_run(trainer: Trainer, seconds: float, resumed: bool) -> dict[str, Any]:
+def about_run(trainer: Trainer, precision: str, seconds: float, resumed: bool) -> dict[str, Any]:
     """Return what ``results.json`` says of the machine, the duration and the versions of a fit.
 
     Args:
         trainer: The Trainer of the run.
+        precision: The number format of the training; that of the evaluation may be another one.
         seconds: Duration of the run so far.
         resumed: Whether an earlier process has done a part of it.
     """
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     times = {"seconds": round(seconds, 1), "resumed": resumed, "finished": finished}
-    return times | {"device": device_name(trainer), "precision": trainer.precision, "versions": versions()}
+    return times | {"device": device_name(trainer), "precision": precision, "versions": versions()}
 
 
 def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds: float) -> None:

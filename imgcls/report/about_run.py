@@ -59,11 +59,18 @@ def unused_files(run: Run) -> dict[str, Any]:
     """Return the files that were found and not used, and what was compared."""
     kind = run.data.get("content_hash")
     compared = {
-        "full": "Images were compared by their content: no image is in two splits, unless data.on_leak allowed it.",
+        "full": "Images were compared by their content, so that none is in two splits."
+        if _refuses_leaks(run)
+        else "Images were compared by their content; the advice names any that are in two splits.",
         "sampled": "Images were compared by the size and both ends of their files.",
         "none": "Images were not compared by content (data.content_hash: none), so that one may be in two splits.",
     }
     return {"unused": run.data.get("unused", []), "checked": compared.get(str(kind), "")}
+
+
+def _refuses_leaks(run: Run) -> bool:
+    options = run.config.get("data", {}).get("init_args", {})
+    return bool(options.get("on_leak", "error") == "error")
 
 
 def facts(run: Run, found: EvaluatedSplit) -> list[tuple[str, str]]:
@@ -80,7 +87,7 @@ def facts(run: Run, found: EvaluatedSplit) -> list[tuple[str, str]]:
         "Duration": _duration(made) if "seconds" in made else None,
         "Finished": made.get("finished"),
         "Device": made.get("device"),
-        "Precision": made.get("precision"),
+        "Precision of the training": made.get("precision"),
         "Versions": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
     }
     return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]

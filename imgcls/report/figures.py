@@ -17,7 +17,7 @@ COLOURED = 6
 _NAMED = {  # column -> its title with the unit
     "width": "Width in pixels",
     "height": "Height in pixels",
-    "bytes": "File size in bytes",
+    "bytes": "File size",
     "brightness": "Brightness",
     "contrast": "Contrast",
     "saturation": "Saturation",
@@ -85,7 +85,7 @@ def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Char
     thin_note = (
         "Thin lines are single classes; their areas are in the table of classes. " if len(shown) > COLOURED else ""
     )
-    roc.note = f"{thin_note}The dashed line is an answer by chance."
+    roc.note = f"{thin_note}Dashed: guessing."
     precision.note = f"{thin_note}Best precision among the thresholds with at least that recall."
     return [roc, precision]
 
@@ -148,7 +148,7 @@ def _property(
     numeric = pd.api.types.is_numeric_dtype(values)
     groups = pd.qcut(values, _GROUPS, duplicates="drop") if numeric else values
     kinds = groups.value_counts(sort=not numeric).index[:_KINDS]
-    rows = [(str(kind), wrong[(groups == kind).to_numpy(bool, na_value=False)]) for kind in kinds]
+    rows = [(_group(name, kind), wrong[(groups == kind).to_numpy(bool, na_value=False)]) for kind in kinds]
     rows = [(text, each) for text, each in rows if len(each)]
     if len(rows) < 2:
         return None
@@ -158,8 +158,20 @@ def _property(
     chart.x_ticks = []
     for number, ((text, each), (low, high)) in enumerate(zip(rows, shares, strict=True), 1):
         share = float(each.mean())
-        label = text if middles is None else f"{middles.iloc[number - 1]:.3g}"
+        label = text if middles is None else _value(name, float(middles.iloc[number - 1]))
         chart.x_ticks.append(chart.y_ticks[0]._replace(at=chart.at_x(number), text=label[:12]))
         chart.add_dot(number, share, low, high, f"{text}: {100 * share:.1f} % of {len(each):,} wrong")
     chart.note = "Five groups of equal size, at their medians." if numeric else ""
     return chart
+
+
+def _group(name: str, kind: object) -> str:
+    """Return a group of values as text."""
+    return f"{_value(name, kind.left)} to {_value(name, kind.right)}" if isinstance(kind, pd.Interval) else str(kind)
+
+
+def _value(name: str, value: float) -> str:
+    """Return a value of a property as text."""
+    if name == "bytes":
+        return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

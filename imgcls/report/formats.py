@@ -1,8 +1,9 @@
 """How the report writes values."""
 
+import re
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from imgcls.runtime.tables import shown
 
@@ -46,4 +47,13 @@ def text_of(value: Any) -> Any:
     return shown(value) if plain else value
 
 
-FILTERS = {"percent": percent, "score": score, "count": count, "exact": exact, "short": short}
+def commands(text: str) -> Markup:
+    """Return a text as HTML, with what is between backticks as code whose words are not broken."""
+
+    def code(found: re.Match[str]) -> str:
+        return "<code>" + " ".join(f"<span>{word}</span>" for word in found[1].split(" ")) + "</code>"
+
+    return Markup(re.sub("`([^`]+)`", code, str(escape(text_of(text)))))  # noqa: S704 - escaped
+
+
+FILTERS = {"commands": commands, "percent": percent, "score": score, "count": count, "exact": exact, "short": short}

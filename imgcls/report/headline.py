@@ -50,7 +50,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Constant:
-    """The best answer that does not look at the image.
+    """The best answer that is always the same.
 
     Args:
         answer: The most frequent class; multi-label: the most frequent set of classes.
@@ -99,7 +99,7 @@ def headlines(found: EvaluatedSplit, constant: Constant, areas: ClassCurve | Non
 
     Args:
         found: The evaluated images.
-        constant: The best answer that looks at no image.
+        constant: The best answer that is always the same.
         areas: The curves whose areas count; None if they are undefined, since all images are of one class.
     """
     answers = decided(found.predicted, found.probs.shape[1])
@@ -193,7 +193,7 @@ def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
             "log_loss",
             "Log loss (NLL)",
             log_loss(labels, probs),
-            "Mean surprise at the truth, in nats; lower is better. The baseline answers the class frequencies.",
+            "Mean of -log(probability of the true class); lower is better. The baseline answers the class frequencies.",
             _bootstrap(log_loss, labels, probs),
             log_loss(labels, usual),
         ),

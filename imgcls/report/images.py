@@ -1,6 +1,7 @@
 """The images of the report: the worst mistakes, and examples of each cell of the confusion matrix."""
 
 import base64
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Example:
     Args:
         row: Its row among the images with a prediction.
         path: Its path.
+        name: Its file name; after its folder if another evaluated image has the same.
         truth: Its classes, as text.
         answer: What the model says.
         confidence: Probability of that answer.
@@ -37,6 +39,7 @@ class Example:
 
     row: int
     path: str
+    name: str
     truth: str
     answer: str
     confidence: float
@@ -84,6 +87,7 @@ class Examples:
 
     def __init__(self, found: EvaluatedSplit) -> None:
         self.found = found
+        self._files = Counter(_last(path) for path in found.paths)
         rows = np.arange(len(found))
         if found.multilabel:
             self.of_truth = np.where(found.labels, found.probs, 1 - found.probs).min(axis=1, initial=1.0)
@@ -132,10 +136,11 @@ class Examples:
         return cells
 
     def _example(self, index: int) -> Example:
-        found = self.found
+        found, path = self.found, self.found.paths[index]
         return Example(
             index,
-            found.paths[index],
+            path,
+            _last(path, 1 if self._files[_last(path)] == 1 else 2),
             self._names(found.labels[index]),
             self._names(found.predicted[index]),
             float(found.confidence[index]),
@@ -147,6 +152,11 @@ class Examples:
         if not self.found.multilabel:
             return names[int(value)]
         return ", ".join(names[index] for index in np.flatnonzero(value)) or "none"
+
+
+def _last(path: str, parts: int = 1) -> str:
+    """Return the last parts of a path."""
+    return "/".join(path.split("/")[-parts:])
 
 
 def choose(found: EvaluatedSplit, others: list[str], most: int = MOST) -> list[str]:

@@ -19,7 +19,7 @@ class Numbers:
 
     Args:
         found: The evaluated images.
-        constant: The best answer that looks at no image.
+        constant: The best answer that is always the same.
         headlines: The scores of all images.
         curves: The curves of each class.
         classes: The scores of each class.

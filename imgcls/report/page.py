@@ -19,7 +19,14 @@ from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
 from imgcls.report.picture import confusion_picture
-from imgcls.report.words import answer_in_words, calibration_in_words, remark, temperature_in_words, warnings
+from imgcls.report.words import (
+    answer_in_words,
+    calibration_in_words,
+    evaluated_again,
+    remark,
+    temperature_in_words,
+    warnings,
+)
 from imgcls.results.run import Run
 
 _TILES = ("accuracy", "label_accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "ece")
@@ -91,7 +98,7 @@ def _of_verdict(run: Run, numbers: Numbers) -> Content:
     return {
         "version": imgcls.__version__,
         "folder": str(run.folder.absolute()),
-        "title": f"{home.parent.name} / {home.name}" + f" / {run.folder.name}" * (run.folder != run.home),
+        "title": f"{home.parent.name} / {home.name}" + f", evaluation {run.folder.name}" * (run.folder != run.home),
         "subtitle": str(run.results.get("model_name") or run.results_of(numbers.found.split).get("model_name", "")),
         "found": numbers.found,
         "headlines": numbers.headlines,
@@ -157,6 +164,7 @@ def _of_figures(run: Run, numbers: Numbers) -> Content:
         "size": size | {"right": charts.WIDTH - charts.RIGHT, "bottom": charts.HEIGHT - charts.BOTTOM},
         "training": training_charts(run, best),
         "best": best,
+        "evaluated_again": evaluated_again(run),
         "epochs": _epochs(run),
         "ranking": ranking_charts(found, numbers.curves),
         "calibration": calibration,

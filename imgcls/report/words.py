@@ -9,7 +9,7 @@ _FEW = 100  # images of an evaluation
 
 
 def answer_in_words(constant: Constant) -> str:
-    """Return the answer that looks at no image, in quotes."""
+    """Return the answer that is always the same, in quotes."""
     return ", ".join(f"'{name}'" for name in constant.answer) or "that no class applies"
 
 
@@ -19,13 +19,15 @@ def remark(numbers: Numbers) -> str:
     low, high = first.interval or (first.value, first.value)
     usual = first.baseline or 0.0
     if high < usual:
-        return "That is worse than the answer that looks at no image."
+        return f"That is worse than always answering {answer_in_words(numbers.constant)}."
     if low <= usual:
-        return "That cannot be told from an answer that looks at no image."
+        return f"That cannot be told from always answering {answer_in_words(numbers.constant)}."
     if first.value == 1:
         return "No mistake was found among these images."
     fewer = 1 - (1 - first.value) / (1 - usual)
-    return f"The model makes {100 * fewer:.0f} % fewer mistakes than the answer that looks at no image."
+    return (
+        f"The model makes {100 * fewer:.0f} % fewer mistakes than always answering {answer_in_words(numbers.constant)}."
+    )
 
 
 def warnings(run: Run, found: EvaluatedSplit) -> list[str]:
@@ -59,6 +61,14 @@ def temperature_in_words(run: Run) -> str:
     return f"{text}, whose log loss it brings from {before:.4f} to {after:.4f}."
 
 
+def evaluated_again(run: Run) -> str:
+    """Return how the weights of the best epoch were evaluated at the end, and that the curves may differ from it."""
+    how = " in float32" if str(run.of_fit.get("run", {}).get("precision")).endswith("-mixed") else ""
+    about = run.of_fit.get("calibration")
+    how += ", with the temperature that the section Calibration names" if about and not about["reason"] else ""
+    return f"Its weights were evaluated again{how}; the figures of this page may differ a little from the curves."
+
+
 def calibration_in_words(numbers: Numbers) -> str:
     """Return whether the confidence of the answers can be trusted."""
     found = next(each for each in numbers.headlines if each.name == "ece")
@@ -67,7 +77,7 @@ def calibration_in_words(numbers: Numbers) -> str:
     text = f"The calibration error (ECE) is {found.value:.3f}; a perfectly calibrated model with these probabilities "
     text += f"would show {low:.3f} to {high:.3f} on as many images."
     if found.value <= high:
-        return f"{text} The probabilities can be taken at their word, as far as these images can tell."
+        return f"{text} As far as these images can tell, the probabilities can be trusted."
     mean, right = float(numbers.found.confidence.mean()), float(numbers.found.correct.mean())
     if numbers.found.multilabel:
         return f"{text} The probabilities are not what they say."

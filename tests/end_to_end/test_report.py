@@ -45,7 +45,7 @@ def test_fit_and_test_leave_a_report(
     assert f"Report: {folder}/evaluations/1/report.html" in capsys.readouterr().err
     other = Page(folder / "evaluations/1/report.html")
     assert other.numbers["verdict.images"] == 12
-    assert "run / version_0 / 1" in other.text
+    assert "run / version_0, evaluation 1" in other.text
 
 
 def _check_thumbnails(folder: Path, images: Path) -> None:

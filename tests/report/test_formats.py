@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgcls.report.formats import exact, percent, short, text_of
+from imgcls.report.formats import commands, exact, percent, short, text_of
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,6 @@ def test_values() -> None:
     assert exact(0.1 + 0.2) == "0.30000000000000004"
     assert text_of("a\udcff\nb") == r"a\udcff\nb"
     assert text_of(3) == 3
+    assert commands("Type `imgcls fit <x>`.") == (
+        "Type <code><span>imgcls</span> <span>fit</span> <span>&lt;x&gt;</span></code>."
+    )

@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -116,6 +117,29 @@ def test_advice_is_shown_in_its_order(tmp_path: Path) -> None:
     page = Page(write_report_of(read_run(folder), advice))
     assert page.values("data-kind") == ["first", "second"]
     assert page.text.index("first title") < page.text.index("second title")
+
+
+def test_epochs_are_counted_from_1_and_the_best_is_marked(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, ["cat", "dog"], 60)
+    results = {"epoch": 9, "run": {"precision": "bf16-mixed"}}
+    (folder / "results.json").write_text(json.dumps(results))
+    page = Page(write_report(folder))
+    assert "The best epoch is 10 . Its weights were evaluated again in float32;" in page.text
+    assert "Precision of the training bf16-mixed" in page.text
+    assert re.findall(r'class="best".*?>(\d+)</span> \(best\)', page.source) == ["10"]
+    assert " 0 20 " not in page.text
+
+
+def test_images_are_named_by_their_file(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, ["cat", "dog"], 60, skill=0.0)
+    table = pd.read_csv(folder / "test_predictions.csv")
+    table["path"] = [f"photos/{number // 2}/{number}.png" for number in range(58)] + ["a/b/x.png", "a/c/x.png"]
+    table["prediction"] = np.where(table["label"] == "cat", "dog", "cat")
+    table[["prob_cat", "prob_dog"]] = [[0.1, 0.9] if label == "cat" else [0.9, 0.1] for label in table["label"]]
+    table.iloc[::-1].to_csv(folder / "test_predictions.csv", index=False)
+    page = Page(write_report(folder))
+    assert {"57.png", "b/x.png", "c/x.png"} <= {word.strip() for word in page.words}
+    assert "photos/28/57.png" in page.values("title")
 
 
 def test_settings_that_differ_from_the_defaults(tmp_path: Path) -> None:

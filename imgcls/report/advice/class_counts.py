@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.datasets.labels import read_names
-from imgcls.report.advice.finding import Advice, Finding, counted, percent
+from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import proportion
@@ -116,7 +116,7 @@ def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
         title,
         f"The median of the other classes is {median:.0f}. {recall}" if others else recall,
         f"Collect images of {_listed(names)}: about {max(round(median), 4 * FEW)} each for train. "
-        "Until then: --model.loss_config.class_weights auto.",
+        f"Until then: {fit_again(run, '--model.loss_config.class_weights auto')}.",
         _missed(evaluated, index),
     )
 

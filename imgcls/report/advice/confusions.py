@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes
 from imgcls.report.advice.doubted_labels import doubted_classes
-from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, p_value, percent
-from imgcls.results.predictions import EvaluatedSplit
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again, p_value, percent
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
@@ -48,7 +47,7 @@ def confused_pair(run: Run) -> Iterator[Finding]:
     ]
     if found:
         worst = max(found, key=lambda pair: (pair.images, -pair.p))
-        yield Finding(_advice(evaluated, worst, counts), _GAIN * worst.images / len(evaluated), urgency=3)
+        yield Finding(_advice(run, worst, counts), _GAIN * worst.images / len(evaluated), urgency=3)
 
 
 def _of_two(counts: NDArray[np.int64]) -> list[_Pair]:
@@ -70,7 +69,8 @@ def _of_many(counts: NDArray[np.int64]) -> list[_Pair]:
     return [_Pair(*pair, int(counts[pair]), p) for pair, p in zip(pairs, holm(tests), strict=True)]
 
 
-def _advice(evaluated: EvaluatedSplit, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
+def _advice(run: Run, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
+    evaluated = run.evaluated
     true, predicted = (evaluated.class_names[index] for index in (pair.true, pair.predicted))
     errors = counts.sum(axis=1) - counts.diagonal()
     images = np.flatnonzero((evaluated.labels == pair.true) & (evaluated.predicted == pair.predicted))
@@ -82,7 +82,8 @@ def _advice(evaluated: EvaluatedSplit, pair: _Pair, counts: NDArray[np.int64]) -
             f"The other way round: {back} of {support[pair.predicted]:,} (Fisher's exact test of equal shares: "
             f"{p_value(pair.p)})."
         )
-        action = "If missing it costs more than a false alarm: --model.loss_config.class_weights auto"
+        weighted = fit_again(run, "--model.loss_config.class_weights auto")
+        action = f"If missing it costs more than a false alarm: {weighted}"
     else:
         share = errors[pair.true] / (len(counts) - 1)
         evidence += (

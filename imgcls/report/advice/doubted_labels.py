@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, told apart from classes that are confused."""
+"""Labels that may be wrong, told apart from classes that are confused."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes
-from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, p_value
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again
+from imgcls.report.advice.training_length import trained_too_short
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
@@ -20,6 +21,7 @@ _LEAST, _MOST = 1 / 5, 1 / 3  # mean score that is assumed of plain confusions
 _TIMES = 2.5  # by which a class may exceed the mean score of the errors of the other classes
 _PRIOR = 3  # errors with which that mean is joined
 _CLASSES = 3  # with errors, to use that mean
+_ACCURACY = 0.8  # without the suspects, from which on the confidence of a model says something of labels
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +33,6 @@ class DoubtedClass(NamedTuple):
         split: The evaluated split.
         name: The predicted class.
         images: ``(N,)``, their indices in the split, surest first.
-        sure: How many of them are surer than half of the right answers of the class.
         wrong: About how many labels are wrong.
         p: Of ranks as high among plain confusions; corrected for the number of classes and splits.
     """
@@ -39,7 +40,6 @@ class DoubtedClass(NamedTuple):
     split: EvaluatedSplit
     name: str
     images: NDArray[np.intp]
-    sure: int
     wrong: int
     p: float
 
@@ -50,7 +50,7 @@ class DoubtedClass(NamedTuple):
 
 
 def doubted_labels(run: Run) -> Iterator[Finding]:
-    """Find classes whose images seem to have another label.
+    """Find classes whose images may have another label.
 
     An image with a wrong label looks like any other image of its true class, so that the model is as sure of it as of
     those. An image that is hard to tell gets less confidence than right answers of that class usually have (the idea of
@@ -60,28 +60,35 @@ def doubted_labels(run: Run) -> Iterator[Finding]:
     least sure of three right answers: more than healthy runs on digits and on solar cells have (0.02; 0.06 to 0.32).
     Where at least three other classes have errors, 2.5 times the mean of these is assumed, if that is less, but 1/5
     at least. The sum of the scores of a class is compared with its gamma distribution, with Holm's correction. The
-    answers on train are the means over the epochs of ``train_predictions.csv``.
+    answers on train are the means over the epochs of ``train_predictions.csv``. A model that was trained too short, or
+    has less than 80 % of the other images right, is sure of plain mistakes, too: nothing is found then.
     """
     found = doubted_classes(run)
     for name in dict.fromkeys(each.name for each in found):
         of_class = [each for each in found if each.name == name]
-        advice = _advice(of_class, run.evaluation("train") is not None)
+        advice = _advice(run, of_class)
         yield Finding(advice, max(each.wrong / len(each.split) for each in of_class))
 
 
 def doubted_classes(run: Run) -> list[DoubtedClass]:
     """Return the classes that images with another label look like, in test, validation and train, smallest p first.
 
-    Labels of classes with few training images are left out, since the model does not know these classes; a model of one
-    epoch knows none, and is as sure of errors as of right answers.
+    Labels of classes with few training images are left out, since the model does not know these classes.
     """
-    if run.evaluated.multilabel or (run.history is not None and len(run.history) == 1):
+    if run.evaluated.multilabel or any(trained_too_short(run)):
         return []
     few = few_classes(run)
     splits = [found for name in SEARCHED if (found := run.evaluation(name)) is not None]
     tests = [each for split in splits for each in _tests(split, few)]
     corrected = [each._replace(p=p) for each, p in zip(tests, holm([each.p for each in tests]), strict=True)]
-    return sorted((each for each in corrected if each.p < 1 - CONFIDENCE), key=lambda each: each.p)
+    doubted = sorted((each for each in corrected if each.p < 1 - CONFIDENCE), key=lambda each: each.p)
+    return doubted if _accuracy_of_others(run.evaluated, doubted) >= _ACCURACY else []
+
+
+def _accuracy_of_others(evaluated: EvaluatedSplit, found: list[DoubtedClass]) -> float:
+    """Return the accuracy without the suspects."""
+    suspects = sum(len(each.suspects) for each in found if each.split is evaluated)
+    return float(evaluated.correct.sum() / max(len(evaluated) - suspects, 1))
 
 
 def _tests(split: EvaluatedSplit, few: list[str]) -> list[DoubtedClass]:
@@ -102,8 +109,7 @@ def _tests(split: EvaluatedSplit, few: list[str]) -> list[DoubtedClass]:
         mean = _mean_of_confusions([scores[other] for other in scores if other != index])
         if len(values) >= _ERRORS:
             p = float(gamma.sf(values.sum() / mean, len(values)))
-            sure = int((values > np.log(2)).sum())
-            tests.append(DoubtedClass(split, split.class_names[index], images[index], sure, _wrong(values, mean), p))
+            tests.append(DoubtedClass(split, split.class_names[index], images[index], _wrong(values, mean), p))
     return tests
 
 
@@ -122,18 +128,20 @@ def _wrong(scores: Floats, mean: float) -> int:
     return max(round(len(scores) * min(float(share), 1.0)), 1)
 
 
-def _advice(found: list[DoubtedClass], searches_train: bool) -> Advice:
+def _advice(run: Run, found: list[DoubtedClass]) -> Advice:
     name = found[0].name
     some, (*others, last) = sum(each.wrong for each in found), [each.split.split for each in found]
     where = f"{', '.join(others)} and {last}" if others else last
-    paths = [each.split.paths[index] for each in found for index in each.suspects]
-    more = "" if searches_train else " To search train, too: --data.fold 1/5 to 5/5; each image is in validation once."
+    action = "Look at these images; correct a label only where it is wrong - the model may be."
+    if run.evaluation("train") is None:
+        folds = fit_again(run, "--data.fold 1/5")
+        action += f" To search train, too: {folds}, and so on to 5/5; each image is in validation once."
     return Advice(
         "doubted_labels",
-        f"About {counted(some, 'image')} of {name!r} in {where} {'has' if some == 1 else 'have'} another label",
+        f"About {counted(some, 'image')} in {where} may be labelled wrongly, and may be {name!r}",
         " ".join(map(_evidence, found)),
-        f"Look at these {len(paths)} images, correct the labels that are wrong, and train again.{more}",
-        paths,
+        action,
+        [each.split.paths[index] for each in found for index in each.suspects],
     )
 
 
@@ -143,7 +151,6 @@ def _evidence(found: DoubtedClass) -> str:
     labels = ", ".join(f"{given.count(label)} {label!r}" for label in dict.fromkeys(given))
     mean = ", in the mean of the epochs" if split.split == "train" else ""
     return (
-        f"In {split.split} {counted(len(found.images), 'image')} with another label ({labels}) are taken for "
-        f"{found.name!r}{mean}. Of {found.sure} the model is surer than of half of the images that it gets right, "
-        f"which is rare for plain confusions ({p_value(found.p)} after Holm's correction)."
+        f"In {split.split} the model takes images with another label ({labels}) for {found.name!r}{mean}. Of some it "
+        "is as sure as of images that it gets right, which is rare where it merely confuses two classes."
     )

@@ -1,7 +1,11 @@
 """Advice, and a finding: advice with what it is ranked by."""
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Literal
+
+from imgcls.results.run import CONFIG, Run
+from imgcls.runtime.tables import short_path
 
 CONFIDENCE = 0.95
 
@@ -18,7 +22,7 @@ class Advice:
         kind: A short name of the finding, for machines and tests, such as ``few_images``.
         title: What limits it, in one line.
         evidence: The figures that it follows from.
-        action: What to do.
+        action: What to do; what to type is between backticks.
         paths: Images that show it, the most telling first; may be empty.
     """
 
@@ -42,6 +46,11 @@ class Finding:
     advice: Advice
     gain: float
     urgency: Urgency = 2
+
+
+def fit_again(run: Run, options: str) -> str:
+    """Return the command that trains again with other options, between backticks."""
+    return f"`imgcls fit {shlex.quote(short_path(run.home / CONFIG))} {options}`"
 
 
 def percent(share: float) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from imgcls.report.advice.finding import Advice, Finding, counted, p_value, percent
+from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, p_value, percent
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 
@@ -26,7 +26,7 @@ def leaked_images(run: Run) -> Iterator[Finding]:
         copies = _copies(run.splits, split)
         paths = [path for path in evaluated.paths if path in copies.index]
         if paths:
-            yield Finding(_advice(evaluated, copies, paths), len(paths) / len(evaluated), urgency=0)
+            yield Finding(_advice(run, copies, paths), len(paths) / len(evaluated), urgency=0)
 
 
 def _copies(splits: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -37,16 +37,16 @@ def _copies(splits: pd.DataFrame, split: str) -> pd.DataFrame:
     return sources.loc[held_out["content"], ["path", "split"]].set_index(held_out["path"])
 
 
-def _advice(evaluated: EvaluatedSplit, copies: pd.DataFrame, paths: list[str]) -> Advice:
-    count, example = len(paths), paths[0]
+def _advice(run: Run, copies: pd.DataFrame, paths: list[str]) -> Advice:
+    evaluated, count, example = run.evaluated, len(paths), paths[0]
     where = " and ".join(name for name in _KNOWN[evaluated.split] if name in set(copies["split"]))
     return Advice(
         "leak",
         f"{counted(count, 'image')} of {evaluated.split} ({percent(count / len(evaluated))}) also in {where}: the "
         "score is too good",
         f"Equal content, for example {example} and {copies['path'][example]}. {_compared(evaluated, set(paths))}",
-        "Remove the copies from one side (`imgcls check` lists them, near copies, too), and train again with "
-        "--data.on_leak error.",
+        "Remove the copies from one side (`imgcls check` lists them, near copies, too), and train again: "
+        f"{fit_again(run, '--data.on_leak error')}.",
         paths,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.report.advice.finding import Advice, Finding, counted, percent
+from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import wilson
 
@@ -60,7 +60,8 @@ def overfitted(run: Run) -> Iterator[Finding]:
     train, held_out = float(table[names[0]].iloc[-1]), float(table[names[1]].iloc[-1])
     high = wilson(round(held_out * len(validation)), len(validation)).high
     if at <= 2 * len(table) / 3 and rise >= _RISE and train - high >= _GAP:
-        yield Finding(_overfitted_advice(at, len(table), rise, train, held_out, loss), _GAIN * (train - held_out))
+        advice = _overfitted_advice(run, at, len(table), rise, train, held_out, loss)
+        yield Finding(advice, _GAIN * (train - held_out))
 
 
 def _losses(history: pd.DataFrame) -> NDArray[np.float64]:
@@ -115,12 +116,12 @@ def _too_short(run: Run, epochs: int, evidence: str) -> Advice:
         f"Training ended after {counted(epochs, 'epoch')}"
         + (", too early" if epochs == 1 else " while it still improved"),
         evidence,
-        f"Train again with --trainer.max_epochs {max(_EPOCHS, 2 * epochs)}{also}.",
+        f"Train again: {fit_again(run, f'--trainer.max_epochs {max(_EPOCHS, 2 * epochs)}{also}')}.",
     )
 
 
 def _overfitted_advice(
-    at: int, epochs: int, rise: float, train: float, held_out: float, loss: NDArray[np.float64]
+    run: Run, at: int, epochs: int, rise: float, train: float, held_out: float, loss: NDArray[np.float64]
 ) -> Advice:
     return Advice(
         "overfitting",
@@ -128,6 +129,7 @@ def _overfitted_advice(
         f"The loss on validation was lowest in epoch {at + 1} of {epochs} ({loss.min():.3f}) and rose by "
         f"{percent(rise)} to {loss[-1]:.3f}; at the end {percent(train)} of train and "
         f"{percent(held_out)} of validation are right.",
-        "More images help most. With these: stronger augmentation (--data.augmentations.train strong), or "
-        "--model.freeze_encoder 0.5.",
+        "More images help most. With these: stronger augmentation, "
+        f"{fit_again(run, '--data.augmentations.train strong')}, or "
+        f"{fit_again(run, '--model.freeze_encoder 0.5')}.",
     )

@@ -38,7 +38,7 @@ def test_flipped_labels(fitted: Callable[[Disease], Run]) -> None:
     run = fitted("flipped")
     advice = first(run)
     assert advice.kind == "doubted_labels"
-    assert f"of {SICK!r} in" in advice.title
+    assert f"may be labelled wrongly, and may be {SICK!r}" in advice.title
     assert f" {GIVEN!r}" in advice.evidence
     flipped = set(run.splits.query("label == @GIVEN")["path"]) & _digits(SICK) if run.splits is not None else set()
     assert len(flipped & set(advice.paths)) >= len(advice.paths) / 2
@@ -70,7 +70,7 @@ def test_one_epoch(fitted: Callable[[Disease], Run]) -> None:
     advice = first(fitted("one_epoch"))
     assert advice.kind == "short_training"
     assert "after 1 epoch" in advice.title
-    assert advice.action == "Train again with --trainer.max_epochs 20."
+    assert advice.action.endswith("version_0/config.yaml --trainer.max_epochs 20`.")
 
 
 def test_healthy_run_has_none_of_them(fitted: Callable[[Disease], Run]) -> None:

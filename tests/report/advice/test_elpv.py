@@ -34,7 +34,7 @@ def advice_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Disease], l
 def test_flipped_labels(advice_on: Callable[[Disease], list[Advice]]) -> None:
     advice = advice_on("flipped")[0]
     assert advice.kind == "doubted_labels"
-    assert f"of {MANY!r} in" in advice.title
+    assert f"may be labelled wrongly, and may be {MANY!r}" in advice.title
 
 
 def test_class_of_few_images(advice_on: Callable[[Disease], list[Advice]]) -> None:

@@ -14,6 +14,8 @@ from tests.report.advice.fake_run import answers, fake_run, write_history
 
 NAMES = ["ant", "bee", "cow", "dog"]
 LABELS = np.repeat(np.arange(4), 50)
+FLAT = [1.5, 0.8, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32]
+FALLING = [1.5, 1.4, 1.3, 1.2, 1.0, 0.9, 0.7, 0.5]
 
 
 def kinds(run: Run) -> list[str]:
@@ -93,9 +95,27 @@ def test_wrong_labels_are_listed_surest_first(tmp_path: Path) -> None:
     wrong = {3: (1, 0.7), 60: (2, 0.8), 4: (1, 0.99), 5: (1, 0.95), 6: (1, 0.9)}
     advice = advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES))[0]
     assert advice.kind == "doubted_labels"
-    assert advice.title == "About 4 images of 'bee' in test have another label"
-    assert "4 images with another label (4 'ant')" in advice.evidence
+    assert advice.title == "About 4 images in test may be labelled wrongly, and may be 'bee'"
+    assert "images with another label (4 'ant') for 'bee'" in advice.evidence
+    assert "correct a label only where it is wrong" in advice.action
+    assert f"`imgcls fit {tmp_path}/config.yaml --data.fold 1/5`" in advice.action
     assert advice.paths == ["test/4", "test/5", "test/6", "test/3"]
+
+
+def test_labels_are_not_doubted_after_a_short_training(tmp_path: Path) -> None:
+    wrong = dict.fromkeys(range(10), (1, 0.99))
+    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
+    assert "doubted_labels" in kinds(run)
+    write_history(tmp_path, 8, validation_loss=FALLING)
+    assert kinds(read_run(tmp_path)) == ["short_training", "confused_pair"]
+
+
+def test_labels_are_not_doubted_by_an_inaccurate_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = dict.fromkeys(range(10), (1, 0.99)) | dict.fromkeys(range(150, 190), (2, 0.3))
+    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
+    assert "doubted_labels" not in kinds(run)
+    monkeypatch.setattr("imgcls.report.advice.doubted_labels._ACCURACY", 0.75)
+    assert "doubted_labels" in kinds(run)
 
 
 def test_confused_pair(tmp_path: Path) -> None:
@@ -169,10 +189,6 @@ def test_errors_by_chance_are_no_segment(tmp_path: Path) -> None:
     assert found <= 4
 
 
-FLAT = [1.5, 0.8, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32]
-FALLING = [1.5, 1.4, 1.3, 1.2, 1.0, 0.9, 0.7, 0.5]
-
-
 @pytest.mark.parametrize(
     ("loss", "max_epochs", "found"),
     [([1.2], 1, True), (FALLING, 8, True), (FALLING, 20, False), (FLAT, 8, False)],
@@ -183,7 +199,7 @@ def test_short_training(tmp_path: Path, loss: list[float], max_epochs: int, foun
     write_history(tmp_path, max_epochs, validation_loss=loss)
     assert kinds(run) == ["short_training"] * found
     if found:
-        assert advise(run)[0].action == "Train again with --trainer.max_epochs 20."
+        assert advise(run)[0].action == f"Train again: `imgcls fit {tmp_path}/config.yaml --trainer.max_epochs 20`."
 
 
 def test_overfitting(tmp_path: Path) -> None:
@@ -225,4 +241,4 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
     brightness = np.random.default_rng(0).normal(size=600).tolist()
     advice = advise(fake_run(tmp_path, LABELS, probs, names, properties={"brightness": brightness}))[0]
-    assert advice.title == "About 6 images of 'caf\\udce9' in test have another label"
+    assert advice.title == "About 6 images in test may be labelled wrongly, and may be 'caf\\udce9'"
