@@ -20,7 +20,7 @@ from imgcls.runtime.unfinished import Output, Progress
 
 PARQUET = ".parquet"
 
-_CSV = {"", ".csv", ".txt"}  # endings of files that are written as CSV
+_CSV = {"", ".csv"}  # endings of files that are written as CSV
 _FIRST = 3  # images without a prediction that are kept
 
 

@@ -22,6 +22,7 @@ FOLDERS = {  # command -> the option that a folder is meant for
 CONFIGS = (".yaml", ".yml")
 _RUNS, _NAME = "--experiment.output_dir", "--experiment.custom_folder_name"
 _TABLES = (".csv", ".tsv", ".txt")
+_LAST = "last"  # the newest run
 _SHOWN = 3  # words that a line names
 _EXPORTED = "export.json"
 _BEST = ("checkpoints/best.ckpt", "best.ckpt")  # in the folder of a run, a search or checkpoints
@@ -97,6 +98,8 @@ def _option_of(arguments: list[str], word: str, folders: str) -> Option:
     if suffix in CONFIGS:
         return "--config", [word]
     if not os.path.exists(path):
+        if word == _LAST and command in ("fit", *OF_TRAINED):
+            return CKPT_PATH, [word]
         name, is_pair, value = word.partition("=")
         if is_pair and name.replace(".", "_").isidentifier():  # as other programs have it: epochs=3
             return f"--{name}", [value]
@@ -195,7 +198,7 @@ def add_newest_run(arguments: list[str]) -> tuple[list[str], list[str]]:
     (command, _), *options = split_options(arguments)
     given = {short_key(name): values[-1] for name, values in options if values}
     has_data = {"", "config", "data"} & given.keys() or any(key.startswith(TRAIN[2:]) for key in given)  # "": -c
-    if command != "fit" or given.get("ckpt_path") != "last" or has_data:
+    if command != "fit" or given.get("ckpt_path") != _LAST or has_data:
         return arguments, []
     from imgcls.checkpoints.run_folder import newest_run
 

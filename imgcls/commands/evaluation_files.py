@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from imgcls.checkpoints.io import checkpoint_id
-from imgcls.checkpoints.run_folder import new_evaluation_folder, predictions_file, results_file, run_folder_of
+from imgcls.checkpoints.run_folder import (
+    CHECKPOINTS,
+    new_evaluation_folder,
+    predictions_file,
+    results_file,
+    run_folder_of,
+)
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts
 from imgcls.commands.evaluation_report import class_details
@@ -45,7 +51,7 @@ class EvaluationFiles:
         recorded: Its configuration.
 
     Raises:
-        ConfigError: If ``--output`` has such files, or cannot be written.
+        ConfigError: If ``--output`` has such files, is a run folder, or cannot be written.
     """
 
     def __init__(self, parts: Parts, split: str, start: Start, recorded: Recorded) -> None:
@@ -59,6 +65,7 @@ class EvaluationFiles:
         self.is_new = False
         if self.output is not None:
             check_output(self.output / results_file(split))
+            _refuse_run_folder(self.output)
             if taken := self._taken(self.output):
                 raise ConfigError(f"--output {self.output}: {taken.name} exists; give another folder")
 
@@ -123,6 +130,15 @@ class EvaluationFiles:
             return bool(before["checkpoint_id"] == checkpoint_id(self.start.path))
         except (OSError, ValueError, TypeError, KeyError):
             return False
+
+
+def _refuse_run_folder(folder: Path) -> None:
+    """Refuse a folder whose report and tables are those of a run."""
+    if (folder / CHECKPOINTS).is_dir() or (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"--output {folder}: this is the folder of a run, whose report and tables would be replaced; give another "
+            f"folder, for example --output {folder / 'more_photos'}"
+        )
 
 
 def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ def find_selection(start: Start, promise: Promise, changed: Mapping[str, Any]) -
     risk, coverage, calibrate_on = promise
     if risk is None and coverage is None:
         if calibrate_on is not None:
-            raise ConfigError("calibrate_on needs a promise; add --risk 0.02, or --coverage 0.9")
+            raise ConfigError("--calibrate_on is used with --risk or --coverage; add --risk 0.02, or --coverage 0.9")
         return Selection()
     _check(start, promise)
     scores = _of_table(start, calibrate_on, changed) if calibrate_on else _of_checkpoint(start, changed)
@@ -80,8 +81,8 @@ def find_selection(start: Start, promise: Promise, changed: Mapping[str, Any]) -
     in_set = None if coverage is None else _least_in_set(scores, coverage)
     if scores.chose:
         log.info(
-            "These images also chose the epoch and the temperature, so that they look better than new ones: the "
-            "promise is optimistic. For one that holds, %s",
+            "These images also chose the epoch and the temperature, so that they look better than new ones. For a "
+            "promise that holds, %s",
             _OTHERS,
         )
     return Selection(least, in_set)
@@ -91,7 +92,9 @@ def _check(start: Start, promise: Promise) -> None:
     for name in ("risk", "coverage"):
         value = getattr(promise, name)
         if value is not None and not 0 < value < 1:
-            raise ConfigError(f"{name} must be above 0 and below 1, got {value}")
+            percent = value if 1 <= value < 100 else 10
+            hint = f"for {percent:g} % type --{name} {percent / 100:g}"
+            raise ConfigError(f"--{name} must be above 0 and below 1, got {value:g}; {hint}")
     if start.record.get("multilabel"):
         raise ConfigError("risk and coverage need a single-label model; this one is multi-label")
     if promise.risk is not None and ABSTAIN in start.record["class_names"]:
@@ -136,11 +139,24 @@ def _refuse_changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: 
     """Refuse settings that give other probabilities than those of the calibration images."""
     kept = {key: value for key, value in theirs.items() if "dataset_classes" not in key and "limit_" not in key}
     for key in [*ours, *(key for key in kept if key not in ours)]:
-        if key != "trainer.precision" and ours.get(key) != kept.get(key):
-            raise ConfigError(
-                f"risk and coverage: the images of {source} were evaluated with another {key} than this command has "
-                f"({kept.get(key, 'that of the run')}, {ours.get(key, 'that of the run')}); give the same"
-            )
+        if key == "trainer.precision" or ours.get(key) == kept.get(key):
+            continue
+        given, theirs_given = (_option(key, values[key]) if key in values else None for values in (ours, kept))
+        had = f"with {theirs_given}" if theirs_given else f"without {given}"
+        mend = f"type {theirs_given}" if theirs_given else f"leave out {given}"
+        evaluate = " ".join(filter(None, ("imgcls test CHECKPOINT PHOTOS", given, "--output FOLDER")))
+        raise ConfigError(
+            f"--risk and --coverage: the images of {source} were evaluated {had}; {mend}, or calibrate on the images "
+            f"of another evaluation: {evaluate}"
+        )
+
+
+def _option(key: str, value: object) -> str:
+    """Return what to type for a setting."""
+    name = "--" + key.replace(".init_args", "")
+    if value is True:
+        return name
+    return f"{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value, default=str))}"
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -155,14 +171,21 @@ def _least_confidence(scores: _Scores, risk: float) -> float:
     found = risk_threshold(scores.confidence, scores.correct, risk)
     count = len(scores.confidence)
     if found is None:
-        least = smallest_risk(scores.confidence, scores.correct)
-        possible = "no risk can be promised" if least is None else f"about {least:.2g} can be promised"
+        least = smallest_risk(scores.confidence, scores.correct, above=risk)
+        possible = "no higher risk can be promised either" if least is None else f"type --risk {least:g}"
         needed = images_needed(risk)
-        reason = f"at least {needed:,} are needed, all classified correctly" if count < needed else "too many are wrong"
-        raise ConfigError(f"risk {risk:g} cannot be promised by {count:,} {scores.name}: {reason}; {possible}")
+        reason = "too many of the surest ones are wrong"
+        if count < needed:
+            reason = f"at least {needed:,} are needed, all classified correctly"
+        raise ConfigError(
+            f"--risk {risk:g} cannot be promised by {count:,} {scores.name}: {reason}; "
+            f"{possible}, or calibrate on more images with --calibrate_on"
+        )
     log.info(
-        "Risk %g: answers with a probability of at least %.4g, which are %d of %d %s, %d of them wrong",
+        "Risk %g with a confidence of 95 %%%s: answers with a probability of at least %.4g, which are %d of %d %s, %d "
+        "of them wrong",
         risk,
+        " (optimistic, since these images chose the epoch)" if scores.chose else "",
         found.confidence,
         found.answered,
         count,
@@ -176,16 +199,16 @@ def _least_in_set(scores: _Scores, coverage: float) -> float:
     found, count = set_threshold(scores.of_truth, coverage), len(scores.of_truth)
     if found is None:
         needed = images_for_sets(coverage)
-        raise ConfigError(f"coverage {coverage:g} needs at least {needed:,} images, there are {count:,} {scores.name}")
+        raise ConfigError(f"--coverage {coverage:g} needs at least {needed:,} images, got {count:,} {scores.name}")
     low, high = coverage_interval(count, coverage)
+    varies = f"on new images it is between {low:.3f} and {high:.3f} in 95 % of such draws"
     log.info(
-        "Coverage %g: sets of the classes with a probability of at least %.4g, and of the most probable one; chosen by "
-        "%d %s, which leave the coverage between %.3f and %.3f (95 %%)",
+        "Coverage %g: a set has the most probable class and all others with a probability of at least %.4g, chosen by "
+        "%d %s; %s",
         coverage,
         found,
         count,
         scores.name,
-        low,
-        high,
+        "it may be lower on new images, since these chose the epoch" if scores.chose else varies,
     )
     return found

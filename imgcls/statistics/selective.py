@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
-_STEPS = np.geomspace(0.001, 0.999, 400)  # risks that ``smallest_risk`` tries
+_STEPS = [digits / power for power in (10_000, 1_000, 100) for digits in range(10, 100)]  # 0.001 to 0.99, two digits
 
 
 class RiskThreshold(NamedTuple):
@@ -31,10 +31,14 @@ def risk_threshold(
 
     Each value of the calibration images is a threshold. Its hypothesis "the risk is higher" is rejected by the exact
     binomial test, as Clopper and Pearson's bound does, from the highest value down until one is not rejected (learn
-    then test, Angelopoulos et al. 2021, with a fixed sequence). A sequence starts where enough images are answered for
-    any test, and at twice, four times … as many; the starts share the error. So the promise holds with probability
-    ``certainty`` over the draw of the calibration images, if less confident answers are not more often right, and if
-    the images are drawn as those to predict are.
+    then test, Angelopoulos et al. 2021, with a fixed sequence). The k sequences start at m, 2m, 4m … answered images,
+    with the largest k that the images allow, so that a wrong answer among the first images does not end all. Each
+    sequence has the error (1 - certainty) / k, and m images without a wrong one pass with it: for k > 1, m is more than
+    ``images_needed``. The rejected threshold with the most answers is chosen.
+
+    So the promise holds with probability ``certainty`` over the draw of the calibration images, if less confident
+    answers are not more often right, and if the images are drawn as those to predict are. The best of all thresholds
+    at the whole error would not keep it, since the same images choose it.
 
     Args:
         confidences: Highest probability of each calibration image, ``(N,)``.
@@ -79,11 +83,10 @@ def images_needed(risk: float, certainty: float = 0.95) -> int:
     return math.ceil(math.log(1 - certainty) / math.log(1 - risk))
 
 
-def smallest_risk(
-    confidences: NDArray[np.floating], correct: NDArray[np.bool_], certainty: float = 0.95
-) -> float | None:
-    """Return about the smallest risk that these calibration images can promise; None if there is none."""
-    return next((float(risk) for risk in _STEPS if risk_threshold(confidences, correct, risk, certainty)), None)
+def smallest_risk(confidences: NDArray[np.floating], correct: NDArray[np.bool_], above: float = 0) -> float | None:
+    """Return the smallest risk of two digits above another that these images can promise; None if there is none."""
+    steps = (risk for risk in _STEPS if risk > above)
+    return next((risk for risk in steps if risk_threshold(confidences, correct, risk)), None)
 
 
 def set_threshold(of_truth: NDArray[np.floating], coverage: float) -> float | None:

@@ -64,6 +64,8 @@ EXPANDED = {
     "test runs/x/version_0": f"test --ckpt_path {BEST}",
     "test --ckpt_path=runs/x/version_0": f"test --ckpt_path {BEST}",
     "test runs/x/version_0/checkpoints": f"test --ckpt_path {BEST}",
+    "test last photos": "test --ckpt_path last --data.dataset_classes.test photos",
+    "fit c.yaml last": "fit --config c.yaml --ckpt_path last",
     "validate runs/x/tune -c c.yaml": "validate --ckpt_path runs/x/tune/best.ckpt -c c.yaml",
     "check c.yaml": "check --config c.yaml",
     "validate best.ckpt --tta hflip photos": "validate --ckpt_path best.ckpt --tta hflip --data.dataset_classes.validation photos",
@@ -148,6 +150,12 @@ REFUSED = {
     "fit --ckpt_path last --experiment.custom_folder_name z": "no run named 'z' in 'runs', which contains 'x', 'y'; to train",
     "fit": "no train data; type: imgcls fit PHOTOS",
     "tune --optuna.n_trials=3": "no train data; type: imgcls tune FILE.yaml PHOTOS",
+    "fit photos --model.model_name runs/x/version_0/checkpoints/best.ckpt": (
+        f"'{BEST}' is the checkpoint of a run, not a model; to start from its weights, type --ckpt_path {BEST} "
+        "--experiment.only_weights_load true"
+    ),
+    "fit photos --model.model_name runs/x/version_0": f"type --ckpt_path {BEST} --experiment.only_weights_load true",
+    "tune last": "'last': no such file or folder",
     "fit photos --model.model_name ./phots": "folder './phots' does not exist; did you mean './photos'?",
     f"fit photos --model.model_name ./{'a' * 300}": "does not exist",
     "fit photos --model.model_name ~nobody-x/a": "does not exist",

@@ -129,6 +129,18 @@ def test_checkpoint_outside_of_a_run_leaves_nothing_unasked(
     assert (code, "--output figures: test_results.json exists; give another folder" in said) == (2, True), said
 
 
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_run_folder_is_no_output(
+    command: str, run: Path, test_photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(run / "checkpoints", tmp_path / "version_0/checkpoints")
+    code, said = fails([command, str(run), str(test_photos), "--output", f"{tmp_path}/version_0/"], capsys)
+    assert code == 2
+    assert f"--output {tmp_path}/version_0: this is the folder of a run, whose report and tables would be" in said
+    assert f"give another folder, for example --output {tmp_path}/version_0/more_photos" in said
+    assert [path.name for path in (tmp_path / "version_0").iterdir()] == ["checkpoints"]
+
+
 def test_few_predictions_are_printed(
     run: Path, test_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,9 +54,13 @@ def test_images_below_the_threshold_abstain_and_sets_have_what_is_above_theirs(
     assert any(";" in text for text in found["set"])
     text = "\n".join(caplog.messages)
     assert (
-        "Risk 0.1: answers with a probability of at least 0.5791, which are 211 of 300 validation images, 11 " in text
+        "Risk 0.1 with a confidence of 95 % (optimistic, since these images chose the epoch): answers with a "
+        "probability of at least 0.5791, which are 211 of 300 validation images, 11 of them wrong" in text
     )
-    assert "Coverage 0.8: sets of the classes with a probability of at least 0.3, and of the most probable one" in text
+    assert (
+        "Coverage 0.8: a set has the most probable class and all others with a probability of at least 0.3, chosen by "
+        "300 validation images; it may be lower on new images, since these chose the epoch" in text
+    )
     assert "These images also chose the epoch and the temperature" in text
     assert "imgcls test CHECKPOINT PHOTOS, and add --calibrate_on FOLDER/test_predictions.csv" in text
 
@@ -105,17 +109,19 @@ def test_evaluation_of_other_images_calibrates(
         kept | {row["prediction"]} for kept, (_, row) in zip(sets, found.iterrows(), strict=True)
     ]
     assert "18 images of" in caplog.text
+    assert "; on new images it is between 0.8" in caplog.text
     assert "also chose" not in caplog.text
     other = [*given, "--tta", "hflip", "--output", str(tmp_path / "y.csv")]
     code, message = fails(["predict", str(run), str(photos), *other], capsys)
     assert code == 2
-    assert "were evaluated with another tta than this command has (that of the run, hflip); give the same" in message
+    assert "were evaluated without --tta hflip; leave out --tta hflip, or calibrate on" in message
+    assert "another evaluation: imgcls test CHECKPOINT PHOTOS --tta hflip --output FOLDER" in message
     main(["test", str(run), str(test_photos), "--tta", "hflip", "--output", str(tmp_path / "flipped")])
     flipped = tmp_path / "flipped/test_predictions.csv"
     given_flipped = ["--coverage", "0.9", "--calibrate_on", str(flipped), "--tta", "hflip"]
     assert "set" in predicted(run, test_photos, tmp_path / "flipped.csv", *given_flipped)
     code, message = fails(["predict", str(run), str(photos), *given_flipped[:-2]], capsys)
-    assert "were evaluated with another tta than this command has (hflip, that of the run); give the same" in message
+    assert "were evaluated with --tta hflip; type --tta hflip, or calibrate on" in message
     shutil.copytree(run, tmp_path / "run/version_0")
     last = tmp_path / "run/version_0/checkpoints/last.ckpt"
     code, message = fails(["predict", str(last), str(photos), *given, "--output", str(tmp_path / "y.csv")], capsys)
@@ -125,12 +131,14 @@ def test_evaluation_of_other_images_calibrates(
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (["--risk", "0.001"], "risk 0.001 cannot be promised by 300 validation images: at least 2,995 are needed, all "
-         "classified correctly; about 0.0"),
-        (["--risk", "2"], "risk must be above 0 and below 1, got 2"),
-        (["--coverage", "0.999"], "coverage 0.999 needs at least 999 images, there are 300 validation images"),
-        (["--calibrate_on", "x.csv"], "calibrate_on needs a promise; add --risk 0.02, or --coverage 0.9"),
-        (["--risk", "0.1", "--raw"], "were evaluated with another raw than this command has (that of the run, True)"),
+        (["--risk", "0.001"], "--risk 0.001 cannot be promised by 300 validation images: at least 2,995 are needed, "
+         "all classified correctly; type --risk 0.0"),
+        (["--risk", "2"], "--risk must be above 0 and below 1, got 2; for 2 % type --risk 0.02"),
+        (["--coverage", "90"], "--coverage must be above 0 and below 1, got 90; for 90 % type --coverage 0.9"),
+        (["--risk", "0"], "got 0; for 10 % type --risk 0.1"),
+        (["--coverage", "0.999"], "coverage 0.999 needs at least 999 images, got 300 validation images"),
+        (["--calibrate_on", "x.csv"], "--calibrate_on is used with --risk or --coverage; add --risk 0.02, or "),
+        (["--risk", "0.1", "--raw"], "were evaluated without --raw; leave out --raw, or calibrate"),
         (["--risk", "0.1", "--calibrate_on", "x.csv"], "expected validation_predictions.csv or test_predictions.csv"),
         (["--risk"], "--risk needs a value; type --risk 0.02"),
     ],

@@ -128,9 +128,31 @@ def test_as_many_images_are_needed_as_the_rule_of_three_says() -> None:
     confidence = np.linspace(0.5, 1, 149)
     assert risk_threshold(confidence[1:], np.ones(148, bool), 0.02) is None
     assert risk_threshold(confidence, np.ones(149, bool), 0.02) == (0.5, 149, 0)
-    assert smallest_risk(confidence, np.ones(149, bool)) == pytest.approx(0.02, rel=0.02)
+    assert smallest_risk(confidence, np.ones(149, bool)) == 0.02
     assert risk_threshold(confidence, np.zeros(149, bool), 0.5) is None
     assert smallest_risk(confidence[:0], np.ones(0, bool)) is None
+
+
+def test_risk_that_is_possible_is_rounded_up_to_one_that_works() -> None:
+    confidence = np.linspace(1, 0.5, 160)
+    correct = np.arange(160) % 7 != 5  # 14 % are wrong, of the surest as well
+    assert risk_threshold(confidence, correct, 0.16) is None
+    least = smallest_risk(confidence, correct, above=0.16)
+    assert least is not None
+    assert 0.16 < least < 0.3
+    assert f"{least:.2g}" == f"{least:g}"
+    assert risk_threshold(confidence, correct, float(f"{least:g}")) is not None
+    assert risk_threshold(confidence, correct, least - 0.01) is None
+    assert smallest_risk(confidence, np.zeros(160, bool), above=0.5) is None
+
+
+def test_starts_share_the_error() -> None:
+    """Of 160 images, sequences for 10 % start at 39, 78 and 156, since 0.9 ** 39 is below 0.05 / 3."""
+    confidence, ranks = np.linspace(1, 0.5, 160), np.arange(160)
+    assert risk_threshold(confidence, ranks < 39, 0.1) == (confidence[38], 39, 0)
+    assert risk_threshold(confidence, ranks < 38, 0.1) is None
+    late = risk_threshold(confidence, (ranks != 10) & (ranks < 80), 0.1)  # the second start
+    assert late == (confidence[80], 81, 2)
 
 
 def test_threshold_ends_where_errors_begin() -> None:

@@ -2,10 +2,13 @@
 
 import os
 import re
+import shlex
 
 from imgcls.errors import ConfigError, similar_path
 
 KEY = "model.init_args.model_name"
+
+_BEST = "checkpoints/best.ckpt"  # in a run folder
 
 _HUB_IDS = (  # names of torchvision and timm -> models of the Hub
     (r"resnet-?(18|26|34|50|101|152)", r"microsoft/resnet-\1"),
@@ -34,11 +37,21 @@ def local_or_hub(model_name: str) -> str:
     path = os.path.expanduser(model_name)
     if os.path.isdir(path):
         if not os.path.isfile(os.path.join(path, "config.json")):
+            _refuse_checkpoint(os.path.join(path, _BEST))
             raise ConfigError(f"{KEY}: the folder {model_name!r} has no config.json")
         return path
+    _refuse_checkpoint(path)
     if model_name.startswith((".", "/", "~")) or model_name.count("/") > 1 or os.path.exists(path):
         example = "; give a folder with config.json, or a Hub id, for example microsoft/resnet-18"
         raise ConfigError(f"{KEY}: folder {model_name!r} does not exist{similar_path(model_name) or example}")
     if (meant := hub_id(model_name)) != model_name:
         raise ConfigError(f"{KEY}: {model_name!r} is not a folder and not a Hub id; did you mean {meant!r}?")
     return model_name
+
+
+def _refuse_checkpoint(path: str) -> None:
+    if path.endswith(".ckpt") and os.path.isfile(path):
+        raise ConfigError(
+            f"{KEY}: {path!r} is the checkpoint of a run, not a model; to start from its weights, type --ckpt_path "
+            f"{shlex.quote(path)} --experiment.only_weights_load true in its place"
+        )
