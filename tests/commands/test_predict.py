@@ -140,11 +140,14 @@ def test_embeddings_that_cannot_be_written(
     assert [path.name for path in tmp_path.iterdir()] == ["old.npy"]
 
 
+@pytest.mark.parametrize("ending", [".xlsx", ".txt"])
 def test_table_of_another_format_is_refused(
-    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ending: str, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = fails(predict(checkpoint, images, f"--output={tmp_path}/p.xlsx"), capsys)
-    assert (code, "p.xlsx: .xlsx is not supported; end the file with .csv or .parquet" in said) == (2, True), said
+    code, said = fails(predict(checkpoint, images, f"--output={tmp_path}/p{ending}"), capsys)
+    assert (code, f"p{ending}: {ending} is not supported; end the file with .csv or .parquet" in said) == (2, True), (
+        said
+    )
 
 
 # -- a prediction that is stopped
