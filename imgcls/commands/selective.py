@@ -16,7 +16,7 @@ from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import results_file
 from imgcls.commands.resume import Start
 from imgcls.errors import ConfigError
-from imgcls.results.predictions import EvaluatedSplit, read_predictions
+from imgcls.results.predictions import EvaluatedSplit, read_predictions, read_record
 from imgcls.runtime.tables import short_path
 from imgcls.statistics.selective import (
     coverage_interval,
@@ -96,9 +96,9 @@ def _check(start: Start, promise: Promise) -> None:
             hint = f"for {percent:g} % type --{name} {percent / 100:g}"
             raise ConfigError(f"--{name} must be above 0 and below 1, got {value:g}; {hint}")
     if start.record.get("multilabel"):
-        raise ConfigError("risk and coverage need a single-label model; this one is multi-label")
+        raise ConfigError("--risk and --coverage need a single-label model; this one is multi-label")
     if promise.risk is not None and ABSTAIN in start.record["class_names"]:
-        raise ConfigError(f"risk: a class is named {ABSTAIN!r}, as images that are not answered are")
+        raise ConfigError(f"--risk: a class is named {ABSTAIN!r}, as images that are not answered are")
 
 
 def _of_checkpoint(start: Start, changed: Mapping[str, Any]) -> _Scores:
@@ -117,14 +117,14 @@ def _of_table(start: Start, path: Path, changed: Mapping[str, Any]) -> _Scores:
     """Return the scores of an evaluation of the same checkpoint with the same settings."""
     table = read_predictions(path)
     if table.multilabel or table.class_names != start.record["class_names"]:
-        raise ConfigError(f"calibrate_on: the classes of {path} are not those of {start.path}")
-    evaluated = _json(path.with_name(results_file(table.split))).get("checkpoint_id")
+        raise ConfigError(f"--calibrate_on: the classes of {path} are not those of {start.path}")
+    evaluated = read_record(path.with_name(results_file(table.split))).get("checkpoint_id")
     if evaluated != checkpoint_id(start.path):
         raise ConfigError(
-            f"calibrate_on: {path} is not an evaluation of {start.path} ({results_file(table.split)} beside it says "
+            f"--calibrate_on: {path} is not an evaluation of {start.path} ({results_file(table.split)} beside it says "
             f"of which); type: imgcls test {start.path} PHOTOS"
         )
-    _refuse_changed(changed, _json(path.with_name("evaluation.json")).get("changed", {}), str(path))
+    _refuse_changed(changed, read_record(path.with_name("evaluation.json")).get("changed", {}), str(path))
     return _scores_of(table, f"images of {short_path(path)}")
 
 
@@ -157,14 +157,6 @@ def _option(key: str, value: object) -> str:
     if value is True:
         return name
     return f"{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value, default=str))}"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _least_confidence(scores: _Scores, risk: float) -> float:

@@ -107,7 +107,7 @@ def _log_files(logger: Logger, files: Sequence[Path]) -> None:
         for file in files:
             log_file(file)
     else:
-        log.info("%s takes no files; the report and the checkpoint are in %s", type(logger).__name__, files[0].parent)
+        log.info("%s cannot log files; the report and the checkpoint are in %s", type(logger).__name__, files[0].parent)
 
 
 def _log_to_wandb(logger: WandbLogger, files: Sequence[Path]) -> None:

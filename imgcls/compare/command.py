@@ -59,7 +59,7 @@ def _runs(names: list[str]) -> list[Run]:
 def _folder(path: Path) -> Path:
     folder = run_folder_of(path) if path.is_file() else path
     if folder is None:
-        raise ConfigError(f"{path}: is in no run folder; give the folder of a run")
+        raise ConfigError(f"{path} is not in a run folder; give the folder of a run")
     return folder
 
 

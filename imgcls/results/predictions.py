@@ -92,7 +92,7 @@ def read_predictions(path: Path) -> EvaluatedSplit:
     errors = dict(zip(map(_path, found[0][~fine]), found[len(header) - 1][~fine], strict=True))
     rows = found[fine]
     probs = rows[list(range(len(_BEFORE), len(header) - 1))].to_numpy(np.float64)
-    record = _record(path.parent / results_file(split))
+    record = read_record(path.parent / results_file(split))
     try:
         labels, predicted = _classes(path, rows[1].tolist(), rows[2].tolist(), probs, names, record)
     except (KeyError, ValueError) as error:
@@ -134,7 +134,8 @@ def _read(path: Path, columns: int) -> pd.DataFrame:
     return found
 
 
-def _record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that tells more of a table; empty if it is missing or cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # written before results had such a file, or not at all
@@ -144,7 +145,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _of_other_data(folder: Path) -> bool:
     """Whether an evaluation used other images than those of the run."""
-    changed = _record(folder / "evaluation.json").get("changed", {})
+    changed = read_record(folder / "evaluation.json").get("changed", {})
     return any(str(key).startswith("data.init_args.dataset_classes") for key in changed)
 
 

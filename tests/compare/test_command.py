@@ -96,7 +96,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["one", "search"], "search is not a run folder; did you mean 'search/trial_0001'?"),
         (["run/export/hf", "one"], "run/export/hf is not a run folder; did you mean 'run'?"),
         (["one", "two", "--output", "one"], "--output one: is a folder"),
-        (["one", "other/model.ckpt"], "other/model.ckpt: is in no run folder"),
+        (["one", "other/model.ckpt"], "other/model.ckpt is not in a run folder"),
     ],
 )
 def test_errors(
