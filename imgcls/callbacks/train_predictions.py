@@ -17,6 +17,7 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.runtime.atomic_files import replacing
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.host_copy import start_copy
+from imgcls.runtime.optional_part import optional_part
 
 _VALUES = 5_000_000  # images times classes: 20 MB of sums
 
@@ -92,7 +93,8 @@ class TrainPredictions(Callback):
             return
         sums, counts = (np.sum(each, axis=0) for each in zip(*gather((self._sums, self._counts)), strict=True))
         if trainer.is_global_zero and counts.any():
-            self._write(trainer.datamodule, sums, counts)  # type: ignore[attr-defined]
+            with optional_part(f"No {self.path.name}", "the report cannot use it to find wrong labels"):
+                self._write(trainer.datamodule, sums, counts)  # type: ignore[attr-defined]
 
     def _add_held(self) -> None:
         if self._held is None:

@@ -20,6 +20,7 @@ REQUEUED = "hpc_ckpt_*.ckpt"  # saved by Lightning in the run folder when SLURM 
 RESULTS = "results.json"
 PROPERTIES = "image_properties.csv"
 EVALUATIONS = "evaluations"
+EVALUATION = "evaluation.json"  # beside the files of an evaluation on other data, or with other settings
 EVALUATED = ("validation", "test")  # splits
 REPORT = "report.html"
 THUMBNAILS = "thumbnails.csv"

@@ -12,9 +12,9 @@ from scipy.special import expit, softmax
 from imgcls.callbacks.logit_collector import Collected, LogitCollector
 from imgcls.checkpoints.calibration import with_calibration
 from imgcls.checkpoints.io import read_checkpoint, write_checkpoint
-from imgcls.errors import WriteError, first_line
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.inference import InferenceModule
+from imgcls.runtime.optional_part import optional_part
 from imgcls.runtime.tables import short_path
 from imgcls.statistics.temperature import Temperature, fit_temperature
 
@@ -52,7 +52,10 @@ def validate_and_calibrate(
         return evaluate(), None
     with _collecting(trainer, model) as collector:
         values = evaluate()
-    found = _calibrate(path, collector.collected) if trainer.is_global_zero else None
+    found = None
+    if trainer.is_global_zero:
+        with optional_part(f"{short_path(path)}: cannot be calibrated", "its temperature stays 1"):
+            found = _calibrate(path, collector.collected)
     found = trainer.strategy.broadcast(found)
     return (values if found is None or (found.values == 1).all() else evaluate()), found
 
@@ -78,11 +81,7 @@ def _calibrate(path: Path, found: Collected | None) -> Temperature | None:
     fitted = fit_temperature(found.logits, found.labels)
     logits = found.logits / fitted.values
     probs = softmax(logits, axis=1) if found.labels.ndim == 1 else expit(logits)
-    try:
-        write_checkpoint(with_calibration(read_checkpoint(path), fitted.values, _SPLIT, probs, found.labels), path)
-    except (WriteError, OSError) as error:  # of a full disk; the trained weights are still there
-        log.warning("%s: cannot be calibrated: %s", short_path(path), first_line(error))
-        return None
+    write_checkpoint(with_calibration(read_checkpoint(path), fitted.values, _SPLIT, probs, found.labels), path)
     _log(fitted)
     return fitted
 

@@ -11,6 +11,7 @@ from typing import Any
 from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import (
     CHECKPOINTS,
+    EVALUATION,
     new_evaluation_folder,
     predictions_file,
     results_file,
@@ -86,12 +87,13 @@ class EvaluationFiles:
             self.is_new = True
         return self.folder
 
-    def write(self, values: Mapping[str, float], counts: ClassCounts | None) -> None:
+    def write(self, values: Mapping[str, float], counts: ClassCounts | None, trained_on: list[str] | None) -> None:
         """Write the metrics and the scores of the classes.
 
         Args:
             values: Logged name -> value.
             counts: The counts of the classes; None if they are unknown.
+            trained_on: Paths of the images that the checkpoint was trained on; None if they are unknown.
         """
         if self.folder is None:
             return
@@ -101,7 +103,8 @@ class EvaluationFiles:
         if self.is_new or self.output is not None:
             images = {} if counts is None else {"images": counts.images}
             record = {"command": self.parts.command, **about, **images, "changed": self.changed}
-            write_text(self.folder / "evaluation.json", json.dumps(record, indent=2, default=str) + "\n")
+            record["trained_on"] = trained_on
+            write_text(self.folder / EVALUATION, json.dumps(record, indent=2, default=str) + "\n")
 
     def log(self) -> None:
         """Log where the files are."""

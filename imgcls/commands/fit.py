@@ -14,13 +14,12 @@ from filelock import FileLock
 from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 
-from imgcls.callbacks.checkpoint_saver import CheckpointSaver
-from imgcls.callbacks.csv_history import History
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
 from imgcls.checkpoints.content import Content, data_state
 from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
-from imgcls.commands.calibration import about_temperature, validate_and_calibrate
+from imgcls.commands.best_epoch import Evaluated, best_row, checkpoint_saver, evaluate_best_epoch
+from imgcls.commands.calibration import about_temperature
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
@@ -49,7 +48,6 @@ from imgcls.commands.trackers import TrackerGuard, close, complete, trackers
 from imgcls.commands.trainer import (
     build_trainer,
     choose_precision,
-    evaluate_in_float32,
     is_first_process,
     log_device,
 )
@@ -60,7 +58,6 @@ from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import short_path
-from imgcls.statistics.temperature import Temperature
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +74,7 @@ class Fit(Command):
 
     def __init__(self, parts: Parts, trial: Trial | None = None) -> None:
         self.begun = time.monotonic()
-        self.temperature: Temperature | None = None
+        self.is_evaluated = False
         options = parts.options | {"precision": choose_precision(parts.options)}
         check_options(options, "fit")
         self.trial = trial
@@ -199,20 +196,10 @@ class Fit(Command):
             self._train()
             if self.trial is not None and self.trial.evaluates and self.best_row is not None:
                 self._evaluate_best()
-            if self.folder is not None and self.trial is None:
-                results = self._evaluate_best()
-                self._report(results)
-                if self.trainer.is_global_zero:
-                    complete(self.trackers, self.folder, results.get("test", {}), self.trainer.global_step)
-                print_once(self.folder)
-                for split, values in results.items():
-                    self.refuse_not_finite_loss(split, values, self.folder)
+            if self.trial is None and self.folder is not None:
+                self._finish(self.folder)
         except (KeyboardInterrupt, SystemExit):
-            if self.trial is None and self.folder is not None and self.saver is not None and self.saver.last.exists():
-                config = shlex.quote(short_path(self.folder / "config.yaml"))
-                more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
-                where = f" (saved {self.saver.saved_at})" if self.saver.saved_at else ""
-                log.info("Stopped%s. To resume: imgcls fit %s --ckpt_path last%s", where, config, more)
+            self._log_what_is_left()
             raise
         finally:
             if self.trainer.is_global_zero:
@@ -274,80 +261,56 @@ class Fit(Command):
             log_stop_reason(self.trainer, self.parts.options)
 
     @property
-    def saver(self) -> CheckpointSaver | None:
-        """The callback that keeps best.ckpt and last.ckpt."""
-        return next((item for item in self.trainer.checkpoint_callbacks if isinstance(item, CheckpointSaver)), None)
-
-    @property
     def best_row(self) -> dict[str, Any] | None:
-        """The values of the best epoch, ``epoch`` among them; None if the monitored value was never a number."""
-        if self.saver is None or self.saver.best_epoch is None:
-            return None
-        [history] = [item for item in self.trainer.callbacks if isinstance(item, History)]  # type: ignore[attr-defined]
-        row = next(row for row in history.rows if row["epoch"] == self.saver.best_epoch)
-        return row | self.saver.best_values
+        """The values of the best epoch; None if the monitored value was never a number."""
+        return best_row(self.trainer)
 
-    def _evaluate_best(self) -> dict[str, dict[str, float]]:
-        path, trained_in = self._best_checkpoint(), str(self.trainer.precision)
-        evaluate_in_float32(self.trainer)
-        # Lightning 2.6 evaluates with the last average of a WeightAveraging that was fitted, whatever the checkpoint is
-        self.trainer.callbacks = [  # type: ignore[attr-defined]
-            item
-            for item in self.trainer.callbacks  # type: ignore[attr-defined]
-            if not isinstance(item, WeightAveraging)
-        ]
-        results = {}
-        if self.trainer.limit_val_batches:
-            loggers, self.trainer.loggers = self.trainer.loggers, []  # their curves have this epoch already
-            try:
-                results["validation"] = self._validate_best(path)
-            finally:
-                self.trainer.loggers = loggers
-        if self.data.has_test and self.trial is None:
-            results["test"] = self.evaluate("test", path, self.folder)
+    def _evaluate_best(self) -> Evaluated:
+        """Evaluate the best epoch, and write the files of its results; a trial's test data is not looked at."""
+        trained_in, is_run = str(self.trainer.precision), self.trial is None
+        found = evaluate_best_epoch(
+            self,
+            self.folder,
+            tests=self.data.has_test and is_run,
+            calibrates=self.parts.experiment.calibrate and is_run,
+        )
         if self.folder is not None and self.trainer.is_global_zero:
-            epoch = self.saver.best_epoch if self.saver else None
-            more = {} if self.temperature is None else about_temperature(self.temperature, self.model.class_names)
+            more = {} if found.temperature is None else about_temperature(found.temperature, self.model.class_names)
             more["run"] = about_run(self.trainer, trained_in, time.monotonic() - self.begun, self.resumed is not None)
-            about = about_evaluation(self.parts, path)
-            write_fit_results(self.folder, epoch, results, about, self.counts, more)
-        return results
+            saver = checkpoint_saver(self.trainer)
+            epoch = None if saver is None else saver.best_epoch
+            about = about_evaluation(self.parts, found.path)
+            write_fit_results(self.folder, epoch, found.results, about, self.counts, more)
+        return found
 
-    def _validate_best(self, path: Path | None) -> dict[str, float]:
-        """Validate, and calibrate the best checkpoint."""
-
-        def evaluate() -> dict[str, float]:
-            return self.evaluate("validation", path, self.folder)
-
-        # the first process alone knows the run folder before the fit
-        is_best = self.trainer.strategy.broadcast(self.saver is not None and path == self.saver.best)
-        if path is None or not is_best or self.trial is not None or not self.parts.experiment.calibrate:
-            return evaluate()
-        values, self.temperature = validate_and_calibrate(evaluate, self.trainer, self.model, path)
-        return values
-
-    def _best_checkpoint(self) -> Path | None:
-        saver = self.saver
-        if saver is None:
-            log.info("No checkpoint is kept, as configured: evaluating the last weights")
-            return None
-        if saver.monitor is None:
-            log.info("No validated metric to choose the best epoch by: evaluating the last one")
-        elif saver.best_epoch is None:
-            log.info("No best epoch by %s: evaluating the last one", saver.monitor)
-        else:
-            log.info("Best epoch: %d, %s %.4f", saver.best_epoch + 1, saver.monitor, saver.best_score)
-        is_there = saver.best_epoch is not None and saver.best.exists()
-        path: Path = self.trainer.strategy.broadcast(saver.best if is_there else saver.last)
-        return path
-
-    def _report(self, results: dict[str, dict[str, float]]) -> None:
-        """Print the tables, and log where everything is."""
+    def _finish(self, folder: Path) -> None:
+        """Evaluate the best epoch; print the tables, write the report, and say where everything is."""
+        results = self._evaluate_best().results
+        self.is_evaluated = True
         self.show(results)
-        if self.folder is not None and self.trainer.is_global_zero:
+        if self.trainer.is_global_zero:
             for split in list(results)[-1:] if self.parts.experiment.report else []:
                 maps = self.model, self.trainer.strategy.root_device
-                report_run(self.folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers, maps)
-            log_end(self.folder, self.saver, self.data.has_test, time.monotonic() - self.begun)
+                report_run(folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers, maps)
+            saver = checkpoint_saver(self.trainer)
+            log_end(folder, saver, self.data.has_test, time.monotonic() - self.begun)
             if self.complete:  # again, since the evaluation moved it out of sight
                 log.info("%s", self.complete)
+            complete(self.trackers, folder, results.get("test", {}), self.trainer.global_step)
+        print_once(folder)
+        for split, values in results.items():
+            self.refuse_not_finite_loss(split, values, folder)
+
+    def _log_what_is_left(self) -> None:
+        """Log how to go on after an interruption."""
+        if self.is_evaluated and self.folder is not None:
+            run = shlex.quote(short_path(self.folder))
+            log.info("Stopped. Training and evaluation are complete; to write the report: imgcls report %s", run)
+            return
+        saver = checkpoint_saver(self.trainer)
+        if self.trial is not None or self.folder is None or saver is None or not saver.last.exists():
+            return
+        config = shlex.quote(short_path(self.folder / "config.yaml"))
+        more = " --experiment.only_weights_load false" if self.parts.experiment.only_weights_load else ""
+        where = f" (saved {saver.saved_at})" if saver.saved_at else ""
+        log.info("Stopped%s. To resume: imgcls fit %s --ckpt_path last%s", where, config, more)

@@ -15,12 +15,12 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.needed_size import needed_side
 from imgcls.data.transforms.pipeline import Pipeline
-from imgcls.errors import first_line
 from imgcls.explain.heat_maps import HeatMaps
 from imgcls.explain.overlay import overlay
 from imgcls.explain.photo import SeenPhoto
 from imgcls.models.inference import InferenceModule
 from imgcls.results.predictions import EvaluatedSplit
+from imgcls.runtime.optional_part import optional_part
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,9 @@ def overlays_or_none(
     model: InferenceModule, device: torch.device, data: ImageDataModule, wanted: Sequence[Wanted], side: int
 ) -> list[NDArray[np.uint8]]:
     """Return what ``heat_map_overlays`` does; none, and a line, where that fails, since a report may do without."""
-    try:
+    with optional_part("No heat maps in the report", "it has the images alone"):
         return heat_map_overlays(model, device, data, wanted, side) if wanted else []
-    except Exception as error:
-        log.warning("No heat maps in the report: %s: %s", type(error).__name__, first_line(error))
-        return []
+    return []
 
 
 def heat_map_overlays(
@@ -89,9 +87,18 @@ def heat_map_overlays(
     Returns:
         uint8 ``(H, W, 3)`` each. None of them if no tensor of the network passes, which is logged.
     """
+    try:
+        return _overlays(model.to(device), data, wanted, side)
+    finally:
+        model.to("cpu")
+
+
+def _overlays(
+    model: InferenceModule, data: ImageDataModule, wanted: Sequence[Wanted], side: int
+) -> list[NDArray[np.uint8]]:
     begun = time.monotonic()
     pipeline = data.pipelines.make("eval", wanted[0].split.read(wanted[0].number))
-    maps = HeatMaps(model.to(device))
+    maps = HeatMaps(model)
     drawn: list[NDArray[np.uint8]] = []
     for start in range(0, len(wanted), _BATCH):
         part = wanted[start : start + _BATCH]
@@ -101,11 +108,10 @@ def heat_map_overlays(
         photos = [_seen(each, pipeline, model) for each in part]
         images = torch.from_numpy(np.stack([photo.pixels for photo in photos])).permute(0, 3, 1, 2)
         if maps.layer((images.shape[2], images.shape[3])) is None:
-            log.info("No heat maps in the report: no tensor of this network passes with its places")
+            log.info("No heat maps in the report: this network has no layer with a usable spatial grid")
             break
         heat = maps.explain(images, [each.target for each in part], [each.against for each in part])
         drawn += [_drawn(photo, row, side, model) for photo, row in zip(photos, heat, strict=True)]
-    model.to("cpu")
     return drawn
 
 

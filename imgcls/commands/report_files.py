@@ -1,6 +1,7 @@
 """The report at the end of a fit or an evaluation, and what it needs of the images: properties and thumbnails."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from imgcls.report.write import write_report_of
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import read_run
 from imgcls.runtime.atomic_files import naming
+from imgcls.runtime.optional_part import optional_part
 from imgcls.runtime.tables import short_path, write_rows, write_table
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,8 @@ def report_run(
     """
     if not (folder / predictions_file(split)).exists():
         return  # the evaluation has logged why
-    try:
+    again = f"all else is complete; to try the report again: imgcls report {shlex.quote(short_path(folder))}"
+    with optional_part("No report.html", again):
         if len(splits) > 1 or not (folder / PROPERTIES).exists():
             write_table(folder / PROPERTIES, image_properties({name: data.split(name) for name in splits}))
         run = read_run(folder)
@@ -65,12 +68,7 @@ def report_run(
             _write_pictures(folder, run.evaluated, _find(wanted, data, splits), data, maps)
         page = write_report_of(run, advice)
         _log_pictures(folder, loggers)
-    except Exception as error:
-        log.error("No report.html: %s: %s", type(error).__name__, first_line(error))
-        log.error("All else is complete; to try the report again: imgcls report %s", short_path(folder))
-        log.debug("The error of the report", exc_info=True)
-        return
-    log.info("Report: %s", short_path(page))
+        log.info("Report: %s", short_path(page))
 
 
 def _write_pictures(
@@ -103,6 +101,7 @@ def write_thumbnails(folder: Path, places: Mapping[str, Place]) -> dict[str, str
     """
     target = folder / Path(THUMBNAILS).stem
     target.mkdir(exist_ok=True)
+    (folder / THUMBNAILS).unlink(missing_ok=True)  # which must not list files that are gone
     for former in target.glob("*.webp"):
         former.unlink()
     files: dict[str, str] = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from imgcls.callbacks.answers import ABSTAIN, Selection
 from imgcls.checkpoints.calibration import CALIBRATION
 from imgcls.checkpoints.io import checkpoint_id
-from imgcls.checkpoints.run_folder import results_file
+from imgcls.checkpoints.run_folder import EVALUATION, results_file
 from imgcls.commands.resume import Start
 from imgcls.errors import ConfigError
 from imgcls.results.predictions import EvaluatedSplit, read_predictions, read_record
@@ -124,7 +124,7 @@ def _of_table(start: Start, path: Path, changed: Mapping[str, Any]) -> _Scores:
             f"--calibrate_on: {path} is not an evaluation of {start.path} ({results_file(table.split)} beside it says "
             f"of which); type: imgcls test {start.path} PHOTOS"
         )
-    _refuse_changed(changed, read_record(path.with_name("evaluation.json")).get("changed", {}), str(path))
+    _refuse_changed(changed, read_record(path.with_name(EVALUATION)).get("changed", {}), str(path))
     return _scores_of(table, f"images of {short_path(path)}")
 
 

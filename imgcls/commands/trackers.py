@@ -1,8 +1,8 @@
 """Trackers: loggers of other programs (W&B, MLflow, Comet), which get the files of a run besides its curves."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, REPORT, RESULTS
-from imgcls.errors import first_line
+from imgcls.runtime.optional_part import optional_part
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class TrackerGuard(Callback):
         """Finalize the trackers, and take them from the Trainer; an evaluation after it is reported at the end."""
         found = trackers(trainer.loggers)
         for logger in found:
-            with _reported(logger):
+            with _guard(logger):
                 logger.finalize("success")
         trainer.loggers = [logger for logger in trainer.loggers if logger not in found]
 
@@ -47,7 +47,7 @@ def complete(found: Sequence[Logger], folder: Path, values: Mapping[str, float],
     """
     files = [folder / name for name in _FILES if (folder / name).is_file()]
     for logger in found:
-        with _reported(logger):
+        with _guard(logger):
             if values:
                 logger.log_metrics(dict(values), step)
             if files:
@@ -57,7 +57,7 @@ def complete(found: Sequence[Logger], folder: Path, values: Mapping[str, float],
 def close(found: Sequence[Logger], failed: bool = False) -> None:
     """End the runs of the trackers, so that the next fit in this process begins new ones; an error is logged."""
     for logger in found:
-        with _reported(logger):
+        with _guard(logger):
             if isinstance(logger, WandbLogger):
                 import wandb  # there, since the logger is
 
@@ -123,11 +123,5 @@ def _log_to_wandb(logger: WandbLogger, files: Sequence[Path]) -> None:
         run.log_artifact(artifact)
 
 
-@contextmanager
-def _reported(logger: Logger) -> Iterator[None]:
-    """Log an error of a tracker: the run itself is complete."""
-    try:
-        yield
-    except Exception as error:
-        name = type(logger).__name__
-        log.warning("%s: %s: %s; the run is complete without it", name, type(error).__name__, first_line(error))
+def _guard(logger: Logger) -> AbstractContextManager[None]:
+    return optional_part(type(logger).__name__, "the run is complete without it")

@@ -95,7 +95,7 @@ def _log(rows: Sequence[dict[str, str]]) -> None:
     drawn = [row for row in rows if not row["error"]]
     for layer, places in {(row["layer"], row["places"]): None for row in drawn}:
         if layer == "pixels":
-            log.info("No tensor of the network passes with its places: the maps are SmoothGrad times input")
+            log.info("The network has no layer with a usable spatial grid: the maps are SmoothGrad times input")
         else:
             log.info("Heat maps of %d images, from %s, %s places", len(drawn), layer, places)
     if any(row["drawn_on"] == "input" for row in drawn):

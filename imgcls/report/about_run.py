@@ -57,6 +57,8 @@ def balance_of(run: Run, found: EvaluatedSplit) -> Balance:
 
 def unused_files(run: Run) -> dict[str, Any]:
     """Return the files that were found and not used, and what was compared."""
+    if run.is_of_other_data:
+        return {"unused": [], "checked": _compared_with_training(run.evaluation_record.get("trained_on"))}
     kind = run.data.get("content_hash")
     compared = {
         "full": "Images were compared by their content, so that none is in two splits."
@@ -66,6 +68,16 @@ def unused_files(run: Run) -> dict[str, Any]:
         "none": "Images were not compared by content (data.content_hash: none), so that one may be in two splits.",
     }
     return {"unused": run.data.get("unused", []), "checked": compared.get(str(kind), "")}
+
+
+def _compared_with_training(trained_on: list[str] | None) -> str:
+    """Return what is known of the evaluated images that the checkpoint was trained on."""
+    if trained_on is None:
+        return "It is not known whether the model was trained on some of these images."
+    return (
+        "The content of these images was compared with that of the images the model was trained on: "
+        f"{len(trained_on) or 'none'} equal."
+    )
 
 
 def _refuses_leaks(run: Run) -> bool:

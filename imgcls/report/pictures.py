@@ -1,10 +1,14 @@
 """The main figures as PNG files, for slides and for TensorBoard."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from imgcls.report.classes import FULL, clustered
@@ -12,9 +16,25 @@ from imgcls.report.formats import text_of
 from imgcls.report.numbers import Numbers
 from imgcls.results.run import Run
 from imgcls.runtime.atomic_files import replacing
+from imgcls.runtime.tables import short_path
 from imgcls.statistics.scores import reliability
 
+log = logging.getLogger(__name__)
+
 FOLDER = "report"
+_FONTS = (  # the first has Latin, Greek and Cyrillic; the others Chinese, Japanese and Korean, where they are installed
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+)
 _DPI = 110
 _WRITTEN = 14  # classes up to which the cells have their numbers
 _LONGEST = 24  # characters of a class name
@@ -33,16 +53,24 @@ def write_pictures(run: Run, numbers: Numbers) -> list[Path]:
     Raises:
         WriteError: If a file cannot be written.
     """
-    figures = {"training": _training(run), "confusion": _confusion(numbers), "calibration": _calibration(numbers)}
     folder = run.folder / FOLDER
     folder.mkdir(exist_ok=True)
     written = []
-    for name, figure in figures.items():
-        if figure is not None:
-            written.append(folder / f"{name}.png")
-            with replacing(written[-1]) as file:
-                figure.savefig(file, format="png", dpi=_DPI)
+    with rc_context({"font.family": [name for name in _FONTS if name in fontManager.get_font_names()]}):
+        figures = {"training": _training(run), "confusion": _confusion(numbers), "calibration": _calibration(numbers)}
+        for name, figure in figures.items():
+            if figure is not None:
+                written.append(folder / f"{name}.png")
+                _save(figure, written[-1])
     return written
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught, replacing(path) as file:
+        warnings.filterwarnings("always", "Glyph .* missing from font")
+        figure.savefig(file, format="png", dpi=_DPI)
+    if caught:
+        log.info("%s: no installed font has all characters of the class names; report.html has them", short_path(path))
 
 
 def _training(run: Run) -> Figure | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.checkpoints.run_folder import EVALUATED, results_file
+from imgcls.checkpoints.run_folder import EVALUATED, EVALUATION, results_file
 from imgcls.datasets.labels import multi_hot, read_names
 from imgcls.errors import ConfigError, first_line
 
@@ -98,7 +98,7 @@ def read_predictions(path: Path) -> EvaluatedSplit:
     except (KeyError, ValueError) as error:
         raise ConfigError(f"{path}: {first_line(error)} is none of its classes") from error
     thresholds = record.get("thresholds") if labels.ndim == 2 else None
-    chose = split == "validation" and not _of_other_data(path.parent)
+    chose = split == "validation" and not is_of_other_data(read_record(path.parent / EVALUATION))
     paths = list(map(_path, rows[0]))
     return EvaluatedSplit(split, paths, labels, probs, predicted, names, thresholds, chose, errors)
 
@@ -143,10 +143,9 @@ def read_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _of_other_data(folder: Path) -> bool:
-    """Whether an evaluation used other images than those of the run."""
-    changed = read_record(folder / "evaluation.json").get("changed", {})
-    return any(str(key).startswith("data.init_args.dataset_classes") for key in changed)
+def is_of_other_data(record: dict[str, Any]) -> bool:
+    """Whether an evaluation used other images than those of the run, by what ``evaluation.json`` says of it."""
+    return any(str(key).startswith("data.init_args.dataset_classes") for key in record.get("changed", {}))
 
 
 def _classes(

@@ -13,6 +13,7 @@ import yaml
 from imgcls.checkpoints.run_folder import (
     CHECKPOINTS,
     EVALUATED,
+    EVALUATION,
     EVALUATIONS,
     RESULTS,
     predictions_file,
@@ -20,7 +21,7 @@ from imgcls.checkpoints.run_folder import (
     run_of_export,
 )
 from imgcls.errors import ConfigError, first_line
-from imgcls.results.predictions import EvaluatedSplit, read_predictions
+from imgcls.results.predictions import EvaluatedSplit, is_of_other_data, read_predictions
 
 CONFIG, HISTORY, DATA, SPLITS = "config.yaml", "metrics.csv", "data.json", "splits.csv"
 
@@ -75,6 +76,16 @@ class Run:
     def results_of(self, split: str) -> dict[str, Any]:
         """Return the results file of a split; empty if there is none."""
         return _json(self.folder / results_file(split))
+
+    @cached_property
+    def evaluation_record(self) -> dict[str, Any]:
+        """What ``evaluation.json`` says of an evaluation on other data, or with other settings; else empty."""
+        return _json(self.folder / EVALUATION)
+
+    @property
+    def is_of_other_data(self) -> bool:
+        """Whether the evaluated images are not those of the fit."""
+        return is_of_other_data(self.evaluation_record)
 
     @cached_property
     def splits(self) -> pd.DataFrame | None:

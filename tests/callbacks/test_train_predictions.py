@@ -11,7 +11,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 import imgcls
+from imgcls.callbacks.train_predictions import TrainPredictions
 from imgcls.cli.main import main
+from imgcls.errors import WriteError
 from imgcls.results.predictions import read_predictions
 from tests.helpers.runs import arguments
 
@@ -68,3 +70,15 @@ def test_no_file_where_there_is_no_mean(photos: Path, tiny_model: Path, tmp_path
     main(["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.report=true", *more)])
     assert (tmp_path / "run/version_0/validation_predictions.csv").exists()
     assert not (tmp_path / "run/version_0" / FILE).exists()
+
+
+def test_a_file_that_cannot_be_written_does_not_lose_the_fit(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise WriteError("no space left on device")
+
+    monkeypatch.setattr(TrainPredictions, "_write", fail)
+    main(["fit", *arguments(photos, tiny_model, tmp_path, "--experiment.report=true", "--trainer.max_epochs=2")])
+    assert "No train_predictions.csv: WriteError: no space left on device" in capsys.readouterr().err
+    assert (tmp_path / "run/version_0/report.html").exists()

@@ -184,16 +184,24 @@ def test_real_fit_says_why_or_how_far(
     assert line.startswith(f"Temperature 1: {found['reason']}" if found["reason"] else fitted)
 
 
-def test_full_disk_at_the_end_keeps_the_uncalibrated_checkpoint(
-    photos: Path, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["fit_temperature", "write_checkpoint"])
+@pytest.mark.parametrize("error", [WriteError("no space left on device"), MemoryError()], ids=["disk", "memory"])
+def test_calibration_that_fails_keeps_the_uncalibrated_checkpoint(
+    photos: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    error: Exception,
 ) -> None:
-    def full(content: object, path: Path) -> None:
-        raise WriteError(f"{path}: no space left on device")
+    def fail(*given: object) -> None:
+        raise error
 
     monkeypatch.setattr(calibration, "fit_temperature", at(HOT))
-    monkeypatch.setattr(calibration, "write_checkpoint", full)
+    monkeypatch.setattr(calibration, part, fail)
     main(["fit", *arguments(photos, tiny_model, tmp_path, "--trainer.max_epochs=1")])
-    assert "cannot be calibrated: " in caplog.text
+    assert f"best.ckpt: cannot be calibrated: {type(error).__name__}: " in caplog.text
     assert weights(tmp_path / "run/version_0/checkpoints/best.ckpt")["temperature"] == 1
     assert (tmp_path / "run/version_0/results.json").exists()
 

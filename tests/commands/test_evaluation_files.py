@@ -74,7 +74,7 @@ def test_rows_of_a_fit_agree_with_its_figures(split: str, run: Path) -> None:
 
 
 def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = write_class_folders(tmp_path / "others", 2, seed=5)
     shutil.copytree(run, tmp_path / "version_0")
@@ -94,8 +94,14 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     main([*line, "--tta=hflip"])
     main([*line, f"--data.dataset_classes.test={others}"])
     main([*line, "--trainer.limit_test_batches=1"])
+    trained = [f"--data.dataset_classes.test={photos}", "--data.on_leak=warn"]
+    main([*line, *trained])
     assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
-    records = [json.loads((run / f"evaluations/{number}/evaluation.json").read_text()) for number in (1, 2, 3)]
+    records = [json.loads((run / f"evaluations/{number}/evaluation.json").read_text()) for number in (1, 2, 3, 4)]
+    table = pd.read_csv(run / "splits.csv")
+    of_train = table["path"][table["split"] == "train"].tolist()
+    assert [len(record["trained_on"]) for record in records] == [0, 0, 0, len(of_train)]
+    assert set(records.pop()["trained_on"]) == set(of_train)
     assert [record["images"] for record in records] == [18, 6, 8]
     assert [record["changed"] for record in records] == [
         {"tta": "hflip"},
@@ -105,7 +111,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     assert [len(pd.read_csv(run / f"evaluations/{number}/test_predictions.csv")) for number in (1, 2, 3)] == [18, 6, 8]
     torch.save(load(run / "checkpoints/best.ckpt") | {"global_step": 7}, run / "checkpoints/other.ckpt")
     main(["validate", f"--ckpt_path={run}/checkpoints/other.ckpt"])
-    assert content(run / "evaluations/4").keys() == {
+    assert content(run / "evaluations/5").keys() == {
         "validation_results.json",
         "validation_predictions.csv",
         "evaluation.json",

@@ -48,7 +48,7 @@ def test_report_does_without(
 ) -> None:
     monkeypatch.setattr("imgcls.explain.heat_maps.find_layer", lambda *_: None)
     run = fit(photos, tiny_model, tmp_path)
-    assert "No heat maps in the report: no tensor of this network passes" in capsys.readouterr().err
+    assert "No heat maps in the report: this network has no layer with a usable spatial grid" in capsys.readouterr().err
     table = pd.read_csv(run / "thumbnails.csv", keep_default_na=False)
     assert (len(table) > 0, set(table["heat_map"])) == (True, {""})
     assert (run / "report.html").exists()

@@ -90,6 +90,20 @@ def test_a_report_that_fails_does_not_lose_the_fit(
     assert not (folder / "report.html").exists()
 
 
+def test_interrupted_report_leaves_a_complete_run(
+    photos: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report_files, "advise", interrupted)
+    with pytest.raises(SystemExit):
+        main(["fit", *arguments(photos, tiny_model, tmp_path, REPORT, "--trainer.max_epochs=1")])
+    folder = tmp_path / "run/version_0"
+    assert f"are complete; to write the report: imgcls report {folder}" in capsys.readouterr().err
+    assert (folder / "results.json").exists()
+
+
 def test_images_without_files_have_thumbnails(tiny_model: Path, tmp_path: Path) -> None:
     data = ["--data.dataset_classes.train={class_path: imgcls.DigitsDataset, init_args: {part: test}}"]
     line = [

@@ -1,7 +1,9 @@
 """The command ``report``, and the files that it writes beside the page."""
 
 import json
+import logging
 import shutil
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from imgcls.cli.main import main
+from imgcls.report.write import write_report
 from tests.helpers.page import Page
 from tests.helpers.run_folders import write_run
 from tests.helpers.runs import fails
@@ -38,6 +41,16 @@ def test_of_multilabel_data(tmp_path: Path) -> None:
     columns = ["class", "true_positive", "false_negative", "false_positive", "true_negative"]
     assert counts.columns.tolist() == columns
     assert (counts[columns[1:]].sum(axis=1) == 60).all()
+
+
+def test_pictures_say_which_characters_no_font_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "imgcls")
+    names = ["\U000130e0", "dog"]  # a hieroglyph
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(write_run(tmp_path / "version_0", names, 60))
+    assert "confusion.png: no installed font has all characters of the class names" in caplog.text
+    assert "training.png" not in caplog.text
 
 
 def test_another_file(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def refuse_leaks(splits: Mapping[str, Split], held_out_of: Mapping[str, str], ki
         log.warning("the same image has two labels: %s; `imgcls check` lists all", _pairs(conflicts))
 
 
-def refuse_trained(name: str, split: Split, recorded: dict[str, list[str]], kind: HashKind, on_leak: OnLeak) -> None:
+def refuse_trained(
+    name: str, split: Split, recorded: dict[str, list[str]], kind: HashKind, on_leak: OnLeak
+) -> list[str] | None:
     """Refuse, or warn of, images that a checkpoint was trained on.
 
     Args:
@@ -44,17 +46,22 @@ def refuse_trained(name: str, split: Split, recorded: dict[str, list[str]], kind
         kind: The kind of these hashes.
         on_leak: Whether a leak is an error or a warning.
 
+    Returns:
+        Their paths; None if they cannot be found.
+
     Raises:
         ConfigError: Gives their number and one of them.
     """
     if kind == "none":
         log.info("%s: the checkpoint has no content hashes, so images that it was trained on cannot be found", name)
-        return
-    if paths := trained_on(split, recorded, kind):
+        return None
+    paths = trained_on(split, recorded, kind)
+    if paths:
         _report(
             f"{name}: the checkpoint was trained on {len(paths)} of these {len(split)} images, for example {paths[0]}",
             on_leak,
         )
+    return paths
 
 
 def compares_content(kind: HashKind) -> bool:

@@ -60,6 +60,8 @@ class Splitter:
         self._recorded: dict[str, list[str]] | None = None
         self._recorded_labels: dict[str, list[str]] | None = None
         self._weights_record: Mapping[str, Any] | None = None
+        self.trained_on: dict[str, list[str] | None] = {}
+        """Evaluated split -> paths of its images that the checkpoint was trained on; None if they cannot be found."""
 
     def setup(self, stage: str) -> None:
         """Find the classes, the kind of labels, and images whose headers cannot be read.
@@ -236,7 +238,8 @@ class Splitter:
         if self.datasets[name] is None or self._recorded is None:  # held out of train
             return
         if compares_content(self.kind):
-            refuse_trained(name, self.split(name), self._recorded, self.kind, self.rules.on_leak)
+            split = self.split(name)
+            self.trained_on[name] = refuse_trained(name, split, self._recorded, self.kind, self.rules.on_leak)
 
     def record(self) -> dict[str, Any]:
         """Return what a checkpoint records: content hash and class of each sample by split, and the kind of hash."""

@@ -53,12 +53,15 @@ def missing_classes(run: Run) -> Iterator[Finding]:
 
 def images_by_class(run: Run, split: str) -> dict[str, int]:
     """Return the number of images of each class in a split; of a multi-label class those that have it."""
-    counts = dict.fromkeys(run.evaluated.class_names, 0)
+    evaluated = run.evaluated
+    if split == evaluated.split:  # which need not be that of the fit
+        return dict(zip(evaluated.class_names, _support(evaluated).tolist(), strict=True))
+    counts = dict.fromkeys(evaluated.class_names, 0)
     if run.splits is None:
         return counts
     labels = run.splits.loc[run.splits["split"] == split, "label"].value_counts()
     for text, count in labels.items():
-        for name in read_names(str(text)) if run.evaluated.multilabel else (str(text),):
+        for name in read_names(str(text)) if evaluated.multilabel else (str(text),):
             counts[name] = counts.get(name, 0) + int(count)
     return counts
 
@@ -66,10 +69,17 @@ def images_by_class(run: Run, split: str) -> dict[str, int]:
 def _recalls(evaluated: EvaluatedSplit) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return how many images of each class are found, and how many there are."""
     if evaluated.multilabel:
-        return (evaluated.labels & evaluated.predicted).sum(axis=0), evaluated.labels.sum(axis=0)
-    classes = len(evaluated.class_names)
-    found = np.bincount(evaluated.labels[evaluated.correct], minlength=classes)
-    return found, np.bincount(evaluated.labels, minlength=classes)
+        return (evaluated.labels & evaluated.predicted).sum(axis=0), _support(evaluated)
+    found = np.bincount(evaluated.labels[evaluated.correct], minlength=len(evaluated.class_names))
+    return found, _support(evaluated)
+
+
+def _support(evaluated: EvaluatedSplit) -> NDArray[np.intp]:
+    """Return the number of evaluated images of each class."""
+    if evaluated.multilabel:
+        of_class: NDArray[np.intp] = evaluated.labels.sum(axis=0)
+        return of_class
+    return np.bincount(evaluated.labels, minlength=len(evaluated.class_names))
 
 
 def _missed(evaluated: EvaluatedSplit, index: int) -> list[str]:
@@ -122,12 +132,13 @@ def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
 
 
 def _missing_advice(split: str, missing: list[str], counts: dict[str, int]) -> Advice:
-    effect = "cannot be learned" if split == "train" else "is not in the score, and did not help to choose the epoch"
+    effects = {"train": "cannot be learned", "validation": "is not in its score, and did not help to choose the epoch"}
+    effect = effects.get(split, "is not in the score")
     return Advice(
         "missing_classes",
         f"{split.capitalize()} has no image of {_listed(missing)}",
         f"{len(missing)} of {len(counts)} classes have no image among the {sum(counts.values()):,} of {split}: "
-        f"what is absent {effect}.",
+        f"a class without images {effect}.",
         f"Collect images of {_listed(missing)} for {split}, or remove the class from the other splits.",
     )
 

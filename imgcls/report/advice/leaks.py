@@ -9,44 +9,56 @@ from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, p_
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 
-_KNOWN = {"test": ("train", "validation"), "validation": ("train",)}
+_SOURCES = {"test": ("train", "validation"), "validation": ("train",)}
 """Evaluated split -> splits by whose images the model was made."""
 
 
 def leaked_images(run: Run) -> Iterator[Finding]:
-    """Find evaluated images whose content hash is that of a training image, by ``splits.csv``.
+    """Find evaluated images that are training images, by the hashes of their content.
 
     Copies in validation count for test, since validation chose the epoch. Copies that were saved again have another
     hash; ``imgcls check`` finds them.
     """
-    for split in _KNOWN:
+    for split in _SOURCES:
         evaluated = run.evaluation(split)
-        if evaluated is None or run.splits is None:
+        if evaluated is None:
             continue
-        copies = _copies(run.splits, split)
+        copies = _copies(run, split)
         paths = [path for path in evaluated.paths if path in copies.index]
         if paths:
-            yield Finding(_advice(run, copies, paths), len(paths) / len(evaluated), urgency=0)
+            yield Finding(_advice(run, evaluated, copies, paths), len(paths) / len(evaluated), urgency=0)
 
 
-def _copies(splits: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return path and split of the same image in train or validation; the index is the path of the evaluated image."""
-    known = splits[splits["content"] != ""]
-    sources = known[known["split"].isin(_KNOWN[split])].drop_duplicates("content").set_index("content")
+def _copies(run: Run, split: str) -> pd.DataFrame:
+    """Return path and split of the image that an evaluated one equals; the index is the path of the latter.
+
+    The path is empty in an evaluation of other data, which records the evaluated images alone.
+    """
+    if run.splits is None or run.is_of_other_data:
+        trained_on = run.evaluation_record.get("trained_on") or []
+        return pd.DataFrame({"path": "", "split": "train"}, index=pd.Index(trained_on, dtype=object))
+    known = run.splits[run.splits["content"] != ""]
+    sources = known[known["split"].isin(_SOURCES[split])].drop_duplicates("content").set_index("content")
     held_out = known[(known["split"] == split) & known["content"].isin(sources.index)]
     return sources.loc[held_out["content"], ["path", "split"]].set_index(held_out["path"])
 
 
-def _advice(run: Run, copies: pd.DataFrame, paths: list[str]) -> Advice:
-    evaluated, count, example = run.evaluated, len(paths), paths[0]
-    where = " and ".join(name for name in _KNOWN[evaluated.split] if name in set(copies["split"]))
+def _advice(run: Run, evaluated: EvaluatedSplit, copies: pd.DataFrame, paths: list[str]) -> Advice:
+    count, example = len(paths), paths[0]
+    where = " and ".join(name for name in _SOURCES[evaluated.split] if name in set(copies["split"]))
+    source = copies["path"][example]
+    action = (
+        "Remove the copies from one side (`imgcls check` lists them, near copies, too), and train again: "
+        f"{fit_again(run, '--data.on_leak error')}."
+    )
+    if run.is_of_other_data:
+        action = "Remove these images from the evaluated ones, and evaluate the others."
     return Advice(
         "leak",
         f"{counted(count, 'image')} of {evaluated.split} ({percent(count / len(evaluated))}) also in {where}: the "
         "score is too good",
-        f"Equal content, for example {example} and {copies['path'][example]}. {_compared(evaluated, set(paths))}",
-        "Remove the copies from one side (`imgcls check` lists them, near copies, too), and train again: "
-        f"{fit_again(run, '--data.on_leak error')}.",
+        f"Equal content, for example {example}{f' and {source}' if source else ''}. {_compared(evaluated, set(paths))}",
+        action,
         paths,
     )
 

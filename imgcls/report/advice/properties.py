@@ -27,16 +27,21 @@ def properties_of(run: Run, split: str) -> pd.DataFrame | None:
 
     The column ``aspect``, width / height, is added; columns without two different values are left out.
     """
-    table = _read(run.home / PROPERTIES)
-    if table is None:
-        return None
-    found = table[table["split"] == split].drop_duplicates("path").set_index("path")
+    for folder in dict.fromkeys((run.folder, run.home)):  # an evaluation has those of its own images
+        table = _read(folder / PROPERTIES)
+        if table is not None and (table["split"] == split).any():
+            return _varying(table[table["split"] == split].drop_duplicates("path").set_index("path"))
+    return None
+
+
+def _varying(found: pd.DataFrame) -> pd.DataFrame | None:
+    """Add ``aspect``; keep the columns with two different values, None if there are none."""
     found = found.assign(aspect=found["width"] / found["height"])
     names = [name for name in WORDS if name in found and found[name].nunique() > 1]
-    return found[names] if names and len(found) else None
+    return found[names] if names else None
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _read(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None

@@ -37,12 +37,9 @@ def trained_too_short(run: Run) -> Iterator[Finding]:
         return
     share = _still_falling(history)
     if share >= _STILL_FALLING and not _stopped_early(run, epochs):
-        evidence = (
-            f"The loss on validation was lowest in epoch {_losses(history).argmin() + 1} of {epochs}, and "
-            f"{percent(share)} of its whole decrease came in the last quarter of the epochs; a finished run has nearly "
-            "none there."
+        yield Finding(
+            _too_short(run, epochs, _of_falling_loss(history, share)), errors * min(2 * share, 1.0), urgency=1
         )
-        yield Finding(_too_short(run, epochs, evidence), errors * min(2 * share, 1.0), urgency=1)
 
 
 def overfitted(run: Run) -> Iterator[Finding]:
@@ -103,6 +100,17 @@ def _of_one_epoch(run: Run, history: pd.DataFrame) -> str:
         f"Train saw each image once, {steps}: {values}{guess}. On {run.evaluated.split} "
         f"{percent(1 - float(run.evaluated.correct.mean()))} of the images are wrong. A curve of one point cannot show "
         "that more epochs would not help, and other advice is premature."
+    )
+
+
+def _of_falling_loss(history: pd.DataFrame, share: float) -> str:
+    loss = _losses(history)
+    lowest = f"The loss on validation was lowest in epoch {loss.argmin() + 1} of {len(loss)}"
+    if len(loss) // 4 < 2:
+        return f"{lowest}, where it fell from {loss[-2]:.3f} to {loss[-1]:.3f}; more epochs may lower it further."
+    return (
+        f"{lowest}, and {percent(share)} of its whole decrease came in the last quarter of the epochs; a finished run "
+        "has nearly none there."
     )
 
 

@@ -1,12 +1,14 @@
 """Each finding on run folders in which the cause is known."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from imgcls.report.about_run import unused_files
 from imgcls.report.advice import Advice, advise
 from imgcls.results.run import Run, read_run
 from imgcls.runtime.tables import write_table
@@ -43,6 +45,43 @@ def test_leak_gives_the_score_without_it(tmp_path: Path) -> None:
     assert "for example test/0 and train/7" in advice.evidence
     assert "100.0 % of the copies, and 94.4 % of the other 180 images" in advice.evidence
     assert advice.paths == [f"test/{index}" for index in range(20)]
+
+
+def test_leak_into_validation_is_not_one_of_test(tmp_path: Path) -> None:
+    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    fake_run(tmp_path / "validation", LABELS, probs, NAMES, split="validation")
+    fake_run(tmp_path, LABELS, probs, NAMES)
+    shutil.copy(tmp_path / "validation/validation_predictions.csv", tmp_path)
+    splits = [pd.read_csv(folder / "splits.csv") for folder in (tmp_path, tmp_path / "validation")]
+    held_out = splits[1][splits[1]["split"] == "validation"].assign(content="other")
+    held_out.loc[held_out["path"].isin([f"validation/{index}" for index in range(20)]), "content"] = "hash 7"
+    write_table(tmp_path / "splits.csv", pd.concat([splits[0], held_out]))
+    [advice] = [each for each in advise(read_run(tmp_path)) if each.kind == "leak"]
+    assert advice.title == "20 images of validation (10.0 %) also in train: the score is too good"
+    assert "100.0 % of the copies" in advice.evidence
+    assert advice.paths == [f"validation/{index}" for index in range(20)]
+
+
+def test_evaluation_of_other_data_is_judged_by_its_own_images(tmp_path: Path) -> None:
+    wrong = dict.fromkeys(range(0, 50, 2), (1, 0.9))  # the dark ones
+    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    fake_run(tmp_path, LABELS[:150], answers(LABELS[:150], 4, np.random.default_rng(0), {}), NAMES)
+    folder = tmp_path / "evaluations/1"
+    brightness = [100.0] * 400 + [20.0 if index in wrong else 100.0 for index in range(200)]
+    fake_run(folder, LABELS, probs, NAMES, properties={"brightness": brightness})
+    (folder / "splits.csv").unlink()
+    record = {"changed": {"data.init_args.dataset_classes.test": "more"}, "trained_on": ["test/3", "test/4"]}
+    (folder / "evaluation.json").write_text(json.dumps(record))
+    run = read_run(folder)
+    found = {advice.kind: advice for advice in advise(run)}
+    assert "missing_classes" not in found  # the fit's test lacks 'dog'
+    assert found["leak"].title == "2 images of test (1.0 %) also in train: the score is too good"
+    assert found["leak"].paths == ["test/3", "test/4"]
+    assert found["leak"].action == "Remove these images from the evaluated ones, and evaluate the others."
+    assert "brightness" in found["weak_segment"].title
+    assert unused_files(run)["checked"].endswith("the model was trained on: 2 equal.")
+    (folder / "evaluation.json").write_text(json.dumps(record | {"trained_on": None}))
+    assert unused_files(read_run(folder))["checked"].startswith("It is not known whether the model was trained on")
 
 
 def test_runs_without_content_hashes_have_no_leak(tmp_path: Path) -> None:
@@ -200,6 +239,12 @@ def test_short_training(tmp_path: Path, loss: list[float], max_epochs: int, foun
     assert kinds(run) == ["short_training"] * found
     if found:
         assert advise(run)[0].action == f"Train again: `imgcls fit {tmp_path}/config.yaml --trainer.max_epochs 20`."
+
+
+def test_short_training_of_two_epochs(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    write_history(tmp_path, 2, validation_loss=[1.2, 0.9])
+    assert "lowest in epoch 2 of 2, where it fell from 1.200 to 0.900" in only(run).evidence
 
 
 def test_overfitting(tmp_path: Path) -> None:
