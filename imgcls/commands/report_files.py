@@ -20,7 +20,7 @@ from imgcls.errors import ImageError, first_line
 from imgcls.models.inference import InferenceModule
 from imgcls.report.advice import advise
 from imgcls.report.images import choose
-from imgcls.report.pictures import FOLDER
+from imgcls.report.png_files import FOLDER
 from imgcls.report.write import write_report_of
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import read_run

@@ -1,4 +1,4 @@
-"""Charts as numbers of an SVG picture, which ``templates/chart.jinja`` draws."""
+"""Charts as numbers of an SVG picture, which the macro ``chart`` of ``templates/parts.jinja`` draws."""
 
 import math
 from collections.abc import Sequence

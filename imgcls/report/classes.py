@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def class_rows(found: EvaluatedSplit, areas: Sequence[tuple[float | None, float 
         found: The evaluated images.
         areas: AUROC and average precision of each class.
     """
-    columns = (found.class_names, *(each.tolist() for each in _counts(found)), areas)
+    columns = (found.class_names, *(each.tolist() for each in counts_by_class(found)), areas)
     return [_row(index, *values) for index, values in enumerate(zip(*columns, strict=True))]
 
 
@@ -94,13 +95,21 @@ def _row(
     )
 
 
-def _counts(found: EvaluatedSplit) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return images, predictions and right predictions of each class."""
+class CountsByClass(NamedTuple):
+    """Images, predictions and right predictions of each class, ``(C,)``."""
+
+    images: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
+def counts_by_class(found: EvaluatedSplit) -> CountsByClass:
+    """Return the counts of each class."""
     if found.multilabel:
         both = found.labels & found.predicted
-        return found.labels.sum(axis=0), found.predicted.sum(axis=0), both.sum(axis=0)
+        return CountsByClass(found.labels.sum(axis=0), found.predicted.sum(axis=0), both.sum(axis=0))
     matrix = confusion(found)
-    return matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
+    return CountsByClass(matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal())
 
 
 def confusion(found: EvaluatedSplit) -> NDArray[np.int64]:

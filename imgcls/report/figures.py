@@ -110,12 +110,11 @@ def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
         "outside. Bars at the bottom: how many predictions there are."
     )
     shares, accuracy = accuracy_of_most_certain(found)
-    certain = Chart(
-        "If only the most certain are answered", "share answered", "accuracy of the answers", _SHARES, (0, 1)
-    )
-    certain = Chart(certain.title, certain.x_label, certain.y_label, _SHARES, (max(span(accuracy)[0], 0.0), 1.0))
+    lowest = max(span(accuracy)[0], 0.0)
+    title = "Accuracy if the least confident predictions are left out"
+    certain = Chart(title, "share of predictions kept", "accuracy", _SHARES, (lowest, 1.0))
     certain.add_line("accuracy", shares, accuracy)
-    certain.note = "The images are sorted by confidence; at the right all are answered."
+    certain.note = "Predictions are sorted by confidence; at the right all are kept."
     return [chart, certain], bins
 
 

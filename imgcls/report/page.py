@@ -12,13 +12,13 @@ from imgcls.report import charts
 from imgcls.report.about_run import balance_of, facts, settings, unused_files
 from imgcls.report.advice import Advice
 from imgcls.report.classes import FULL, PAIRS, clustered, confused_pairs
+from imgcls.report.confusion_image import confusion_picture
 from imgcls.report.environment import environment, source
 from imgcls.report.figures import calibration_charts, property_charts, ranking_charts, training_charts
 from imgcls.report.formats import text_of
 from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
-from imgcls.report.picture import confusion_picture
 from imgcls.report.words import (
     answer_in_words,
     calibration_in_words,

@@ -8,7 +8,7 @@ from imgcls.report.advice import Advice, advise
 from imgcls.report.classes import ClassRow
 from imgcls.report.numbers import Numbers, numbers_of
 from imgcls.report.page import render
-from imgcls.report.pictures import write_pictures
+from imgcls.report.png_files import write_pngs
 from imgcls.results.run import Run, read_run
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.tables import write_rows
@@ -46,7 +46,7 @@ def write_report_of(run: Run, advice: list[Advice], output: Path | None = None) 
     if output is None:
         _write_tables(run.folder, numbers)
         _write_intervals(run.folder, numbers)
-        write_pictures(run, numbers)
+        write_pngs(run, numbers)
     write_text(path, page)
     return path
 

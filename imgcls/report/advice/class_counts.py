@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgcls.datasets.labels import read_names
 from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
+from imgcls.report.classes import counts_by_class
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import proportion
@@ -55,7 +55,7 @@ def images_by_class(run: Run, split: str) -> dict[str, int]:
     """Return the number of images of each class in a split; of a multi-label class those that have it."""
     evaluated = run.evaluated
     if split == evaluated.split:  # which need not be that of the fit
-        return dict(zip(evaluated.class_names, _support(evaluated).tolist(), strict=True))
+        return dict(zip(evaluated.class_names, counts_by_class(evaluated).images.tolist(), strict=True))
     counts = dict.fromkeys(evaluated.class_names, 0)
     if run.splits is None:
         return counts
@@ -64,22 +64,6 @@ def images_by_class(run: Run, split: str) -> dict[str, int]:
         for name in read_names(str(text)) if evaluated.multilabel else (str(text),):
             counts[name] = counts.get(name, 0) + int(count)
     return counts
-
-
-def _recalls(evaluated: EvaluatedSplit) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return how many images of each class are found, and how many there are."""
-    if evaluated.multilabel:
-        return (evaluated.labels & evaluated.predicted).sum(axis=0), _support(evaluated)
-    found = np.bincount(evaluated.labels[evaluated.correct], minlength=len(evaluated.class_names))
-    return found, _support(evaluated)
-
-
-def _support(evaluated: EvaluatedSplit) -> NDArray[np.intp]:
-    """Return the number of evaluated images of each class."""
-    if evaluated.multilabel:
-        of_class: NDArray[np.intp] = evaluated.labels.sum(axis=0)
-        return of_class
-    return np.bincount(evaluated.labels, minlength=len(evaluated.class_names))
 
 
 def _missed(evaluated: EvaluatedSplit, index: int) -> list[str]:
@@ -92,7 +76,7 @@ def _missed(evaluated: EvaluatedSplit, index: int) -> list[str]:
 
 def _stakes(evaluated: EvaluatedSplit, few: list[str]) -> dict[str, float]:
     """Return by how much the recall of each class of few images may be lower than that of the other classes."""
-    found, support = _recalls(evaluated)
+    support, _, found = counts_by_class(evaluated)
     others = (support > 0) & ~np.isin(evaluated.class_names, few)
     expected = float((found[others] / support[others]).mean()) if others.any() else 1.0
     indices = {name: evaluated.class_names.index(name) for name in few}
@@ -106,7 +90,7 @@ def _low(count: int, total: int) -> float:
 def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
     evaluated, worst = run.evaluated, names[0]
     index = evaluated.class_names.index(worst)
-    found, support = (int(each[index]) for each in _recalls(evaluated))
+    support, _, found = (int(each[index]) for each in counts_by_class(evaluated))
     others = [count for name, count in trained.items() if count and name not in names]
     median = float(np.median(others or list(trained.values())))
     title = f"Class {worst!r} has only {counted(trained[worst], 'training image')}"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from imgcls.report.advice.class_counts import few_classes
 from imgcls.report.advice.doubted_labels import doubted_classes
 from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again, p_value, percent
+from imgcls.report.classes import confusion
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
@@ -33,8 +34,7 @@ def confused_pair(run: Run) -> Iterator[Finding]:
     evaluated = run.evaluated
     if evaluated.multilabel or len(evaluated.class_names) < 2:
         return
-    counts = np.zeros((len(evaluated.class_names),) * 2, np.int64)
-    np.add.at(counts, (evaluated.labels, evaluated.predicted), 1)
+    counts = confusion(evaluated)
     pairs = _of_two(counts) if len(counts) == 2 else _of_many(counts)
     names = evaluated.class_names
     explained = {*few_classes(run), *(each.name for each in doubted_classes(run))}

@@ -40,7 +40,7 @@ _WRITTEN = 14  # classes up to which the cells have their numbers
 _LONGEST = 24  # characters of a class name
 
 
-def write_pictures(run: Run, numbers: Numbers) -> list[Path]:
+def write_pngs(run: Run, numbers: Numbers) -> list[Path]:
     """Write ``report/training.png``, ``confusion.png`` and ``calibration.png``, those that there is data for.
 
     Args:
