@@ -302,7 +302,7 @@ class Fit(Command):
             self.refuse_not_finite_loss(split, values, folder)
 
     def _log_what_is_left(self) -> None:
-        """Log how to go on after an interruption."""
+        """Log how to continue after an interruption."""
         if self.is_evaluated and self.folder is not None:
             run = shlex.quote(short_path(self.folder))
             log.info("Stopped. Training and evaluation are complete; to write the report: imgcls report %s", run)

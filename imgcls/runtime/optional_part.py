@@ -1,4 +1,4 @@
-"""Parts that a finished training can do without: an error in one of them is logged, and the rest goes on."""
+"""Parts that a finished training can do without: an error in one of them is logged, and the rest is done."""
 
 import logging
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def optional_part(failure: str, consequence: str) -> Iterator[None]:
-    """Log any error within the block, and go on after it.
+    """Log any error within the block, and continue after it.
 
     Args:
         failure: What is missing then, such as ``No report.html``.
