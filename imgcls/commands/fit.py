@@ -10,20 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
-from imgcls.checkpoints.content import Content, data_state
-from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
+from imgcls.checkpoints.content import Content
 from imgcls.commands.best_epoch import Evaluated, best_row, checkpoint_saver, evaluate_best_epoch
 from imgcls.commands.calibration import about_temperature
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
 from imgcls.commands.fit_report import about_run, log_end, write_fit_results
+from imgcls.commands.fit_start import CREATE_DATASET, choose_run_folder, claim_run_folder, original_settings, slurm_job
 from imgcls.commands.lr_and_batch_size_finders import (
     recorded,
     refuse_several_devices,
@@ -41,27 +39,19 @@ from imgcls.commands.model_setup import (
 )
 from imgcls.commands.refusals import check_options
 from imgcls.commands.report_files import report_run
-from imgcls.commands.resume import find_requeued, find_start, for_training, job_of
+from imgcls.commands.resume import find_requeued, find_start, for_training
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
 from imgcls.commands.stop_reason import log_stop_reason
 from imgcls.commands.trackers import TrackerGuard, close, complete, trackers
-from imgcls.commands.trainer import (
-    build_trainer,
-    choose_precision,
-    is_first_process,
-    log_device,
-)
-from imgcls.config.overrides import leaves, value_at, with_values
+from imgcls.commands.trainer import build_trainer, choose_precision, log_device
+from imgcls.config.overrides import leaves, with_values
 from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import ConfigError
-from imgcls.runtime.atomic_files import sweep
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import short_path
 
 log = logging.getLogger(__name__)
-
-_CREATE_DATASET = "data.init_args.create_dataset"
 
 
 class Fit(Command):
@@ -78,7 +68,7 @@ class Fit(Command):
         options = parts.options | {"precision": choose_precision(parts.options)}
         check_options(options, "fit")
         self.trial = trial
-        job = self._job(parts) if trial is None else None
+        job = slurm_job(parts) if trial is None else None
         start = find_requeued(parts.runs_folder, job)
         self.weights_only = parts.experiment.only_weights_load and start is None
         start = start or find_start(parts.ckpt_path, parts.runs_folder, self.weights_only)
@@ -86,7 +76,7 @@ class Fit(Command):
         self.resumed = None if self.weights_only else self.start
         if trial is not None and trial.base is not None:
             share_datasets(parts, trial.base)
-        self._keep_origin()
+        self._save(original_settings(parts, self.start, self.weights_only))
         self.data.pipelines.check()
         self._set_up()
         if options["sync_batchnorm"] and (kinds := self.model.fused_norms):
@@ -102,8 +92,8 @@ class Fit(Command):
         if self.complete and self.start is not None and options["max_epochs"] != -1:
             # Lightning 2.6 refuses a checkpoint of more epochs than max_epochs
             options["max_epochs"] = max(options["max_epochs"] or 0, epochs_completed(self.start.content))
-        self.folder = self._folder()
-        self.lock = self._claim(job)
+        self.folder = choose_run_folder(parts, trial, self.start)
+        self.lock = claim_run_folder(self.folder, parts, trial, job)
         config = None if self.complete else dump_yaml(self.parts.saved)
         callbacks = with_run_files(
             callbacks, self.monitored, parts, self.folder, trial, config, self._keep_cache_decision
@@ -111,35 +101,9 @@ class Fit(Command):
         self.trainer = build_trainer(options, [*callbacks, TrackerGuard()], self.files, self.folder)
         self.trackers = trackers(self.trainer.loggers)
 
-    @staticmethod
-    def _job(parts: Parts) -> str | None:
-        seed = parts.drawn_seed or parts.saved["seed_everything"]
-        return job_of(parts.saved | {"ckpt_path": parts.ckpt_path, "seed_everything": seed})
-
     @property
     def _resumed_content(self) -> Content | None:
         return None if self.resumed is None else self.resumed.content
-
-    def _keep_origin(self) -> None:
-        """Save the checkpoint and seed that a run began with, so that its config.yaml gives the same run again."""
-        saved = self.parts.saved
-        if self.start is not None and self.weights_only:
-            self._save(saved | {"ckpt_path": str(self.start.path.absolute())})
-        if self.resumed is None:
-            return
-        before = self.resumed.config
-        seed = before.get("seed_everything")
-        if self.parts.drawn_seed and isinstance(seed, int):
-            log.info("seed_everything: %d, drawn at the start of the run", seed)
-            seed_everything(seed, workers=True, verbose=False)
-            saved = saved | {"seed_everything": seed}
-        decided = data_state(self.resumed.content).get("create_dataset")
-        if decided is not None and value_at(saved, _CREATE_DATASET) == "auto":
-            saved = with_values(saved, {_CREATE_DATASET: decided}, "checkpoint")
-        if value_at(before, "experiment.only_weights_load"):
-            experiment = saved["experiment"] | {"only_weights_load": True}
-            saved = saved | {"ckpt_path": before.get("ckpt_path"), "experiment": experiment}
-        self._save(saved)
 
     def _set_up(self) -> None:
         if self.resumed is not None:
@@ -166,28 +130,6 @@ class Fit(Command):
         if reason:
             log.info("%s", reason)
         return reason
-
-    def _folder(self) -> Path | None:
-        """Return the run folder: that of the resumed run, or a new one; None if nothing is kept."""
-        if self.parts.options["fast_dev_run"]:
-            return None
-        if self.trial is not None:
-            return self.trial.folder
-        if self.start is not None and self.start.run_folder is not None:
-            return self.start.run_folder
-        if not is_first_process():
-            return self.parts.runs_folder  # the first process makes the folder, and broadcasts it in fit
-        return new_run_folder(self.parts.runs_folder)
-
-    def _claim(self, job: str | None) -> FileLock | None:
-        """Lock the run folder, sign it with the SLURM job, and remove what a killed process left."""
-        if self.folder is None or not is_first_process():
-            return None
-        lock = lock_run_folder(self.folder) if self.trial is None else None
-        if job is not None:
-            write_job(self.folder, job)
-        sweep(self.parts.runs_folder if self.trial is None else self.folder)
-        return lock
 
     def run(self) -> None:
         """Train, evaluate and report."""
@@ -230,7 +172,7 @@ class Fit(Command):
 
     def _keep_cache_decision(self, builds: bool) -> None:
         """Write what ``create_dataset: auto`` has decided into config.yaml and the checkpoints."""
-        self._save(with_values(self.parts.saved, {_CREATE_DATASET: builds}, "create_dataset: auto"))
+        self._save(with_values(self.parts.saved, {CREATE_DATASET: builds}, "create_dataset: auto"))
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RunFiles) and self.trainer.is_global_zero:
                 callback.write_config(dump_yaml(self.parts.saved))
