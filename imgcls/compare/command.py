@@ -12,7 +12,8 @@ from imgcls.compare.terminal import conclusions, print_tables
 from imgcls.errors import ConfigError
 from imgcls.results.run import Run, read_run
 from imgcls.runtime.atomic_files import write_text
-from imgcls.runtime.output_file import check_output, refuse_existing
+from imgcls.runtime.output_file import check_output, check_page, refuse_existing
+from imgcls.runtime.plain_options import parse_options
 
 
 def run_compare(arguments: list[str]) -> str:
@@ -28,12 +29,13 @@ def run_compare(arguments: list[str]) -> str:
         ConfigError: If the runs cannot be compared, or a file cannot be written.
         SystemExit: After the help, or with 2 for a bad command line.
     """
-    given = _parser().parse_args(arguments)
-    for option, file, example in (("--output", given.output, "compare.html"), ("--json", given.json, "compare.json")):
-        if file is not None:
-            check_output(file, option, example)
-            if not given.overwrite:
-                refuse_existing(Path(file).expanduser(), option)
+    given = parse_options(_parser(), arguments)
+    if given.output is not None:
+        check_page(given.output, overwrite=given.overwrite)
+    if given.json is not None:
+        check_output(given.json, "--json", "compare.json")
+        if not given.overwrite:
+            refuse_existing(Path(given.json).expanduser(), "--json")
     found = compare(_runs(given.runs))
     print_tables(found)
     text = conclusions(found)

@@ -10,6 +10,7 @@ from imgcls.init.folder import read_folder
 from imgcls.init.machine import this_machine
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.output_file import check_output
+from imgcls.runtime.plain_options import parse_options
 
 DEFAULT = "imgcls.yaml"
 
@@ -27,7 +28,7 @@ def init(arguments: list[str]) -> str:
         ConfigError: If the folder cannot be used, or the file exists.
         SystemExit: After the help, or with 2 for a bad command line.
     """
-    given = _parser().parse_args(arguments)
+    given = parse_options(_parser(), arguments)
     check_output(given.output, "--output", DEFAULT)
     file = Path(given.output).expanduser()
     if file.exists() and not given.overwrite:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_run, predictions_file, run_folder_of
 from imgcls.errors import ConfigError, similar_path
-from imgcls.runtime.output_file import check_output
+from imgcls.runtime.output_file import check_page
+from imgcls.runtime.plain_options import parse_options
 
 RUNS = "runs"
 
@@ -23,10 +24,10 @@ def report(arguments: list[str]) -> str:
         ConfigError: If the run is not found, has no predictions, or the file cannot be written.
         SystemExit: After the help, or with 2 for a bad command line.
     """
-    given = _parser().parse_args(arguments)
+    given = parse_options(_parser(), arguments)
     folder = find_run(given.run, Path(given.runs).expanduser())
     if given.output is not None:
-        check_output(given.output, example="report.html")
+        check_page(given.output, overwrite=given.overwrite)
     from imgcls.report.write import write_report  # takes a second
 
     return str(write_report(folder, None if given.output is None else Path(given.output).expanduser()))
@@ -83,6 +84,7 @@ def _parser() -> ArgumentParser:
         "run", nargs="?", metavar="RUN", help="folder of a run or of one of its evaluations/N, a checkpoint, or last"
     )
     parser.add_argument("--output", metavar="FILE.html", help="write the page alone, to this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE.html")
     parser.add_argument(
         "--experiment.output_dir", dest="runs", default=RUNS, metavar="FOLDER", help="folder of all runs, for last"
     )

@@ -66,25 +66,27 @@ def _epochs(history: pd.DataFrame, metric: str, best: int | None) -> Chart:
 
 
 def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Chart]:
-    """Return the ROC curve, and precision against recall: of the second of two classes, else of each and their mean."""
+    """Return the ROC curve, and precision against recall: of both of two classes, else of each and their mean."""
     mean = summary_curve(found, curves)
     if mean is None:
         return []
-    two = mean.index >= 0
-    name = f"{found.class_names[1]} against {found.class_names[0]}" if two else "mean of the classes"
     roc = Chart("ROC curve", "false positive rate", "true positive rate (recall)", _SHARES, _SHARES)
     precision = Chart("Precision and recall", "recall", "precision", _SHARES, _SHARES)
     roc.diagonal = "chance"
-    shown = [] if two else [each for each in curves if each.auroc is not None]
-    for each, title in [(mean, name), *((each, found.class_names[each.index]) for each in shown)]:
-        thin = each is not mean and len(shown) > COLOURED
+    has_mean = mean.index < 0
+    shown = [each for each in curves if each.auroc is not None]
+    is_many = len(shown) > COLOURED
+    for each in [mean, *shown] if has_mean else shown:
+        title = "mean of the classes" if each.index < 0 else found.class_names[each.index]
+        thin = is_many and each is not mean
         rates, recalls = (np.append(0, values) for values in (each.false_positive_rate, each.recall_at))
-        roc.add_line(f"{title}: AUROC {each.auroc:.3f}", rates, recalls, thin=thin)
-        area = f"average precision {each.average_precision:.3f}"
-        precision.add_line(f"{title}: {area}", each.recall, each.precision, thin=thin)
-    thin_note = (
-        "Thin lines are single classes; their areas are in the table of classes. " if len(shown) > COLOURED else ""
-    )
+        if has_mean or each is mean:
+            of_both = "" if has_mean else ", the same for both classes"
+            roc.add_line(f"{title}: AUROC {each.auroc:.3f}{of_both}", rates, recalls, thin=thin)
+        precision.add_line(
+            f"{title}: average precision {each.average_precision:.3f}", each.recall, each.precision, thin=thin
+        )
+    thin_note = "Thin lines are single classes; their areas are in the table of classes. " if is_many else ""
     roc.note = f"{thin_note}Dashed: guessing."
     precision.note = f"{thin_note}Best precision among the thresholds with at least that recall."
     return [roc, precision]
@@ -105,16 +107,20 @@ def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
         chart.add_dot(
             each.confidence, each.accuracy, each.accuracy, each.accuracy, text, marked=not low <= each.accuracy <= high
         )
+    red = "Red points are outside. " if any(dot.marked for dot in chart.dots) else ""
     chart.note = (
-        "Grey bands: where a perfectly calibrated model of this size would be in 95 % of such sets. Red points are "
-        "outside. Bars at the bottom: how many predictions there are."
+        "Grey bands: where a perfectly calibrated model of this size would be in 95 % of such sets. "
+        f"{red}Bars at the bottom: how many predictions there are."
     )
     shares, accuracy = accuracy_of_most_certain(found)
     lowest = max(span(accuracy)[0], 0.0)
     title = "Accuracy if the least confident predictions are left out"
     certain = Chart(title, "share of predictions kept", "accuracy", _SHARES, (lowest, 1.0))
     certain.add_line("accuracy", shares, accuracy)
-    certain.note = "Predictions are sorted by confidence; at the right all are kept."
+    certain.note = (
+        "Predictions are sorted by confidence; at the right all are kept. imgcls predict --risk finds the confidence "
+        "below which a model should abstain."
+    )
     return [chart, certain], bins
 
 

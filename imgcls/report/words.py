@@ -4,6 +4,7 @@ from imgcls.report.headline import Constant
 from imgcls.report.numbers import Numbers
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
+from imgcls.statistics.scores import reliability
 
 _FEW = 100  # images of an evaluation
 
@@ -55,7 +56,7 @@ def temperature_in_words(run: Run) -> str:
     before, after, given = about["log_loss_before"], about["log_loss_after"], about["temperature"]
     values = list(given.values()) if isinstance(given, dict) else [given]
     if about["reason"]:
-        return f"The fit has left the probabilities as they are: {about['reason']}."
+        return f"The fit has kept the temperature at 1: {about['reason']}."
     text = f"{min(values):.3f} to {max(values):.3f}" if len(set(values)) > 1 else f"{values[0]:.3f}"
     text = f"The fit has divided the logits by a temperature of {text}, chosen on {about['images']:,} validation images"
     return f"{text}, whose log loss it brings from {before:.4f} to {after:.4f}."
@@ -77,9 +78,20 @@ def calibration_in_words(numbers: Numbers) -> str:
     text = f"The calibration error (ECE) is {found.value:.3f}; a perfectly calibrated model with these probabilities "
     text += f"would show {low:.3f} to {high:.3f} on as many images."
     if found.value <= high:
-        return f"{text} As far as these images can tell, the probabilities can be trusted."
+        return f"{text} No miscalibration is visible over all bins together.{_outside(numbers)}"
     mean, right = float(numbers.found.confidence.mean()), float(numbers.found.correct.mean())
     if numbers.found.multilabel:
         return f"{text} The probabilities are not what they say."
     kind = "overconfident" if mean > right else "underconfident"
     return f"{text} The model is {kind}: its mean confidence is {100 * mean:.1f} %, its accuracy {100 * right:.1f} %."
+
+
+def _outside(numbers: Numbers) -> str:
+    """Return the bins of the reliability diagram that are outside of the band of a perfect model; "" for none."""
+    bins = [each for each in reliability(numbers.found.labels, numbers.found.probs) if each.n]
+    outside = [each for each in bins if not each.band.low <= each.accuracy <= each.band.high]
+    if not outside:
+        return ""
+    shown = ", ".join(f"{each.accuracy:.2f} at {each.confidence:.2f}" for each in outside)
+    few = " By chance about one in twenty is." if len(outside) == 1 else ""
+    return f" {len(outside)} of {len(bins)} bins are outside of their band (accuracy at confidence: {shown}).{few}"

@@ -57,6 +57,24 @@ def refuse_existing(path: Path, option: str = "--output") -> None:
         raise ConfigError(f"{path} exists; add --overwrite to replace it, or {option} FILE to write another")
 
 
+def check_page(path: str, *, overwrite: bool) -> None:
+    """Check that an HTML page can be written, as :func:`check_output` does.
+
+    Args:
+        path: The file of ``--output``.
+        overwrite: Whether an existing file is replaced.
+
+    Raises:
+        ConfigError: If it cannot be written, its name does not end with ``.html``, or it exists.
+    """
+    check_output(path, example="report.html")
+    file = Path(path).expanduser()
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--output {path}: the page is HTML; give a file that ends with .html")
+    if not overwrite:
+        refuse_existing(file)
+
+
 def lock_output(path: Path, option: str = "--output") -> FileLock:
     """Lock a file for this process; remove the temporary files of killed processes.
 

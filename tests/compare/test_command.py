@@ -96,6 +96,8 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["one", "search"], "search is not a run folder; did you mean 'search/trial_0001'?"),
         (["run/export/hf", "one"], "run/export/hf is not a run folder; did you mean 'run'?"),
         (["one", "two", "--output", "one"], "--output one: is a folder"),
+        (["one", "two", "--output", "ab.pdf"], "--output ab.pdf: the page is HTML; give a file that ends with .html"),
+        (["one", "two", "--jsno", "ab.json"], "imgcls compare: unknown option --jsno; did you mean '--json'?"),
         (["one", "other/model.ckpt"], "other/model.ckpt is not in a run folder"),
     ],
 )

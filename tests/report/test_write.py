@@ -61,6 +61,28 @@ def test_another_file(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", "version_0/config.yaml"], "--output version_0/config.yaml: the page is HTML; give a file that"),
+        (["--output", "notes.html"], "notes.html exists; add --overwrite"),
+        (["--outptu", "page.html"], "imgcls report: unknown option --outptu; did you mean '--output'?"),
+        (["version_0"], "imgcls report: 'version_0' is not expected"),
+    ],
+)
+def test_refused_options(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "version_0", ["cat", "dog"], 60)
+    (tmp_path / "notes.html").write_text("mine")
+    code, error = fails(["report", "version_0", *words], capsys)
+    assert (code, message in error) == (2, True), error
+    assert (tmp_path / "notes.html").read_text() == "mine"
+    main(["report", "version_0", "--output", "notes.html", "--overwrite"])
+    assert "<html" in (tmp_path / "notes.html").read_text()
+
+
 def test_short_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "runs/cats/version_3", ["cat", "dog"], 60)
     (folder / "checkpoints").mkdir()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.report.advice.class_counts import few_classes
+from imgcls.report.advice.class_counts import few_classes, images_by_class
 from imgcls.report.advice.doubted_labels import doubted_classes
 from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again, p_value, percent
 from imgcls.report.classes import confusion
@@ -14,6 +14,7 @@ from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
 _IMAGES = 3
+_FEWER = 0.8  # training images of the missed class, relative to the other one
 _GAIN = 0.5  # of the errors of a pair that better images or labels may avoid
 
 
@@ -69,6 +70,14 @@ def _of_many(counts: NDArray[np.int64]) -> list[_Pair]:
     return [_Pair(*pair, int(counts[pair]), p) for pair, p in zip(pairs, holm(tests), strict=True)]
 
 
+def _weights(run: Run, missed: str, other: str) -> str:
+    """Return class weights that make the missed class count more; ``auto`` does if it has fewer training images."""
+    trained = images_by_class(run, "train")
+    if trained[missed] < _FEWER * trained[other]:
+        return "auto"
+    return "'[2, 1]'" if run.evaluated.class_names[0] == missed else "'[1, 2]'"
+
+
 def _advice(run: Run, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
     evaluated = run.evaluated
     true, predicted = (evaluated.class_names[index] for index in (pair.true, pair.predicted))
@@ -82,7 +91,7 @@ def _advice(run: Run, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
             f"The other way round: {back} of {support[pair.predicted]:,} (Fisher's exact test of equal shares: "
             f"{p_value(pair.p)})."
         )
-        weighted = fit_again(run, "--model.loss_config.class_weights auto")
+        weighted = fit_again(run, f"--model.loss_config.class_weights {_weights(run, true, predicted)}")
         action = f"If missing it costs more than a false alarm: {weighted}"
     else:
         share = errors[pair.true] / (len(counts) - 1)

@@ -36,7 +36,9 @@ def trained_too_short(run: Run) -> Iterator[Finding]:
         yield Finding(_too_short(run, epochs, _of_one_epoch(run, history)), errors, urgency=1)
         return
     share = _still_falling(history)
-    if share >= _STILL_FALLING and not _stopped_early(run, epochs):
+    best = run.of_fit.get("epoch")  # by the monitored metric, which need not be the loss
+    is_late = best is None or best >= epochs - max(epochs // 4, 1)
+    if share >= _STILL_FALLING and is_late and not _stopped_early(run, epochs):
         yield Finding(
             _too_short(run, epochs, _of_falling_loss(history, share)), errors * min(2 * share, 1.0), urgency=1
         )

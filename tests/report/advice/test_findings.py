@@ -165,10 +165,15 @@ def test_confused_pair(tmp_path: Path) -> None:
     assert set(advice.paths) == {f"test/{index}" for index in range(50, 62)}
 
 
-def test_class_of_two_that_is_missed_more_often(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trained", "weights"), [([100, 100], "'[1, 2]'"), ([100, 85], "'[1, 2]'"), ([100, 70], "auto")]
+)
+def test_class_of_two_that_is_missed_more_often(tmp_path: Path, trained: list[int], weights: str) -> None:
     labels = np.repeat([0, 1], [100, 50])
     wrong = dict.fromkeys(range(100, 120), (0, 0.6)) | dict.fromkeys(range(10), (1, 0.6))
-    advice = only(fake_run(tmp_path, labels, answers(labels, 2, np.random.default_rng(0), wrong), NAMES[:2]))
+    probs = answers(labels, 2, np.random.default_rng(0), wrong)
+    advice = only(fake_run(tmp_path, labels, probs, NAMES[:2], trained=trained))
+    assert f"--model.loss_config.class_weights {weights}`" in advice.action
     assert advice.title == "'bee' is taken for 'ant' in 20 of 50 images"
     assert "66.7 % of all errors on test. The other way round: 10 of 100 (Fisher's" in advice.evidence
     assert set(advice.paths) == {f"test/{index}" for index in range(100, 120)}
@@ -239,6 +244,14 @@ def test_short_training(tmp_path: Path, loss: list[float], max_epochs: int, foun
     assert kinds(run) == ["short_training"] * found
     if found:
         assert advise(run)[0].action == f"Train again: `imgcls fit {tmp_path}/config.yaml --trainer.max_epochs 20`."
+
+
+def test_training_whose_best_epoch_is_early_was_long_enough(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    write_history(tmp_path, 8, validation_loss=FALLING)
+    for epoch, found in ((6, ["short_training"]), (2, [])):
+        (tmp_path / "results.json").write_text(json.dumps({"epoch": epoch}))
+        assert kinds(read_run(run.folder)) == found
 
 
 def test_short_training_of_two_epochs(tmp_path: Path) -> None:
