@@ -30,7 +30,7 @@ class Metric:
     Args:
         score: The score.
         title: Its name for people.
-        of_answers: Whether it is a score of the answers, not of the probabilities.
+        of_predictions: Whether it is a score of the predictions, not of the probabilities.
         share: Whether it is shown in per cent.
         higher_is_better: Whether a larger value is better.
         paired: Whether a bootstrap of its differences holds.
@@ -38,7 +38,7 @@ class Metric:
 
     score: Score
     title: str
-    of_answers: bool = False
+    of_predictions: bool = False
     share: bool = False
     higher_is_better: bool = True
     paired: bool = True
@@ -87,7 +87,7 @@ class Pair:
         other: Index of the second.
         differences: Metric -> the first minus the second.
         adjusted: Metric -> p-value, adjusted for the number of pairs.
-        only: Images that one run alone has right, of each; None for several seeds.
+        only: Images that are correct in only the first run, and in only the second; None for several seeds.
         needed: Number of images that would tell their accuracy apart; None if no number would.
     """
 
@@ -124,11 +124,6 @@ class Comparison:
     settings: list[Setting]
     pairs: list[Pair]
 
-    @property
-    def several_seeds(self) -> bool:
-        """Whether a configuration has several seeds."""
-        return any(len(each.runs) > 1 for each in self.configurations)
-
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Compare runs on the images that all of them were evaluated on.
@@ -141,11 +136,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
     """
     images, groups = common_images(runs), grouped(runs)
     metrics = _metrics(images.labels.ndim == 2)
-    answers = [decided(each, len(images.class_names)) for each in images.predicted]
+    predictions = [decided(each, len(images.class_names)) for each in images.predicted]
     strata = images.labels.astype(np.int64) if images.labels.ndim == 1 else None
     drawn, configurations = {}, [_configuration(runs, group, number) for number, group in enumerate(groups)]
     for metric in metrics:
-        probs = answers if metric.of_answers else images.probs
+        probs = predictions if metric.of_predictions else images.probs
         found = resample(metric.score, images.labels, probs, strata=strata) if metric.paired else None
         for each in configurations:
             each.values[metric.score.name] = _value(metric, images, probs, found, each.runs)
@@ -159,8 +154,8 @@ def _metrics(several: bool) -> list[Metric]:
     """Return the scores of single-label, or of multi-label data."""
     ranking = Metric(average_precision, "mAP") if several else Metric(auroc, "AUROC")
     return [
-        Metric(accuracy, "Exact match" if several else "Accuracy", of_answers=True, share=True),
-        Metric(macro_f1, "Macro F1", of_answers=True),
+        Metric(accuracy, "Exact match" if several else "Accuracy", of_predictions=True, share=True),
+        Metric(macro_f1, "Macro F1", of_predictions=True),
         ranking,
         Metric(log_loss, "Log loss", higher_is_better=False),
         Metric(ece, "ECE", higher_is_better=False, paired=False),
@@ -201,7 +196,8 @@ def _pairs(images: CommonImages, groups: list[list[int]], drawn: dict[str, Resam
     for (a, b), each in zip(numbers, found, strict=True):
         if len(groups[a]) == len(groups[b]) == 1:
             one, other = correct[groups[a][0]], correct[groups[b][0]]
-            each[accuracy.name] = each[accuracy.name]._replace(p_value=mcnemar(one, other))
+            variance = float(np.var(one.astype(np.float64) - other)) / len(images)  # as McNemar's, not within classes
+            each[accuracy.name] = each[accuracy.name]._replace(p_value=mcnemar(one, other), image_variance=variance)
             only.append((int((one & ~other).sum()), int((other & ~one).sum())))
         else:
             only.append(None)

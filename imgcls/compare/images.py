@@ -26,7 +26,7 @@ class CommonImages:
         split: ``test`` or ``validation``.
         class_names: The classes, in the order of the first run.
         labels: ``(N,)`` classes; multi-label bool ``(N, C)``.
-        predicted: The answers of each run, in the form of the labels.
+        predicted: The predictions of each run, in the form of the labels.
         probs: The probabilities of each run, ``(N, C)``.
         others: Of each run, the number of images that not all runs have.
         by: ``content`` or ``path``: how the images were matched.

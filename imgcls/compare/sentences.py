@@ -39,10 +39,13 @@ def what_would_tell(found: Comparison, pair: Pair) -> str:
         return "their accuracy is the same"
     if pair.needed is None:
         return "more seeds are needed, since no number of test images would tell them apart"
-    more = pair.needed - len(found.images)
+    more, split = pair.needed - len(found.images), found.images.split
+    if more <= 0:
+        return f"more {split} images are needed" if pair.only is not None else "more seeds are needed"
+    seeds = "" if pair.only is not None else ", or fewer with more seeds"
     if more > _MOST:
-        return "more than a million further test images would be needed to tell them apart"
-    return f"about {_rounded(max(more, 10)):,} more {found.images.split} images would tell them apart"
+        return f"more than a million further {split} images would be needed to tell them apart{seeds}"
+    return f"about {_rounded(max(more, 10)):,} more {split} images would tell them apart{seeds}"
 
 
 def remarks(found: Comparison) -> list[str]:
@@ -60,24 +63,41 @@ def remarks(found: Comparison) -> list[str]:
                 lines.append(f"{short_path(folder)} has {images.others[index]:,} more images, which are left out.")
     if len(found.pairs) > 1:
         lines.append(f"p-values are adjusted for {len(found.pairs)} comparisons (Holm).")
-    if not found.several_seeds:
+    if alone := _pairs_of_single_runs(found):
+        which = "Each configuration has one run"
+        if len(alone) < len(found.pairs):
+            names = [each.name for each in found.configurations if len(each.runs) == 1]
+            which = f"{', '.join(names[:-1])} and {names[-1]} have one run each"
         lines.append(
-            "Each configuration has one run: this compares these trained models. Another seed may reverse a small "
-            "difference; to compare configurations, give runs of several seeds each."
+            f"{which}: comparing them compares these trained models. Another seed may reverse a small difference; "
+            "to compare configurations, give runs of several seeds each."
         )
     return lines
 
 
 def method(found: Comparison) -> str:
     """Return how the comparison was made."""
-    seeds = "over images and seeds" if found.several_seeds else "over images"
-    test = "two-level analysis of images and seeds" if found.several_seeds else "exact McNemar test"
+    alone = _pairs_of_single_runs(found)
+    exact, levels = "exact McNemar test", "two-level analysis of images and seeds"
+    if len(alone) == len(found.pairs):
+        test, over = exact, "images"
+    elif not alone:
+        test, over = levels, "images and seeds"
+    else:
+        test = f"{exact} (pairs of single runs), {levels} (other pairs)"
+        over = "images, and over seeds where there are several"
+    within = ", within classes" if found.images.labels.ndim == 1 else ""
     return (
         f"{len(found.images):,} {found.images.split} images that all runs have, matched by {found.images.by}. "
-        f"Accuracy: {test}; other scores: paired bootstrap {seeds}, within classes. The interval of ECE is that of the "
-        "model's true calibration error, which few images make look larger. Where a number of more images is given, "
-        f"so many tell two configurations apart in {POWER:.0%} of the cases, if their difference is as large as here."
+        f"{found.metrics[0].title}: {test}; other scores: paired bootstrap over {over}{within}. The interval of ECE is "
+        "that of the model's true calibration error, which few images make look larger. Where a number of more images "
+        f"is given, so many tell two configurations apart in {POWER:.0%} of the cases, if their difference is as large "
+        "as here."
     )
+
+
+def _pairs_of_single_runs(found: Comparison) -> list[Pair]:
+    return [pair for pair in found.pairs if pair.only is not None]
 
 
 def p_text(value: float) -> str:

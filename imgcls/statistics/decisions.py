@@ -1,4 +1,4 @@
-"""Scores of the predicted classes: accuracy and macro F1."""
+"""Scores of the predicted classes: accuracy, of images or of all labels, and macro F1."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ def correct(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> NDAr
 
 
 def decided(predicted: Labels, classes: int) -> Floats:
-    """Return answers as probabilities of 0 and 1 ``(N, C)``, for scores that would decide by the largest or by 0.5.
+    """Return predictions as probabilities of 0 and 1 ``(N, C)``, for scores that would decide by the largest or by 0.5.
 
     Args:
         predicted: ``(N,)`` classes; multi-label ``(N, C)`` of 0 and 1.
@@ -32,6 +32,10 @@ def decided(predicted: Labels, classes: int) -> Floats:
 
 def _accuracy(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> Weighted:
     return mean_of(correct(labels, probs, thresholds))
+
+
+def _label_accuracy(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> Weighted:
+    return mean_of((predicted(labels, probs, thresholds) == labels).reshape(len(probs), -1).mean(axis=1))
 
 
 def _f1(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> Weighted:
@@ -48,5 +52,7 @@ def _f1(labels: Labels, probs: Floats, thresholds: Thresholds = 0.5) -> Weighted
 
 accuracy = Score("accuracy", _accuracy)
 """Share of the images that are right; multi-label: in all classes."""
+label_accuracy = Score("label_accuracy", _label_accuracy)
+"""Multi-label: share of the decisions that are right, one per image and class."""
 macro_f1 = Score("macro_f1", _f1)
 """Mean F1 score of the classes that have images or predictions."""

@@ -26,6 +26,7 @@ class Difference(NamedTuple):
         p_value: Two-sided, of a value of 0.
         image_variance: Its variance by the choice of the images.
         seed_variance: Its variance by the choice of the seeds; 0 if each side has one.
+        degrees: Degrees of freedom that the seeds leave to its variance; infinite if each side has one.
     """
 
     value: float
@@ -33,6 +34,7 @@ class Difference(NamedTuple):
     p_value: float
     image_variance: float
     seed_variance: float
+    degrees: float
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:
@@ -91,6 +93,8 @@ def resample(
 def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = (), confidence: float = 0.95) -> Difference:
     """Return the mean score of some runs, minus that of others, with its uncertainty over images and seeds.
 
+    The resamples have the same images for all runs: of one run a side, this is the paired bootstrap.
+
     The runs of a side are those of one configuration with several seeds. Seeds are a second level beside the images:
     by how much their scores differ beyond what the images explain is the variance of a seed, taken as the same for
     both sides (an analysis of variance with two random factors). The interval is that of Student's t, with the degrees
@@ -114,35 +118,14 @@ def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = (), c
     by_seeds = share * max(between - within, 0.0)
     variance = by_images + by_seeds
     if variance <= _ROUNDING:
-        return Difference(difference, Interval(difference, difference), float(difference == 0), 0.0, 0.0)
-    degrees = variance**2 / (by_images**2 / max(found.images - 1, 1) + (share * between) ** 2 / max(freedom, 1))
+        return Difference(difference, Interval(difference, difference), float(difference == 0), 0.0, 0.0, math.inf)
+    of_seeds = (share * between) ** 2 / max(freedom, 1)
+    degrees = variance**2 / (by_images**2 / max(found.images - 1, 1) + of_seeds)
     width = student.ppf((1 + confidence) / 2, degrees) * math.sqrt(variance)
     p_value = float(2 * student.sf(abs(difference) / math.sqrt(variance), degrees))
-    return Difference(difference, Interval(difference - width, difference + width), p_value, by_images, by_seeds)
-
-
-def paired_bootstrap(
-    statistic: Statistic,
-    labels: Labels,
-    probs_a: Sequence[Floats],
-    probs_b: Sequence[Floats],
-    *,
-    confidence: float = 0.95,
-    **options: Any,
-) -> Difference:
-    """Compare a score of two models on the same images, or of two configurations with one run per seed.
-
-    Args:
-        statistic: As of :func:`imgcls.statistics.bootstrap.bca_interval`.
-        labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
-        probs_a: ``(N, C)`` probabilities of each run of the first.
-        probs_b: Those of the second.
-        confidence: Of the interval.
-        options: ``strata``, ``n_resamples`` and ``seed`` of :func:`resample`.
-    """
-    found = resample(statistic, labels, [*probs_a, *probs_b], **options)
-    numbers = range(len(found.values))
-    return contrast(found, numbers[: len(probs_a)], numbers[len(probs_a) :], confidence)
+    interval = Interval(difference - width, difference + width)
+    left = variance**2 / of_seeds if of_seeds else math.inf
+    return Difference(difference, interval, p_value, by_images, by_seeds, left)
 
 
 def _seed_variances(found: Resampled, sides: list[list[int]]) -> tuple[float, float, int]:
@@ -170,7 +153,8 @@ def images_needed(difference: Difference, images: int, *, power: float = POWER, 
     """Return how many images would tell two models apart, if the difference is what it seems to be.
 
     The variance by the images falls with their number, that by the seeds does not (Connor 1987, "Sample size for
-    testing differences in proportions for the paired-sample design", with the variance of the difference itself).
+    testing differences in proportions for the paired-sample design", with the variance of the difference itself). The
+    quantiles are those of the test: Student's t with the degrees of freedom that the seeds leave, else the normal ones.
 
     Args:
         difference: The difference that was found.
@@ -181,7 +165,8 @@ def images_needed(difference: Difference, images: int, *, power: float = POWER, 
     Returns:
         The number of images in all; None if no number is enough.
     """
-    from scipy.stats import norm  # takes half a second
+    from scipy.stats import t as student  # takes half a second
 
-    bearable = (difference.value / (norm.ppf((1 + confidence) / 2) + norm.ppf(power))) ** 2 - difference.seed_variance
+    quantiles = student.ppf([(1 + confidence) / 2, power], difference.degrees).sum()
+    bearable = (difference.value / quantiles) ** 2 - difference.seed_variance
     return math.ceil(difference.image_variance * images / bearable) if bearable > 0 else None

@@ -1,4 +1,4 @@
-"""Answers with a promise: abstain so that few answers are wrong, and label sets that contain the true class."""
+"""Predictions with a guarantee: abstain so that few are wrong, and label sets that contain the true class."""
 
 import math
 from typing import NamedTuple
@@ -11,12 +11,12 @@ _STEPS = [digits / power for power in (10_000, 1_000, 100) for digits in range(1
 
 
 class RiskThreshold(NamedTuple):
-    """The least confidence of an answer.
+    """The least confidence of a prediction; below it, the model abstains.
 
     Args:
-        confidence: An image whose highest probability is at least this is answered.
-        answered: Number of calibration images that it answers.
-        wrong: How many of these answers are wrong.
+        confidence: An image whose highest probability is at least this has a prediction.
+        answered: Number of calibration images that have one.
+        wrong: How many of these predictions are wrong.
     """
 
     confidence: float
@@ -27,27 +27,27 @@ class RiskThreshold(NamedTuple):
 def risk_threshold(
     confidences: NDArray[np.floating], correct: NDArray[np.bool_], risk: float, certainty: float = 0.95
 ) -> RiskThreshold | None:
-    """Find the lowest confidence above which at most a share ``risk`` of the answers is wrong.
+    """Find the lowest confidence above which at most a share ``risk`` of the predictions is wrong.
 
     Each value of the calibration images is a threshold. Its hypothesis "the risk is higher" is rejected by the exact
     binomial test, as Clopper and Pearson's bound does, from the highest value down until one is not rejected (learn
-    then test, Angelopoulos et al. 2021, with a fixed sequence). The k sequences start at m, 2m, 4m … answered images,
-    with the largest k that the images allow, so that a wrong answer among the first images does not end all. Each
+    then test, Angelopoulos et al. 2021, with a fixed sequence). The k sequences start at m, 2m, 4m … predictions, with
+    the largest k that the images allow, so that a wrong prediction among the first images does not end all. Each
     sequence has the error (1 - certainty) / k, and m images without a wrong one pass with it: for k > 1, m is more than
-    ``images_needed``. The rejected threshold with the most answers is chosen.
+    ``images_needed``. The rejected threshold with the most predictions is chosen.
 
-    So the promise holds with probability ``certainty`` over the draw of the calibration images, if less confident
-    answers are not more often right, and if the images are drawn as those to predict are. The best of all thresholds
-    at the whole error would not keep it, since the same images choose it.
+    So the guarantee holds with probability ``certainty`` over the draw of the calibration images, if less confident
+    predictions are not more often right, and if the images are drawn as those to predict are. The best of all
+    thresholds at the whole error would not keep it, since the same images choose it.
 
     Args:
         confidences: Highest probability of each calibration image, ``(N,)``.
         correct: Whether its class is the true one, ``(N,)``.
-        risk: The largest share of wrong answers, above 0 and below 1.
-        certainty: Probability of the promise, above 0 and below 1.
+        risk: The largest share of wrong predictions, above 0 and below 1.
+        certainty: Probability that the guarantee holds, above 0 and below 1.
 
     Returns:
-        None if no threshold can be promised.
+        None if no threshold can be guaranteed.
     """
     order = np.argsort(-confidences, kind="stable")
     values, wrong = confidences[order], np.cumsum(~correct[order])
@@ -69,7 +69,7 @@ def _end(fails: NDArray[np.integer], first: int) -> int:
 
 
 def _starts(images: int, risk: float, error: float) -> tuple[list[int], float]:
-    """Return the numbers of answered images at which sequences start, and the error of each."""
+    """Return the numbers of predictions at which sequences start, and the error of each."""
     starts: list[int] = []
     while True:
         first = images_needed(risk, 1 - error / (len(starts) + 1))
@@ -79,12 +79,12 @@ def _starts(images: int, risk: float, error: float) -> tuple[list[int], float]:
 
 
 def images_needed(risk: float, certainty: float = 0.95) -> int:
-    """Return how many images must be answered correctly, without a wrong one, to promise a risk."""
+    """Return how many images must be predicted correctly, without a wrong one, to guarantee a risk."""
     return math.ceil(math.log(1 - certainty) / math.log(1 - risk))
 
 
 def smallest_risk(confidences: NDArray[np.floating], correct: NDArray[np.bool_], above: float = 0) -> float | None:
-    """Return the smallest risk of two digits above another that these images can promise; None if there is none."""
+    """Return the smallest risk of two digits above another that these images can guarantee; None if there is none."""
     steps = (risk for risk in _STEPS if risk > above)
     return next((risk for risk in steps if risk_threshold(confidences, correct, risk)), None)
 

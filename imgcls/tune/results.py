@@ -48,7 +48,7 @@ class Results:
         if best is not None:
             folders = {trial.number: self.study.folder_of(trial) for trial in self.study.complete}
             known = {number: folder for number, folder in folders.items() if folder is not None}
-            self.near = near_best(known, best.number, self.metrics[0])
+            self.near = near_best(known, best.number, self.metrics[0], higher_is_better=self._higher_is_better(0))
         return self.near
 
     def write(self) -> bool:

@@ -70,6 +70,18 @@ def test_writes_a_page_and_json(runs: list[str], tmp_path: Path, capsys: pytest.
     assert "<script" not in text
 
 
+def test_a_pair_of_single_runs_beside_several_seeds(runs: list[str], tmp_path: Path) -> None:
+    seeds = [
+        str(write_run(tmp_path / f"seed{seed}", LABELS, answers(LABELS, LABELS < 2, 3), names=NAMES, settings=each))
+        for seed, each in enumerate((config(1, lr=1), config(2, lr=1)))
+    ]
+    page = tmp_path / "compare.html"
+    main(["compare", *seeds, *runs, "--output", str(page)])
+    text = page.read_text(encoding="utf-8")
+    assert text.count("Correct in only one run</th>") == 1
+    assert len(re.findall(r"<td>\d+ and \d+ images</td>", text)) == 1
+
+
 def test_needs_no_torch(runs: list[str]) -> None:
     code = (
         f"import sys; from imgcls.cli.main import main; main(['compare', *{runs!r}]); "

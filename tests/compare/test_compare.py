@@ -1,5 +1,6 @@
 """Verdicts on made-up runs: who is better, what would tell, and which images and configurations are compared."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from imgcls.compare.comparison import Comparison, compare
-from imgcls.compare.sentences import remarks, verdict
+from imgcls.compare.sentences import method, remarks, verdict
 from imgcls.errors import ConfigError
 from imgcls.results.run import read_run
+from imgcls.statistics.paired import images_needed
 from tests.helpers.given_answers import answers, config, write_run
 
 IMAGES = 400
@@ -99,6 +101,60 @@ def test_the_variance_of_seeds_counts(tmp_path: Path) -> None:
     assert "no number of test images" in verdict(found, pair)
 
 
+def test_few_seeds_need_many_images_or_more_seeds(tmp_path: Path) -> None:
+    folders = [
+        run(tmp_path / f"a{seed}", wrong, 60 * seed, settings=config(seed)) for seed, wrong in ((0, 55), (1, 63))
+    ]
+    found = compared(*folders, run(tmp_path / "b", 32, 150, settings=config(lr=0.1)))
+    [pair] = found.pairs
+    difference = pair.differences["accuracy"]
+    assert difference.p_value > 0.05
+    assert 1 < difference.degrees < 2
+    by_normal_quantiles = images_needed(difference._replace(degrees=np.inf), IMAGES)
+    assert by_normal_quantiles is not None
+    assert by_normal_quantiles < IMAGES
+    assert pair.needed is not None
+    assert pair.needed > 2 * IMAGES
+    assert "00 more test images would tell them apart, or fewer with more seeds" in verdict(found, pair)
+
+
+def test_a_number_that_is_there_is_not_asked_for(tmp_path: Path) -> None:
+    few = np.arange(6) % 2
+    for name, wrong, rate in (("a", 5, 0.1), ("b", 0, 0.2)):
+        write_run(tmp_path / name, few, answers(few, right(wrong, images=6)), settings=config(lr=rate))
+    found = compared(tmp_path / "a", tmp_path / "b")
+    [pair] = found.pairs
+    assert pair.differences["accuracy"].p_value == pytest.approx(2 * 0.5**5)
+    assert verdict(found, pair).endswith("; more test images are needed")
+    seeds = replace(found, pairs=[replace(pair, only=None)])
+    assert verdict(seeds, seeds.pairs[0]).endswith("; more seeds are needed")
+
+
+def test_each_pair_is_worded_by_its_own_test(tmp_path: Path) -> None:
+    folders = [run(tmp_path / f"a{seed}", 60 + seed, settings=config(seed)) for seed in range(2)]
+    folders += [
+        run(tmp_path / name, wrong, settings=config(lr=rate)) for name, wrong, rate in (("b", 40, 1), ("c", 20, 2))
+    ]
+    found = compared(*folders)
+    assert [pair.only for pair in found.pairs] == [None, None, (0, 20)]
+    text = method(found)
+    assert "exact McNemar test (pairs of single runs), two-level analysis of images and seeds (other pairs)" in text
+    assert "paired bootstrap over images, and over seeds where there are several, within classes" in text
+    [line] = [line for line in remarks(found) if "one run" in line]
+    assert line.startswith("B and C have one run each: comparing them compares these trained models.")
+
+
+def test_the_test_of_all_pairs_is_named(tmp_path: Path) -> None:
+    one, other = run(tmp_path / "a", 60), run(tmp_path / "b", 20, settings=config(lr=0.1))
+    text = method(compared(one, other))
+    assert "Accuracy: exact McNemar test; other scores: paired bootstrap over images, within classes." in text
+    more = run(tmp_path / "c", 21, settings=config(2, lr=0.1))
+    text = method(compared(one, other, more))
+    assert (
+        "Accuracy: two-level analysis of images and seeds; other scores: paired bootstrap over images and seeds" in text
+    )
+
+
 def test_a_seed_does_not_count_twice(tmp_path: Path) -> None:
     folders = [run(tmp_path / name, 20, settings=config(1)) for name in ("a", "b")]
     assert len(compared(*folders).configurations) == 2  # alone, they are compared with each other
@@ -132,7 +188,7 @@ def test_images_are_matched_by_content(tmp_path: Path) -> None:
     )
     found = compared(one, other)
     assert (found.images.by, len(found.images), found.images.others) == ("content", IMAGES - 10, [10, 0])
-    assert found.pairs[0].differences["accuracy"] == (0, (0, 0), 1, 0, 0)
+    assert found.pairs[0].differences["accuracy"] == (0, (0, 0), 1, 0, 0, np.inf)
     assert f"{tmp_path / 'a'} has 10 more images, which are left out." in remarks(found)
 
 
@@ -162,6 +218,7 @@ def test_multi_label(tmp_path: Path) -> None:
     assert found.configurations[0].values["accuracy"].value == pytest.approx(expected)
     assert verdict(found, found.pairs[0]).startswith("A is better than B by")
     assert all(found.pairs[0].better(metric) == 0 for metric in found.metrics if metric.paired)
+    assert "paired bootstrap over images. The interval of ECE" in method(found)  # multi-label: not within classes
 
 
 def test_validation_images_are_marked(tmp_path: Path) -> None:

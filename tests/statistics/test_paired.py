@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from imgcls.statistics.decisions import accuracy, macro_f1
 from imgcls.statistics.intervals import Interval
-from imgcls.statistics.paired import Difference, holm, images_needed, mcnemar, paired_bootstrap
-from imgcls.statistics.weighted import Floats
+from imgcls.statistics.paired import Difference, contrast, holm, images_needed, mcnemar, resample
+from imgcls.statistics.weighted import Floats, Score
 
 
 def test_mcnemar_is_a_sign_test_of_the_images_that_one_alone_has_right() -> None:
@@ -28,10 +29,19 @@ def as_probs(hits: np.ndarray) -> Floats:
     return np.where(hits[:, None], [[0.9, 0.1]], [[0.2, 0.8]])
 
 
-def test_paired_bootstrap_of_one_run_each() -> None:
+def difference(
+    score: Score, plus: list[Floats], minus: list[Floats], n_resamples: int | None = None, seed: int = 0
+) -> Difference:
+    """Return the difference of two sides by the paired bootstrap; class 0 is the truth."""
+    found = resample(score, np.zeros(len(plus[0]), np.int64), [*plus, *minus], n_resamples=n_resamples, seed=seed)
+    numbers = range(len(plus) + len(minus))
+    return contrast(found, numbers[: len(plus)], numbers[len(plus) :])
+
+
+def test_difference_of_one_run_each() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(1000) < 0.9, rng.random(1000) < 0.8
-    found = paired_bootstrap(accuracy, np.zeros(1000, np.int64), [as_probs(a)], [as_probs(b)])
+    found = difference(accuracy, [as_probs(a)], [as_probs(b)])
     differs = a.astype(float) - b
     assert found.value == pytest.approx(differs.mean())
     assert found.image_variance == pytest.approx(differs.var() / 1000, rel=0.1)
@@ -42,14 +52,14 @@ def test_paired_bootstrap_of_one_run_each() -> None:
 
 def test_equal_runs_do_not_differ() -> None:
     probs = as_probs(np.arange(50) < 40)
-    found = paired_bootstrap(macro_f1, np.zeros(50, np.int64), [probs], [probs])
-    assert found == Difference(0, Interval(0, 0), 1, 0, 0)
+    found = difference(macro_f1, [probs], [probs])
+    assert found == Difference(0, Interval(0, 0), 1, 0, 0, np.inf)
     assert images_needed(found, 50) is None
 
 
 def test_images_needed_is_the_number_that_is_enough() -> None:
     per_image = 0.06 - 0.01**2  # 6 % are right in one alone
-    found = Difference(0.01, Interval(0, 0), 0.5, per_image / 654, 0.0)
+    found = Difference(0.01, Interval(0, 0), 0.5, per_image / 654, 0.0, np.inf)
     needed = images_needed(found, 654)
     assert needed == pytest.approx(per_image * (2.8016 / 0.01) ** 2, abs=2)
     hits = np.random.default_rng(0).multinomial(int(needed or 0), [0.035, 0.025, 0.94], size=2000)
@@ -57,8 +67,29 @@ def test_images_needed_is_the_number_that_is_enough() -> None:
     assert 0.77 < told < 0.83
 
 
+@pytest.mark.parametrize("degrees", [1, 2, 5])
+def test_images_needed_uses_the_test_that_is_made(degrees: int) -> None:
+    found = Difference(0.05, Interval(0, 0), 0.2, 1e-3, 0.0, degrees)
+    needed = images_needed(found, 600)
+    quantiles = student.ppf(0.975, degrees) + student.ppf(0.8, degrees)
+    assert needed == pytest.approx(1e-3 * 600 * (quantiles / 0.05) ** 2, abs=1)
+
+
+def test_what_cannot_be_told_apart_needs_more_images() -> None:
+    rng = np.random.default_rng(0)
+    checked = 0
+    for number in range(40):
+        probs = [as_probs(rng.random(600) < share) for share in (0.84, 0.84, 0.9)]
+        found = difference(accuracy, probs[:2], probs[2:], n_resamples=200, seed=number)
+        needed = images_needed(found, 600)
+        if found.p_value >= 0.05 and needed is not None:
+            checked += 1
+            assert needed > 600
+    assert checked > 5
+
+
 def test_no_number_of_images_replaces_seeds() -> None:
-    assert images_needed(Difference(0.01, Interval(0, 0), 0.5, 1e-4, 1e-4), 654) is None
+    assert images_needed(Difference(0.01, Interval(0, 0), 0.5, 1e-4, 1e-4, np.inf), 654) is None
 
 
 def of_difficulty(images: int, gaps: list[float], rng: np.random.Generator, seed_spread: float = 0.0) -> np.ndarray:
@@ -89,7 +120,6 @@ def test_equal_configurations_are_seldom_told_apart(seeds: int, spread: float) -
     for number in range(150):
         hits = of_difficulty(300, [0] * (2 * seeds), rng, spread)
         probs = [as_probs(each) for each in hits]
-        labels = np.zeros(300, np.int64)
-        found = paired_bootstrap(accuracy, labels, probs[:seeds], probs[seeds:], n_resamples=200, seed=number)
+        found = difference(accuracy, probs[:seeds], probs[seeds:], n_resamples=200, seed=number)
         p_values.append(found.p_value)
     assert np.mean(np.array(p_values) < 0.05) <= 0.09  # 0.05, and two standard errors

@@ -109,7 +109,7 @@ def test_search_leaves_its_results(searched: Path) -> None:
     assert states(searched) == ["COMPLETE"] * 4
 
 
-def test_trials_keep_the_answers_of_their_best_epoch(searched: Path) -> None:
+def test_trials_keep_the_predictions_of_their_best_epoch(searched: Path) -> None:
     table = pd.read_csv(searched / "trials.csv", keep_default_na=False)
     best = float(table["validation_accuracy"].max())
     for number, accuracy in enumerate(table["validation_accuracy"]):

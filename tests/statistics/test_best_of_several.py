@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.stats import norm
 
+from imgcls.statistics.best_of_several import expected_of_best
 from imgcls.statistics.decisions import accuracy
-from imgcls.statistics.selection import expected_of_best
 
 
 def test_the_best_of_equal_models_is_not_better() -> None:
