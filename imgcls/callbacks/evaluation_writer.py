@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from imgcls.callbacks.metrics_logger import usable_outputs
-from imgcls.callbacks.prediction_file import PredictionFile
 from imgcls.errors import RunError
 from imgcls.metrics.class_counts import ClassCounts
+from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.host_copy import start_copy
 from imgcls.runtime.process_parts import ProcessParts

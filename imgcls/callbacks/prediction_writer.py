@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from imgcls.callbacks.feature_file import FeatureFile
-from imgcls.callbacks.prediction_file import PredictionFile
+from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.host_copy import start_copy
 from imgcls.runtime.process_parts import ProcessParts
 from imgcls.runtime.unfinished import Unfinished

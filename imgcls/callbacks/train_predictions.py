@@ -1,4 +1,4 @@
-"""TrainPredictions: the mean answer to each training image over the epochs of a fit, at no cost of a further pass."""
+"""TrainPredictions: mean probabilities of each training image over the epochs of a fit, without a further pass."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.callbacks.metrics_logger import usable_outputs
-from imgcls.callbacks.prediction_file import PredictionFile
 from imgcls.data.datamodule import ImageDataModule
+from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.atomic_files import replacing
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.host_copy import start_copy

@@ -14,7 +14,7 @@ COMMANDS = {
     "tune": "search the best values of any keys with Optuna",
     "check": "find unreadable, duplicated and leaking images before training",
     "export": "write a trained model for transformers, ONNX or torch",
-    "explain": "draw which parts of an image an answer depends on",
+    "explain": "draw which parts of an image a prediction depends on",
 }
 EVALUATIONS = ("validate", "test", "predict")
 OWN_PARSERS = ("export", "explain")

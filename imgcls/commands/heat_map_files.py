@@ -24,7 +24,7 @@ from imgcls.runtime.optional_part import optional_part
 
 log = logging.getLogger(__name__)
 
-Place = tuple[Split, int]
+SplitIndex = tuple[Split, int]
 """A split, and the index of an image in it."""
 
 _BATCH = 8
@@ -47,20 +47,20 @@ class Wanted(NamedTuple):
     against: int | None
 
 
-def wanted_maps(found: EvaluatedSplit, places: Mapping[str, Place]) -> dict[str, Wanted]:
+def wanted_maps(found: EvaluatedSplit, images: Mapping[str, SplitIndex]) -> dict[str, Wanted]:
     """Return path -> what its heat map shows, for images with predictions: why this class, and not the true one.
 
     Args:
         found: The evaluated images.
-        places: Path -> split and index of the images with a thumbnail.
+        images: Path -> split and index of the images with a thumbnail.
     """
     wanted = {}
     for row, path in enumerate(found.paths):
-        if path in places and np.isfinite(found.probs[row]).all():
+        if path in images and np.isfinite(found.probs[row]).all():
             target = int(found.probs[row].argmax())
             true = None if found.multilabel else int(found.labels[row])
-            wanted[path] = Wanted(*places[path], target, None if true in (None, target, -1) else true)
-    return {path: wanted[path] for path in places if path in wanted}
+            wanted[path] = Wanted(*images[path], target, None if true in (None, target, -1) else true)
+    return {path: wanted[path] for path in images if path in wanted}
 
 
 def overlays_or_none(
@@ -85,7 +85,7 @@ def heat_map_overlays(
         side: Longer side of the pictures in pixels.
 
     Returns:
-        uint8 ``(H, W, 3)`` each. None of them if no tensor of the network passes, which is logged.
+        uint8 ``(H, W, 3)`` each. None of them if no layer has a usable spatial grid, which is logged.
     """
     try:
         return _overlays(model.to(device), data, wanted, side)

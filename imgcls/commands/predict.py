@@ -9,9 +9,7 @@ from typing import Any
 
 from imgcls import __version__
 from imgcls.callbacks.feature_file import FeatureFile
-from imgcls.callbacks.prediction_file import PredictionFile, check_format
 from imgcls.callbacks.prediction_writer import PredictionsWriter
-from imgcls.callbacks.top_classes import check_top_k
 from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.commands.checkpoint_config import Recorded
@@ -19,13 +17,15 @@ from imgcls.commands.command import Parts, print_once
 from imgcls.commands.evaluate import Evaluation
 from imgcls.commands.evaluation_files import EVALUATION_KEYS, changed_settings
 from imgcls.commands.resume import Start
-from imgcls.commands.selective import Promise, find_selection
+from imgcls.commands.selective import Guarantee, find_selection
 from imgcls.commands.trainer import is_first_process, log_device
 from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
 from imgcls.models.inference import InferenceModule
+from imgcls.predictions.prediction_file import PredictionFile, check_format
+from imgcls.predictions.top_classes import check_top_k
 from imgcls.runtime.output_file import check_output, lock_output, refuse_existing, release_output
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_table, shown
@@ -54,7 +54,7 @@ class Prediction(Evaluation):
                     refuse_existing(file, option)  # it is locked: no other process is about to write it
             super().__init__(parts, start, recorded)
             self._check_model()
-            self._selection = find_selection(start, _promise(parts.section), changed_settings(parts, recorded))
+            self._selection = find_selection(start, _guarantee(parts.section), changed_settings(parts, recorded))
             self._about = {
                 "--ckpt_path": checkpoint_id(start.path),
                 "--tta": parts.section["tta"],
@@ -62,7 +62,7 @@ class Prediction(Evaluation):
                 "--raw": parts.section["raw"],
                 "--risk": parts.section["risk"],
                 "--coverage": parts.section["coverage"],
-                "least probabilities of an answer and in a set": list(self._selection),
+                "least probabilities of a prediction and in a set": list(self._selection),
                 "--embeddings": str(self._embeddings.absolute()) if self._embeddings else None,
                 "imgcls": __version__,
                 **recorded.changed(parts.saved, EVALUATION_KEYS),
@@ -194,10 +194,10 @@ def _output_of(section: Any, start: Start) -> Path:
     return file
 
 
-def _promise(section: Any) -> Promise:
+def _guarantee(section: Any) -> Guarantee:
     """Return what ``--risk`` and ``--coverage`` ask for."""
     table = section["calibrate_on"]
-    return Promise(section["risk"], section["coverage"], None if table is None else Path(table).expanduser())
+    return Guarantee(section["risk"], section["coverage"], None if table is None else Path(table).expanduser())
 
 
 def _embeddings_of(section: Any) -> Path | None:

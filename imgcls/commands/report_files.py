@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.checkpoints.run_folder import PROPERTIES, THUMBNAILS, predictions_file
-from imgcls.commands.heat_map_files import Place, heat_map_name, overlays_or_none, wanted_maps
+from imgcls.commands.heat_map_files import SplitIndex, heat_map_name, overlays_or_none, wanted_maps
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.image_properties import image_properties
 from imgcls.datasets.webdataset_stream import StreamImageDataset
@@ -74,15 +74,15 @@ def report_run(
 def _write_pictures(
     folder: Path,
     found: EvaluatedSplit,
-    places: Mapping[str, Place],
+    images: Mapping[str, SplitIndex],
     data: ImageDataModule,
     maps: tuple[InferenceModule, torch.device] | None,
 ) -> None:
     """Write thumbnails, their heat maps, and ``thumbnails.csv`` that lists them."""
-    files = write_thumbnails(folder, places)
+    files = write_thumbnails(folder, images)
     heat: dict[str, str] = {}
     if maps is not None:
-        wanted = wanted_maps(found, {path: places[path] for path in files})
+        wanted = wanted_maps(found, {path: images[path] for path in files})
         for path, pixels in zip(wanted, overlays_or_none(*maps, data, list(wanted.values()), SIDE), strict=False):
             heat[path] = heat_map_name(files[path])
             write_thumbnail(folder / heat[path], pixels)
@@ -90,14 +90,14 @@ def _write_pictures(
     write_rows(folder / THUMBNAILS, ("path", "file", "heat_map"), rows)
 
 
-def write_thumbnails(folder: Path, places: Mapping[str, Place]) -> dict[str, str]:
+def write_thumbnails(folder: Path, images: Mapping[str, SplitIndex]) -> dict[str, str]:
     """Write small WebP pictures of images into ``thumbnails/``; return path -> file in the folder.
 
     Images of a stream are not read again, and have none.
 
     Args:
         folder: The run folder.
-        places: Path -> split and index of each image.
+        images: Path -> split and index of each image.
     """
     target = folder / Path(THUMBNAILS).stem
     target.mkdir(exist_ok=True)
@@ -106,7 +106,7 @@ def write_thumbnails(folder: Path, places: Mapping[str, Place]) -> dict[str, str
         former.unlink()
     files: dict[str, str] = {}
     unread: list[str] = []
-    for path, (split, index) in places.items():
+    for path, (split, index) in images.items():
         try:
             pixels = split.read(index, SIDE)
         except ImageError as error:
@@ -135,10 +135,10 @@ def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
         image.save(path, quality=_QUALITY)
 
 
-def _find(paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> dict[str, Place]:
+def _find(paths: Sequence[str], data: ImageDataModule, splits: Sequence[str]) -> dict[str, SplitIndex]:
     """Return path -> split and index of the images that can be read, in the order of the paths."""
     wanted = set(paths)
-    found: dict[str, Place] = {}
+    found: dict[str, SplitIndex] = {}
     for name in splits:
         if not isinstance(data.splitter.datasets[data.splitter.source(name)], StreamImageDataset):
             split = data.split(name)

@@ -1,4 +1,4 @@
-"""``--risk`` and ``--coverage``: from calibration scores to the least probability of an answer, and in a label set."""
+"""``--risk`` and ``--coverage``: from calibration scores to the least probabilities of predictions and label sets."""
 
 import json
 import logging
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.callbacks.answers import ABSTAIN, Selection
 from imgcls.checkpoints.calibration import CALIBRATION
 from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import EVALUATION, results_file
 from imgcls.commands.resume import Start
 from imgcls.errors import ConfigError
+from imgcls.predictions.predicted_texts import ABSTAIN, Selection
 from imgcls.results.predictions import EvaluatedSplit, read_predictions, read_record
 from imgcls.runtime.tables import short_path
 from imgcls.statistics.selective import (
@@ -35,11 +35,12 @@ _OTHERS = (
 )
 
 
-class Promise(NamedTuple):
-    """What a prediction must keep.
+class Guarantee(NamedTuple):
+    """The guarantees that predictions must have.
 
     Args:
-        risk: The largest share of wrong answers, above 0 and below 1, with a confidence of 95 %; None to answer always.
+        risk: The largest share of wrong predictions, above 0 and below 1, at a confidence level of 95 %; None: the
+            model never abstains.
         coverage: The share of label sets that contain the true class, above 0 and below 1; None for no sets.
         calibrate_on: The table of an evaluation whose images calibrate; None for the scores in the checkpoint.
     """
@@ -59,46 +60,46 @@ class _Scores(NamedTuple):
     chose: bool  # the epoch, and the temperature
 
 
-def find_selection(start: Start, promise: Promise, changed: Mapping[str, Any]) -> Selection:
-    """Return the least probabilities that keep a promise, and log what they mean.
+def find_selection(start: Start, guarantee: Guarantee, changed: Mapping[str, Any]) -> Selection:
+    """Return the least probabilities that give the guarantees, and log what they mean.
 
     Args:
         start: The checkpoint.
-        promise: What is asked for.
+        guarantee: What is asked for.
         changed: The settings that differ from those of the run: they change probabilities.
 
     Raises:
-        ConfigError: If the promise cannot be kept, and what could be.
+        ConfigError: If it cannot be guaranteed; says what could be.
     """
-    risk, coverage, calibrate_on = promise
+    risk, coverage, calibrate_on = guarantee
     if risk is None and coverage is None:
         if calibrate_on is not None:
             raise ConfigError("--calibrate_on is used with --risk or --coverage; add --risk 0.02, or --coverage 0.9")
         return Selection()
-    _check(start, promise)
+    _check(start, guarantee)
     scores = _of_table(start, calibrate_on, changed) if calibrate_on else _of_checkpoint(start, changed)
     least = None if risk is None else _least_confidence(scores, risk)
     in_set = None if coverage is None else _least_in_set(scores, coverage)
     if scores.chose:
         log.info(
             "These images also chose the epoch and the temperature, so that they look better than new ones. For a "
-            "promise that holds, %s",
+            "strict guarantee, %s",
             _OTHERS,
         )
     return Selection(least, in_set)
 
 
-def _check(start: Start, promise: Promise) -> None:
+def _check(start: Start, guarantee: Guarantee) -> None:
     for name in ("risk", "coverage"):
-        value = getattr(promise, name)
+        value = getattr(guarantee, name)
         if value is not None and not 0 < value < 1:
             percent = value if 1 <= value < 100 else 10
             hint = f"for {percent:g} % type --{name} {percent / 100:g}"
             raise ConfigError(f"--{name} must be above 0 and below 1, got {value:g}; {hint}")
     if start.record.get("multilabel"):
         raise ConfigError("--risk and --coverage need a single-label model; this one is multi-label")
-    if promise.risk is not None and ABSTAIN in start.record["class_names"]:
-        raise ConfigError(f"--risk: a class is named {ABSTAIN!r}, as images that are not answered are")
+    if guarantee.risk is not None and ABSTAIN in start.record["class_names"]:
+        raise ConfigError(f"--risk: a class is named {ABSTAIN!r}, the prediction of images on which the model abstains")
 
 
 def _of_checkpoint(start: Start, changed: Mapping[str, Any]) -> _Scores:
@@ -164,18 +165,18 @@ def _least_confidence(scores: _Scores, risk: float) -> float:
     count = len(scores.confidence)
     if found is None:
         least = smallest_risk(scores.confidence, scores.correct, above=risk)
-        possible = "no higher risk can be promised either" if least is None else f"type --risk {least:g}"
+        possible = "no higher risk can be guaranteed either" if least is None else f"type --risk {least:g}"
         needed = images_needed(risk)
-        reason = "too many of the surest ones are wrong"
+        reason = "too many of the most confident predictions are wrong"
         if count < needed:
             reason = f"at least {needed:,} are needed, all classified correctly"
         raise ConfigError(
-            f"--risk {risk:g} cannot be promised by {count:,} {scores.name}: {reason}; "
+            f"--risk {risk:g} cannot be guaranteed with {count:,} {scores.name}: {reason}; "
             f"{possible}, or calibrate on more images with --calibrate_on"
         )
     log.info(
-        "Risk %g with a confidence of 95 %%%s: answers with a probability of at least %.4g, which are %d of %d %s, %d "
-        "of them wrong",
+        "Risk %g at a confidence level of 95 %%%s: predictions with a probability of at least %.4g, which are %d of %d "
+        "%s, %d of them wrong",
         risk,
         " (optimistic, since these images chose the epoch)" if scores.chose else "",
         found.confidence,

@@ -1,1 +1,1 @@
-"""Heat maps: which parts of an image an answer of a network depends on."""
+"""Heat maps: which parts of an image a prediction of a network depends on."""

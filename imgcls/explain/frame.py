@@ -61,7 +61,7 @@ def place(
     """Place a heat map onto a photo.
 
     Args:
-        heat: ``(h, w)``, of the places of a layer.
+        heat: ``(h, w)``, of the grid cells of a layer.
         size: Height and width of the network's input.
         frame: Where that is in the photo.
         height: Height of the photo.

@@ -1,4 +1,4 @@
-"""Heat maps of a classifier: gradient times activation, at the last tensor with places of its network."""
+"""Heat maps of a classifier: gradient times activation, at the last layer of its network with a usable spatial grid."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.explain.find_places import Layer, find_layer
+from imgcls.explain.find_layer import Layer, find_layer
 from imgcls.explain.smooth_grad import smooth_grad
 from imgcls.explain.tap import Leaf, replaced
 from imgcls.models.inference import InferenceModule
@@ -21,11 +21,11 @@ _BATCH = 16  # images whose gradients are computed at once
 class HeatMaps:
     """The heat maps of a classifier, for images of its input size.
 
-    For each place of a layer, the gradient of the class's logit times the activation, summed over the channels
+    For each grid cell of a layer, the gradient of the class's logit times the activation, summed over the channels
     (HiResCAM, Draelos and Carin 2021), averaged with that of the mirror image; negative values are 0. The layer is
-    found by measuring, once for each image size. If the rest of the network averages its places, the products are their
-    shares of the logit. Otherwise the mean activation of the image is subtracted first, since what all places have in
-    common says nothing about where. Where no tensor passes, the gradient at the pixels takes its place.
+    found by measuring, once for each image size. If the rest of the network averages its cells, the products are their
+    shares of the logit. Otherwise the mean activation of the image is subtracted first, since what all cells have in
+    common says nothing about where. If no layer has a usable grid, the gradient at the pixels is used instead.
 
     Args:
         model: The classifier, with its weights. Its precision is that of the weights, without autocast.
@@ -52,7 +52,7 @@ class HeatMaps:
                 that class. None, also for single images: the target among all classes.
 
         Returns:
-            ``(B, h, w)`` float32, 0 to 1, of the rows and columns of the layer; 1 is the place in each image that
+            ``(B, h, w)`` float32, 0 to 1, of the rows and columns of the layer; 1 is the cell in each image that
             speaks the most for the class. All 0 if nothing does.
         """
         layer = self.layer((images.shape[2], images.shape[3]))
@@ -92,10 +92,10 @@ class HeatMaps:
         with torch.enable_grad(), replaced(module, layer.call, leaf):
             logits = self.model(images)
         [gradient] = torch.autograd.grad((logits * weights).sum(), leaf.tensor)
-        values, slopes = layer.places.of(leaf.tensor.detach()), layer.places.of(gradient)
+        values, slopes = layer.grid.of(leaf.tensor.detach()), layer.grid.of(gradient)
         if not layer.averaged:
             values = values - values.mean(1, keepdim=True)
-        return (values * slopes).sum(2).view(len(images), layer.places.height, layer.places.width)
+        return (values * slopes).sum(2).view(len(images), layer.grid.height, layer.grid.width)
 
 
 @contextmanager

@@ -45,12 +45,12 @@ class SeenPhoto:
         """Return the photo, resized, and a heat map of the same height and width.
 
         Args:
-            heat: ``(h, w)``, of the places of a layer.
+            heat: ``(h, w)``, of the grid cells of a layer.
             side: Returns the factor by which a picture of a height and width is resized.
             preprocessing: Mean and standard deviation of normalised floats.
 
         Returns:
-            The photo, uint8 ``(H, W, 3)``, or the network's input if its place in the photo is unknown; and the heat
+            The photo, uint8 ``(H, W, 3)``, or the network's input if its frame in the photo is unknown; and the heat
             map ``(H, W)``, 0 to 1, NaN where the network does not see the photo.
         """
         photo, frame = self.photo, self.frame

@@ -22,7 +22,7 @@ def replaced(module: nn.Module, call: int, change: Callable[[Tensor], Tensor]) -
     Args:
         module: The module.
         call: Number of earlier calls of the module.
-        change: Returns the tensor that takes the place of the output.
+        change: Returns the tensor that replaces the output.
     """
     left = call
 

@@ -95,7 +95,7 @@ def _other_files(folder: Path, about: dict[str, Any]) -> dict[str, str]:
         height, width = about["image_size"]
         found[BATCHED] = f"takes a batch of images, uint8 `(N, 3, {height}, {width})`, that are resized and cropped"
     if quantized := about.get("quantization"):
-        same = f"same answer for {quantized['same_answer']} of {quantized['images']} {quantized['source']}"
+        same = f"same prediction for {quantized['same_answer']} of {quantized['images']} {quantized['source']}"
         scores = [quantized.get(f"accuracy_{kind}") for kind in ("float32", "int8")]
         lost = "" if None in scores else "; accuracy {:.4f} in float32, {:.4f} in int8".format(*scores)
         found[INT8] = f"8-bit weights and activations: {same}{lost}. To use it: `classify.py --model {INT8}`"

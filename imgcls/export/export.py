@@ -44,7 +44,7 @@ def export(
     options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
     overwrite: bool = False,
 ) -> Path:
-    """Write a classifier for other programs, and compare what they answer on real files.
+    """Write a classifier for other programs, and compare their predictions on real files.
 
     Args:
         classifier: The classifier, on the CPU in float32.

@@ -30,7 +30,7 @@ class Parity:
         same_top1: Number of these whose most probable class is the same.
         max_difference: The largest difference of a probability.
         tolerance: The largest difference that is accepted.
-        first_beyond: The first image beyond the tolerance, with both answers; "" if there is none.
+        first_beyond: The first image beyond the tolerance, with both predictions; "" if there is none.
         beyond: Number of images beyond it.
         left_out: Files that are not compared -> reason.
     """
@@ -97,8 +97,8 @@ def _compare(
     first = ""
     if len(wrong):
         row = rows[wrong[0]]
-        answers = [_answer(table, columns, row) for table in (expected, found)]
-        first = f"{names[row]}: imgcls predicts {answers[0]}, the exported model {answers[1]}"
+        predictions = [_prediction(table, columns, row) for table in (expected, found)]
+        first = f"{names[row]}: imgcls predicts {predictions[0]}, the exported model {predictions[1]}"
     same = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
     return Parity(len(rows), same, float(differences.max()), tolerance, first, len(wrong), left_out)
 
@@ -107,7 +107,7 @@ def _numbers(table: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
     return np.asarray(table[columns].apply(pd.to_numeric), dtype=np.float64)
 
 
-def _answer(table: pd.DataFrame, columns: list[str], row: int) -> str:
+def _prediction(table: pd.DataFrame, columns: list[str], row: int) -> str:
     values = table[columns].iloc[row].astype(float)
     if values.isna().any():
         error = table["error"].iloc[row] if "error" in table else None

@@ -145,20 +145,20 @@ def _report(
 ) -> dict[str, Any]:
     """Compare both models on images, called ``name``; log the difference, and return it."""
     models = Model(before), Model(after)
-    answers: list[tuple[frozenset[str], frozenset[str], frozenset[str] | None]] = []
+    found: list[tuple[frozenset[str], frozenset[str], frozenset[str] | None]] = []
     for path, label in images:
         with suppress(ImageError):
             pixels = source(path)
             one, other = (
                 frozenset(model.class_names[each] for each in model.chosen(model(pixels))) for model in models
             )
-            answers.append((one, other, label))
-    total, same = len(answers), sum(one == other for one, other, _ in answers)
+            found.append((one, other, label))
+    total, same = len(found), sum(one == other for one, other, _ in found)
     report: dict[str, Any] = {"images": total, "source": name, "same_answer": same}
     report["same_answer_interval"] = list(wilson(same, total))
-    text = f"same answer for {same} of {total} {name} ({100 * same / total:.1f} %)"
-    if answers and all(label is not None for *_, label in answers):
-        right = [sum(one == label for one, _, label in answers), sum(other == label for _, other, label in answers)]
+    text = f"same prediction for {same} of {total} {name} ({100 * same / total:.1f} %)"
+    if found and all(label is not None for *_, label in found):
+        right = [sum(one == label for one, _, label in found), sum(other == label for _, other, label in found)]
         for key, count in zip(("float32", "int8"), right, strict=True):
             report[f"accuracy_{key}"] = count / total
             report[f"accuracy_{key}_interval"] = list(wilson(count, total))

@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from imgcls.callbacks.answers import Selection, answers
-from imgcls.callbacks.prediction_rows import Columns
-from imgcls.callbacks.top_classes import check_top_k, top_classes
 from imgcls.commands.resume import Start
-from imgcls.commands.selective import Promise, find_selection
+from imgcls.commands.selective import Guarantee, find_selection
 from imgcls.commands.trainer import evaluation_precision
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Decode
@@ -39,6 +36,9 @@ from imgcls.inference.explanations import Explainer, Explanation, Question
 from imgcls.inference.inputs import InputDataset, Inputs
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
+from imgcls.predictions.predicted_texts import Selection, predicted_texts
+from imgcls.predictions.prediction_rows import Columns
+from imgcls.predictions.top_classes import check_top_k, top_classes
 from imgcls.runtime.malloc import keep_freed_memory
 from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch
@@ -166,11 +166,11 @@ class Classifier:
             progress: Show a progress bar.
             top_k: Columns ``top_1, top_1_probability, top_2…`` of so many classes in place of ``prob_<class>``.
             raw: Do not divide logits by the temperature that the fit has found.
-            risk: ``prediction`` is ``abstain`` where needed so that, with a confidence of 95 %, at most this share of
-                the answers is wrong.
+            risk: The largest share of wrong predictions, at a confidence level of 95 %. Where needed for that,
+                ``prediction`` is ``abstain``.
             coverage: A column ``set`` after ``probability`` contains the true class in this share of the images.
-            calibrate_on: The table of an evaluation whose images these promises are made by; None for the scores of
-                the validation images in the checkpoint.
+            calibrate_on: The table of an evaluation whose images these guarantees are calibrated on; None for the
+                scores of the validation images in the checkpoint.
 
         Returns:
             One row per image with the columns of predictions.csv: ``path`` ("" for an array), ``prediction``,
@@ -187,8 +187,8 @@ class Classifier:
             raise ConfigError(f"tta must be one of {', '.join(get_args(TTA))}, got {tta!r}")
         check_top_k(top_k, len(self.class_names), "top_k")
         changed = {name: value for name, value in {"tta": tta, "raw": raw}.items() if value not in ("none", False)}
-        promise = Promise(risk, coverage, None if calibrate_on is None else Path(calibrate_on).expanduser())
-        selection = find_selection(self._start, promise, changed)
+        guarantee = Guarantee(risk, coverage, None if calibrate_on is None else Path(calibrate_on).expanduser())
+        selection = find_selection(self._start, guarantee, changed)
         data = InputDataset(inputs, self._max_pixels)
         self.model.tta, self.model.uncalibrated = tta, raw
         probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)
@@ -203,17 +203,17 @@ class Classifier:
         top_k: int | None,
     ) -> pd.DataFrame:
         """Return the table that ``predict`` describes."""
-        found = answers(torch.from_numpy(probs), errors, self.class_names, self.model.thresholds, selection)
-        probs[[bool(answer.error) for answer in found]] = np.nan  # outputs that are not finite
+        found = predicted_texts(torch.from_numpy(probs), errors, self.class_names, self.model.thresholds, selection)
+        probs[[bool(each.error) for each in found]] = np.nan  # outputs that are not finite
         has_sets = selection.in_set is not None
-        probability = _texts(None if answer.error else answer.probability for answer in found)
+        probability = _texts(None if each.error else each.probability for each in found)
         columns = [
             _texts(data.paths),
-            _texts(None if answer.error else answer.prediction for answer in found),
+            _texts(None if each.error else each.prediction for each in found),
             probability if self.multilabel else pd.Series(probs.max(axis=1)),
-            *([_texts(None if answer.error else answer.label_set for answer in found)] if has_sets else []),
+            *([_texts(None if each.error else each.label_set for each in found)] if has_sets else []),
             pd.DataFrame(probs) if top_k is None else self._top(probs, top_k),
-            _texts(answer.error for answer in found),
+            _texts(each.error for each in found),
         ]
         table = pd.concat(columns, axis=1)
         names = Columns(self.class_names, self.multilabel, top_k=top_k, has_sets=has_sets).names

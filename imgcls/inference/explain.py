@@ -74,7 +74,7 @@ def _write(explanation: Explanation, folder: Path, name: str) -> dict[str, str]:
     """Write the picture of an explanation; return its row."""
     if not explanation.error:
         explanation.panel().save(folder / name)
-    height, width = explanation.places
+    height, width = explanation.grid
     return {
         "path": explanation.path,
         "prediction": explanation.prediction,
@@ -83,7 +83,7 @@ def _write(explanation: Explanation, folder: Path, name: str) -> dict[str, str]:
         "against": explanation.against,
         "file": "" if explanation.error else name,
         "layer": explanation.layer,
-        "places": "" if explanation.error else f"{height} x {width}",
+        "grid": "" if explanation.error else f"{height} x {width}",
         "drawn_on": "" if explanation.error else "input" if explanation.shows_input else "photo",
         "error": explanation.error,
     }
@@ -93,15 +93,15 @@ def _log(rows: Sequence[dict[str, str]]) -> None:
     """Log which layer was used, and what is unusual."""
     errors = [f"{shown(row['path'])}: {shown(row['error'])}" for row in rows if row["error"]]
     drawn = [row for row in rows if not row["error"]]
-    for layer, places in {(row["layer"], row["places"]): None for row in drawn}:
+    for layer, grid in {(row["layer"], row["grid"]): None for row in drawn}:
         if layer == "pixels":
             log.info("The network has no layer with a usable spatial grid: the maps are SmoothGrad times input")
         else:
-            log.info("Heat maps of %d images, from %s, %s places", len(drawn), layer, places)
+            log.info("Heat maps of %d images, from %s, a grid of %s", len(drawn), layer, grid)
     if any(row["drawn_on"] == "input" for row in drawn):
         log.info(
             "Drawn on the network's input, since data.augmentations.eval changes colours or bends images, so that "
-            "places in the photo are unknown"
+            "positions in the photo are unknown"
         )
     if errors:
         log.warning("%d of %d images could not be explained:%s", len(errors), len(rows), in_lines(errors))

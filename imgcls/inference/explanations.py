@@ -1,4 +1,4 @@
-"""Explain the answers of a classifier: a heat map for each image, in the frame of the photo."""
+"""Explain the predictions of a classifier: a heat map for each image, in the frame of the photo."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,26 +10,26 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgcls.callbacks.answers import Answer, answers
 from imgcls.data.loading.batches import augment
 from imgcls.data.loading.samplers import Key
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError, ImageError, known_names
-from imgcls.explain.find_places import Layer
+from imgcls.explain.find_layer import Layer
 from imgcls.explain.heat_maps import Heat, HeatMaps
 from imgcls.explain.overlay import overlay, panel_scale, side_by_side
 from imgcls.explain.photo import SeenPhoto
 from imgcls.explain.smooth_grad import SIDE
 from imgcls.images import Pixels
+from imgcls.predictions.predicted_texts import PredictedTexts, predicted_texts
 
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a classifier gives its answer for an image.
+    """Which parts of an image speak for a class.
 
     Args:
         path: The file; "" for an array.
@@ -40,9 +40,10 @@ class Explanation:
         against: The class that it is set against; "" for none.
         photo: The image, uint8 ``(H, W, 3)``, its longer side between 224 and 800 pixels.
         heat_map: ``(H, W)`` float32, 0 to 1: what speaks for the target; NaN where the network does not see the photo.
-        layer: The layer of the network that the map is taken from; "pixels" if no tensor passes.
-        places: Rows and columns of that layer.
-        shows_input: Whether ``photo`` is the network's input, since the place of that in the photo is unknown.
+        layer: The layer of the network that the map is taken from; "pixels" if no layer has a usable spatial
+            grid.
+        grid: Rows and columns of the heat map before it is placed on the photo.
+        shows_input: Whether ``photo`` is the network's input, since where that is in the photo is unknown.
         error: Why there is no explanation; "" if there is one. Then the other values are empty.
     """
 
@@ -55,7 +56,7 @@ class Explanation:
     photo: Pixels = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
     heat_map: Heat = field(default_factory=lambda: np.empty((0, 0), np.float32))
     layer: str = ""
-    places: tuple[int, int] = (0, 0)
+    grid: tuple[int, int] = (0, 0)
     shows_input: bool = False
     error: str = ""
 
@@ -65,8 +66,8 @@ class Explanation:
 
     def panel(self) -> Image.Image:
         """Return the photo and its overlay side by side, with a title."""
-        is_answer = self.target == self.prediction  # whose probability is in the first line
-        share = "" if is_answer else f" ({self.target_probability:.1%})"
+        is_predicted = self.target == self.prediction  # whose probability is in the first line
+        share = "" if is_predicted else f" ({self.target_probability:.1%})"
         than = f" rather than {self.against}" if self.against else ""
         lines = [
             f"{self.prediction or 'no class'}  {self.probability and _percent(self.probability)}".rstrip(),
@@ -161,17 +162,19 @@ class Explainer:
         images = torch.from_numpy(np.stack([each.pixels for each in photos])).permute(0, 3, 1, 2)
         images = images.to(self._model.device)
         probs = self._probs(images)
-        found = answers(torch.from_numpy(probs), [""] * len(photos), self._model.class_names, self._model.thresholds)
+        found = predicted_texts(
+            torch.from_numpy(probs), [""] * len(photos), self._model.class_names, self._model.thresholds
+        )
         pairs = [self._question.about(row) for row in probs]
         maps = self._maps.explain(images, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
         layer = self._maps.layer((images.shape[2], images.shape[3]))
-        for photo, heat, answer, row, pair in zip(photos, maps, found, probs, pairs, strict=True):
+        for photo, heat, texts, row, pair in zip(photos, maps, found, probs, pairs, strict=True):
             drawn, placed = photo.with_heat(heat, panel_scale, self._model.preprocessing)
             shown = Explanation("", photo=drawn, heat_map=placed, shows_input=photo.frame is None)
             yield (
-                Explanation("", error=answer.error)
-                if answer.error
-                else self._answered(shown, layer, answer, row, *pair)
+                Explanation("", error=texts.error)
+                if texts.error
+                else self._explanation(shown, layer, texts, row, *pair)
             )
 
     def _probs(self, images: torch.Tensor) -> NDArray[np.float32]:
@@ -182,11 +185,11 @@ class Explainer:
             probs = self._model.predict_step({"image": images, "label": torch.empty(0), "path": []}, 0)
         return probs.float().cpu().numpy()
 
-    def _answered(
+    def _explanation(
         self,
         explanation: Explanation,
         layer: Layer | None,
-        answer: Answer,
+        texts: PredictedTexts,
         probs: NDArray[np.float32],
         target: int,
         against: int | None,
@@ -194,13 +197,13 @@ class Explainer:
         names = self._model.class_names
         return replace(
             explanation,
-            prediction=answer.prediction,
-            probability=answer.probability,
+            prediction=texts.prediction,
+            probability=texts.probability,
             target=names[target],
             target_probability=float(probs[target]),
             against="" if against is None else names[against],
             layer="pixels" if layer is None else layer.name,
-            places=(SIDE, SIDE) if layer is None else (layer.places.height, layer.places.width),
+            grid=(SIDE, SIDE) if layer is None else (layer.grid.height, layer.grid.width),
         )
 
 

@@ -52,7 +52,7 @@ def load(
         ConfigError: If the file is missing, damaged or not a checkpoint of imgcls, names classes of your own, or this
             machine has no such device.
     """
-    place = _device(device)
+    found = _device(device)
     start = open_start(_checkpoint(path))
     kind, steps = (ImageClassifier, None) if config is None else _own_classes(config)
     given = {"data.class_path"} | ({"model.class_path"} if config else set()) | ({EVAL} if steps else set())
@@ -67,7 +67,7 @@ def load(
     with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are loaded
         set_up_evaluated(model, data, start, recorded)
     model.load_state_dict(start.content["state_dict"])
-    return Classifier(model, data, start, place, precision)
+    return Classifier(model, data, start, found, precision)
 
 
 def _checkpoint(path: _Path) -> Path:

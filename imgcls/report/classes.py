@@ -1,4 +1,4 @@
-"""The scores of each class, and which classes are taken for which."""
+"""The scores of each class, and which classes are confused with which."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class ClassRow:
         index: Of the class.
         name: Of the class.
         support: Images of the class.
-        predicted: Images that are taken for it.
+        predicted: Images that are predicted as it.
         right: Images of both.
         precision: Share of its predictions that are right.
-        recall: Share of its images that are found.
+        recall: Share of its images that are predicted as it.
         f1_score: Their harmonic mean.
         precision_interval: The 95 % interval.
         recall_interval: The 95 % interval.
@@ -51,7 +51,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Pair:
-    """Images of a class that are taken for another one.
+    """Images of a class that are predicted as another one.
 
     Args:
         true: Index of their class.
@@ -132,7 +132,7 @@ def confused_pairs(matrix: NDArray[np.int64], most: int | None = PAIRS) -> list[
 
 
 def clustered(matrix: NDArray[np.int64]) -> list[int]:
-    """Return an order of the classes that puts those next to each other that are taken for each other.
+    """Return an order of the classes that puts confused ones next to each other.
 
     Average linkage on the share of images that two classes exchange, with optimal leaf order (Bar-Joseph et al. 2001,
     "Fast optimal leaf ordering for hierarchical clustering").

@@ -77,7 +77,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "imgcls report",
         description="Write report.html into the folder of a run, from the files that are there: how good the model is, "
-        "where it fails, how sure its answers are, and what to do next. fit and test do so by themselves.",
+        "where it fails, how reliable its confidence is, and what to do next. fit and test do so by themselves.",
         epilog="Example: imgcls report runs/NAME/version_0 --output flowers.html",
     )
     parser.add_argument(

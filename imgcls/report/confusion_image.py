@@ -15,7 +15,7 @@ def confusion_picture(matrix: NDArray[np.int64], order: list[int]) -> str:
     """Return the picture as the data URL of a PNG, the diagonal and empty cells transparent.
 
     Args:
-        matrix: ``(classes, classes)``, images by true class (row) and answer.
+        matrix: ``(classes, classes)``, images by true class (row) and predicted class (column).
         order: The order of the classes.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

@@ -1,4 +1,4 @@
-"""Curves of an evaluation: ROC, precision and recall, and accuracy against the share that is answered."""
+"""Curves of an evaluation: ROC, precision and recall, and accuracy against the share of predictions that are kept."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class ClassCurve:
 
 
 def class_curves(found: EvaluatedSplit) -> list[ClassCurve]:
-    """Return the curves of each class; those of the second of two classes are usually shown."""
+    """Return the curves of each class."""
     return [_curve(index, truth, found.probs[:, index]) for index, truth in enumerate(_truths(found))]
 
 
@@ -79,14 +79,14 @@ def mean_curve(curves: list[ClassCurve]) -> ClassCurve | None:
 
 
 def summary_curve(found: EvaluatedSplit, curves: list[ClassCurve]) -> ClassCurve | None:
-    """Return the curve of the second of two classes, else the mean; None where all images are of one class."""
+    """Return the curve of the second class if there are two, else the mean; None where all images are of one class."""
     if found.multilabel or len(curves) != 2:
         return mean_curve(curves)
     return None if curves[1].auroc is None else curves[1]
 
 
-def accuracy_of_most_certain(found: EvaluatedSplit) -> tuple[Floats, Floats]:
-    """Return shares of the images that are answered, the most certain first, and the accuracy of these answers."""
+def accuracy_of_most_confident(found: EvaluatedSplit) -> tuple[Floats, Floats]:
+    """Return shares of the predictions, the most confident first, and the accuracy of each share."""
     order = np.argsort(-found.confidence, kind="stable")
     right = np.cumsum(found.correct[order])
     counts = np.unique(np.linspace(1, len(found), min(POINTS, len(found))).round().astype(int))

@@ -6,7 +6,7 @@ import pandas as pd
 from imgcls.checkpoints.run_folder import PROPERTIES
 from imgcls.errors import ConfigError, first_line
 from imgcls.report.charts import Chart, span
-from imgcls.report.curves import ClassCurve, accuracy_of_most_certain, summary_curve
+from imgcls.report.curves import ClassCurve, accuracy_of_most_confident, summary_curve
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import proportion
@@ -66,7 +66,7 @@ def _epochs(history: pd.DataFrame, metric: str, best: int | None) -> Chart:
 
 
 def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Chart]:
-    """Return the ROC curve, and precision against recall: of both of two classes, else of each and their mean."""
+    """Return ROC and precision-recall curves of each class and their mean; with two classes one ROC curve, no mean."""
     mean = summary_curve(found, curves)
     if mean is None:
         return []
@@ -93,7 +93,7 @@ def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Char
 
 
 def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
-    """Return the reliability diagram, and the accuracy of the most certain answers, with the bins of the former."""
+    """Return the reliability diagram and the accuracy of the most confident predictions; and the bins of the former."""
     bins = [each for each in reliability(found.labels, found.probs) if each.n]
     labels = ("probability", "share of true ones") if found.multilabel else ("confidence", "accuracy")
     chart = Chart("Reliability diagram", *labels, _SHARES, _SHARES)
@@ -112,20 +112,20 @@ def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
         "Grey bands: where a perfectly calibrated model of this size would be in 95 % of such sets. "
         f"{red}Bars at the bottom: how many predictions there are."
     )
-    shares, accuracy = accuracy_of_most_certain(found)
+    shares, accuracy = accuracy_of_most_confident(found)
     lowest = max(span(accuracy)[0], 0.0)
     title = "Accuracy if the least confident predictions are left out"
-    certain = Chart(title, "share of predictions kept", "accuracy", _SHARES, (lowest, 1.0))
-    certain.add_line("accuracy", shares, accuracy)
-    certain.note = (
+    confident = Chart(title, "share of predictions kept", "accuracy", _SHARES, (lowest, 1.0))
+    confident.add_line("accuracy", shares, accuracy)
+    confident.note = (
         "Predictions are sorted by confidence; at the right all are kept. imgcls predict --risk finds the confidence "
         "below which a model should abstain."
     )
-    return [chart, certain], bins
+    return [chart, confident], bins
 
 
 def property_charts(run: Run, found: EvaluatedSplit) -> list[Chart]:
-    """Return the share of wrong answers by image property, of those in ``image_properties.csv``.
+    """Return the share of wrong predictions by image property, of those in ``image_properties.csv``.
 
     Raises:
         ConfigError: If the table cannot be read.

@@ -1,4 +1,4 @@
-"""The scores of all images, each with its interval and what always answering the most frequent class would get."""
+"""The scores of all images, each with its interval and that of always predicting the most frequent class."""
 
 import math
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Headline:
         value: The score.
         about: What it means, in a sentence.
         interval: Its 95 % interval; None if there is none.
-        baseline: The same score of an answer that is always the same; None if that has none.
+        baseline: The same score of the best constant prediction; None if that has none.
         perfect: Where a perfectly calibrated model with these probabilities would be; None for other scores.
         share: Whether it is a share of images, shown in per cent.
     """
@@ -50,23 +50,23 @@ class Headline:
 
 @dataclass(frozen=True)
 class Constant:
-    """The best answer that is always the same.
+    """The best constant prediction, the same for all images.
 
     Args:
-        answer: The most frequent class; multi-label: the most frequent set of classes.
-        predicted: That answer for each image; multi-label: for each class the more frequent of yes and no.
+        names: The most frequent class; multi-label: the most frequent set of classes.
+        predicted: That prediction for each image; multi-label: for each class the more frequent of yes and no.
         accuracy: Share of the images that it is right for.
         probs: ``(N, classes)``, the frequencies of the classes.
     """
 
-    answer: list[str]
+    names: list[str]
     predicted: Labels
     accuracy: float
     probs: Floats
 
 
 def constant_of(found: EvaluatedSplit) -> Constant:
-    """Return the most frequent answer of a split, its first class where several are as frequent."""
+    """Return the most frequent class or set of classes of a split, the first where several are as frequent."""
     count, classes = found.probs.shape
     if not found.multilabel:
         images = np.bincount(found.labels, minlength=classes)
@@ -80,7 +80,7 @@ def constant_of(found: EvaluatedSplit) -> Constant:
 
 
 def _bootstrap(score: Score, labels: Labels, probs: Floats, **options: Any) -> Interval | None:
-    """Return the interval of a score; None where no resample differs, or there is one answer alone."""
+    """Return the interval of a score; None where no resample differs, or there is one class alone."""
     if labels.ndim == 1 and probs.shape[1] == 1:
         return None
     found = bca_interval(score, labels, probs, **options)
@@ -99,12 +99,12 @@ def headlines(found: EvaluatedSplit, constant: Constant, areas: ClassCurve | Non
 
     Args:
         found: The evaluated images.
-        constant: The best answer that is always the same.
+        constant: The best constant prediction.
         areas: The curves whose areas count; None if they are undefined, since all images are of one class.
     """
-    answers = decided(found.predicted, found.probs.shape[1])
+    predicted = decided(found.predicted, found.probs.shape[1])
     ranking = [] if areas is None else _ranking(found, constant, areas)
-    scores = [*_answers(found, constant, answers), *ranking, *_probabilities(found, constant)]
+    scores = [*_of_predictions(found, constant, predicted), *ranking, *_probabilities(found, constant)]
     return [_defined(each) for each in scores if math.isfinite(each.value)]
 
 
@@ -112,8 +112,8 @@ def _defined(each: Headline) -> Headline:
     return replace(each, baseline=None) if each.baseline is not None and math.isnan(each.baseline) else each
 
 
-def _answers(found: EvaluatedSplit, constant: Constant, answers: Floats) -> list[Headline]:
-    """Return the scores of the answers."""
+def _of_predictions(found: EvaluatedSplit, constant: Constant, predicted: Floats) -> list[Headline]:
+    """Return the scores of the predictions."""
     hits, count, several = int(found.correct.sum()), len(found), found.multilabel
     title, about = ("Exact match", "images whose classes are all right") if several else ("Accuracy", "images right")
     share = Headline(
@@ -123,23 +123,23 @@ def _answers(found: EvaluatedSplit, constant: Constant, answers: Floats) -> list
     f1 = Headline(
         "macro_f1",
         "Macro F1",
-        macro_f1(found.labels, answers),
+        macro_f1(found.labels, predicted),
         "Mean F1 score of the classes, each counted once.",
-        _bootstrap(macro_f1, found.labels, answers),
+        _bootstrap(macro_f1, found.labels, predicted),
         macro_f1(found.labels, always),
     )
     if several:
-        about = "Share of all yes-or-no answers, one per class and image, that are right."
+        about = "Share of all yes-or-no predictions, one per class and image, that are right."
         usual = float((found.labels == constant.predicted).mean())
-        value, interval = label_accuracy(found.labels, answers), _bootstrap(label_accuracy, found.labels, answers)
+        value, interval = label_accuracy(found.labels, predicted), _bootstrap(label_accuracy, found.labels, predicted)
         labels = Headline("label_accuracy", "Label accuracy", value, about, interval, usual, share=True)
         return [share, labels, f1]
     recall = Headline(
         "balanced_accuracy",
         "Balanced accuracy",
-        balanced_accuracy(found.labels, answers),
+        balanced_accuracy(found.labels, predicted),
         "Mean recall of the classes, each counted once.",
-        _bootstrap(balanced_accuracy, found.labels, answers, strata=found.labels),
+        _bootstrap(balanced_accuracy, found.labels, predicted, strata=found.labels),
         balanced_accuracy(found.labels, always),
         share=True,
     )
@@ -193,7 +193,7 @@ def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
             "log_loss",
             "Log loss (NLL)",
             log_loss(labels, probs),
-            "Mean of -log(probability of the true class); lower is better. The baseline answers the class frequencies.",
+            "Mean of -log(probability of the true class); lower is better. The baseline: class frequencies.",
             _bootstrap(log_loss, labels, probs),
             log_loss(labels, usual),
         ),
@@ -228,6 +228,6 @@ def _balanced(labels: Labels, probs: Floats) -> Weighted:
 
 
 label_accuracy = Score("label_accuracy", lambda labels, decided: mean_of((labels == (decided > 0.5)).mean(axis=1)))
-"""Share of the yes-or-no answers that are right, in multi-label data."""
+"""Share of the yes-or-no predictions that are right, in multi-label data."""
 balanced_accuracy = Score("balanced_accuracy", _balanced)
 """Mean recall of the classes that have images."""

@@ -32,8 +32,8 @@ class Example:
         path: Its path.
         name: Its file name; after its folder if another evaluated image has the same.
         truth: Its classes, as text.
-        answer: What the model says.
-        confidence: Probability of that answer.
+        prediction: The predicted classes, as text.
+        confidence: Probability of the prediction.
         of_truth: Probability of the true class; multi-label: of what is true of the class that is most wrong.
     """
 
@@ -41,7 +41,7 @@ class Example:
     path: str
     name: str
     truth: str
-    answer: str
+    prediction: str
     confidence: float
     of_truth: float
 
@@ -51,10 +51,10 @@ class Cell:
     """Some images of a cell of the confusion matrix.
 
     Args:
-        ident: The anchor, such as ``c-3-7``; multi-label ``c-3-missed`` or ``c-3-extra``.
-        title: What happened to these images.
+        ident: The anchor, such as ``c-3-7``; multi-label ``c-3-fn`` or ``c-3-fp``.
+        title: True class and prediction of these images.
         images: Their number.
-        examples: The most confident answers among them.
+        examples: The most confident predictions among them, of right ones the least confident.
     """
 
     ident: str
@@ -70,7 +70,7 @@ class Thumbnail:
     Args:
         number: Of the picture in the page.
         source: The image.
-        heat_map: The same with what the answer rests on; "" if there is none.
+        heat_map: The same with the parts that speak for the prediction; "" if there is none.
     """
 
     number: int
@@ -95,7 +95,7 @@ class Examples:
             self.of_truth = found.probs[rows, found.labels]
 
     def worst(self) -> NDArray[np.intp]:
-        """Return the images that are answered wrongly, those first whose truth has the lowest probability."""
+        """Return the images with a wrong prediction, those first whose truth has the lowest probability."""
         wrong = np.flatnonzero(~self.found.correct)
         return wrong[np.argsort(self.of_truth[wrong], kind="stable")]
 
@@ -118,15 +118,18 @@ class Examples:
 
     def _cell(self, row: int, column: int, indices: NDArray[np.intp]) -> Cell:
         names = self.found.class_names
-        title = f"{names[row]}, taken for {names[column]}" if row != column else f"{names[row]}, recognised"
-        chosen = indices if row != column else indices[::-1]  # of right answers the least certain ones
+        title = f"{names[row]}, predicted as {names[column]}" if row != column else f"{names[row]}, predicted correctly"
+        chosen = indices if row != column else indices[::-1]  # of right predictions the least confident ones
         return Cell(f"c-{row}-{column}", title, len(indices), self.of(chosen[:EXAMPLES]))
 
     def _multilabel_cells(self) -> list[Cell]:
         found, cells = self.found, []
-        missed, extra = found.labels & ~found.predicted, found.predicted & ~found.labels
+        kinds = (
+            ("fn", "false negatives", found.labels & ~found.predicted),
+            ("fp", "false positives", found.predicted & ~found.labels),
+        )
         for index, name in enumerate(found.class_names):
-            for kind, array, what in (("missed", missed, "not found"), ("extra", extra, "found where it is not")):
+            for kind, what, array in kinds:
                 if not array[:, index].any():
                     continue
                 rows = np.flatnonzero(array[:, index])

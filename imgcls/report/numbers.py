@@ -19,11 +19,12 @@ class Numbers:
 
     Args:
         found: The evaluated images.
-        constant: The best answer that is always the same.
+        constant: The best constant prediction.
         headlines: The scores of all images.
         curves: The curves of each class.
         classes: The scores of each class.
-        matrix: ``(classes, classes)``, images by true class (row) and answer; None for multi-label data.
+        matrix: ``(classes, classes)``, images by true class (row) and predicted class; None for multi-label
+            data.
     """
 
     found: EvaluatedSplit

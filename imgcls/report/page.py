@@ -20,8 +20,8 @@ from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
 from imgcls.report.words import (
-    answer_in_words,
     calibration_in_words,
+    constant_in_words,
     evaluated_again,
     remark,
     temperature_in_words,
@@ -103,7 +103,7 @@ def _of_verdict(run: Run, numbers: Numbers) -> Content:
         "found": numbers.found,
         "headlines": numbers.headlines,
         "tiles": _TILES,
-        "constant_answer": answer_in_words(numbers.constant),
+        "constant_prediction": constant_in_words(numbers.constant),
         "remark": remark(numbers),
         "warnings": warnings(run, numbers.found),
         "unranked": MOST_RANKED if numbers.found.probs.size > MOST_RANKED else 0,

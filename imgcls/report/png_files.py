@@ -113,7 +113,7 @@ def _confusion(numbers: Numbers) -> Figure | None:
         for (row, column), images in np.ndenumerate(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{images:,}" if images else "", ha="center", va="center", color=colour, size=9)
-    _name(axes, f"Confusion ({numbers.found.split})", "answer", "true class")
+    _name(axes, f"Confusion ({numbers.found.split})", "predicted class", "true class")
     return figure
 
 

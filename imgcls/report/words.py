@@ -9,9 +9,9 @@ from imgcls.statistics.scores import reliability
 _FEW = 100  # images of an evaluation
 
 
-def answer_in_words(constant: Constant) -> str:
-    """Return the answer that is always the same, in quotes."""
-    return ", ".join(f"'{name}'" for name in constant.answer) or "that no class applies"
+def constant_in_words(constant: Constant) -> str:
+    """Return the constant prediction of the baseline, in quotes."""
+    return ", ".join(f"'{name}'" for name in constant.names) or "no class"
 
 
 def remark(numbers: Numbers) -> str:
@@ -20,14 +20,15 @@ def remark(numbers: Numbers) -> str:
     low, high = first.interval or (first.value, first.value)
     usual = first.baseline or 0.0
     if high < usual:
-        return f"That is worse than always answering {answer_in_words(numbers.constant)}."
+        return f"That is worse than always predicting {constant_in_words(numbers.constant)}."
     if low <= usual:
-        return f"That cannot be told from always answering {answer_in_words(numbers.constant)}."
+        return f"That cannot be distinguished from always predicting {constant_in_words(numbers.constant)}."
     if first.value == 1:
         return "No mistake was found among these images."
     fewer = 1 - (1 - first.value) / (1 - usual)
     return (
-        f"The model makes {100 * fewer:.0f} % fewer mistakes than always answering {answer_in_words(numbers.constant)}."
+        f"The model makes {100 * fewer:.0f} % fewer mistakes than always predicting "
+        f"{constant_in_words(numbers.constant)}."
     )
 
 
@@ -39,7 +40,7 @@ def warnings(run: Run, found: EvaluatedSplit) -> list[str]:
     elif found.chose_epoch:
         lines.append(
             "These validation images also chose the best epoch, so that all figures are somewhat too good. For an "
-            "honest result, evaluate images that took no part: imgcls test RUN FOLDER."
+            "unbiased result, evaluate images not used in training or selection: imgcls test RUN FOLDER."
         )
     if len(found) < _FEW:
         lines.append(f"{len(found)} images are few: look at the intervals, not at the figures.")
@@ -71,7 +72,7 @@ def evaluated_again(run: Run) -> str:
 
 
 def calibration_in_words(numbers: Numbers) -> str:
-    """Return whether the confidence of the answers can be trusted."""
+    """Return whether the confidence of the predictions is reliable."""
     found = next(each for each in numbers.headlines if each.name == "ece")
     assert found.perfect is not None  # noqa: S101 - of this score
     low, high = found.perfect
@@ -81,7 +82,7 @@ def calibration_in_words(numbers: Numbers) -> str:
         return f"{text} No miscalibration is visible over all bins together.{_outside(numbers)}"
     mean, right = float(numbers.found.confidence.mean()), float(numbers.found.correct.mean())
     if numbers.found.multilabel:
-        return f"{text} The probabilities are not what they say."
+        return f"{text} The probabilities are not calibrated."
     kind = "overconfident" if mean > right else "underconfident"
     return f"{text} The model is {kind}: its mean confidence is {100 * mean:.1f} %, its accuracy {100 * right:.1f} %."
 

@@ -52,7 +52,7 @@ def write_report_of(run: Run, advice: list[Advice], output: Path | None = None) 
 
 
 def _write_tables(folder: Path, numbers: Numbers) -> None:
-    """Write the scores of each class, and the counts by true class and answer."""
+    """Write the scores of each class, and the counts by true and predicted class."""
     write_rows(folder / CLASSES, _COLUMNS, map(_scores, numbers.classes))
     found, names = numbers.found, numbers.found.class_names
     if numbers.matrix is not None:
@@ -71,8 +71,9 @@ def _scores(each: ClassRow) -> list[object]:
 
 def _outcomes(each: ClassRow, images: int) -> list[object]:
     """Return the name of a class and its four counts in multi-label data."""
-    missed, extra = each.support - each.right, each.predicted - each.right
-    return [each.name, each.right, missed, extra, images - each.support - extra]
+    false_negatives, false_positives = each.support - each.right, each.predicted - each.right
+    true_negatives = images - each.support - false_positives
+    return [each.name, each.right, false_negatives, false_positives, true_negatives]
 
 
 def _write_intervals(folder: Path, numbers: Numbers) -> None:

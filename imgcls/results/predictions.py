@@ -33,7 +33,7 @@ class EvaluatedSplit:
         paths: N paths, as in ``splits.csv``.
         labels: Single-label: int64 ``(N,)``, class indices. Multi-label: bool ``(N, classes)``.
         probs: float64 ``(N, classes)``, 0 to 1.
-        predicted: What the program answered, in the form of the labels.
+        predicted: The predictions, in the form of the labels.
         class_names: In the order of the columns.
         thresholds: Multi-label: the threshold of each class, where it is recorded; None for single-label data.
         chose_epoch: Whether the best epoch was chosen by these images, which makes the scores too good.
@@ -61,13 +61,13 @@ class EvaluatedSplit:
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each answer is right, ``(N,)``; multi-label: right in every class."""
+        """Whether each prediction is right, ``(N,)``; multi-label: right in every class."""
         equal = np.asarray(self.labels == self.predicted)
         return np.asarray(equal.all(axis=1)) if self.multilabel else equal
 
     @cached_property
     def confidence(self) -> NDArray[np.float64]:
-        """The probability of the answer, float64 ``(N,)``; multi-label: of its least certain class."""
+        """The probability of the prediction, float64 ``(N,)``; multi-label: of its least confident class."""
         if not self.multilabel:
             return self.probs[np.arange(len(self)), self.predicted]
         return np.asarray(np.where(self.predicted, self.probs, 1 - self.probs).min(axis=1, initial=1.0))
@@ -171,7 +171,7 @@ def _classes(
 def _is_multilabel(
     predictions: list[str], probs: NDArray[np.float64], columns: dict[str, int], record: dict[str, Any]
 ) -> bool:
-    """Whether an image may have several classes; older runs do not record it, so that it follows from the answers."""
+    """Whether an image may have several classes; where older runs do not record it, by the predictions."""
     if "multilabel" in record:
         return bool(record["multilabel"])
     if not len(probs):

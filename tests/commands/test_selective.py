@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import imgcls
-from imgcls.callbacks.answers import Selection, answers
 from imgcls.cli.main import main
 from imgcls.datasets.labels import read_names
+from imgcls.predictions.predicted_texts import Selection, predicted_texts
 from imgcls.types import Batch
 from tests.helpers.runs import arguments, fails, load
 
-PROMISES = ["--risk", "0.1", "--coverage", "0.8"]
+GUARANTEES = ["--risk", "0.1", "--coverage", "0.8"]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_images_below_the_threshold_abstain_and_sets_have_what_is_above_theirs(
 ) -> None:
     caplog.set_level(logging.INFO, "imgcls")
     plain = predicted(run, photos, tmp_path / "plain.csv")
-    found = predicted(run, photos, tmp_path / "new.csv", *PROMISES)
+    found = predicted(run, photos, tmp_path / "new.csv", *GUARANTEES)
     assert list(found)[:4] == ["path", "prediction", "probability", "set"]
-    least = 0.99 - 0.585 / 299 * 210  # 211 answers, of which 11 are wrong
+    least = 0.99 - 0.585 / 299 * 210  # 211 predictions, of which 11 are wrong
     assert found["probability"].tolist() == plain["probability"].tolist()
     abstains = found["probability"] < least
     assert 0 < abstains.sum() < len(found)
@@ -54,7 +54,7 @@ def test_images_below_the_threshold_abstain_and_sets_have_what_is_above_theirs(
     assert any(";" in text for text in found["set"])
     text = "\n".join(caplog.messages)
     assert (
-        "Risk 0.1 with a confidence of 95 % (optimistic, since these images chose the epoch): answers with a "
+        "Risk 0.1 at a confidence level of 95 % (optimistic, since these images chose the epoch): predictions with a "
         "probability of at least 0.5791, which are 211 of 300 validation images, 11 of them wrong" in text
     )
     assert (
@@ -66,7 +66,7 @@ def test_images_below_the_threshold_abstain_and_sets_have_what_is_above_theirs(
 
 
 def test_python_and_parquet_have_the_same(run: Path, photos: Path, tmp_path: Path) -> None:
-    expected = predicted(run, photos / "red", tmp_path / "new.csv", *PROMISES)
+    expected = predicted(run, photos / "red", tmp_path / "new.csv", *GUARANTEES)
     shutil.copytree(photos / "red", tmp_path / "red")
     (tmp_path / "red/zzz.png").write_bytes(b"no image")
     frame = imgcls.load(run, device="cpu").predict(tmp_path / "red", risk=0.1, coverage=0.8)
@@ -74,7 +74,7 @@ def test_python_and_parquet_have_the_same(run: Path, photos: Path, tmp_path: Pat
     for name in ("prediction", "set"):
         assert frame[name][:-1].tolist() == expected[name].tolist()
     assert frame["set"].isna().tolist() == [False] * 20 + [True]
-    table = predicted(run, tmp_path / "red", tmp_path / "new.parquet", *PROMISES, "--top_k", "2")
+    table = predicted(run, tmp_path / "red", tmp_path / "new.parquet", *GUARANTEES, "--top_k", "2")
     assert list(table)[:5] == ["path", "prediction", "probability", "set", "top_1"]
     assert table["set"][:-1].tolist() == expected["set"].tolist()
     assert table["set"].isna().tolist() == [False] * 20 + [True]
@@ -84,7 +84,7 @@ def test_python_and_parquet_have_the_same(run: Path, photos: Path, tmp_path: Pat
 def test_few_images_are_printed_with_their_sets(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["predict", str(run), str(photos / "red/000.png"), "--output", str(tmp_path / "x.csv"), *PROMISES])
+    main(["predict", str(run), str(photos / "red/000.png"), "--output", str(tmp_path / "x.csv"), *GUARANTEES])
     heading, row, *_ = capsys.readouterr().out.splitlines()
     assert heading.split()[:6] == ["path", "prediction", "probability", "set", "top_1", "top_1_probability"] or (
         heading.split() == ["path", "prediction", "probability", "set"]
@@ -131,8 +131,8 @@ def test_evaluation_of_other_images_calibrates(
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (["--risk", "0.001"], "--risk 0.001 cannot be promised by 300 validation images: at least 2,995 are needed, "
-         "all classified correctly; type --risk 0.0"),
+        (["--risk", "0.001"], "--risk 0.001 cannot be guaranteed with 300 validation images: at least 2,995 are "
+         "needed, all classified correctly; type --risk 0.0"),
         (["--risk", "2"], "--risk must be above 0 and below 1, got 2; for 2 % type --risk 0.02"),
         (["--coverage", "90"], "--coverage must be above 0 and below 1, got 90; for 90 % type --coverage 0.9"),
         (["--risk", "0"], "got 0; for 10 % type --risk 0.1"),
@@ -143,7 +143,7 @@ def test_evaluation_of_other_images_calibrates(
         (["--risk"], "--risk needs a value; type --risk 0.02"),
     ],
 )  # fmt: skip
-def test_promise_that_cannot_be_kept_is_an_error(
+def test_what_cannot_be_guaranteed_is_an_error(
     given: list[str], reason: str, run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, message = fails(["predict", str(run), str(photos), "--output", str(tmp_path / "x.csv"), *given], capsys)
@@ -160,10 +160,10 @@ def test_checkpoint_without_scores_says_what_to_type(
     assert "has no calibration scores, which a fit with validation images and experiment.calibrate keeps; " in message
 
 
-def test_stopped_prediction_is_resumed_with_the_same_promise_only(
+def test_stopped_prediction_is_resumed_with_the_same_guarantee_only(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = predicted(run, photos, tmp_path / "whole.csv", *PROMISES)
+    whole = predicted(run, photos, tmp_path / "whole.csv", *GUARANTEES)
     line = ["predict", str(run), str(photos), "--output", str(tmp_path / "new.csv"), "--data.batch_size", "8"]
     calls = []
     original = imgcls.ImageClassifier.predict_step
@@ -176,17 +176,17 @@ def test_stopped_prediction_is_resumed_with_the_same_promise_only(
 
     with monkeypatch.context() as patch:
         patch.setattr(imgcls.ImageClassifier, "predict_step", stop)
-        fails([*line, *PROMISES], capsys)
+        fails([*line, *GUARANTEES], capsys)
     code, message = fails([*line, "--resume", "--risk", "0.2", "--coverage", "0.8"], capsys)
     assert code == 2
     assert "was begun with --risk 0.1, this command has --risk 0.2" in message
-    main([*line, "--resume", *PROMISES])
+    main([*line, "--resume", *GUARANTEES])
     resumed = pd.read_csv(tmp_path / "new.csv")
     assert resumed[["path", "prediction", "set"]].equals(whole[["path", "prediction", "set"]])
 
 
-def test_class_named_as_the_answer_is_refused_and_sets_quote_names() -> None:
+def test_class_named_abstain_is_refused_and_sets_quote_names() -> None:
     probs = torch.tensor([[0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [float("nan")] * 3])
-    found = answers(probs, ["", "", "lost"], ["a;b", "c", "d"], None, Selection(least=0.6, in_set=0.75))
-    assert [answer[:2] for answer in found] == [("abstain", "0.5"), ("c", "0.7"), ("", "")]
-    assert [answer.label_set for answer in found] == ['["a;b"]', "c", ""]
+    found = predicted_texts(probs, ["", "", "lost"], ["a;b", "c", "d"], None, Selection(least=0.6, in_set=0.75))
+    assert [each[:2] for each in found] == [("abstain", "0.5"), ("c", "0.7"), ("", "")]
+    assert [each.label_set for each in found] == ['["a;b"]', "c", ""]

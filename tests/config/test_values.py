@@ -14,11 +14,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.callbacks.prediction_file import PredictionFile
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.models.training.optimizer import OptimizerConfig
 from imgcls.models.training.scheduler import SchedulerConfig
+from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.output_file import check_output
 from imgcls.types import Batch
 from tests.helpers.runs import arguments, assert_same_weights, fails, program

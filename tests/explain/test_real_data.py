@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 IMAGES = 25  # of each class
 
 
-def test_hot_places_count_more_than_random_or_central_ones(tmp_path: Path) -> None:
+def test_hot_cells_count_more_than_random_or_central_ones(tmp_path: Path) -> None:
     cells, weights = write_elpv(tmp_path / "elpv"), write_efficientnet_lite0(tmp_path / "lite0")
     line = ["fit", str(cells / "train"), "--model.model_name", str(weights), "--trainer.max_epochs", "2"]
     main([*line, "--experiment.output_dir", str(tmp_path), "--experiment.custom_folder_name", "x"])

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgcls.callbacks.answers import answers
 from imgcls.export.classify import _DAMAGED, Model, load_image
 from imgcls.images import Pixels
 from imgcls.images import load_image as load
+from imgcls.predictions.predicted_texts import predicted_texts
 from tests.helpers.corpus import write_corpus
 
 # read by imgcls with libjpeg, while Pillow refuses a broken segment that has nothing to do with the pixels
@@ -55,5 +55,5 @@ def test_answers_are_those_of_predictions_csv(names: list[str], thresholds: list
 
     model = Described(names, thresholds)
     for row in np.random.default_rng(0).random((20, 3), dtype=np.float32):
-        [expected] = answers(torch.from_numpy(row[None]), [""], names, thresholds)
+        [expected] = predicted_texts(torch.from_numpy(row[None]), [""], names, thresholds)
         assert model.answer(row) == (expected.prediction, expected.probability)

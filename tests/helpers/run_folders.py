@@ -29,7 +29,7 @@ def write_run(
     thumbnails: int = 0,
     epochs: int = 12,
 ) -> Path:
-    """A run folder whose model answers ``images`` images; the larger ``skill``, the more of them rightly."""
+    """A run folder with predictions for ``images`` images; the larger ``skill``, the more are right."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     names, count = list(class_names), len(class_names)
@@ -37,7 +37,7 @@ def write_run(
         labels: Array = rng.random((images, count)) < rng.uniform(0.1, 0.4, count)
         logits = rng.normal(size=(images, count)) + skill * (labels - 0.5)
         probs: Array = (1 / (1 + np.exp(-logits))).astype(np.float32)
-        answers: Array = probs > np.float32(0.5)
+        decided: Array = probs > np.float32(0.5)
     else:
         frequencies = rng.dirichlet(np.full(count, 4.0))
         labels = rng.choice(count, images, p=frequencies)
@@ -46,10 +46,10 @@ def write_run(
         logits[np.arange(images), (labels // 3 * 3 + 1) % count] += skill / 3  # a class that others are taken for
         odds = np.exp(logits)
         probs = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-        answers = probs.argmax(axis=1)
+        decided = probs.argmax(axis=1)
     paths = [f"photos/{split}/{number:06d}.jpg" for number in range(images)]
-    truth, said = (_texts(each, names, multilabel) for each in (labels, answers))
-    _write_predictions(folder / f"{split}_predictions.csv", paths, truth, said, answers, probs, names, multilabel)
+    truth, said = (_texts(each, names, multilabel) for each in (labels, decided))
+    _write_predictions(folder / f"{split}_predictions.csv", paths, truth, said, decided, probs, names, multilabel)
     _write_records(folder, paths, truth, split, multilabel, count, epochs, rng)
     if thumbnails:
         _write_thumbnails(folder, [paths[index] for index in rng.permutation(images)[:thumbnails]], rng)
@@ -70,7 +70,7 @@ def _write_predictions(
     path: Path,
     paths: list[str],
     labels: list[str],
-    answers: list[str],
+    predictions: list[str],
     predicted: Array,
     probs: Array,
     names: list[str],
@@ -82,7 +82,7 @@ def _write_predictions(
         for index, row in enumerate(probs):
             given = row[predicted[index]] if multilabel else [row[predicted[index]]]
             certain = ";".join(map(str, given))
-            texts = [_escaped(labels[index]), _escaped(answers[index])]
+            texts = [_escaped(labels[index]), _escaped(predictions[index])]
             writer.writerow([paths[index], *texts, certain, *map(str, row), ""])
 
 

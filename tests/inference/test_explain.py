@@ -43,7 +43,7 @@ def test_pictures_and_table(
     expected = expected.loc[expected["error"] == ""]
     assert list(good["prediction"]) == list(good["target"]) == list(expected["prediction"])
     assert good["probability"].astype(float).tolist() == pytest.approx(expected["probability"].tolist(), abs=1e-6)
-    assert set(zip(good["places"], good["drawn_on"], good["error"], strict=True)) == {("8 x 8", "photo", "")}
+    assert set(zip(good["grid"], good["drawn_on"], good["error"], strict=True)) == {("8 x 8", "photo", "")}
     assert table["file"].tolist() == ["", "green.png", "green_2.png", "red.png", "red_2.png"]
     with Image.open("out/red.png") as panel:
         assert min(panel.size) > 224

@@ -17,7 +17,7 @@ EXACT = 1e-12
 
 
 def read(folder: Path, names: list[str], multilabel: bool) -> tuple[Array, Array, Array]:
-    """Labels, answers and probabilities of the table, read without imgcls.results."""
+    """Labels, predicted and probabilities of the table, read without imgcls.results."""
     table = pd.read_csv(folder / "test_predictions.csv", dtype={"label": str, "prediction": str}, keep_default_na=False)
     probs = table[[f"prob_{name}" for name in names]].to_numpy(np.float64)
     columns = {name: index for index, name in enumerate(names)}
@@ -40,19 +40,19 @@ def page_of(folder: Path, names: list[str], images: int, *, multilabel: bool = F
 def test_single_label(classes: int, images: int, tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(classes)]
     page = page_of(tmp_path, names, images)
-    labels, answers, probs = read(tmp_path, names, multilabel=False)
+    labels, predicted, probs = read(tmp_path, names, multilabel=False)
     dummy = DummyClassifier().fit(probs, labels)
     always = dummy.predict(probs)
     close(
         page,
         {
-            "verdict.accuracy": metrics.accuracy_score(labels, answers),
+            "verdict.accuracy": metrics.accuracy_score(labels, predicted),
             "verdict.images": images,
             "verdict.baseline": dummy.score(probs, labels),
-            "accuracy": metrics.accuracy_score(labels, answers),
-            "balanced_accuracy": metrics.balanced_accuracy_score(labels, answers),
+            "accuracy": metrics.accuracy_score(labels, predicted),
+            "balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
             "balanced_accuracy.baseline": metrics.balanced_accuracy_score(labels, always),
-            "macro_f1": metrics.f1_score(labels, answers, average="macro"),
+            "macro_f1": metrics.f1_score(labels, predicted, average="macro"),
             "macro_f1.baseline": metrics.f1_score(labels, always, average="macro"),
             "log_loss": metrics.log_loss(labels, probs / probs.sum(axis=1, keepdims=True), labels=range(classes))
             + np.log(probs.sum(axis=1)).mean() * -1,
@@ -71,12 +71,14 @@ def test_single_label(classes: int, images: int, tmp_path: Path) -> None:
                 "average_precision.baseline": labels.mean(),
             },
         )
-    _check_classes(page, labels, answers, probs)
-    _check_confusion(page, labels, answers)
+    _check_classes(page, labels, predicted, probs)
+    _check_confusion(page, labels, predicted)
 
 
-def _check_classes(page: Page, labels: Array, answers: Array, probs: Array) -> None:
-    found = metrics.precision_recall_fscore_support(labels, answers, labels=range(probs.shape[1]), zero_division=np.nan)
+def _check_classes(page: Page, labels: Array, predicted: Array, probs: Array) -> None:
+    found = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(probs.shape[1]), zero_division=np.nan
+    )
     for index, row in enumerate(zip(*found, strict=True)):
         truth = labels == index
         for name, value in zip(("precision", "recall", "f1_score", "support"), row, strict=True):
@@ -92,8 +94,8 @@ def _check_classes(page: Page, labels: Array, answers: Array, probs: Array) -> N
             close(page, areas)
 
 
-def _check_confusion(page: Page, labels: Array, answers: Array) -> None:
-    matrix = metrics.confusion_matrix(labels, answers)
+def _check_confusion(page: Page, labels: Array, predicted: Array) -> None:
+    matrix = metrics.confusion_matrix(labels, predicted)
     pairs = {name: value for name, value in page.numbers.items() if name.startswith("pair.") and "share" not in name}
     for name, value in pairs.items():
         _, row, column = name.split(".")
@@ -113,23 +115,23 @@ def _check_confusion(page: Page, labels: Array, answers: Array) -> None:
 def test_multilabel(tmp_path: Path) -> None:
     names = ["beach", "sunset", "mountain", "field"]
     page = page_of(tmp_path, names, 200, multilabel=True)
-    labels, answers, probs = read(tmp_path, names, multilabel=True)
+    labels, predicted, probs = read(tmp_path, names, multilabel=True)
     texts = pd.Series(map(str, labels.tolist()))
     close(
         page,
         {
-            "accuracy": metrics.accuracy_score(labels, answers),
+            "accuracy": metrics.accuracy_score(labels, predicted),
             "accuracy.baseline": texts.value_counts().iloc[0] / len(texts),
-            "label_accuracy": 1 - metrics.hamming_loss(labels, answers),
+            "label_accuracy": 1 - metrics.hamming_loss(labels, predicted),
             "label_accuracy.baseline": np.maximum(labels.mean(axis=0), 1 - labels.mean(axis=0)).mean(),
-            "macro_f1": metrics.f1_score(labels, answers, average="macro"),
+            "macro_f1": metrics.f1_score(labels, predicted, average="macro"),
             "auroc": metrics.roc_auc_score(labels, probs),
             "average_precision": metrics.average_precision_score(labels, probs),
             "log_loss": np.mean([metrics.log_loss(labels[:, index], probs[:, index]) for index in range(4)]),
             "brier": np.mean([metrics.brier_score_loss(labels[:, index], probs[:, index]) for index in range(4)]),
         },
     )
-    for index, ((tn, fp), (fn, tp)) in enumerate(metrics.multilabel_confusion_matrix(labels, answers)):
+    for index, ((tn, fp), (fn, tp)) in enumerate(metrics.multilabel_confusion_matrix(labels, predicted)):
         close(
             page,
             {
@@ -142,8 +144,8 @@ def test_multilabel(tmp_path: Path) -> None:
 
 def test_calibration_and_class_balance(tmp_path: Path) -> None:
     page = page_of(tmp_path, ["cat", "dog"], 300)
-    labels, answers, probs = read(tmp_path, ["cat", "dog"], multilabel=False)
-    confidence, right = probs.max(axis=1), labels == answers
+    labels, predicted, probs = read(tmp_path, ["cat", "dog"], multilabel=False)
+    confidence, right = probs.max(axis=1), labels == predicted
     bins = np.minimum((confidence * 15).astype(int), 14)
     known = np.unique(bins)
     gaps = [abs(confidence[bins == each].sum() - right[bins == each].sum()) for each in known]
@@ -167,13 +169,13 @@ def test_calibration_and_class_balance(tmp_path: Path) -> None:
 def test_images_and_epochs(tmp_path: Path) -> None:
     names = ["cat", "dog", "cow"]
     page = page_of(tmp_path, names, 90, skill=1.0)
-    labels, answers, probs = read(tmp_path, names, multilabel=False)
+    labels, predicted, probs = read(tmp_path, names, multilabel=False)
     rows = {int(name.split(".")[1]) for name in page.numbers if name.startswith("image.")}
-    wrong = np.flatnonzero(labels != answers)
+    wrong = np.flatnonzero(labels != predicted)
     assert set(wrong[np.argsort(probs[wrong, labels[wrong]], kind="stable")][:30]) <= rows
     for row in rows:
         close(page, {f"image.{row}.confidence": probs[row].max()})
-        if labels[row] != answers[row]:
+        if labels[row] != predicted[row]:
             close(page, {f"image.{row}.of_truth": probs[row, labels[row]]})
     history = pd.read_csv(tmp_path / "metrics.csv")
     close(page, {f"history.{row}.{name}": history[name][row] for name in history for row in history.index})

@@ -9,12 +9,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from imgcls.callbacks.prediction_file import PredictionFile
 from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.checkpoints.io import read_checkpoint
 from imgcls.cli.main import main
 from imgcls.commands.run_logger import RunLogger
 from imgcls.errors import FullDiskError
+from imgcls.predictions.prediction_file import PredictionFile
 from tests.helpers.killer import fill
 from tests.helpers.runs import arguments, fails, program
 

@@ -66,8 +66,8 @@ def images_by_class(run: Run, split: str) -> dict[str, int]:
     return counts
 
 
-def _missed(evaluated: EvaluatedSplit, index: int) -> list[str]:
-    """Return the paths of the images of a class that are not found."""
+def _misclassified(evaluated: EvaluatedSplit, index: int) -> list[str]:
+    """Return the paths of the images of a class that are not predicted as it."""
     of_class, chosen = (
         each[:, index] if evaluated.multilabel else each == index for each in (evaluated.labels, evaluated.predicted)
     )
@@ -102,7 +102,7 @@ def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
     if support:
         low, high = proportion(found, support)
         recall = (
-            f"On {evaluated.split} {found} of {counted(support, 'image')} of {worst!r} are found "
+            f"On {evaluated.split} {found} of {counted(support, 'image')} of {worst!r} are predicted correctly "
             f"(95 % interval {percent(low)} to {percent(high)})."
         )
     return Advice(
@@ -111,7 +111,7 @@ def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
         f"The median of the other classes is {median:.0f}. {recall}" if others else recall,
         f"Collect images of {_listed(names)}: about {max(round(median), 4 * FEW)} each for train. "
         f"Until then: {fit_again(run, '--model.loss_config.class_weights auto')}.",
-        _missed(evaluated, index),
+        _misclassified(evaluated, index),
     )
 
 

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes, images_by_class
-from imgcls.report.advice.doubted_labels import doubted_classes
 from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again, p_value, percent
+from imgcls.report.advice.label_errors import suspected_errors
 from imgcls.report.classes import confusion
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
 _IMAGES = 3
-_FEWER = 0.8  # training images of the missed class, relative to the other one
+_FEWER = 0.8  # training images of the misclassified class, relative to the other one
 _GAIN = 0.5  # of the errors of a pair that better images or labels may avoid
 
 
@@ -28,9 +28,9 @@ class _Pair(NamedTuple):
 def confused_pair(run: Run) -> Iterator[Finding]:
     """Find the pair, true and predicted, that has the most errors, if they are more than chance has it.
 
-    By chance the errors of a class are spread over all other classes alike (binomial test with Holm's correction). Of
-    two classes both are missed equally often (Fisher's exact test). Classes with few images and those whose labels are
-    doubted have findings of their own.
+    By chance the errors of a class are spread over all other classes alike (binomial test with Holm's correction).
+    With two classes, both are misclassified equally often (Fisher's exact test). Classes with few images and those
+    with suspected label errors have findings of their own.
     """
     evaluated = run.evaluated
     if evaluated.multilabel or len(evaluated.class_names) < 2:
@@ -38,7 +38,7 @@ def confused_pair(run: Run) -> Iterator[Finding]:
     counts = confusion(evaluated)
     pairs = _of_two(counts) if len(counts) == 2 else _of_many(counts)
     names = evaluated.class_names
-    explained = {*few_classes(run), *(each.name for each in doubted_classes(run))}
+    explained = {*few_classes(run), *(each.name for each in suspected_errors(run))}
     found = [
         pair
         for pair in pairs
@@ -52,11 +52,11 @@ def confused_pair(run: Run) -> Iterator[Finding]:
 
 
 def _of_two(counts: NDArray[np.int64]) -> list[_Pair]:
-    """Return the class that is missed more often than the other one."""
+    """Return the class that is misclassified more often than the other one."""
     from scipy.stats import fisher_exact  # takes half a second
 
-    missed = counts[::-1].diagonal()[::-1] / np.maximum(counts.sum(axis=1), 1)
-    true = int(missed.argmax())
+    error_rates = counts[::-1].diagonal()[::-1] / np.maximum(counts.sum(axis=1), 1)
+    true = int(error_rates.argmax())
     p = float(fisher_exact([counts[0], counts[1][::-1]]).pvalue)
     return [_Pair(true, 1 - true, int(counts[true, 1 - true]), p)]
 
@@ -70,12 +70,12 @@ def _of_many(counts: NDArray[np.int64]) -> list[_Pair]:
     return [_Pair(*pair, int(counts[pair]), p) for pair, p in zip(pairs, holm(tests), strict=True)]
 
 
-def _weights(run: Run, missed: str, other: str) -> str:
-    """Return class weights that make the missed class count more; ``auto`` does if it has fewer training images."""
+def _weights(run: Run, name: str, other: str) -> str:
+    """Return class weights that count one class more; ``auto`` does if it has fewer training images."""
     trained = images_by_class(run, "train")
-    if trained[missed] < _FEWER * trained[other]:
+    if trained[name] < _FEWER * trained[other]:
         return "auto"
-    return "'[2, 1]'" if run.evaluated.class_names[0] == missed else "'[1, 2]'"
+    return "'[2, 1]'" if run.evaluated.class_names[0] == name else "'[1, 2]'"
 
 
 def _advice(run: Run, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
@@ -92,7 +92,7 @@ def _advice(run: Run, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
             f"{p_value(pair.p)})."
         )
         weighted = fit_again(run, f"--model.loss_config.class_weights {_weights(run, true, predicted)}")
-        action = f"If missing it costs more than a false alarm: {weighted}"
+        action = f"If a false negative costs more than a false positive: {weighted}"
     else:
         share = errors[pair.true] / (len(counts) - 1)
         evidence += (
@@ -100,10 +100,10 @@ def _advice(run: Run, pair: _Pair, counts: NDArray[np.int64]) -> Advice:
             f"({p_value(pair.p)} after Holm's correction). The other way round: "
             f"{counted(back, 'image')}."
         )
-        action = "If one cannot tell them apart: merge the classes"
+        action = "If one cannot distinguish them: merge the classes"
     return Advice(
         "confused_pair",
-        f"{true!r} is taken for {predicted!r} in {pair.images:,} of {counted(int(support[pair.true]), 'image')}",
+        f"{true!r} is predicted as {predicted!r} in {pair.images:,} of {counted(int(support[pair.true]), 'image')}",
         evidence,
         f"Look at these images, and add images like them to train. {action}.",
         [evaluated.paths[index] for index in images],

@@ -4,22 +4,22 @@ from collections.abc import Callable, Iterable
 
 from imgcls.report.advice.class_counts import few_images, missing_classes
 from imgcls.report.advice.confusions import confused_pair
-from imgcls.report.advice.cues import class_given_away
-from imgcls.report.advice.doubted_labels import doubted_labels
 from imgcls.report.advice.finding import Advice, Finding
+from imgcls.report.advice.label_errors import suspected_label_errors
 from imgcls.report.advice.leaks import leaked_images
 from imgcls.report.advice.segments import weak_segments
+from imgcls.report.advice.shortcuts import shortcuts
 from imgcls.report.advice.training_length import overfitted, trained_too_short
 from imgcls.results.run import Run
 
 FINDERS: tuple[Callable[[Run], Iterable[Finding]], ...] = (
     leaked_images,
-    class_given_away,
+    shortcuts,
     trained_too_short,
     overfitted,
     few_images,
     missing_classes,
-    doubted_labels,
+    suspected_label_errors,
     confused_pair,
     weak_segments,
 )

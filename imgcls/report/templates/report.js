@@ -47,7 +47,7 @@ for (const map of document.querySelectorAll("[data-names]")) {
   const names = JSON.parse(map.dataset.names), picture = map.querySelector("img"), output = map.querySelector("output");
   picture.addEventListener("mousemove", (event) => {
     const box = picture.getBoundingClientRect();
-    const at = (place, size) => names[Math.min(names.length - 1, Math.max(0, Math.floor((place / size) * names.length)))];
+    const at = (position, size) => names[Math.min(names.length - 1, Math.max(0, Math.floor((position / size) * names.length)))];
     output.textContent = `${at(event.clientY - box.top, box.height)} → ${at(event.clientX - box.left, box.width)}`;
   });
 }

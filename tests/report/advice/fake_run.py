@@ -69,10 +69,10 @@ def write_history(folder: Path, max_epochs: int = 20, **columns: Sequence[float]
     (folder / "config.yaml").write_text(json.dumps({"trainer": {"max_epochs": max_epochs, "max_steps": -1}}))
 
 
-def answers(
+def probabilities(
     labels: NDArray[np.int64], classes: int, generator: np.random.Generator, wrong: Mapping[int, tuple[int, float]]
 ) -> NDArray[np.float64]:
-    """Return probabilities of right answers, 0.6 to 1, but for the images in ``wrong``: index -> class, probability."""
+    """Return probabilities of right predictions, 0.6 to 1, but for ``wrong``: index -> class, probability."""
     chosen = {index: (int(label), generator.uniform(0.6, 1)) for index, label in enumerate(labels)} | dict(wrong)
     probs = np.zeros((len(labels), classes))
     for index, (predicted, value) in chosen.items():

@@ -12,7 +12,7 @@ from imgcls.report.advice import Advice, advise
 from imgcls.results.run import Run, read_run
 from tests.helpers.diseases import GIVEN, LEAKED, SICK, Disease, fit_line
 
-KINDS = {"doubted_labels", "few_images", "given_away", "leak", "short_training"}
+KINDS = {"few_images", "leak", "short_training", "shortcut", "suspected_label_errors"}
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def first(run: Run) -> Advice:
 def test_flipped_labels(fitted: Callable[[Disease], Run]) -> None:
     run = fitted("flipped")
     advice = first(run)
-    assert advice.kind == "doubted_labels"
-    assert f"may be labelled wrongly, and may be {SICK!r}" in advice.title
+    assert advice.kind == "suspected_label_errors"
+    assert f"may have a wrong label, and may be {SICK!r}" in advice.title
     assert f" {GIVEN!r}" in advice.evidence
     flipped = set(run.splits.query("label == @GIVEN")["path"]) & _digits(SICK) if run.splits is not None else set()
     assert len(flipped & set(advice.paths)) >= len(advice.paths) / 2
@@ -52,10 +52,10 @@ def test_class_of_few_images(fitted: Callable[[Disease], Run]) -> None:
     assert set(advice.paths) <= _digits(SICK)
 
 
-def test_brightness_that_gives_the_class_away(fitted: Callable[[Disease], Run]) -> None:
+def test_brightness_as_a_shortcut(fitted: Callable[[Disease], Run]) -> None:
     advice = first(fitted("bright"))
-    assert advice.kind == "given_away"
-    assert advice.title.startswith(f"Brightness gives away class {SICK!r}")
+    assert advice.kind == "shortcut"
+    assert advice.title.startswith(f"Brightness predicts class {SICK!r} by itself")
     assert set(advice.paths) <= _digits(SICK)
 
 

@@ -33,8 +33,8 @@ def advice_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Disease], l
 
 def test_flipped_labels(advice_on: Callable[[Disease], list[Advice]]) -> None:
     advice = advice_on("flipped")[0]
-    assert advice.kind == "doubted_labels"
-    assert f"may be labelled wrongly, and may be {MANY!r}" in advice.title
+    assert advice.kind == "suspected_label_errors"
+    assert f"may have a wrong label, and may be {MANY!r}" in advice.title
 
 
 def test_class_of_few_images(advice_on: Callable[[Disease], list[Advice]]) -> None:
@@ -43,10 +43,10 @@ def test_class_of_few_images(advice_on: Callable[[Disease], list[Advice]]) -> No
     assert f"Class {RARE!r} has only {FEW - 2} training images" in advice.title
 
 
-def test_brightness_that_gives_the_class_away(advice_on: Callable[[Disease], list[Advice]]) -> None:
+def test_brightness_as_a_shortcut(advice_on: Callable[[Disease], list[Advice]]) -> None:
     advice = advice_on("bright")[0]
-    assert advice.kind == "given_away"
-    assert "Brightness gives away" in advice.title
+    assert advice.kind == "shortcut"
+    assert "Brightness predicts" in advice.title
 
 
 def test_leak(advice_on: Callable[[Disease], list[Advice]]) -> None:

@@ -12,7 +12,7 @@ from imgcls.report.about_run import unused_files
 from imgcls.report.advice import Advice, advise
 from imgcls.results.run import Run, read_run
 from imgcls.runtime.tables import write_table
-from tests.report.advice.fake_run import answers, fake_run, write_history
+from tests.report.advice.fake_run import fake_run, probabilities, write_history
 
 NAMES = ["ant", "bee", "cow", "dog"]
 LABELS = np.repeat(np.arange(4), 50)
@@ -29,13 +29,13 @@ def only(run: Run) -> Advice:
     return advice
 
 
-def test_nothing_is_found_in_a_run_of_right_answers(tmp_path: Path) -> None:
-    assert advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)) == []
+def test_nothing_is_found_in_a_run_of_right_predictions(tmp_path: Path) -> None:
+    assert advise(fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)) == []
 
 
 def test_leak_gives_the_score_without_it(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(40, 50), (3, 0.5))
-    fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
+    fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
     splits = pd.read_csv(tmp_path / "splits.csv")
     splits.loc[splits["path"].isin([f"test/{index}" for index in range(20)]), "content"] = "hash 7"
     write_table(tmp_path / "splits.csv", splits)
@@ -48,7 +48,7 @@ def test_leak_gives_the_score_without_it(tmp_path: Path) -> None:
 
 
 def test_leak_into_validation_is_not_one_of_test(tmp_path: Path) -> None:
-    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), {})
     fake_run(tmp_path / "validation", LABELS, probs, NAMES, split="validation")
     fake_run(tmp_path, LABELS, probs, NAMES)
     shutil.copy(tmp_path / "validation/validation_predictions.csv", tmp_path)
@@ -64,8 +64,8 @@ def test_leak_into_validation_is_not_one_of_test(tmp_path: Path) -> None:
 
 def test_evaluation_of_other_data_is_judged_by_its_own_images(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(0, 50, 2), (1, 0.9))  # the dark ones
-    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
-    fake_run(tmp_path, LABELS[:150], answers(LABELS[:150], 4, np.random.default_rng(0), {}), NAMES)
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), wrong)
+    fake_run(tmp_path, LABELS[:150], probabilities(LABELS[:150], 4, np.random.default_rng(0), {}), NAMES)
     folder = tmp_path / "evaluations/1"
     brightness = [100.0] * 400 + [20.0 if index in wrong else 100.0 for index in range(200)]
     fake_run(folder, LABELS, probs, NAMES, properties={"brightness": brightness})
@@ -85,36 +85,36 @@ def test_evaluation_of_other_data_is_judged_by_its_own_images(tmp_path: Path) ->
 
 
 def test_runs_without_content_hashes_have_no_leak(tmp_path: Path) -> None:
-    fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)
     write_table(tmp_path / "splits.csv", pd.read_csv(tmp_path / "splits.csv").assign(content=""))
     assert advise(read_run(tmp_path)) == []
 
 
 @pytest.mark.parametrize(("trained", "found"), [(26, []), (25, ["few_images"])])
 def test_few_images_are_at_most_25(tmp_path: Path, trained: int, found: list[str]) -> None:
-    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), {})
     assert kinds(fake_run(tmp_path, LABELS, probs, NAMES, trained=[100, trained, 90, 110])) == found
 
 
 def test_rare_class_counts_where_its_recall_is_low(tmp_path: Path) -> None:
     wrong = {index: (index % 2, 0.5) for index in range(150, 170)}
-    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), wrong)
     advice = only(fake_run(tmp_path, LABELS, probs, NAMES, trained=[900, 1000, 1100, 60]))
     assert advice.title == "Class 'dog' has only 60 training images"
-    assert "30 of 50 images of 'dog' are found (95 % interval 46.2 % to 72.4 %)" in advice.evidence
+    assert "30 of 50 images of 'dog' are predicted correctly (95 % interval 46.2 % to 72.4 %)" in advice.evidence
     assert advice.paths == [f"test/{index}" for index in range(150, 170)]
 
 
 def test_classes_without_images(tmp_path: Path) -> None:
     labels = LABELS[:150]
-    probs = answers(labels, 4, np.random.default_rng(0), {})
+    probs = probabilities(labels, 4, np.random.default_rng(0), {})
     found = advise(fake_run(tmp_path, labels, probs, NAMES, trained=[90, 0, 90, 90]))
     assert {advice.title for advice in found} == {"Test has no image of 'dog'", "Train has no image of 'bee'"}
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_wrong_labels_are_told_from_confusions(tmp_path: Path, classes: int) -> None:
-    """Errors with the confidence of right answers are found in most seeds, those that are the least of six in few."""
+    """Errors with the confidence of right predictions are found in most seeds, the least of six in few."""
     labels = np.repeat(np.arange(classes), 50)
     found = {"flipped": 0, "confused": 0}
     for seed in range(20):
@@ -123,44 +123,44 @@ def test_wrong_labels_are_told_from_confusions(tmp_path: Path, classes: int) -> 
             values = generator.uniform(0.6, 1, (10, least_of)).min(axis=1)
             wrong = {index: (1, value) for index, value in enumerate(values)}
             run = fake_run(
-                tmp_path / f"{seed}{kind}", labels, answers(labels, classes, generator, wrong), NAMES[:classes]
+                tmp_path / f"{seed}{kind}", labels, probabilities(labels, classes, generator, wrong), NAMES[:classes]
             )
-            found[kind] += "doubted_labels" in kinds(run)
+            found[kind] += "suspected_label_errors" in kinds(run)
     assert found["flipped"] >= 18
     assert found["confused"] <= 1
 
 
-def test_wrong_labels_are_listed_surest_first(tmp_path: Path) -> None:
+def test_wrong_labels_are_listed_most_confident_first(tmp_path: Path) -> None:
     wrong = {3: (1, 0.7), 60: (2, 0.8), 4: (1, 0.99), 5: (1, 0.95), 6: (1, 0.9)}
-    advice = advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES))[0]
-    assert advice.kind == "doubted_labels"
-    assert advice.title == "About 4 images in test may be labelled wrongly, and may be 'bee'"
-    assert "images with another label (4 'ant') for 'bee'" in advice.evidence
+    advice = advise(fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES))[0]
+    assert advice.kind == "suspected_label_errors"
+    assert advice.title == "About 4 images in test may have a wrong label, and may be 'bee'"
+    assert "the model predicts 'bee' for images with another label (4 'ant')" in advice.evidence
     assert "correct a label only where it is wrong" in advice.action
     assert f"`imgcls fit {tmp_path}/config.yaml --data.fold 1/5`" in advice.action
     assert advice.paths == ["test/4", "test/5", "test/6", "test/3"]
 
 
-def test_labels_are_not_doubted_after_a_short_training(tmp_path: Path) -> None:
+def test_labels_are_not_suspected_after_a_short_training(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(10), (1, 0.99))
-    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
-    assert "doubted_labels" in kinds(run)
+    run = fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
+    assert "suspected_label_errors" in kinds(run)
     write_history(tmp_path, 8, validation_loss=FALLING)
     assert kinds(read_run(tmp_path)) == ["short_training", "confused_pair"]
 
 
-def test_labels_are_not_doubted_by_an_inaccurate_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_not_suspected_by_an_inaccurate_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = dict.fromkeys(range(10), (1, 0.99)) | dict.fromkeys(range(150, 190), (2, 0.3))
-    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
-    assert "doubted_labels" not in kinds(run)
-    monkeypatch.setattr("imgcls.report.advice.doubted_labels._ACCURACY", 0.75)
-    assert "doubted_labels" in kinds(run)
+    run = fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES)
+    assert "suspected_label_errors" not in kinds(run)
+    monkeypatch.setattr("imgcls.report.advice.label_errors._ACCURACY", 0.75)
+    assert "suspected_label_errors" in kinds(run)
 
 
 def test_confused_pair(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(50, 62), (3, 0.4)) | {0: (1, 0.4), 1: (2, 0.4)}
-    advice = only(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES))
-    assert advice.title == "'bee' is taken for 'dog' in 12 of 50 images"
+    advice = only(fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES))
+    assert advice.title == "'bee' is predicted as 'dog' in 12 of 50 images"
     assert "85.7 % of all errors on test" in advice.evidence
     assert set(advice.paths) == {f"test/{index}" for index in range(50, 62)}
 
@@ -168,35 +168,35 @@ def test_confused_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("trained", "weights"), [([100, 100], "'[1, 2]'"), ([100, 85], "'[1, 2]'"), ([100, 70], "auto")]
 )
-def test_class_of_two_that_is_missed_more_often(tmp_path: Path, trained: list[int], weights: str) -> None:
+def test_class_of_two_that_is_misclassified_more_often(tmp_path: Path, trained: list[int], weights: str) -> None:
     labels = np.repeat([0, 1], [100, 50])
     wrong = dict.fromkeys(range(100, 120), (0, 0.6)) | dict.fromkeys(range(10), (1, 0.6))
-    probs = answers(labels, 2, np.random.default_rng(0), wrong)
+    probs = probabilities(labels, 2, np.random.default_rng(0), wrong)
     advice = only(fake_run(tmp_path, labels, probs, NAMES[:2], trained=trained))
     assert f"--model.loss_config.class_weights {weights}`" in advice.action
-    assert advice.title == "'bee' is taken for 'ant' in 20 of 50 images"
+    assert advice.title == "'bee' is predicted as 'ant' in 20 of 50 images"
     assert "66.7 % of all errors on test. The other way round: 10 of 100 (Fisher's" in advice.evidence
     assert set(advice.paths) == {f"test/{index}" for index in range(100, 120)}
 
 
 def test_spread_errors_are_no_pair(tmp_path: Path) -> None:
     wrong = {index: ((index % 3 + 2) % 4, 0.4) for index in range(50, 62)}
-    assert advise(fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), wrong), NAMES)) == []
+    assert advise(fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES)) == []
 
 
 @pytest.mark.parametrize(
     ("column", "given", "usual", "text"),
     [
-        ("brightness", 180.0, 90.0, "Brightness gives away class 'cow'"),
-        ("format", "JPEG", "PNG", "The file type gives away class 'cow'"),
-        ("width", 64, 32, "The width gives away class 'cow'"),
+        ("brightness", 180.0, 90.0, "Brightness predicts class 'cow' by itself (a shortcut)"),
+        ("format", "JPEG", "PNG", "The file type predicts class 'cow' by itself (a shortcut)"),
+        ("width", 64, 32, "The width predicts class 'cow' by itself (a shortcut)"),
         ("sharpness", 9.0, 1.0, ""),
     ],
 )
 def test_property_that_tells_the_class(tmp_path: Path, column: str, given: object, usual: object, text: str) -> None:
     of_train = np.repeat(np.arange(4), 100)
     values = [given if label == 2 else usual for label in [*of_train, *LABELS]]
-    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), {})
     found = advise(fake_run(tmp_path, LABELS, probs, NAMES, properties={column: values}))
     assert [advice.title.partition(":")[0] for advice in found] == [text] * bool(text)
 
@@ -204,7 +204,7 @@ def test_property_that_tells_the_class(tmp_path: Path, column: str, given: objec
 def test_property_that_goes_with_the_class_a_little(tmp_path: Path) -> None:
     labels = np.concatenate([np.repeat(np.arange(4), 100), LABELS])
     values = np.random.default_rng(0).normal(100 + 20 * (labels == 2), 20)
-    probs = answers(LABELS, 4, np.random.default_rng(0), {})
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), {})
     assert advise(fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values.tolist()})) == []
 
 
@@ -213,7 +213,7 @@ def test_dark_images_with_more_errors(tmp_path: Path) -> None:
     values = generator.permutation(600).astype(float)
     dark = np.flatnonzero(values[400:] < 120)[:20]
     wrong = {int(index): (int(LABELS[index] + 1 + number % 3) % 4, 0.3) for number, index in enumerate(dark)}
-    probs = answers(LABELS, 4, generator, wrong)
+    probs = probabilities(LABELS, 4, generator, wrong)
     advice = only(fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values.tolist()}))
     assert advice.title.startswith("Errors are more frequent where brightness is below ")
     assert "after Holm's correction for 2 segments" in advice.evidence
@@ -228,7 +228,9 @@ def test_errors_by_chance_are_no_segment(tmp_path: Path) -> None:
         columns = {name: generator.normal(100, 10, 600).tolist() for name in ("brightness", "contrast", "bytes")}
         chosen = generator.permutation(200)[:24].tolist()
         wrong = {index: (int(LABELS[index] + generator.integers(1, 4)) % 4, 0.3) for index in chosen}
-        run = fake_run(tmp_path / str(seed), LABELS, answers(LABELS, 4, generator, wrong), NAMES, properties=columns)
+        run = fake_run(
+            tmp_path / str(seed), LABELS, probabilities(LABELS, 4, generator, wrong), NAMES, properties=columns
+        )
         found += "weak_segment" in kinds(run)
     assert found <= 4
 
@@ -239,7 +241,7 @@ def test_errors_by_chance_are_no_segment(tmp_path: Path) -> None:
     ids=["one epoch", "still falling", "stopped early", "flat"],
 )
 def test_short_training(tmp_path: Path, loss: list[float], max_epochs: int, found: bool) -> None:
-    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    run = fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)
     write_history(tmp_path, max_epochs, validation_loss=loss)
     assert kinds(run) == ["short_training"] * found
     if found:
@@ -247,7 +249,7 @@ def test_short_training(tmp_path: Path, loss: list[float], max_epochs: int, foun
 
 
 def test_training_whose_best_epoch_is_early_was_long_enough(tmp_path: Path) -> None:
-    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    run = fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)
     write_history(tmp_path, 8, validation_loss=FALLING)
     for epoch, found in ((6, ["short_training"]), (2, [])):
         (tmp_path / "results.json").write_text(json.dumps({"epoch": epoch}))
@@ -255,14 +257,14 @@ def test_training_whose_best_epoch_is_early_was_long_enough(tmp_path: Path) -> N
 
 
 def test_short_training_of_two_epochs(tmp_path: Path) -> None:
-    run = fake_run(tmp_path, LABELS, answers(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    run = fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)
     write_history(tmp_path, 2, validation_loss=[1.2, 0.9])
     assert "lowest in epoch 2 of 2, where it fell from 1.200 to 0.900" in only(run).evidence
 
 
 def test_overfitting(tmp_path: Path) -> None:
     wrong = {index: (int(LABELS[index] + index) % 4, 0.3) for index in range(1, 200, 5)}
-    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), wrong)
     run = fake_run(tmp_path, LABELS, probs, NAMES, split="validation")
     loss = [1.2, 0.7, 0.5, 0.55, 0.6, 0.7, 0.8]
     write_history(tmp_path, validation_loss=loss, train_accuracy=[0.99] * 7, validation_accuracy=[0.8] * 7)
@@ -274,10 +276,10 @@ def test_overfitting(tmp_path: Path) -> None:
 def test_what_makes_the_score_wrong_comes_first(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(30), (1, 0.9))
     values = [180.0 if label == 2 else 90.0 for label in [*np.repeat(np.arange(4), 100), *LABELS]]
-    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), wrong)
     run = fake_run(tmp_path, LABELS, probs, NAMES, properties={"brightness": values})
     write_history(tmp_path, 1, validation_loss=[1.2])
-    assert kinds(run)[:3] == ["given_away", "short_training", "confused_pair"]
+    assert kinds(run)[:3] == ["shortcut", "short_training", "confused_pair"]
 
 
 def test_multilabel_runs(tmp_path: Path) -> None:
@@ -296,7 +298,7 @@ def test_multilabel_runs(tmp_path: Path) -> None:
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     names = ["caf\udce9", *NAMES[1:]]
     wrong = dict.fromkeys(range(60, 66), (0, 0.99))
-    probs = answers(LABELS, 4, np.random.default_rng(0), wrong)
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), wrong)
     brightness = np.random.default_rng(0).normal(size=600).tolist()
     advice = advise(fake_run(tmp_path, LABELS, probs, names, properties={"brightness": brightness}))[0]
-    assert advice.title == "About 6 images in test may be labelled wrongly, and may be 'caf\\udce9'"
+    assert advice.title == "About 6 images in test may have a wrong label, and may be 'caf\\udce9'"

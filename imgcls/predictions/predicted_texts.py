@@ -1,4 +1,4 @@
-"""The predicted class or classes of each image, as predictions.csv and the Python API give them."""
+"""The predicted classes of each image and their probabilities, as texts of predictions.csv and the Python API."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from torch import Tensor
 from imgcls.datasets.labels import SEPARATOR, to_text
 
 ABSTAIN = "abstain"
-"""The prediction of an image that is not answered."""
+"""The prediction of an image on which the model abstains."""
 
 _NOT_FINITE = "the model's outputs are not finite"
 
 
 class Selection(NamedTuple):
-    """What is answered, of single-label data.
+    """When the model abstains, and what a label set contains; for single-label data.
 
     Args:
-        least: The least probability of an answer; None to answer always.
+        least: The least probability of a prediction; below it, the model abstains. None: it never abstains.
         in_set: The least probability of a class in a label set, which always has the most probable class; None for no
             sets.
     """
@@ -27,7 +27,7 @@ class Selection(NamedTuple):
     in_set: float | None = None
 
 
-class Answer(NamedTuple):
+class PredictedTexts(NamedTuple):
     """What is predicted for an image.
 
     Args:
@@ -45,13 +45,13 @@ class Answer(NamedTuple):
     label_set: str = ""
 
 
-def answers(
+def predicted_texts(
     probs: Tensor,
     errors: Sequence[str],
     class_names: Sequence[str],
     thresholds: Sequence[float] | None,
     selection: Selection = Selection(),  # noqa: B008 - immutable
-) -> list[Answer]:
+) -> list[PredictedTexts]:
     """Return what is predicted for each image of a batch.
 
     Args:
@@ -59,7 +59,7 @@ def answers(
         errors: The reason why an image could not be read, else "", for each image.
         class_names: Names of the classes.
         thresholds: Multi-label: the threshold of each class; None for single-label models.
-        selection: What is answered, of single-label data.
+        selection: When to abstain, and what a label set contains; for single-label data.
     """
     probs = probs.cpu()
     finite = probs.isfinite().all(dim=1).tolist()
@@ -70,7 +70,7 @@ def answers(
         texts = _above(probs, class_names, thresholds)
     sets = [""] * len(reasons) if selection.in_set is None else _label_sets(probs, class_names, selection.in_set)
     return [
-        Answer("", "", reason) if reason else Answer(*text, "", label_set)
+        PredictedTexts("", "", reason) if reason else PredictedTexts(*text, "", label_set)
         for text, label_set, reason in zip(texts, sets, reasons, strict=True)
     ]
 

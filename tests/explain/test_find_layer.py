@@ -1,4 +1,4 @@
-"""The layer and its places, found in every architecture: a planted patch is where the heat map says."""
+"""The layer and its grid, found in every architecture: a planted patch is where the heat map says."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from imgcls.explain.find_places import Layer
+from imgcls.explain.find_layer import Layer
+from imgcls.explain.grid import Grid, layouts_of
 from imgcls.explain.heat_maps import HeatMaps
-from imgcls.explain.places import Places, layouts_of
 from imgcls.explain.tap import replaced
 from imgcls.models.classifier import ImageClassifier
 from tests.helpers.architectures import TINY, tiny_config
@@ -19,13 +19,13 @@ PREFIXES = {"beit": 1, "clip": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers
 
 
 class Reader(ImageClassifier):
-    """Has a head that reads the places of a layer, by a direction in its channels."""
+    """Has a head that reads the grid cells of a layer, by a direction in its channels."""
 
     layer: Layer
     direction: Tensor
 
     def values(self, images: Tensor) -> Tensor:
-        """The places of the layer, ``(B, places, channels)``."""
+        """The cells of the layer, ``(B, cells, channels)``."""
         kept: list[Tensor] = []
 
         def keep(tensor: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Reader(ImageClassifier):
 
         with replaced(self.built().network.get_submodule(self.layer.name), self.layer.call, keep):
             self.encode(images)
-        return self.layer.places.of(kept[0])
+        return self.layer.grid.of(kept[0])
 
     def forward(self, images: Tensor) -> Tensor:
         logit = (self.values(images) @ self.direction).sum(1)
@@ -60,13 +60,13 @@ def planted(side: int) -> Tensor:
 
 
 def within(layer: Layer, row: int, column: int) -> Tensor:
-    """Return which places of a layer are within the patch at a spot, ``(places,)``, 0 or 1."""
-    rows, columns = (torch.arange(side) * CELLS // side for side in (layer.places.height, layer.places.width))
+    """Return which cells of a layer are within the patch at a spot, ``(cells,)``, 0 or 1."""
+    rows, columns = (torch.arange(side) * CELLS // side for side in (layer.grid.height, layer.grid.width))
     return ((rows[:, None] == row) & (columns[None] == column)).flatten().float()
 
 
 def distance(heat: Tensor, spot: tuple[int, int]) -> float:
-    """Return how far the hottest place is from the patch, in cells of the heat map."""
+    """Return how far the hottest cell is from the patch, in cells of the heat map."""
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     found = ((row + 0.5) / heat.shape[0], (column + 0.5) / heat.shape[1])
     beyond = [max(first / CELLS - at, at - (first + 1) / CELLS, 0.0) for at, first in zip(found, spot, strict=True)]
@@ -81,7 +81,7 @@ def test_peak_is_within_a_cell_of_a_planted_patch(model_type: str, tmp_path: Pat
     maps = HeatMaps(tiny(model_type, tmp_path))
     layer = maps.layer((side, side))
     assert layer is not None
-    assert layer.places.prefix == PREFIXES.get(model_type, layer.places.prefix)
+    assert layer.grid.prefix == PREFIXES.get(model_type, layer.grid.prefix)
     assert maps.explain(planted(side), [0] * len(SPOTS)).max() <= 1
 
     reader.layer = layer
@@ -100,9 +100,9 @@ def test_peak_is_within_a_cell_of_a_planted_patch(model_type: str, tmp_path: Pat
 
 
 def test_grids_of_a_tensor() -> None:
-    assert layouts_of(torch.Size([1, 197, 8]), (224, 224)) == {"tokens": [Places("tokens", 1, 14, 14)]}
-    assert layouts_of(torch.Size([1, 8, 7, 7]), (224, 224)) == {"channels first": [Places("channels first", 0, 7, 7)]}
-    assert layouts_of(torch.Size([1, 7, 7, 8]), (224, 224)) == {"channels last": [Places("channels last", 0, 7, 7)]}
+    assert layouts_of(torch.Size([1, 197, 8]), (224, 224)) == {"tokens": [Grid("tokens", 1, 14, 14)]}
+    assert layouts_of(torch.Size([1, 8, 7, 7]), (224, 224)) == {"channels first": [Grid("channels first", 0, 7, 7)]}
+    assert layouts_of(torch.Size([1, 7, 7, 8]), (224, 224)) == {"channels last": [Grid("channels last", 0, 7, 7)]}
     [wide] = layouts_of(torch.Size([1, 8, 7, 14]), (224, 448))["channels first"]
     assert (wide.height, wide.width) == (7, 14)
     assert layouts_of(torch.Size([1, 8, 3, 3]), (96, 96)) == {}, "a map of 3 x 3 says nothing"

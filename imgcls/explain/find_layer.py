@@ -1,7 +1,8 @@
-"""Find, in any network, the last tensor that passes, and where its places are in the picture, by measuring.
+"""Find, in any network, the last layer with a usable spatial grid, and where its cells are in the picture.
 
-No architecture is named. Patches of noise on a grey picture change the places that they are in, so that prefix tokens
-and the order of the axes show themselves. A tensor passes if the answer follows from it alone.
+No architecture is named: it is measured. Patches of noise on a grey picture change the grid cells that they are in,
+which shows the prefix tokens and the order of the axes. A grid is usable if the logits depend on the layer's output
+alone, and on at least half of the cells.
 """
 
 from collections import Counter
@@ -13,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgcls.explain.places import Places, fit, flattened, layouts_of
+from imgcls.explain.grid import Grid, fit, flattened, layouts_of
 from imgcls.explain.tap import Leaf, first_tensor, replaced
 
 GOOD_SIDE = 7  # rows and columns of a map that is fine enough
 _PATCHES = 4  # per side
 _MIN_AGREEMENT = 0.9  # of measured and expected positions; random grids have about 0
-_LEFT = 0.01  # share of a difference of logits that may come by another way than the tensor
-_REACHED = 0.5  # share of the places that must count
-_SAME = 1e-3  # relative difference of gradients that are the same at all places
+_LEFT = 0.01  # share of a difference of logits that may come by another way than the layer
+_REACHED = 0.5  # share of the cells that must affect the logits
+_SAME = 1e-3  # relative difference of gradients that are the same in all cells
 _CHUNK = 16  # calls that are measured at once
 
 Logits = Callable[[Tensor], Tensor]
@@ -30,18 +31,18 @@ Call = tuple[str, int]  # name of a module, number of its earlier calls
 
 @dataclass(frozen=True)
 class Layer:
-    """The output of a call of a module, and its places.
+    """The output of a call of a module, and its grid.
 
     Args:
         name: Name of the module.
         call: Number of earlier calls of the module in a forward pass.
-        places: Where its values are in the picture.
-        averaged: Whether the rest of the network only averages the places, so that each has an exact share of a logit.
+        grid: Where its values are in the picture.
+        averaged: Whether the rest of the network only averages the cells, so that each has an exact share of a logit.
     """
 
     name: str
     call: int
-    places: Places
+    grid: Grid
     averaged: bool = False
 
     def __str__(self) -> str:
@@ -49,7 +50,7 @@ class Layer:
 
 
 def find_layer(network: nn.Module, logits: Logits, size: tuple[int, int], device: torch.device) -> Layer | None:
-    """Find the last tensor that passes with at least 7 x 7 places, else one with the most places.
+    """Find the last layer with a usable grid of at least 7 x 7 cells, else one with the largest grid.
 
     Args:
         network: The network, in evaluation mode.
@@ -58,18 +59,18 @@ def find_layer(network: nn.Module, logits: Logits, size: tuple[int, int], device
         device: Where the network is.
 
     Returns:
-        The layer; None if no tensor passes.
+        The layer; None if no layer has a usable grid.
     """
     images, centres = _patched(size)
     images = images.to(device)
     calls = _calls(network, logits, images[:1], size)
     for start in range(0, len(calls), _CHUNK):
         with torch.no_grad(), _measuring(network, calls[start : start + _CHUNK], centres, size) as found:
-            answers = logits(images)
-        far = (answers[1:] - answers[:1]).abs().amax(1).argsort(descending=True)[:2] + 1
+            found_logits = logits(images)
+        far = (found_logits[1:] - found_logits[:1]).abs().amax(1).argsort(descending=True)[:2] + 1
         few = images[[0, *far.tolist()]]
         for layer in sorted(found, key=lambda layer: calls.index((layer.name, layer.call))):
-            gradient = _gradient_if_it_passes(network, logits, layer, few)
+            gradient = _gradient_if_usable(network, logits, layer, few)
             if gradient is not None:
                 deviation = (gradient - gradient.mean(0)).norm()
                 return replace(layer, averaged=bool(deviation <= _SAME * gradient.norm()))
@@ -77,7 +78,7 @@ def find_layer(network: nn.Module, logits: Logits, size: tuple[int, int], device
 
 
 def _calls(network: nn.Module, logits: Logits, image: Tensor, size: tuple[int, int]) -> list[Call]:
-    """Return the calls whose output may have places: those of a fine grid first, the last call first."""
+    """Return the calls whose output may have a grid: those of a fine grid first, the last call first."""
     sides: dict[Call, int] = {}
 
     def note(call: Call, tensor: Tensor) -> None:
@@ -126,7 +127,7 @@ def _patched(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _measuring(network: nn.Module, calls: list[Call], centres: Tensor, size: tuple[int, int]) -> Iterator[list[Layer]]:
-    """Collect those of the calls whose output has places, in the forward pass of the block on pictures with patches."""
+    """Collect those of the calls whose output has a grid, in the forward pass of the block on pictures with patches."""
     found: list[Layer] = []
 
     def measure(call: Call, tensor: Tensor) -> None:
@@ -135,37 +136,37 @@ def _measuring(network: nn.Module, calls: list[Call], centres: Tensor, size: tup
         for layout, grids in layouts_of(tensor.shape, size).items():
             entries = flattened(tensor, layout).float()
             changes = (entries[1:] - entries[:1]).norm(dim=2)
-            places, agreement = fit(changes.cpu(), centres, grids)
+            grid, agreement = fit(changes.cpu(), centres, grids)
             if agreement >= _MIN_AGREEMENT:
-                found.append(Layer(*call, places))
+                found.append(Layer(*call, grid))
                 return
 
     with _observed(network, measure):
         yield found
 
 
-def _gradient_if_it_passes(network: nn.Module, logits: Logits, layer: Layer, images: Tensor) -> Tensor | None:
-    """Return the gradient at the places of a layer if the answer follows from its output and depends on most of them.
+def _gradient_if_usable(network: nn.Module, logits: Logits, layer: Layer, images: Tensor) -> Tensor | None:
+    """Return the gradient at the cells of a layer, if the logits depend on its output alone and on most of the cells.
 
     Args:
         network: The network.
         logits: Returns the logits of images.
         layer: The layer.
-        images: Some of different answers; the output for the first one is used for all.
+        images: Some with different logits; the output for the first one is used for all.
 
     Returns:
-        ``(places, channels)``, of the first image; None if the tensor does not pass.
+        ``(cells, channels)``, of the first image; None if the grid is not usable.
     """
     with torch.no_grad():
         whole = logits(images)
     leaf = Leaf(first_only=True)
     with torch.enable_grad(), replaced(network.get_submodule(layer.name), layer.call, leaf):
-        answers = logits(images)
-    differences, left = ((each - each[:1]).abs().amax() for each in (whole, answers.detach()))
-    if not left <= _LEFT * differences or not answers.requires_grad:
+        rest = logits(images)
+    differences, left = ((each - each[:1]).abs().amax() for each in (whole, rest.detach()))
+    if not left <= _LEFT * differences or not rest.requires_grad:
         return None
-    directions = torch.randn(answers.shape[1], generator=torch.Generator().manual_seed(0)).to(answers)
-    [gradient] = torch.autograd.grad((answers[0] * directions).sum(), leaf.tensor)
-    at_places = layer.places.of(gradient)[0]
-    reached = at_places.abs().amax(1) > 0
-    return at_places if reached.float().mean() >= _REACHED else None
+    directions = torch.randn(rest.shape[1], generator=torch.Generator().manual_seed(0)).to(rest)
+    [gradient] = torch.autograd.grad((rest[0] * directions).sum(), leaf.tensor)
+    at_cells = layer.grid.of(gradient)[0]
+    reached = at_cells.abs().amax(1) > 0
+    return at_cells if reached.float().mean() >= _REACHED else None

@@ -1,4 +1,4 @@
-"""Cues: a property of the whole image, such as brightness, that tells a class without what is pictured."""
+"""Shortcuts: a property of the whole image, such as brightness, that predicts a class without the image content."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from imgcls.results.run import Run
 from imgcls.statistics.intervals import Interval, wilson
 
 _NUISANCES = ("brightness", "saturation", "width", "height", "aspect", "format")
-"""Not contrast, sharpness and bytes, which follow from what is pictured: a 1 is smoother than an 8."""
+"""Not contrast, sharpness and bytes, which depend on the image content: a 1 is smoother than an 8."""
 
-_GIVES_AWAY = 0.85  # mean of sensitivity and specificity, at the lower end of the interval
+_PREDICTS = 0.85  # mean of sensitivity and specificity, at the lower end of the interval
 _IMAGES = 8  # of a class in the sample
 _FOLDS = 5
 _LEAVES = 4  # of the tree, per class
 _SHOWN = 5  # names of classes
 
 
-class _Cue(NamedTuple):
+class _Shortcut(NamedTuple):
     name: str  # of the property
     label: str
     sensitivity: float
@@ -31,8 +31,8 @@ class _Cue(NamedTuple):
     images: int
 
 
-def class_given_away(run: Run) -> Iterator[Finding]:
-    """Find the class that one property alone tells best among the training images.
+def shortcuts(run: Run) -> Iterator[Finding]:
+    """Find the class that one property predicts best by itself, among the training images.
 
     A decision tree on the one property, cross-validated in five folds, predicts the class. What counts is the mean of
     sensitivity and specificity of a class; by chance it is 50 %, in balanced and imbalanced data. Its interval is
@@ -45,29 +45,29 @@ def class_given_away(run: Run) -> Iterator[Finding]:
     labels = rows["label"].reindex(table.index).dropna()
     table = table.loc[labels.index]
     names = [name for name in _NUISANCES if name in table]
-    cues = [cue for name in names for cue in _cues(table[name], labels, len(names))]
-    if cues and (best := max(cues, key=lambda cue: cue.low)).low >= _GIVES_AWAY:
-        told = sorted({cue.label for cue in cues if cue.name == best.name and cue.low >= _GIVES_AWAY})
+    found = [each for name in names for each in _shortcuts(table[name], labels, len(names))]
+    if found and (best := max(found, key=lambda each: each.low)).low >= _PREDICTS:
+        told = sorted({each.label for each in found if each.name == best.name and each.low >= _PREDICTS})
         of_all = len(told) == labels.nunique()
         which = "the class" if of_all else f"class{'es' * (len(told) > 1)} {', '.join(map(repr, told[:_SHOWN]))}"
         yield Finding(_advice(best, which, table[best.name], labels), best.low - 0.5, urgency=0)
 
 
-def _cues(values: "pd.Series[float]", labels: "pd.Series[str]", tests: int) -> list[_Cue]:
+def _shortcuts(values: "pd.Series[float]", labels: "pd.Series[str]", tests: int) -> list[_Shortcut]:
     counts = labels.value_counts()
     names = [name for name, count in counts.items() if count >= _IMAGES]
     if len(counts) < 2 or not names:
         return []
     predicted = _by_tree(_numbers(values), labels.to_numpy(), int(counts.size))
-    return [_cue(str(values.name), str(name), labels.to_numpy(), predicted, tests * len(names)) for name in names]
+    return [_tested(str(values.name), str(name), labels.to_numpy(), predicted, tests * len(names)) for name in names]
 
 
-def _cue(prop: str, name: str, labels: NDArray[np.object_], predicted: NDArray[np.object_], tests: int) -> _Cue:
+def _tested(prop: str, name: str, labels: NDArray[np.object_], predicted: NDArray[np.object_], tests: int) -> _Shortcut:
     ours, others = predicted[labels == name] == name, predicted[labels != name] != name
     confidence = 1 - (1 - CONFIDENCE) / (2 * tests)
     bounds: list[Interval] = [wilson(int(each.sum()), len(each), confidence) for each in (ours, others)]
     low = sum(bound.low for bound in bounds) / 2
-    return _Cue(prop, name, float(ours.mean()), float(others.mean()), low, len(ours))
+    return _Shortcut(prop, name, float(ours.mean()), float(others.mean()), low, len(ours))
 
 
 def _by_tree(values: NDArray[np.float64], labels: NDArray[np.object_], classes: int) -> NDArray[np.object_]:
@@ -86,21 +86,23 @@ def _numbers(values: "pd.Series[float]") -> NDArray[np.float64]:
     return np.asarray(numbers.fillna(-1), np.float64)
 
 
-def _advice(cue: _Cue, which: str, values: "pd.Series[float]", labels: "pd.Series[str]") -> Advice:
-    word = WORDS[cue.name]
-    ours, others = values[labels == cue.label], values[labels != cue.label]
+def _advice(shortcut: _Shortcut, which: str, values: "pd.Series[float]", labels: "pd.Series[str]") -> Advice:
+    word = WORDS[shortcut.name]
+    ours, others = values[labels == shortcut.label], values[labels != shortcut.label]
     evidence = (
-        f"In a sample of train {word} alone finds {percent(cue.sensitivity)} of the {counted(cue.images, 'image')} of "
-        f"{cue.label!r} and rejects {percent(cue.specificity)} of the {counted(len(others), 'other image')}, by a "
-        f"cross-validated decision tree. The mean of both is at least {percent(cue.low)} (95 % confidence); by chance "
-        f"it is 50 %. {_typical(cue, ours, others)}"
+        f"In a sample of train, {word} alone recognises {shortcut.label!r} with a sensitivity of "
+        f"{percent(shortcut.sensitivity)} ({counted(shortcut.images, 'image')}) and a specificity of "
+        f"{percent(shortcut.specificity)} ({counted(len(others), 'other image')}), by a cross-validated decision tree. "
+        f"The mean of both is at least {percent(shortcut.low)} (confidence level 95 %); by chance it is 50 %. "
+        f"{_typical(shortcut, ours, others)}"
     )
     return Advice(
-        "given_away",
-        f"{word.capitalize()} gives away {which}: the model may have learned that instead of what is pictured",
+        "shortcut",
+        f"{word.capitalize()} predicts {which} by itself (a shortcut): the model may have learned it instead of the "
+        "image content",
         evidence,
         f"Make or collect images in which {word} does not depend on the class, and test on such images. "
-        f"{_REMEDIES.get(cue.name, _SAVED_ALIKE)}",
+        f"{_REMEDIES.get(shortcut.name, _SAVED_ALIKE)}",
         [str(path) for path in ours.index[:12]],
     )
 
@@ -112,7 +114,7 @@ _REMEDIES = {
 }
 
 
-def _typical(cue: _Cue, ours: "pd.Series[float]", others: "pd.Series[float]") -> str:
-    if cue.name == "format":
+def _typical(shortcut: _Shortcut, ours: "pd.Series[float]", others: "pd.Series[float]") -> str:
+    if shortcut.name == "format":
         return f"Most of its images are {ours.mode().iloc[0]}, most others {others.mode().iloc[0]}."
-    return f"Its median is {ours.median():.4g} in {cue.label!r} and {others.median():.4g} elsewhere."
+    return f"Its median is {ours.median():.4g} in {shortcut.label!r} and {others.median():.4g} elsewhere."

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.callbacks.answers import Answer
-from imgcls.callbacks.top_classes import TopClasses
+from imgcls.predictions.predicted_texts import PredictedTexts
+from imgcls.predictions.top_classes import TopClasses
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        answer = ["prediction", "probability", *["set"][: self.has_sets]]
-        return ["path", *["label"][: self.has_labels], *answer, *self.of_classes, "error"]
+        texts = ["prediction", "probability", *["set"][: self.has_sets]]
+        return ["path", *["label"][: self.has_labels], *texts, *self.of_classes, "error"]
 
     @property
     def of_classes(self) -> list[str]:
@@ -49,13 +49,13 @@ class Rows(NamedTuple):
     Args:
         paths: The path of each image.
         labels: The true classes of each image, if the table has labels.
-        answers: What is predicted.
+        texts: What is predicted, as texts.
         probs: ``(B, classes)`` float32, the probabilities.
         top: The most probable classes, if the table has them alone.
     """
 
     paths: Sequence[str]
     labels: Sequence[str] | None
-    answers: Sequence[Answer]
+    texts: Sequence[PredictedTexts]
     probs: NDArray[np.floating]
     top: TopClasses | None

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgcls.callbacks.prediction_rows import Columns, Rows
+from imgcls.predictions.prediction_rows import Columns, Rows
 from imgcls.runtime.atomic_files import replacing
 
 _GROUP_VALUES = 2**21  # of a row group, in memory while it is written
@@ -43,22 +43,22 @@ class ArrowRows:
 
     def rows(self, rows: Rows) -> bytes:
         """Return a batch."""
-        failed = np.array([bool(answer.error) for answer in rows.answers])
+        failed = np.array([bool(texts.error) for texts in rows.texts])
         if self._columns.multilabel:
-            probability: Any = [answer.probability for answer in rows.answers]
+            probability: Any = [texts.probability for texts in rows.texts]
         else:
             probability = rows.probs.max(axis=1)
         values = [
             rows.paths,
             *([] if rows.labels is None else [rows.labels]),
-            [answer.prediction for answer in rows.answers],
+            [texts.prediction for texts in rows.texts],
             probability,
-            *([[answer.label_set for answer in rows.answers]] if self._columns.has_sets else []),
+            *([[texts.label_set for texts in rows.texts]] if self._columns.has_sets else []),
             *self._of_classes(rows),
-            [answer.error or None for answer in rows.answers],
+            [texts.error or None for texts in rows.texts],
         ]
-        answered = 2 + self._columns.has_sets + len(self._columns.of_classes)
-        masks = [None, *[None][: rows.labels is not None], *[failed] * answered, None]
+        predicted = 2 + self._columns.has_sets + len(self._columns.of_classes)
+        masks = [None, *[None][: rows.labels is not None], *[failed] * predicted, None]
         arrays = [_array(*each) for each in zip(values, masks, self._schema.types, strict=True)]
         return bytes(pa.record_batch(arrays, schema=self._schema).serialize())
 

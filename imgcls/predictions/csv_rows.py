@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from imgcls.callbacks.prediction_rows import Columns, Rows
+from imgcls.predictions.prediction_rows import Columns, Rows
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -30,11 +30,11 @@ class CsvRows:
         """Return the rows of a batch."""
         count = len(self._columns.of_classes)
         lines = []
-        for index, (path, answer, values) in enumerate(zip(rows.paths, rows.answers, self._cells(rows), strict=True)):
+        for index, (path, texts, values) in enumerate(zip(rows.paths, rows.texts, self._cells(rows), strict=True)):
             label = [] if rows.labels is None else [_escaped(rows.labels[index], "'")]
-            given = [_escaped(path, "./"), *label, _escaped(answer.prediction, "'"), answer.probability]
-            label_set = [_escaped(answer.label_set, "'")][: self._columns.has_sets]
-            lines.append([*given, *label_set, *([""] * count if answer.error else values), answer.error])
+            given = [_escaped(path, "./"), *label, _escaped(texts.prediction, "'"), texts.probability]
+            label_set = [_escaped(texts.label_set, "'")][: self._columns.has_sets]
+            lines.append([*given, *label_set, *([""] * count if texts.error else values), texts.error])
         return _as_csv(lines)
 
     def _cells(self, rows: Rows) -> list[list[str]]:

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from imgcls.callbacks.answers import Selection, answers
-from imgcls.callbacks.csv_rows import CsvRows, read_csv
-from imgcls.callbacks.prediction_rows import Columns, Rows
-from imgcls.callbacks.top_classes import top_classes
 from imgcls.datasets.labels import to_text
 from imgcls.errors import ConfigError, first_line
+from imgcls.predictions.csv_rows import CsvRows, read_csv
+from imgcls.predictions.predicted_texts import Selection, predicted_texts
+from imgcls.predictions.prediction_rows import Columns, Rows
+from imgcls.predictions.top_classes import top_classes
 from imgcls.runtime.atomic_files import PartialFile
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.output_file import check_output
@@ -48,7 +48,7 @@ class PredictionFile:
         thresholds: Multi-label: the threshold of each class; None for single-label models.
         has_labels: Whether a column ``label`` with the true label follows the path, written as ``prediction`` is.
         top_k: Columns ``top_1, top_1_probability, top_2…`` of so many classes in place of ``prob_<class>``.
-        selection: Which images are answered, as ``abstain`` else, and which classes a column ``set`` has.
+        selection: On which images the model abstains, and which classes a column ``set`` has.
 
     Raises:
         ConfigError: If the file cannot be written, or the package for Parquet is missing.
@@ -72,7 +72,7 @@ class PredictionFile:
         self.is_parquet = is_parquet(path)
         if self.is_parquet:
             check_format(path)
-            from imgcls.callbacks.parquet import ArrowRows, write_parquet  # of an extra
+            from imgcls.predictions.parquet import ArrowRows, write_parquet  # of an extra
 
             self._format: Format = ArrowRows(self.columns)
             self.output = Output(path, write_parquet)
@@ -107,11 +107,11 @@ class PredictionFile:
             labels: Class indices of each image, if the file has labels.
         """
         probs = probs.cpu()
-        found = answers(probs, errors, self.class_names, self.thresholds, self.selection)
+        found = predicted_texts(probs, errors, self.class_names, self.thresholds, self.selection)
         top = None if self.columns.top_k is None else top_classes(probs, self.columns.top_k)
         given = None if labels is None else [self._label(classes) for classes in labels]
         self._write(self._format.rows(Rows(paths, given, found, probs.numpy(), top)))
-        wrong = [(path, answer.error) for path, answer in zip(paths, found, strict=True) if answer.error]
+        wrong = [(path, texts.error) for path, texts in zip(paths, found, strict=True) if texts.error]
         rows, count, first = self.progress
         self.progress = Progress(rows + len(paths), count + len(wrong), (*first, *wrong)[:_FIRST])
 
@@ -133,7 +133,7 @@ class PredictionFile:
     def first_rows(self, count: int) -> list[list[str]]:
         """Return the heading and at most ``count`` rows of the complete file."""
         if self.is_parquet:
-            from imgcls.callbacks.parquet import read_parquet
+            from imgcls.predictions.parquet import read_parquet
 
             return read_parquet(self.path, count)
         return read_csv(self.path, count)
