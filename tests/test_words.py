@@ -18,6 +18,7 @@ PHRASES = {  # phrase -> instead
     r"\"chosen: ": "defaults:",
     r"always (answering|answers|saying)|not answered": "predicts, abstains",
     r"surest|least sure|how sure": "most confident, least confident, how reliable the confidence is",
+    r"[Pp]romise[sd]?": "guarantee",
     r"(given|gives?) away": "predicts the class by itself, a shortcut",
     r"pictured": "image content",
     r"[Ff]ound by mistake|[Rr]ightly absent": "false positives, true negatives",

@@ -48,7 +48,7 @@ def test_verdict_is_the_first_sentence(tmp_path: Path) -> None:
     page = Page(write_report(write_run(tmp_path, ["functional", "defective"], 654, skill=2.2)))
     interval = "[\\d.]+ \N{EN DASH} [\\d.]+ %"
     found = re.search(
-        rf"[\d.]+ % of 654 test images right \(95 % interval {interval} \); always saying '\w+' gets", page.text
+        rf"[\d.]+ % of 654 test images right \(95 % interval {interval} \); always predicting '\w+' gets", page.text
     )
     assert found, page.text[:500]
     assert "chose the best epoch" not in page.text
