@@ -25,6 +25,7 @@ _TABLES = (".csv", ".tsv", ".txt")
 _LAST = "last"  # the newest run
 _SHOWN = 3  # words that a line names
 _EXPORTED = "export.json"
+_WEIGHTS = {"model.safetensors", "pytorch_model.bin"}
 _BEST = ("checkpoints/best.ckpt", "best.ckpt")  # in the folder of a run, a search or checkpoints
 
 
@@ -121,6 +122,8 @@ def _option_of_folder(arguments: list[str], folder: str, option: str) -> Option:
     if command in ("fit", *OF_TRAINED):
         _refuse_folder_of_runs(folder)
         _refuse_exported(folder, arguments)
+    if best is None and command in OF_TRAINED:
+        _refuse_network(folder)
     if best is None or command in ("check", "tune"):
         return option, [folder]
     if command in OF_TRAINED:
@@ -156,6 +159,16 @@ def _refuse_exported(folder: str, arguments: list[str]) -> None:
         f"{folder!r} is an exported model, for other programs; its README.md shows how to use it. imgcls reads the "
         f"run folder that it was exported from{instead}"
     )
+
+
+def _refuse_network(folder: str) -> None:
+    """Refuse the folder of a pretrained network, as transformers writes it."""
+    names = set(os.listdir(os.path.expanduser(folder)))
+    if "config.json" in names and names & _WEIGHTS:
+        raise ConfigError(
+            f"{folder!r} is a pretrained network and not a run; to train a classifier from it, type: "
+            f"imgcls fit PHOTOS --model.model_name {shlex.quote(folder)}; a run is, for example, runs/NAME/version_0"
+        )
 
 
 def _best_in(folder: str) -> str | None:

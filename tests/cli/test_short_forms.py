@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "runs/y/version_1/checkpoints",
         "runs/x/tune",
         "exported",
+        "network",
         "runs/x/version_0/export/hf",
         *(f"animals/{name}" for name in "abc"),
     ):
@@ -44,6 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "predictions.csv",
         "runs/x/tune/best.ckpt",
         "exported/export.json",
+        "network/config.json",
+        "network/model.safetensors",
     ):
         (tmp_path / name).touch()
     export = '{"checkpoint": {"path": "x/version_0/checkpoints/best.ckpt"}}'
@@ -168,6 +171,8 @@ REFUSED = {
     "predict exported photos": "'exported' is an exported model, for other programs",
     "predict runs/x/version_0/export/hf photos": "type: imgcls predict runs/x/version_0 photos",
     "predict --ckpt_path exported photos": "'exported' is an exported model, for other programs",
+    "test network photos": "'network' is a pretrained network and not a run; to train a classifier from it, type: "
+    "imgcls fit PHOTOS --model.model_name network",
     "test --ckpt_path runs": "'runs' contains run folders; did you mean 'runs/x/version_0'?",
     "fit --config c.yml": "--config c.yml: no such file; did you mean 'c.yaml'?",
     "photos/": "a command comes first; type: imgcls fit photos/",

@@ -120,6 +120,15 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
 
 
+def test_images_without_labels_are_named_before_unreadable_ones(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    code, said = fails(["test", str(run), str(tmp_path)], capsys)
+    assert (code, f"test: {tmp_path} contains images but no class folders" in said) == (2, True), said
+    assert "imgcls predict RUN IMAGES" in said
+
+
 def test_checkpoint_outside_of_a_run_leaves_nothing_unasked(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,14 +128,25 @@ def _checked_labels(data: ImageDataset, split: str) -> pd.Series:
     samples = data.samples
     _require_column(data, split, "label")
     check_paths(data, split)
+    refuse_without_class_folders(data, split)
     unlabelled = samples["label"].isna() | (samples["label"] == "")
     if unlabelled.any():
-        if isinstance(data, FolderImageDataset):
-            raise ConfigError(f"{split}: {data} contains images but no class folders{_parent_hint(data.root)}")
         path = samples["path"][unlabelled].iloc[0]
         raise ConfigError(f"{split}: {path!r} has no label; add it, or set the column of labels")
     _check_tuples(samples, f"{split}: {data}")
     return samples["label"]
+
+
+def refuse_without_class_folders(data: ImageDataset, split: str) -> None:
+    """Refuse a folder whose images are in no sub-folders.
+
+    Raises:
+        ConfigError: Names the folder.
+    """
+    if isinstance(data, FolderImageDataset) and (data.samples["label"].isna() | (data.samples["label"] == "")).any():
+        hint = "; expected one per class; for images without labels, type: imgcls predict RUN IMAGES"
+        hint = _parent_hint(data.root) if split == "train" else hint
+        raise ConfigError(f"{split}: {data} contains images but no class folders{hint}")
 
 
 def _parent_hint(root: str) -> str:

@@ -13,7 +13,14 @@ from imgcls.data.scan.bad_images import BadImages
 from imgcls.data.scan.files import HashKind
 from imgcls.data.scan.samples import SampleScan
 from imgcls.data.splitting.checkpoint_split import RECORDED, check_unchanged, recorded_hold_out, recorded_kind
-from imgcls.data.splitting.class_labels import check_paths, class_names_of, is_multilabel, labels_of, refuse_empty
+from imgcls.data.splitting.class_labels import (
+    check_paths,
+    class_names_of,
+    is_multilabel,
+    labels_of,
+    refuse_empty,
+    refuse_without_class_folders,
+)
 from imgcls.data.splitting.config import SplitRules
 from imgcls.data.splitting.leakage import compares_content, refuse_leaks, refuse_trained
 from imgcls.data.splitting.split import Split
@@ -104,6 +111,7 @@ class Splitter:
         for name, data in new.items():
             if name != "train":  # which may be a stream; an empty one has no classes
                 refuse_empty(data, name)
+            refuse_without_class_folders(data, name)
         found = {name: self.scan.unreadable(data) for name, data in new.items()}
         faults = {
             name: {str(new[name].samples["path"].iat[row]): reason for row, reason in reasons.items()}
