@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.checkpoints.run_folder import EVALUATED, REPORT, RESULTS, THUMBNAILS, predictions_file, results_file
+from imgcls.checkpoints.run_folder import EVALUATED, REPORT, RESULTS, SPLITS, THUMBNAILS, predictions_file, results_file
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split_report import file_report, split_table, summary, warn_missing_classes
 from imgcls.runtime.atomic_files import write_text
@@ -48,7 +48,7 @@ class RunFiles(Callback):
             log.info("%s", summary(data.splitter))
             for name in ("train", "validation", "test"):
                 warn_missing_classes(data.splitter, name)
-            write_table(self.folder / "splits.csv", split_table(data.splitter))
+            write_table(self.folder / SPLITS, split_table(data.splitter))
             self._write_account(data)
 
     def write_config(self, config: str) -> None:

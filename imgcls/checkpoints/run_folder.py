@@ -18,6 +18,7 @@ LAST = "last.ckpt"
 LOCK = ".lock"
 REQUEUED = "hpc_ckpt_*.ckpt"  # saved by Lightning in the run folder when SLURM requeues a job
 RESULTS = "results.json"
+SPLITS = "splits.csv"
 PROPERTIES = "image_properties.csv"
 EVALUATIONS = "evaluations"
 EVALUATION = "evaluation.json"  # beside the files of an evaluation on other data, or with other settings

@@ -71,7 +71,7 @@ class Evaluation(Command):
             self.results.forget()
             raise
         if is_first_process():
-            self.results.write(values, self.counts[split], self.data.splitter.trained_on.get(split))
+            self.results.write(values, self.counts[split], self.data.splitter)
         self.show({split: values})
         if is_first_process():
             if folder is not None and self.parts.experiment.report:

@@ -12,6 +12,7 @@ from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import (
     CHECKPOINTS,
     EVALUATION,
+    SPLITS,
     new_evaluation_folder,
     predictions_file,
     results_file,
@@ -21,11 +22,13 @@ from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts
 from imgcls.commands.evaluation_report import class_details
 from imgcls.commands.resume import Start
+from imgcls.data.splitting.split_report import split_table
+from imgcls.data.splitting.splitter import Splitter
 from imgcls.errors import ConfigError
 from imgcls.metrics.class_counts import ClassCounts
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.output_file import check_output
-from imgcls.runtime.tables import short_path, write_results
+from imgcls.runtime.tables import short_path, write_results, write_table
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +90,13 @@ class EvaluationFiles:
             self.is_new = True
         return self.folder
 
-    def write(self, values: Mapping[str, float], counts: ClassCounts | None, trained_on: list[str] | None) -> None:
-        """Write the metrics and the scores of the classes.
+    def write(self, values: Mapping[str, float], counts: ClassCounts | None, splitter: Splitter) -> None:
+        """Write the metrics and the scores of the classes; of an evaluation of its own also what it was of.
 
         Args:
             values: Logged name -> value.
             counts: The counts of the classes; None if they are unknown.
-            trained_on: Paths of the images that the checkpoint was trained on; None if they are unknown.
+            splitter: The splits of the evaluation.
         """
         if self.folder is None:
             return
@@ -103,8 +106,10 @@ class EvaluationFiles:
         if self.is_new or self.output is not None:
             images = {} if counts is None else {"images": counts.images}
             record = {"command": self.parts.command, **about, **images, "changed": self.changed}
-            record["trained_on"] = trained_on
+            record["trained_on"] = splitter.trained_on.get(self.split)
             write_text(self.folder / EVALUATION, json.dumps(record, indent=2, default=str) + "\n")
+            if splitter.datasets[splitter.source(self.split)] is not None:  # else of a user's own datamodule
+                write_table(self.folder / SPLITS, split_table(splitter, [self.split]))
 
     def log(self) -> None:
         """Log where the files are."""

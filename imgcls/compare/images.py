@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def common_images(runs: Sequence[Run]) -> CommonImages:
     by, keys = _keys(runs, found)
     shared = [key for key in keys[0] if all(key in each for each in keys)]
     if not shared:
-        raise ConfigError(f"{runs[0].folder} and {runs[1].folder} have no {split} image in common")
+        raise ConfigError(f"{_apart(runs, keys)} have no {split} image in common (matched by {by})")
     rows = [np.array([each[key] for key in shared]) for each in keys]
     columns = [[each.class_names.index(name) for name in names] for each in found]
     labels = [_ordered(each.labels, row, column) for each, row, column in zip(found, rows, columns, strict=True)]
@@ -76,6 +77,12 @@ def common_images(runs: Sequence[Run]) -> CommonImages:
         by,
         any(each.chose_epoch for each in found),
     )
+
+
+def _apart(runs: Sequence[Run], keys: Sequence[dict[Key, int]]) -> str:
+    """Return the names of two runs without a common image; of all where each two of them have some."""
+    pairs = (pair for pair in combinations(range(len(runs)), 2) if not keys[pair[0]].keys() & keys[pair[1]].keys())
+    return " and ".join(str(runs[index].folder) for index in next(pairs, range(len(runs))))
 
 
 def _common_split(runs: Sequence[Run]) -> str:
@@ -114,11 +121,7 @@ def _keys(runs: Sequence[Run], found: Sequence[EvaluatedSplit]) -> tuple[str, li
 
 def _contents(run: Run, found: EvaluatedSplit) -> list[str] | None:
     """Return the hash of each image; None if one is unknown."""
-    table = run.splits
-    if table is None or not {"path", "split", "content"} <= {*table.columns}:
-        return None
-    rows = table[table["split"] == found.split]
-    known = dict(zip(rows["path"], rows["content"], strict=True))
+    known = run.contents(found.split)
     hashes = [known.get(path, "") for path in found.paths]
     return hashes if all(hashes) else None
 

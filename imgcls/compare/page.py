@@ -5,12 +5,14 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 import imgcls
+from imgcls.checkpoints.run_folder import EVALUATIONS
 from imgcls.compare.comparison import Comparison, Metric, Pair
 from imgcls.compare.sentences import (
     difference_text,
     interval_text,
     method,
     number,
+    other_scores,
     p_text,
     remarks,
     setting_text,
@@ -29,7 +31,10 @@ def render(found: Comparison) -> str:
     return page.render(
         found=found,
         version=imgcls.__version__,
-        verdicts=[(pair, verdict(found, pair), pair.better(found.metrics[0])) for pair in found.pairs],
+        verdicts=[
+            (pair, verdict(found, pair), pair.better(found.metrics[0]), other_scores(found, pair))
+            for pair in found.pairs
+        ],
         rows=[
             (metric, [_row(found, pair, metric) for pair in found.pairs]) for metric in found.metrics if metric.paired
         ],
@@ -44,8 +49,9 @@ def _unbroken(text: str) -> Markup:
 
 
 def _short(folder: str) -> str:
-    """Return the last two parts of a folder: NAME/version_N."""
-    return "/".join(Path(folder).parts[-2:])
+    """Return the last parts of a folder: NAME/version_N, or NAME/version_N/evaluations/N."""
+    parts = Path(folder).absolute().parts
+    return "/".join(parts[-4:] if parts[-2:-1] == (EVALUATIONS,) else parts[-2:])
 
 
 def _row(found: Comparison, pair: Pair, metric: Metric) -> dict[str, object]:

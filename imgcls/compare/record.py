@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from imgcls.compare.comparison import Comparison, Configuration, Pair
-from imgcls.compare.sentences import remarks, verdict
+from imgcls.compare.sentences import other_scores, remarks, verdict
 
 
 def as_record(found: Comparison) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def _pair(found: Comparison, pair: Pair) -> dict[str, Any]:
         "configurations": names,
         "better": None if better is None else found.configurations[better].name,
         "verdict": verdict(found, pair),
+        "other_scores": other_scores(found, pair),
         "images_needed": pair.needed,
         "right_in_one_alone": pair.only,
         "scores": scores,

@@ -22,14 +22,26 @@ def verdict(found: Comparison, pair: Pair) -> str:
         sign, names = (1, (one, other)) if better == pair.one else (-1, (other, one))
         low, high = sorted(sign * limit for limit in difference.interval)
         return (
-            f"{names[0]} is better than {names[1]} by {_points(sign * difference.value)} points "
-            f"(95 % interval {_points(low)} to {_points(high)}, {p_value})"
+            f"{names[0]} is better than {names[1]} by {_points(sign * difference.value)} points of "
+            f"{metric.title.lower()} (95 % interval {_points(low)} to {_points(high)}, {p_value})"
         )
     low, high = difference.interval
     return (
-        f"{one} and {other} are not distinguishable ({one} - {other}: {_points(difference.value)} points, "
-        f"95 % interval {_points(low)} to {_points(high)}, {p_value}); {what_would_tell(found, pair)}"
+        f"{one} and {other} are not distinguishable in {metric.title.lower()} "
+        f"({one} - {other}: {_points(difference.value)} points, 95 % interval {_points(low)} to {_points(high)}, "
+        f"{p_value}); {what_would_tell(found, pair)}"
     )
+
+
+def other_scores(found: Comparison, pair: Pair) -> str:
+    """Return in which of the other scores a configuration of a pair is better; "" if in none."""
+    better: dict[str, list[str]] = {}
+    for metric in found.metrics[1:]:
+        if metric.paired and (index := pair.better(metric)) is not None:
+            title = metric.title if metric.title[:2].isupper() else f"{metric.title[:1].lower()}{metric.title[1:]}"
+            text = f"{title} ({p_text(pair.adjusted[metric.score.name])})"
+            better.setdefault(found.configurations[index].name, []).append(text)
+    return "; ".join(f"{name} is better in {' and '.join(texts)}" for name, texts in better.items())
 
 
 def what_would_tell(found: Comparison, pair: Pair) -> str:

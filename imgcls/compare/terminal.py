@@ -3,7 +3,16 @@
 from textwrap import fill
 
 from imgcls.compare.comparison import Comparison, Configuration, Metric
-from imgcls.compare.sentences import interval_text, method, number, remarks, setting_text, unbroken, verdict
+from imgcls.compare.sentences import (
+    interval_text,
+    method,
+    number,
+    other_scores,
+    remarks,
+    setting_text,
+    unbroken,
+    verdict,
+)
 from imgcls.runtime.tables import print_table, printable, short_path
 
 _COLUMNS = 100
@@ -30,7 +39,10 @@ def print_tables(found: Comparison) -> None:
 
 def conclusions(found: Comparison) -> str:
     """Return the verdicts, and what limits them, as lines of text."""
-    lines = ["", *(f"{verdict(found, pair)}." for pair in found.pairs[:_PAIRS])]
+    lines = [""]
+    for pair in found.pairs[:_PAIRS]:
+        others = other_scores(found, pair)
+        lines.append(f"{verdict(found, pair)}." + (f" Other scores: {others}." if others else ""))
     if len(found.pairs) > _PAIRS:
         lines.append(f"... and {len(found.pairs) - _PAIRS} more pairs, in the files of --output and --json")
     every = [*lines, "", method(found), *remarks(found)]

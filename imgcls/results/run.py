@@ -16,6 +16,7 @@ from imgcls.checkpoints.run_folder import (
     EVALUATION,
     EVALUATIONS,
     RESULTS,
+    SPLITS,
     predictions_file,
     results_file,
     run_of_export,
@@ -23,7 +24,7 @@ from imgcls.checkpoints.run_folder import (
 from imgcls.errors import ConfigError, first_line
 from imgcls.results.predictions import EvaluatedSplit, is_of_other_data, read_predictions
 
-CONFIG, HISTORY, DATA, SPLITS = "config.yaml", "metrics.csv", "data.json", "splits.csv"
+CONFIG, HISTORY, DATA = "config.yaml", "metrics.csv", "data.json"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,17 @@ class Run:
 
     @cached_property
     def splits(self) -> pd.DataFrame | None:
-        """The rows of ``splits.csv``: path, label, split, content, all text; None if there is none."""
-        path = self.home / SPLITS
-        return _table(path, dtype=object, keep_default_na=False) if path.exists() else None
+        """The rows of the fit's ``splits.csv``: path, label, split, content, all text; None if there is none."""
+        return _splits(self.home)
+
+    def contents(self, split: str) -> dict[str, str]:
+        """Return path -> hash of the content of the evaluated images of a split, as far as they are known."""
+        table = _splits(self.folder)
+        table = self.splits if table is None and not self.is_of_other_data else table
+        if table is None or not {"path", "split", "content"} <= {*table.columns}:
+            return {}
+        rows = table[(table["split"] == split) & (table["content"] != "")]
+        return dict(zip(rows["path"], rows["content"], strict=True))
 
     @cached_property
     def evaluated(self) -> EvaluatedSplit:
@@ -166,6 +175,11 @@ def _table(path: Path, **options: Any) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
     return found
+
+
+def _splits(folder: Path) -> pd.DataFrame | None:
+    path = folder / SPLITS
+    return _table(path, dtype=object, keep_default_na=False) if path.exists() else None
 
 
 def _json(path: Path) -> dict[str, Any]:

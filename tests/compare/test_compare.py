@@ -1,5 +1,6 @@
 """Verdicts on made-up runs: who is better, what would tell, and which images and configurations are compared."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from imgcls.compare.comparison import Comparison, compare
-from imgcls.compare.sentences import method, remarks, verdict
+from imgcls.compare.sentences import method, other_scores, remarks, verdict
 from imgcls.errors import ConfigError
 from imgcls.results.run import read_run
 from imgcls.statistics.paired import images_needed
@@ -42,7 +43,7 @@ def test_the_better_run_is_named(tmp_path: Path) -> None:
     assert pair.differences["accuracy"].p_value == pytest.approx(p_value)
     assert pair.only == (0, 40)
     assert pair.better(found.metrics[0]) == 1
-    assert verdict(found, pair).startswith("B is better than A by 10.0 points (95 % interval 7.")
+    assert verdict(found, pair).startswith("B is better than A by 10.0 points of accuracy (95 % interval 7.")
     assert verdict(found, pair).endswith("p < 0.001)")
     assert [tuple(each) for each in found.settings] == [("model.optimizer_config.lr", ["0.001", "0.1"])]
 
@@ -53,7 +54,7 @@ def test_how_many_images_would_tell(tmp_path: Path) -> None:
     assert pair.only == (14, 18)
     share, difference = 32 / IMAGES, 4 / IMAGES
     assert pair.needed == pytest.approx((share - difference**2) * (2.8016 / difference) ** 2, rel=0.1)
-    assert "A and B are not distinguishable (A - B: -1.0 points, 95 % interval" in verdict(found, pair)
+    assert "A and B are not distinguishable in accuracy (A - B: -1.0 points, 95 % interval" in verdict(found, pair)
     assert "more test images would tell them apart" in verdict(found, pair)
 
 
@@ -87,7 +88,7 @@ def test_seeds_of_a_configuration_are_one(tmp_path: Path) -> None:
     assert [each.seeds for each in found.configurations] == [["0", "1", "2"], ["0", "1"]]
     assert found.configurations[0].values["accuracy"].value == pytest.approx(1 - 61 / IMAGES)
     assert found.pairs[0].only is None
-    assert verdict(found, found.pairs[0]).startswith("B is better than A by 10.1 points")
+    assert verdict(found, found.pairs[0]).startswith("B is better than A by 10.1 points of accuracy")
     assert not any("one run" in line for line in remarks(found))
 
 
@@ -190,6 +191,40 @@ def test_images_are_matched_by_content(tmp_path: Path) -> None:
     assert (found.images.by, len(found.images), found.images.others) == ("content", IMAGES - 10, [10, 0])
     assert found.pairs[0].differences["accuracy"] == (0, (0, 0), 1, 0, 0, np.inf)
     assert f"{tmp_path / 'a'} has 10 more images, which are left out." in remarks(found)
+
+
+def test_evaluations_of_other_data_are_matched_by_their_own_contents(tmp_path: Path) -> None:
+    contents = [f"{number:04x}" for number in range(IMAGES)]
+    folders = []
+    for number, name in enumerate("ab"):
+        home = run(tmp_path / name, 20, contents=[f"home {each}" for each in contents])
+        paths = [f"{name}/{index}.png" for index in range(IMAGES)]
+        folders.append(run(home / "evaluations/1", 20 + number, paths=paths, contents=contents))
+        record = {"changed": {"data.init_args.dataset_classes.test": name}}
+        (folders[-1] / "evaluation.json").write_text(json.dumps(record))
+    found = compared(*folders)
+    assert (found.images.by, len(found.images)) == ("content", IMAGES)
+    (folders[0] / "splits.csv").unlink()
+    with pytest.raises(ConfigError, match=r"have no test image in common \(matched by path\)"):
+        compared(*folders)
+
+
+def test_runs_without_a_common_image_are_named(tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, 20) for name in "ab"]
+    folders.append(run(tmp_path / "c", 20, paths=[f"other/{number}.jpg" for number in range(IMAGES)]))
+    with pytest.raises(ConfigError, match=f"{tmp_path / 'a'} and {tmp_path / 'c'} have no test image in common"):
+        compared(*folders)
+
+
+def test_other_scores_that_differ_are_named(tmp_path: Path) -> None:
+    probs = answers(LABELS, right(20))
+    one = write_run(tmp_path / "a", LABELS, probs)
+    other = write_run(tmp_path / "b", LABELS, 0.7 * probs + 0.15, settings=config(lr=0.1))
+    found = compared(one, other)
+    assert "not distinguishable in accuracy" in verdict(found, found.pairs[0])
+    assert other_scores(found, found.pairs[0]) == "A is better in log loss (p < 0.001)"
+    same = compared(one, run(tmp_path / "c", 20))
+    assert other_scores(same, same.pairs[0]) == ""
 
 
 def test_copies_of_an_image_are_matched_in_turn(tmp_path: Path) -> None:

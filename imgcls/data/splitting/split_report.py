@@ -1,6 +1,7 @@
 """Reports about the splits of a run: the log lines of a fit, ``splits.csv`` and ``data.json``."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -44,9 +45,14 @@ def warn_missing_classes(splitter: Splitter, name: str) -> None:
         log.warning("%s has no images of %s: %s", name.capitalize(), count, effect)
 
 
-def split_table(splitter: Splitter) -> pd.DataFrame:
-    """Return one row per sample of a fit: path, label, split, content (hash of the file or the pixels)."""
-    splits = {name: splitter.split(name) for name in splitter.fit_splits}
+def split_table(splitter: Splitter, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return one row per sample: path, label, split, content (hash of the file or the pixels).
+
+    Args:
+        splitter: The splits.
+        names: The splits that are listed; None for those of a fit.
+    """
+    splits = {name: splitter.split(name) for name in names or splitter.fit_splits}
     contents = {name: "" if splitter.kind == "none" else part.fingerprints for name, part in splits.items()}
     tables = [part.table().assign(split=name, content=contents[name]) for name, part in splits.items()]
     return pd.concat(tables, ignore_index=True)

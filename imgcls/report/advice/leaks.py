@@ -34,7 +34,7 @@ def _copies(run: Run, split: str) -> pd.DataFrame:
 
     The path is empty in an evaluation of other data, which records the evaluated images alone.
     """
-    if run.splits is None or run.is_of_other_data:
+    if run.splits is None or run.is_of_other_data or (run.evaluation_record and run.folder == run.home):
         trained_on = run.evaluation_record.get("trained_on") or []
         return pd.DataFrame({"path": "", "split": "train"}, index=pd.Index(trained_on, dtype=object))
     known = run.splits[run.splits["content"] != ""]
