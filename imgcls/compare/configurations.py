@@ -20,6 +20,7 @@ _OF_A_RUN = (  # keys that do not change what a run trains; a fit does not read 
     "data.timeout",
     "experiment.custom_folder_name",
     "experiment.output_dir",
+    "experiment.report",
     "optuna",
     "trainer.default_root_dir",
     "trainer.logger",

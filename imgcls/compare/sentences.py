@@ -3,10 +3,10 @@
 import math
 import re
 
-from imgcls.compare.comparison import Comparison, Pair
+from imgcls.compare.comparison import ALPHA, Comparison, Pair
 from imgcls.runtime.tables import short_path
 from imgcls.statistics.intervals import Interval
-from imgcls.statistics.paired import POWER
+from imgcls.statistics.paired import POWER, holm
 
 _MOST = 1_000_000  # images that are named
 
@@ -34,12 +34,18 @@ def verdict(found: Comparison, pair: Pair) -> str:
 
 
 def other_scores(found: Comparison, pair: Pair) -> str:
-    """Return in which of the other scores a configuration of a pair is better; "" if in none."""
+    """Return in which of the other scores a configuration of a pair is better; "" if in none.
+
+    The p-values are adjusted for the number of these scores (Holm).
+    """
     better: dict[str, list[str]] = {}
-    for metric in found.metrics[1:]:
-        if metric.paired and (index := pair.better(metric)) is not None:
+    metrics = [metric for metric in found.metrics[1:] if metric.paired]
+    p_values = holm([pair.adjusted[metric.score.name] for metric in metrics])
+    for metric, p_value in zip(metrics, p_values, strict=True):
+        index = pair.better(metric)
+        if index is not None and p_value < ALPHA:
             title = metric.title if metric.title[:2].isupper() else f"{metric.title[:1].lower()}{metric.title[1:]}"
-            text = f"{title} ({p_text(pair.adjusted[metric.score.name])})"
+            text = f"{title} ({p_text(p_value)})"
             better.setdefault(found.configurations[index].name, []).append(text)
     return "; ".join(f"{name} is better in {' and '.join(texts)}" for name, texts in better.items())
 

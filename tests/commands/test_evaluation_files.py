@@ -115,6 +115,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
         "validation_results.json",
         "validation_predictions.csv",
         "evaluation.json",
+        "splits.csv",
         *OF_REPORT,
     }
     assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
@@ -138,7 +139,7 @@ def test_checkpoint_outside_of_a_run_leaves_nothing_unasked(
     assert "mine.ckpt is not in a run folder: results are not kept; to keep them: --output" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.ckpt"]
     main(["test", "--ckpt_path=mine.ckpt", "--output=figures"])
-    evaluated = {"test_results.json", "test_predictions.csv", "evaluation.json"}
+    evaluated = {"test_results.json", "test_predictions.csv", "evaluation.json", "splits.csv"}
     assert content(tmp_path / "figures").keys() == evaluated | OF_REPORT
     code, said = fails(["test", "--ckpt_path=mine.ckpt", "--output=figures"], capsys)
     assert (code, "--output figures: test_results.json exists; give another folder" in said) == (2, True), said
