@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ from imgcls.datasets.image_paths import find_images
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
 from imgcls.models.inference import InferenceModule
+from imgcls.predictions.predicted_texts import ABSTAIN
 from imgcls.predictions.prediction_file import PredictionFile, check_format
 from imgcls.predictions.top_classes import check_top_k
 from imgcls.runtime.output_file import check_output, lock_output, refuse_existing, release_output
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _FEW = 10  # images whose predictions are printed, too
 _SHOWN = 5  # most probable classes of each that are printed
+_CLASSES = 10  # most frequent predictions that are counted in a line
 
 
 class Prediction(Evaluation):
@@ -109,6 +112,8 @@ class Prediction(Evaluation):
         self._predict(table)
         if self.trainer.is_global_zero and table.progress.rows <= _FEW:
             _print_rows(table)
+        if table.progress.rows > 1:
+            _log_classes(table)
         if table.progress.errors:
             _log_errors(table)
         print_once(self._file)
@@ -155,9 +160,21 @@ def _digest(paths: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _log_classes(table: PredictionFile) -> None:
+    """Log how many images are of each predicted class, and on how many the model abstains."""
+    counts, images = Counter(table.progress.predicted), table.progress.rows - table.progress.errors
+    if not images:
+        return
+    abstained = counts.pop(ABSTAIN, 0) if table.selection.least is not None else 0
+    most = [f"{shown(name)} {count:,} ({100 * count / images:.1f} %)" for name, count in counts.most_common(_CLASSES)]
+    more = [f"and {len(counts) - _CLASSES} more classes"] if len(counts) > _CLASSES else []
+    without = [f"abstained from {abstained:,} ({100 * abstained / images:.1f} %)"] if abstained else []
+    log.info("Predicted for %s images: %s", f"{images:,}", ", ".join([*most, *more, *without]) or "no class")
+
+
 def _log_errors(table: PredictionFile) -> None:
     """Log how many images have no prediction, and why if they are few."""
-    rows, errors, first_errors = table.progress
+    rows, errors, first_errors, _ = table.progress
     images = f"{rows} image{'' if rows == 1 else 's'}"
     first = "; ".join(f"{shown(path)}: {shown(reason)}" for path, reason in first_errors)
     which = f": {first}" if len(first_errors) == errors else f"; see column 'error' of {table.path}"

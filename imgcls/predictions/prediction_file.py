@@ -1,15 +1,16 @@
 """PredictionFile: a CSV or Parquet table with one row per image, written batch by batch by each process of a run."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
-from imgcls.datasets.labels import to_text
+from imgcls.datasets.labels import read_names, to_text
 from imgcls.errors import ConfigError, first_line
 from imgcls.predictions.csv_rows import CsvRows, read_csv
-from imgcls.predictions.predicted_texts import Selection, predicted_texts
+from imgcls.predictions.predicted_texts import PredictedTexts, Selection, predicted_texts
 from imgcls.predictions.prediction_rows import Columns, Rows
 from imgcls.predictions.top_classes import top_classes
 from imgcls.runtime.atomic_files import PartialFile
@@ -112,8 +113,9 @@ class PredictionFile:
         given = None if labels is None else [self._label(classes) for classes in labels]
         self._write(self._format.rows(Rows(paths, given, found, probs.numpy(), top)))
         wrong = [(path, texts.error) for path, texts in zip(paths, found, strict=True) if texts.error]
-        rows, count, first = self.progress
-        self.progress = Progress(rows + len(paths), count + len(wrong), (*first, *wrong)[:_FIRST])
+        rows, count, first, predicted = self.progress
+        predicted = predicted + self._classes(found)
+        self.progress = Progress(rows + len(paths), count + len(wrong), (*first, *wrong)[:_FIRST], predicted)
 
     def _write(self, content: bytes) -> None:
         assert self._file is not None  # noqa: S101 - begun before
@@ -125,10 +127,16 @@ class PredictionFile:
         names = tuple(self.class_names[index] for index in classes)
         return to_text(names[0] if self.thresholds is None else names)
 
+    def _classes(self, found: Sequence[PredictedTexts]) -> Counter[str]:
+        """Return predicted class -> number of images."""
+        texts = (each.prediction for each in found if not each.error)
+        return Counter(texts if self.thresholds is None else (name for text in texts for name in read_names(text)))
+
     def join(self) -> None:
         """Add up the progress of all processes."""
-        rows, errors, first = zip(*gather(self.progress), strict=True)
-        self.progress = Progress(sum(rows), sum(errors), tuple(item for items in first for item in items)[:_FIRST])
+        rows, errors, first, predicted = zip(*gather(self.progress), strict=True)
+        first_errors = tuple(item for items in first for item in items)[:_FIRST]
+        self.progress = Progress(sum(rows), sum(errors), first_errors, sum(predicted, Counter()))
 
     def first_rows(self, count: int) -> list[list[str]]:
         """Return the heading and at most ``count`` rows of the complete file."""

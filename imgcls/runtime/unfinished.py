@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,11 +36,13 @@ class Progress(NamedTuple):
         rows: Number of rows.
         errors: Rows with an error.
         first_errors: Path and reason of the first of them.
+        predicted: Predicted class -> number of images.
     """
 
     rows: int = 0
     errors: int = 0
     first_errors: tuple[tuple[str, str], ...] = ()
+    predicted: Counter[str] = Counter()  # noqa: RUF012 - never changed
 
 
 class Unfinished:
@@ -87,7 +90,8 @@ class Unfinished:
         for path, size in zip(self._paths, sizes, strict=True):
             if not path.is_file() or path.stat().st_size < size:
                 raise ConfigError(f"--resume: {path} is missing or shorter than {size:,} bytes; {_REMEDY}")
-        self.progress = Progress(record["rows"], record["errors"], tuple(map(tuple, record["first_errors"])))
+        first_errors = tuple(map(tuple, record["first_errors"]))
+        self.progress = Progress(record["rows"], record["errors"], first_errors, Counter(record["predicted"]))
         self._sizes = sizes
 
     def open(self) -> list[PartialFile]:

@@ -182,6 +182,12 @@ def test_stopped_prediction_is_resumed_with_the_same_guarantee_only(
     assert "was begun with --risk 0.1, this command has --risk 0.2" in message
     main([*line, "--resume", *GUARANTEES])
     resumed = pd.read_csv(tmp_path / "new.csv")
+    counts = resumed["prediction"].value_counts()
+    abstained = counts.pop("abstain")
+    [said] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Predicted for 60 images: ")]
+    shown = [f"{name} {count} ({100 * count / 60:.1f} %)" for name, count in counts.items()]
+    shown.append(f"abstained from {abstained} ({100 * abstained / 60:.1f} %)")
+    assert sorted(said.partition(": ")[2].split(", ")) == sorted(shown)
     assert resumed[["path", "prediction", "set"]].equals(whole[["path", "prediction", "set"]])
 
 
