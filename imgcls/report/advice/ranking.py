@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from imgcls.report.advice.class_counts import few_images, missing_classes
 from imgcls.report.advice.confusions import confused_pair
 from imgcls.report.advice.finding import Advice, Finding
+from imgcls.report.advice.frozen_encoder import limiting_encoder
 from imgcls.report.advice.label_errors import suspected_label_errors
 from imgcls.report.advice.leaks import leaked_images
 from imgcls.report.advice.segments import weak_segments
@@ -22,6 +23,7 @@ FINDERS: tuple[Callable[[Run], Iterable[Finding]], ...] = (
     suspected_label_errors,
     confused_pair,
     weak_segments,
+    limiting_encoder,
 )
 
 

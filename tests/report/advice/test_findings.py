@@ -273,6 +273,19 @@ def test_overfitting(tmp_path: Path) -> None:
     assert "lowest in epoch 3 of 7 (0.500) and rose by 60.0 % to 0.800" in advice.evidence
 
 
+@pytest.mark.parametrize(
+    ("frozen", "train", "found"), [(True, 0.78, True), (True, 0.9, False), (0.5, 0.78, False), (False, 0.78, False)]
+)
+def test_frozen_encoder(tmp_path: Path, frozen: bool | float, train: float, found: bool) -> None:
+    wrong = {index: (int(LABELS[index] + index % 3 + 1) % 4, 0.3) for index in range(0, 200, 5)}
+    probs = probabilities(LABELS, 4, np.random.default_rng(0), wrong)
+    run = fake_run(tmp_path, LABELS, probs, NAMES, split="validation")
+    write_history(tmp_path, train_accuracy=[0.6, train], validation_accuracy=[0.7, 0.8], validation_loss=[0.5, 0.5])
+    config = {"model": {"init_args": {"freeze_encoder": frozen}}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    assert kinds(run) == ["frozen_encoder"] * found
+
+
 def test_what_makes_the_score_wrong_comes_first(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(30), (1, 0.9))
     values = [180.0 if label == 2 else 90.0 for label in [*np.repeat(np.arange(4), 100), *LABELS]]
