@@ -4,6 +4,7 @@ import logging
 import shlex
 
 from imgcls.callbacks.run_summary import EvaluationSummary
+from imgcls.checkpoints.run_folder import BEST, run_folder_of
 from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Command, Parts
 from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
@@ -77,4 +78,6 @@ class Evaluation(Command):
             if folder is not None and self.parts.experiment.report:
                 report_run(folder, split, self.data, [split], maps=(self.model, self.trainer.strategy.root_device))
             self.results.log()
-        log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(self.start.path)))
+        path = self.start.path
+        typed = run_folder_of(path) if path.name == BEST else None  # which stands for its best checkpoint
+        log.info("To predict: imgcls predict %s IMAGES", shlex.quote(short_path(typed or path)))

@@ -97,7 +97,8 @@ def _log(rows: Sequence[dict[str, str]]) -> None:
         if layer == "pixels":
             log.info("The network has no layer with a usable spatial grid: the maps are SmoothGrad times input")
         else:
-            log.info("Heat maps of %d images, from %s, a grid of %s", len(drawn), layer, grid)
+            images = "1 image" if len(drawn) == 1 else f"{len(drawn):,} images"
+            log.info("Heat maps of %s, from %s, a grid of %s", images, layer, grid)
     if any(row["drawn_on"] == "input" for row in drawn):
         log.info(
             "Drawn on the network's input, since data.augmentations.eval changes colours or bends images, so that "

@@ -88,7 +88,7 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     assert content(run)["test_predictions.csv"] == before["test_predictions.csv"]
     assert f"Results: {run}/test_results.json\nOne row per image: {run}/test_predictions.csv\nTo predict:" in shown.err
     assert "\nTest: 18 images, 3 classes, 32 x 32 pixels\n" in shown.err
-    assert f"imgcls predict {run}/checkpoints/best.ckpt" in shown.err
+    assert f"imgcls predict {run} IMAGES" in shown.err
     main([*line, f"--config={run}/config.yaml"])  # the same values
     before = content(run)
     main([*line, "--tta=hflip"])
