@@ -17,8 +17,8 @@ from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts, print_once
 from imgcls.commands.evaluate import Evaluation
 from imgcls.commands.evaluation_files import EVALUATION_KEYS, changed_settings
+from imgcls.commands.guarantees import Guarantee, find_selection
 from imgcls.commands.resume import Start
-from imgcls.commands.selective import Guarantee, find_selection
 from imgcls.commands.trainer import is_first_process, log_device
 from imgcls.datasets.dataset import PathListDataset
 from imgcls.datasets.image_paths import find_images

@@ -57,7 +57,7 @@ def _pair(found: Comparison, pair: Pair) -> dict[str, Any]:
         "verdict": verdict(found, pair),
         "other_scores": other_scores(found, pair),
         "images_needed": pair.needed,
-        "right_in_one_alone": pair.only,
+        "correct_in_only_one": pair.only,
         "scores": scores,
     }
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from imgcls.explain.grid import Grid, fit, flattened, layouts_of
-from imgcls.explain.tap import Leaf, first_tensor, replaced
+from imgcls.explain.module_output import Leaf, first_tensor, replaced
 
 GOOD_SIDE = 7  # rows and columns of a map that is fine enough
 _PATCHES = 4  # per side

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.explain.find_layer import Layer, find_layer
+from imgcls.explain.module_output import Leaf, replaced
 from imgcls.explain.smooth_grad import smooth_grad
-from imgcls.explain.tap import Leaf, replaced
 from imgcls.models.inference import InferenceModule
 
 Heat = NDArray[np.float32]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from imgcls.commands.guarantees import Guarantee, find_selection
 from imgcls.commands.resume import Start
-from imgcls.commands.selective import Guarantee, find_selection
 from imgcls.commands.trainer import evaluation_precision
 from imgcls.config.class_path import Spec
 from imgcls.data.config import Decode

@@ -9,7 +9,7 @@ from torch import Tensor
 from imgcls.explain.find_layer import Layer
 from imgcls.explain.grid import Grid, layouts_of
 from imgcls.explain.heat_maps import HeatMaps
-from imgcls.explain.tap import replaced
+from imgcls.explain.module_output import replaced
 from imgcls.models.classifier import ImageClassifier
 from tests.helpers.architectures import TINY, tiny_config
 
