@@ -21,6 +21,7 @@ _LEAST, _MOST = 1 / 5, 1 / 3  # mean score that is assumed of plain confusions
 _TIMES = 2.5  # by which a class may exceed the mean score of the errors of the other classes
 _PRIOR = 3  # errors with which that mean is joined
 _CLASSES = 3  # with errors, to use that mean
+_LEFT_OUT = 0.1  # of the images of a label, suspects that do not count against the accuracy
 _ACCURACY = 0.8  # without the suspects, from which on the confidence of a model is evidence about labels
 
 Floats = NDArray[np.float64]
@@ -61,7 +62,8 @@ def suspected_label_errors(run: Run) -> Iterator[Finding]:
     cells have (0.02; 0.06 to 0.32). If at least three other classes have errors, 2.5 times the mean of these is
     assumed, if that is less, but 1/5 at least. The sum of the scores of a class is compared with its gamma
     distribution, with Holm's correction. The predictions on train are the means over the epochs of
-    ``train_predictions.csv``. A model that was trained too short, or has less than 80 % of the other images right, is
+    ``train_predictions.csv``. A model that was trained too short, or has less than 80 % of the images right, apart
+    from the suspects up to a tenth of each class, is
     confident in plain mistakes, too: nothing is found then.
     """
     found = suspected_errors(run)
@@ -87,9 +89,18 @@ def suspected_errors(run: Run) -> list[SuspectedErrors]:
 
 
 def _accuracy_of_others(evaluated: EvaluatedSplit, found: list[SuspectedErrors]) -> float:
-    """Return the accuracy without the suspects."""
-    suspects = sum(len(each.suspects) for each in found if each.split is evaluated)
-    return float(evaluated.correct.sum() / max(len(evaluated) - suspects, 1))
+    """Return the accuracy without the suspects, of which at most a tenth of the images of each label counts.
+
+    Else a model that predicts one class for nearly all images would make all of its errors suspects.
+    """
+    suspects = np.zeros(len(evaluated), bool)
+    for each in found:
+        if each.split is evaluated:
+            suspects[each.suspects] = True
+    classes, labels = len(evaluated.class_names), evaluated.labels
+    of_label, support = (np.bincount(each, minlength=classes) for each in (labels[suspects], labels))
+    left_out = np.minimum(of_label, _LEFT_OUT * support).sum()
+    return float(evaluated.correct.sum() / max(len(evaluated) - left_out, 1))
 
 
 def _tests(split: EvaluatedSplit, few: list[str]) -> list[SuspectedErrors]:

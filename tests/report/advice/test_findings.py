@@ -157,6 +157,13 @@ def test_labels_are_not_suspected_by_an_inaccurate_model(tmp_path: Path, monkeyp
     assert "suspected_label_errors" in kinds(run)
 
 
+def test_labels_are_not_suspected_by_a_model_that_predicts_one_class(tmp_path: Path) -> None:
+    labels = np.repeat([0, 1], 100)
+    wrong = dict.fromkeys(range(60), (1, 0.99))  # of class 0
+    run = fake_run(tmp_path, labels, probabilities(labels, 2, np.random.default_rng(0), wrong), NAMES[:2])
+    assert kinds(run) == ["confused_pair"]
+
+
 def test_confused_pair(tmp_path: Path) -> None:
     wrong = dict.fromkeys(range(50, 62), (3, 0.4)) | {0: (1, 0.4), 1: (2, 0.4)}
     advice = only(fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), wrong), NAMES))
