@@ -85,7 +85,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer | n
     log_t, left_out = (shared.log_t, shared.left_out) if shared.is_better else (0.0, np.zeros((count, 1)))
     own = _fit_classes(logits, labels, log_t) if multilabel else {}
     if not (shared.is_better or own):
-        return Temperature(np.array(1.0), "another one is not better by more than noise", count, before, before)
+        return Temperature(np.array(1.0), "no other temperature is better by more than noise", count, before, before)
     values = np.full(logits.shape[1] if own else (), log_t)
     for index, fit in own.items():
         left_out = np.broadcast_to(left_out, logits.shape).copy()

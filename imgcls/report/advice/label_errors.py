@@ -63,8 +63,7 @@ def suspected_label_errors(run: Run) -> Iterator[Finding]:
     assumed, if that is less, but 1/5 at least. The sum of the scores of a class is compared with its gamma
     distribution, with Holm's correction. The predictions on train are the means over the epochs of
     ``train_predictions.csv``. A model that was trained too short, or has less than 80 % of the images right, apart
-    from the suspects up to a tenth of each class, is
-    confident in plain mistakes, too: nothing is found then.
+    from suspects up to a tenth of each class, is confident in plain mistakes, too: nothing is found then.
     """
     found = suspected_errors(run)
     for name in dict.fromkeys(each.name for each in found):
