@@ -310,7 +310,7 @@ def test_a_leak_is_found_by_each_process_that_a_scheduler_starts(
     folder: Path, line: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or those would wait for the first one, which has ended."""
-    monkeypatch.setattr("imgcls.commands.fit.is_first_process", lambda: False)
+    monkeypatch.setattr("imgcls.commands.fit_start.is_first_process", lambda: False)
     monkeypatch.setattr("imgcls.commands.fit.build_trainer", lambda *_: pytest.fail("it would wait"))
     code, said = fails(line(f"--data.dataset_classes.test={folder}"), capsys)
     assert code == 2
