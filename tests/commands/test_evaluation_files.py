@@ -95,13 +95,19 @@ def test_evaluations_of_other_data_or_settings_have_folders_of_their_own(
     main([*line, f"--data.dataset_classes.test={others}"])
     main([*line, "--trainer.limit_test_batches=1"])
     trained = [f"--data.dataset_classes.test={photos}", "--data.on_leak=warn"]
+    capsys.readouterr()
     main([*line, *trained])
+    said = capsys.readouterr().err
     assert {name: text for name, text in content(run).items() if "evaluations" not in name} == before
     records = [json.loads((run / f"evaluations/{number}/evaluation.json").read_text()) for number in (1, 2, 3, 4)]
     table = pd.read_csv(run / "splits.csv")
     of_train = table["path"][table["split"] == "train"].tolist()
     assert [len(record["trained_on"]) for record in records] == [0, 0, 0, len(of_train)]
     assert set(records.pop()["trained_on"]) == set(of_train)
+    assert f"the checkpoint was trained on {len(of_train)} of these " in said
+    chose = (table["split"] == "validation").sum()
+    assert f"test: {chose} of these " in said
+    assert "are validation images of the run, which chose its best epoch" in said
     assert [record["images"] for record in records] == [18, 6, 8]
     assert [record["changed"] for record in records] == [
         {"tta": "hflip"},

@@ -55,16 +55,20 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
     return whole.divide(np.array(_first_matches(fingerprints, held_out), dtype=np.intp))
 
 
-def trained_on(split: Split, recorded: dict[str, list[str]], kind: HashKind = "full") -> list[str]:
-    """Return the paths of the samples that a checkpoint was trained on.
+def copies_of_recorded(split: Split, recorded: dict[str, list[str]], kind: HashKind = "full") -> dict[str, list[str]]:
+    """Return the paths of the samples that a checkpoint's train has, too, and those that its validation has.
 
     Args:
         split: The samples.
         recorded: Content hashes by split.
         kind: The kind of these hashes.
     """
-    trained = set(recorded["train"])
-    return [split.path(index) for index, content in enumerate(split.hashes(kind)) if content in trained]
+    hashes = split.hashes(kind)
+    known = {name: set(recorded[name]) for name in RECORDED}
+    return {
+        name: [split.path(index) for index, content in enumerate(hashes) if content in contents]
+        for name, contents in known.items()
+    }
 
 
 def check_unchanged(

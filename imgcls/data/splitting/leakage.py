@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from imgcls.data.config import KEY
 from imgcls.data.scan.files import HashKind
-from imgcls.data.splitting.checkpoint_split import trained_on
+from imgcls.data.splitting.checkpoint_split import copies_of_recorded
 from imgcls.data.splitting.config import OnLeak
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ConfigError
@@ -37,7 +37,7 @@ def refuse_leaks(splits: Mapping[str, Split], held_out_of: Mapping[str, str], ki
 def refuse_trained(
     name: str, split: Split, recorded: dict[str, list[str]], kind: HashKind, on_leak: OnLeak
 ) -> list[str] | None:
-    """Refuse, or warn of, images that a checkpoint was trained on.
+    """Refuse, or warn of, images that a checkpoint was trained on; warn of test images that chose its best epoch.
 
     Args:
         name: Name of the split.
@@ -55,11 +55,20 @@ def refuse_trained(
     if kind == "none":
         log.info("%s: the checkpoint has no content hashes, so images that it was trained on cannot be found", name)
         return None
-    paths = trained_on(split, recorded, kind)
+    copies = copies_of_recorded(split, recorded, kind)
+    paths, chose = copies["train"], copies["validation"]
     if paths:
         _report(
             f"{name}: the checkpoint was trained on {len(paths)} of these {len(split)} images, for example {paths[0]}",
             on_leak,
+        )
+    if chose and name == "test":
+        log.warning(
+            "test: %d of these %d images are validation images of the run, which chose its best epoch: on these the "
+            "scores are somewhat too good, for example %s",
+            len(chose),
+            len(split),
+            chose[0],
         )
     return paths
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imgcls.data.splitting.checkpoint_split import check_unchanged, recorded_hold_out, trained_on
+from imgcls.data.splitting.checkpoint_split import check_unchanged, copies_of_recorded, recorded_hold_out
 from imgcls.data.splitting.class_labels import class_names_of, labels_of
 from imgcls.data.splitting.config import SplitRules
 from imgcls.data.splitting.leakage import find_leaks
@@ -298,10 +298,10 @@ def test_groups_are_the_same_as_whole_numbers_and_as_floats() -> None:
     assert found == [["1", "2", "3"], ["1", "2", "path 2.png"], ["1", "2", "3"]]
 
 
-def test_trained_on_lists_the_paths(tmp_path: Path) -> None:
+def test_copies_of_recorded_samples_are_listed(tmp_path: Path) -> None:
     data = write(tmp_path, CONTENTS)
     trained = paths(hold_out(whole(data), 0.2, seed=3)["train"])
-    assert trained_on(whole(data), record(data)) == trained
+    assert copies_of_recorded(whole(data), record(data))["train"] == trained
 
 
 def test_hold_out_keeps_a_single_sample_in_train() -> None:
