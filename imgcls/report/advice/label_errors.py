@@ -21,7 +21,7 @@ _LEAST, _MOST = 1 / 5, 1 / 3  # mean score that is assumed of plain confusions
 _TIMES = 2.5  # by which a class may exceed the mean score of the errors of the other classes
 _PRIOR = 3  # errors with which that mean is joined
 _CLASSES = 3  # with errors, to use that mean
-_LEFT_OUT = 0.1  # of the images of a label, suspects that do not count against the accuracy
+_SHARE = 0.25  # of the images of a label; if more seem wrong, the model is at fault
 _ACCURACY = 0.8  # without the suspects, from which on the confidence of a model is evidence about labels
 
 Floats = NDArray[np.float64]
@@ -62,8 +62,9 @@ def suspected_label_errors(run: Run) -> Iterator[Finding]:
     cells have (0.02; 0.06 to 0.32). If at least three other classes have errors, 2.5 times the mean of these is
     assumed, if that is less, but 1/5 at least. The sum of the scores of a class is compared with its gamma
     distribution, with Holm's correction. The predictions on train are the means over the epochs of
-    ``train_predictions.csv``. A model that was trained too short, or has less than 80 % of the images right, apart
-    from suspects up to a tenth of each class, is confident in plain mistakes, too: nothing is found then.
+    ``train_predictions.csv``. A model is confident in plain mistakes, too, if it was trained too short, has less than
+    80 % of the other images right, or makes more than a quarter of the labels of a class seem wrong: nothing is found
+    then.
     """
     found = suspected_errors(run)
     for name in dict.fromkeys(each.name for each in found):
@@ -84,22 +85,21 @@ def suspected_errors(run: Run) -> list[SuspectedErrors]:
     tests = [each for split in splits for each in _tests(split, few)]
     corrected = [each._replace(p=p) for each, p in zip(tests, holm([each.p for each in tests]), strict=True)]
     suspected = sorted((each for each in corrected if each.p < 1 - CONFIDENCE), key=lambda each: each.p)
-    return suspected if _accuracy_of_others(run.evaluated, suspected) >= _ACCURACY else []
+    is_plausible = all(_share_of_label(each) <= _SHARE for each in suspected)
+    return suspected if is_plausible and _accuracy_of_others(run.evaluated, suspected) >= _ACCURACY else []
 
 
 def _accuracy_of_others(evaluated: EvaluatedSplit, found: list[SuspectedErrors]) -> float:
-    """Return the accuracy without the suspects, of which at most a tenth of the images of each label counts.
+    """Return the accuracy without the suspects."""
+    suspects = sum(len(each.suspects) for each in found if each.split is evaluated)
+    return float(evaluated.correct.sum() / max(len(evaluated) - suspects, 1))
 
-    Else a model that predicts one class for nearly all images would make all of its errors suspects.
-    """
-    suspects = np.zeros(len(evaluated), bool)
-    for each in found:
-        if each.split is evaluated:
-            suspects[each.suspects] = True
-    classes, labels = len(evaluated.class_names), evaluated.labels
-    of_label, support = (np.bincount(each, minlength=classes) for each in (labels[suspects], labels))
-    left_out = np.minimum(of_label, _LEFT_OUT * support).sum()
-    return float(evaluated.correct.sum() / max(len(evaluated) - left_out, 1))
+
+def _share_of_label(found: SuspectedErrors) -> float:
+    """Return the share of the images of a label that would be wrong, of the label with the largest."""
+    labels, count = found.split.labels, len(found.split.class_names)
+    of_label, support = (np.bincount(each, minlength=count) for each in (labels[found.suspects], labels))
+    return float((of_label / np.maximum(support, 1)).max() * found.wrong / len(found.suspects))
 
 
 def _tests(split: EvaluatedSplit, few: list[str]) -> list[SuspectedErrors]:
