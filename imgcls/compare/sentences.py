@@ -107,8 +107,9 @@ def method(found: Comparison) -> str:
     within = ", within classes" if found.images.labels.ndim == 1 else ""
     return (
         f"{len(found.images):,} {found.images.split} images that all runs have, matched by {found.images.by}. "
-        f"{found.metrics[0].title}: {test}; other scores: paired bootstrap over {over}{within}. The interval of ECE is "
-        "that of the model's true calibration error, which few images make look larger. Where a number of more images "
+        f"{found.metrics[0].title}: {test}; other scores: paired bootstrap over {over}{within}. Beside a verdict their "
+        "p-values are adjusted for the number of these scores (Holm). The interval of ECE is that of the model's true "
+        "calibration error, which few images make look larger. Where a number of more images "
         f"is given, so many tell two configurations apart in {POWER:.0%} of the cases, if their difference is as large "
         "as here."
     )

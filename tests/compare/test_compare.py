@@ -253,7 +253,7 @@ def test_multi_label(tmp_path: Path) -> None:
     assert found.configurations[0].values["accuracy"].value == pytest.approx(expected)
     assert verdict(found, found.pairs[0]).startswith("A is better than B by")
     assert all(found.pairs[0].better(metric) == 0 for metric in found.metrics if metric.paired)
-    assert "paired bootstrap over images. The interval of ECE" in method(found)  # multi-label: not within classes
+    assert "paired bootstrap over images. Beside a verdict" in method(found)  # multi-label: not within classes
 
 
 def test_validation_images_are_marked(tmp_path: Path) -> None:
