@@ -9,18 +9,17 @@ import numpy as np
 from imgcls.report.curves import ClassCurve
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.statistics.bootstrap import bca_interval
-from imgcls.statistics.decisions import decided, macro_f1
+from imgcls.statistics.decisions import balanced_accuracy, decided, label_accuracy, macro_f1
 from imgcls.statistics.intervals import Interval, proportion
 from imgcls.statistics.ranking import auroc, average_precision
 from imgcls.statistics.scores import brier, ece, ece_interval, ece_of_perfect_model, log_loss
-from imgcls.statistics.weighted import Floats, Labels, Score, Weighted, mean_of, mean_of_known, sparse
+from imgcls.statistics.weighted import Floats, Labels, Score
 
 MOST_RANKED = 200_000
 """Probabilities, images times classes, up to which areas under curves get a bootstrap interval."""
 _RANKINGS = 15_000_000  # resamples times probabilities
 _RESAMPLES = (199, 1999)
-TOP = 5
-_CLASSES_FOR_TOP = 10
+_TOP, _CLASSES_FOR_TOP = 5, 10
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,9 @@ def _top(found: EvaluatedSplit) -> list[Headline]:
     if found.probs.shape[1] <= _CLASSES_FOR_TOP:
         return []
     truth = found.probs[np.arange(len(found)), found.labels]
-    hits = int(((found.probs > truth[:, None]).sum(axis=1) < TOP).sum())
-    usual = np.sort(np.bincount(found.labels))[-TOP:].sum() / len(found)
-    about = f"Share of images whose class is among the {TOP} most probable."
+    hits = int(((found.probs > truth[:, None]).sum(axis=1) < _TOP).sum())
+    usual = np.sort(np.bincount(found.labels))[-_TOP:].sum() / len(found)
+    about = f"Share of images whose class is among the {_TOP} most probable."
     interval = proportion(hits, len(found))
     return [Headline("top_5", "Top-5 accuracy", hits / len(found), about, interval, float(usual), share=True)]
 
@@ -214,20 +213,3 @@ def _probabilities(found: EvaluatedSplit, constant: Constant) -> list[Headline]:
             perfect=perfect,
         ),
     ]
-
-
-def _balanced(labels: Labels, probs: Floats) -> Weighted:
-    true = sparse(labels, probs.shape[1])
-    hits = true * sparse(probs.argmax(axis=1), probs.shape[1])
-
-    def value(weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore"):  # a class without images is left out of the mean
-            return mean_of_known((weights @ hits) / (weights @ true))
-
-    return value
-
-
-label_accuracy = Score("label_accuracy", lambda labels, decided: mean_of((labels == (decided > 0.5)).mean(axis=1)))
-"""Share of the yes-or-no predictions that are right, in multi-label data."""
-balanced_accuracy = Score("balanced_accuracy", _balanced)
-"""Mean recall of the classes that have images."""

@@ -1,14 +1,12 @@
 """Bootstrap intervals of scores for which no formula holds: F1, AUROC, log loss, calibration error."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.statistics.intervals import Interval
+from imgcls.statistics.intervals import TAILS, Interval
 from imgcls.statistics.weighted import Floats, Labels, Score, Weighted
-
-Statistic = Score | Callable[[Labels, Floats], float]
 
 _CELLS = 2_000_000  # of a block of weights
 _WORK = 40_000_000  # resamples times images, at most
@@ -20,48 +18,42 @@ _UNLIKELY = 1e-9  # probability that is added to each, since all may be 0
 
 
 def bca_interval(
-    statistic: Statistic,
+    score: Score,
     labels: Labels,
     probs: Floats,
     *,
     strata: NDArray[np.integer] | None = None,
     n_resamples: int | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> Interval:
-    """Return the bias-corrected and accelerated bootstrap interval of a score (Efron 1987, "Better bootstrap").
+    """Return the bias-corrected and accelerated 95 % bootstrap interval of a score (Efron 1987, "Better bootstrap").
 
     The images count as if they had one mistake more, at images and classes where the probabilities make it likely:
     else a model without mistakes among 50 images would get an interval of no width (as Agresti and Coull 1998,
     "Approximate is better than exact", add images to a share).
 
     Args:
-        statistic: A score of ``imgcls.statistics.scores``, or a slower function of labels and probabilities.
+        score: The score.
         labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
         probs: ``(N, C)`` probabilities.
         strata: ``(N,)`` groups whose sizes are kept, such as the labels; None for none.
         n_resamples: None for 1999, and fewer, at least 299, from 20,000 images on.
-        confidence: Of the interval.
-        seed: Of the resamples.
 
     Returns:
         The interval; NaN if the score is undefined.
     """
-    n, rng = len(probs), np.random.default_rng(seed)
-    weighted, ones = weighted_statistic(statistic, labels, probs), np.ones((1, n))
-    if isinstance(statistic, Score):
-        weighted = weighted_statistic(statistic, *_with_mistakes(labels, probs, rng))
-        ones = np.append(ones, np.full((1, _MISTAKES), 1 / _MISTAKES), axis=1)
-    estimate, values = weighted(ones)[0], []
-    for block in resamples(n, strata, n_resamples, seed):
-        extra = rng.poisson(1 / _MISTAKES, (len(block), ones.shape[1] - n)).astype(np.float64)
+    n, rng = len(probs), np.random.default_rng(0)
+    weighted = score.weighted(*_with_mistakes(labels, probs, rng))
+    ones = np.append(np.ones((1, n)), np.full((1, _MISTAKES), 1 / _MISTAKES), axis=1)
+    values = []
+    for block in resamples(n, strata, n_resamples):
+        extra = rng.poisson(1 / _MISTAKES, (len(block), _MISTAKES)).astype(np.float64)
         values.append(weighted(np.append(block, extra, axis=1)))
-    low, high = _bca(estimate, np.concatenate(values), _acceleration(weighted, ones, n), confidence)
-    found = statistic(labels, probs)
+    low, high = _bca(weighted(ones)[0], np.concatenate(values), _acceleration(weighted, ones, n))
+    found = score(labels, probs)
     return Interval(min(low, found), max(high, found))
 
 
-def _bca(estimate: float, values: Floats, acceleration: float, confidence: float) -> Interval:
+def _bca(estimate: float, values: Floats, acceleration: float) -> Interval:
     """Return the interval, from the values of the resamples."""
     from scipy.stats import norm  # takes half a second
 
@@ -70,23 +62,22 @@ def _bca(estimate: float, values: Floats, acceleration: float, confidence: float
         return Interval(np.nan, np.nan)
     below = ((values < estimate).sum() + (values == estimate).sum() / 2) / len(values)
     bias = norm.ppf(np.clip(below, 1 / (len(values) + 1), len(values) / (len(values) + 1)))
-    tails = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    tails = bias + norm.ppf(TAILS)
     low, high = np.quantile(values, norm.cdf(bias + tails / (1 - acceleration * tails)))
     return Interval(float(low), float(high))
 
 
 def resamples(
-    count: int, strata: NDArray[np.integer] | None = None, n_resamples: int | None = None, seed: int = 0
+    count: int, strata: NDArray[np.integer] | None = None, n_resamples: int | None = None
 ) -> Iterator[Floats]:
-    """Yield blocks ``(B, N)`` of weights: how often each image is in each resample.
+    """Yield blocks ``(B, N)`` of weights: how often each image is in each resample; the same for the same arguments.
 
     Args:
         count: Number of images.
         strata: ``(N,)`` groups whose sizes are kept; None for none.
         n_resamples: Number of resamples; None as in :func:`bca_interval`.
-        seed: Of the resamples, which are the same for the same arguments.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     groups = [np.arange(count)] if strata is None else [np.flatnonzero(strata == each) for each in np.unique(strata)]
     left = n_resamples or int(np.clip(_WORK // count, *_RESAMPLES))
     while left:
@@ -97,18 +88,6 @@ def resamples(
             weights[:, group] = np.bincount(drawn.ravel(), minlength=size * len(group)).reshape(size, -1)
         yield weights
         left -= size
-
-
-def weighted_statistic(statistic: Statistic, labels: Labels, probs: Floats) -> Weighted:
-    """Return a statistic as a function of the weights; of one that has no such form, weights are whole numbers."""
-    if isinstance(statistic, Score):
-        return statistic.weighted(labels, probs)
-
-    def value(weights: Floats) -> Floats:
-        rows = (np.repeat(np.arange(len(probs)), each.astype(np.int64)) for each in weights)
-        return np.array([statistic(labels[row], probs[row]) for row in rows])
-
-    return value
 
 
 def _with_mistakes(labels: Labels, probs: Floats, rng: np.random.Generator) -> tuple[Labels, Floats]:

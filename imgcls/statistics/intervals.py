@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+TAILS = (0.025, 0.975)
+"""Quantiles between which a 95 % interval is."""
+
 
 class Interval(NamedTuple):
     """A confidence interval; of a share both are from 0 to 1."""
@@ -21,23 +24,18 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Interval:
         total: Number of trials, at least 1.
         confidence: Of the interval, between 0 and 1.
     """
-    return _interval(count, total, confidence, "wilson")
+    return _interval(count, total, "wilson", confidence)
 
 
-def proportion(count: int, total: int, confidence: float = 0.95) -> Interval:
-    """Return the interval of a share: Wilson's, and the exact one where ``count`` is 0 or ``total``.
+def proportion(count: int, total: int) -> Interval:
+    """Return the 95 % interval of a share: Wilson's, and the exact one where ``count`` is 0 or ``total``.
 
     The exact one is that of Clopper and Pearson 1934, "The use of confidence or fiducial limits".
-
-    Args:
-        count: Number of successes.
-        total: Number of trials, at least 1.
-        confidence: Of the interval, between 0 and 1.
     """
-    return _interval(count, total, confidence, "exact" if count in {0, total} else "wilson")
+    return _interval(count, total, "exact" if count in {0, total} else "wilson")
 
 
-def _interval(count: int, total: int, confidence: float, method: str) -> Interval:
+def _interval(count: int, total: int, method: str, confidence: float = 0.95) -> Interval:
     from scipy.stats import binomtest  # takes half a second
 
     found = binomtest(count, total).proportion_ci(confidence, method=method)

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.statistics.bootstrap import Statistic, resamples, weighted_statistic
-from imgcls.statistics.intervals import Interval
-from imgcls.statistics.weighted import Floats, Labels
+from imgcls.statistics.bootstrap import resamples
+from imgcls.statistics.intervals import TAILS, Interval
+from imgcls.statistics.weighted import Floats, Labels, Score
 
 POWER = 0.8
 """Probability with which the number of images that :func:`images_needed` returns tells two models apart."""
 
 _ROUNDING = 1e-30  # of a variance
+_RESAMPLES = 500  # in which the best model is chosen
 
 
 class Difference(NamedTuple):
@@ -22,7 +23,7 @@ class Difference(NamedTuple):
 
     Args:
         value: The first minus the second, or the first alone; of several seeds, of their means.
-        interval: Its confidence interval.
+        interval: Its 95 % interval.
         p_value: Two-sided, of a value of 0.
         image_variance: Its variance by the choice of the images.
         seed_variance: Its variance by the choice of the seeds; 0 if each side has one.
@@ -65,32 +66,30 @@ class Resampled(NamedTuple):
 
 
 def resample(
-    statistic: Statistic,
+    score: Score,
     labels: Labels,
     probs: Sequence[Floats],
     *,
     strata: NDArray[np.integer[Any]] | None = None,
     n_resamples: int | None = None,
-    seed: int = 0,
 ) -> Resampled:
     """Compute a score of several runs on resamples of their images.
 
     Args:
-        statistic: As of :func:`imgcls.statistics.bootstrap.bca_interval`.
+        score: The score.
         labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
         probs: ``(N, C)`` probabilities of each run.
         strata: ``(N,)`` groups whose sizes are kept, such as the labels; None for none.
         n_resamples: None for 1999, fewer for many images.
-        seed: Of the resamples.
     """
-    runs = [weighted_statistic(statistic, labels, each) for each in probs]
+    runs = [score.weighted(labels, each) for each in probs]
     values = np.array([run(np.ones((1, len(labels))))[0] for run in runs])
-    blocks = resamples(len(labels), strata, n_resamples, seed)
+    blocks = resamples(len(labels), strata, n_resamples)
     drawn = np.concatenate([np.stack([run(block) for run in runs], axis=1) for block in blocks])
     return Resampled(values, drawn[~np.isnan(drawn).any(axis=1)], len(labels))
 
 
-def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = (), confidence: float = 0.95) -> Difference:
+def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = ()) -> Difference:
     """Return the mean score of some runs, minus that of others, with its uncertainty over images and seeds.
 
     The resamples have the same images for all runs: of one run a side, this is the paired bootstrap.
@@ -104,7 +103,6 @@ def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = (), c
         found: The scores.
         plus: Runs of the first side.
         minus: Runs of the second side; none for the mean of the first alone.
-        confidence: Of the interval.
     """
     from scipy.stats import t as student  # takes half a second
 
@@ -121,7 +119,7 @@ def contrast(found: Resampled, plus: Sequence[int], minus: Sequence[int] = (), c
         return Difference(difference, Interval(difference, difference), float(difference == 0), 0.0, 0.0, math.inf)
     of_seeds = (share * between) ** 2 / max(freedom, 1)
     degrees = variance**2 / (by_images**2 / max(found.images - 1, 1) + of_seeds)
-    width = student.ppf((1 + confidence) / 2, degrees) * math.sqrt(variance)
+    width = student.ppf(TAILS[1], degrees) * math.sqrt(variance)
     p_value = float(2 * student.sf(abs(difference) / math.sqrt(variance), degrees))
     interval = Interval(difference - width, difference + width)
     left = variance**2 / of_seeds if of_seeds else math.inf
@@ -139,6 +137,28 @@ def _seed_variances(found: Resampled, sides: list[list[int]]) -> tuple[float, fl
     return between / max(freedom, 1), within / max(freedom, 1), freedom
 
 
+def expected_of_best(score: Score, labels: Labels, probs: Sequence[Floats], *, higher_is_better: bool = True) -> float:
+    """Return the score to expect, on other images, of the model that is the best of several on these.
+
+    In each resample the best model is chosen, and scored on the images that the resample lacks (Tsamardinos et al.
+    2018, "Bootstrapping the out-of-sample predictions for efficient and accurate cross-validation").
+
+    Args:
+        score: The score.
+        labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
+        probs: ``(N, C)`` probabilities of each model.
+        higher_is_better: Whether the largest score is the best.
+    """
+    runs = [score.weighted(labels, each) for each in probs]
+    scores = []
+    for block in resamples(len(labels), None, _RESAMPLES):
+        usable = block[(block == 0).any(axis=1)]
+        inside, outside = (np.stack([run(each) for run in runs], axis=1) for each in (usable, (usable == 0) * 1.0))
+        best = inside.argmax(axis=1) if higher_is_better else inside.argmin(axis=1)
+        scores.append(outside[np.arange(len(outside)), best])
+    return float(np.nanmean(np.concatenate(scores)))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number, by Holm 1979, "A simple sequentially rejective test procedure"."""
     count, largest = len(p_values), 0.0
@@ -149,7 +169,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return found
 
 
-def images_needed(difference: Difference, images: int, *, power: float = POWER, confidence: float = 0.95) -> int | None:
+def images_needed(difference: Difference, images: int, *, confidence: float = 0.95) -> int | None:
     """Return how many images would tell two models apart, if the difference is what it seems to be.
 
     The variance by the images falls with their number, that by the seeds does not (Connor 1987, "Sample size for
@@ -159,7 +179,6 @@ def images_needed(difference: Difference, images: int, *, power: float = POWER, 
     Args:
         difference: The difference that was found.
         images: The number of images that it was found on.
-        power: Probability to tell them apart.
         confidence: Of the test.
 
     Returns:
@@ -167,6 +186,6 @@ def images_needed(difference: Difference, images: int, *, power: float = POWER, 
     """
     from scipy.stats import t as student  # takes half a second
 
-    quantiles = student.ppf([(1 + confidence) / 2, power], difference.degrees).sum()
+    quantiles = student.ppf([(1 + confidence) / 2, POWER], difference.degrees).sum()
     bearable = (difference.value / quantiles) ** 2 - difference.seed_variance
     return math.ceil(difference.image_variance * images / bearable) if bearable > 0 else None

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from imgcls.statistics.decisions import correct
-from imgcls.statistics.intervals import Interval
-from imgcls.statistics.weighted import Floats, Labels, Score, Weighted, mean_of
+from imgcls.statistics.intervals import TAILS, Interval
+from imgcls.statistics.weighted import Floats, Labels, Score, Weighted, mean_of, sparse
 
 BINS = 15
 """Bins of equal width in which confidence and accuracy are compared."""
@@ -26,16 +26,16 @@ def _log_loss(labels: Labels, probs: Floats) -> Weighted:
 
 
 def _brier(labels: Labels, probs: Floats) -> Weighted:
-    squares = np.square(probs - one_hot(labels, probs.shape[1]))
+    squares = np.square(probs - sparse(labels, probs.shape[1]).toarray())
     multiclass = labels.ndim == 1 and probs.shape[1] > 2
     return mean_of(squares.sum(axis=1) if multiclass else squares.mean(axis=1))
 
 
-def _ece(labels: Labels, probs: Floats, bins: int = BINS) -> Weighted:
+def _ece(labels: Labels, probs: Floats) -> Weighted:
     confidence, hits = confidences(labels, probs)
     cells = confidence.size
     rows = np.repeat(np.arange(len(probs)), cells // max(len(probs), 1))
-    gaps = csr_array((confidence - hits, (rows, bin_of(confidence, bins))), shape=(len(probs), bins))
+    gaps = csr_array((confidence - hits, (rows, _bin_of(confidence))), shape=(len(probs), BINS))
 
     def value(weights: Floats) -> Floats:
         total: Floats = np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
@@ -60,8 +60,8 @@ class Bin(NamedTuple):
         low: Lower edge of the confidence.
         high: Upper edge.
         n: Number of predictions.
-        confidence: Their mean confidence; NaN if there are none.
-        accuracy: Share of them that are right; NaN if there are none.
+        confidence: Their mean confidence.
+        accuracy: Share of them that are right.
         band: Where the accuracy of a perfectly calibrated model is in 95 % of such test sets.
     """
 
@@ -73,8 +73,8 @@ class Bin(NamedTuple):
     band: Interval
 
 
-def reliability(labels: Labels, probs: Floats, bins: int = BINS, confidence: float = 0.95) -> list[Bin]:
-    """Return accuracy against confidence in bins of equal width, each with the band of a perfect model of that size.
+def reliability(labels: Labels, probs: Floats) -> list[Bin]:
+    """Return accuracy against confidence in the bins that have predictions, with the band of a perfect model.
 
     The band has the quantiles of a binomial distribution at the mean confidence (Bröcker and Smith 2007, "Increasing
     the reliability of reliability diagrams").
@@ -82,28 +82,20 @@ def reliability(labels: Labels, probs: Floats, bins: int = BINS, confidence: flo
     Args:
         labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
         probs: ``(N, C)`` probabilities; multi-label, each is a prediction of its own.
-        bins: Number of bins.
-        confidence: Of the band.
     """
     from scipy.stats import binom  # takes half a second
 
     given, hits = confidences(labels, probs)
-    indices = bin_of(given, bins)
-    counts, sums, right = (np.bincount(indices, weights, bins) for weights in (None, given, hits))
-    with np.errstate(invalid="ignore"):
-        means, shares = sums / counts, right / counts
-        low, high = (binom.ppf(q, counts, np.clip(means, 0, 1)) / counts for q in _tails(confidence))
-    edges = np.linspace(0, 1, bins + 1)
-    rows = zip(edges[:-1], edges[1:], counts, means, shares, low, high, strict=True)
-    return [
-        Bin(float(a), float(b), int(n), float(m), float(s), Interval(float(lo), float(hi)))
-        for a, b, n, m, s, lo, hi in rows
-    ]
+    counts, sums, right = (np.bincount(_bin_of(given), weights, BINS) for weights in (None, given, hits))
+    filled, edges = np.flatnonzero(counts), np.linspace(0, 1, BINS + 1)
+    counts, means, shares = counts[filled], sums[filled] / counts[filled], right[filled] / counts[filled]
+    low, high = (binom.ppf(tail, counts, np.clip(means, 0, 1)) / counts for tail in TAILS)
+    columns = (edges[filled], edges[filled + 1], counts, means, shares, low, high)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [Bin(start, end, n, mean, right, Interval(*band)) for start, end, n, mean, right, *band in rows]
 
 
-def ece_of_perfect_model(
-    probs: Floats, bins: int = BINS, *, multilabel: bool = False, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def ece_of_perfect_model(probs: Floats, *, multilabel: bool = False, tails: tuple[float, float] = TAILS) -> Interval:
     """Return where the calibration error of a perfectly calibrated model with these probabilities is.
 
     It is not 0: the fewer images, the larger it is by chance alone. The right ones of each bin are drawn from a
@@ -111,20 +103,15 @@ def ece_of_perfect_model(
 
     Args:
         probs: ``(N, C)`` probabilities.
-        bins: Number of bins of equal width.
         multilabel: Whether each probability is a prediction of its own.
-        confidence: Share of the draws within the interval.
-        seed: Of the draws.
+        tails: Quantiles of the draws that the interval is between.
     """
-    counts, means = _bins(probs.ravel() if multilabel else probs.max(axis=1), bins)
-    low, high = _drawn_errors(counts, means, means, confidence, np.random.default_rng(seed))
-    return Interval(low, high)
+    counts, means = _bins(probs.ravel() if multilabel else probs.max(axis=1))
+    return _drawn_errors(counts, means, means, tails)
 
 
-def ece_interval(
-    labels: Labels, probs: Floats, bins: int = BINS, *, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Return the interval of the calibration error that an infinite test set would show.
+def ece_interval(labels: Labels, probs: Floats) -> Interval:
+    """Return the 95 % interval of the calibration error that an infinite test set would show.
 
     A bootstrap does not hold here, because chance only adds to a sum of absolute values. This inverts a test: the
     log odds of the confidences are shifted up or down, and the interval has the errors of all shifts for which what
@@ -133,23 +120,20 @@ def ece_interval(
     Args:
         labels: ``(N,)`` classes, or multi-label ``(N, C)`` of 0 and 1.
         probs: ``(N, C)`` probabilities.
-        bins: Number of bins of equal width.
-        confidence: Of the interval.
-        seed: Of the simulations.
     """
-    counts, means = _bins(confidences(labels, probs)[0], bins)
-    found, limits = ece(labels, probs, bins=bins), []
+    counts, means = _bins(confidences(labels, probs)[0])
+    found, limits = ece(labels, probs), []
     for side in (-1, 1):
 
         def rates(shift: float, side: int = side) -> Floats:
             odds: Floats = (1 / np.clip(means, 1e-9, 1 - 1e-9) - 1) * np.exp(side * shift)
             return 1 / (1 + odds) if shift else means
 
-        def drawn(shift: float) -> tuple[float, float]:
-            return _drawn_errors(counts, means, rates(shift), confidence, np.random.default_rng(seed))
+        def drawn(shift: float) -> Interval:
+            return _drawn_errors(counts, means, rates(shift))
 
-        if drawn(_LARGEST)[1] >= found:
-            ends = _last(lambda shift: drawn(shift)[1] < found), _last(lambda shift: drawn(shift)[0] <= found)
+        if drawn(_LARGEST).high >= found:
+            ends = _last(lambda shift: drawn(shift).high < found), _last(lambda shift: drawn(shift).low <= found)
             limits += [float((counts * np.abs(rates(shift) - means)).sum() / counts.sum()) for shift in ends]
     return Interval(min([*limits, found]), max([*limits, found]))
 
@@ -165,11 +149,6 @@ def _last(holds: Callable[[float], bool]) -> float:
     return low
 
 
-def one_hot(labels: Labels, classes: int) -> Floats:
-    """Return ``(N, C)`` of 0 and 1."""
-    return np.eye(classes)[labels] if labels.ndim == 1 else labels.astype(np.float64)
-
-
 def confidences(labels: Labels, probs: Floats) -> tuple[Floats, Floats]:
     """Return the probability of each prediction, and whether it is right, as 0 or 1.
 
@@ -181,26 +160,25 @@ def confidences(labels: Labels, probs: Floats) -> tuple[Floats, Floats]:
     return probs.max(axis=1), correct(labels, probs).astype(np.float64)
 
 
-def bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
-    """Return the bin of equal width that each confidence is in; 1 is in the last one."""
-    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+def _bin_of(confidence: Floats) -> NDArray[np.int64]:
+    """Return the bin that each confidence is in; 1 is in the last one."""
+    return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
-def _bins(given: Floats, bins: int) -> tuple[NDArray[np.int64], Floats]:
+def _bins(given: Floats) -> tuple[NDArray[np.int64], Floats]:
     """Return the number of predictions in each bin that has some, and their mean confidence."""
-    indices = bin_of(given, bins)
-    counts, sums = np.bincount(indices, minlength=bins), np.bincount(indices, given, bins)
+    indices = _bin_of(given)
+    counts, sums = np.bincount(indices), np.bincount(indices, given)
     return counts[counts > 0], np.clip(sums[counts > 0] / counts[counts > 0], 0, 1)
 
 
 def _drawn_errors(
-    counts: NDArray[np.int64], means: Floats, rates: Floats, confidence: float, rng: np.random.Generator
-) -> tuple[float, float]:
+    counts: NDArray[np.int64], means: Floats, rates: Floats, tails: tuple[float, float] = TAILS
+) -> Interval:
     """Return where the calibration error is for bins of these mean confidences and true rates of being right."""
-    hits = rng.binomial(counts, rates, (_DRAWS, len(counts)))
+    hits = np.random.default_rng(0).binomial(counts, rates, (_DRAWS, len(counts)))
     errors = np.abs(hits - counts * means).sum(axis=1) / counts.sum()
-    low, high = np.quantile(errors, _tails(confidence))
-    return float(low), float(high)
+    return Interval(*np.quantile(errors, tails).tolist())
 
 
 def _of_truth(labels: Labels, probs: Floats) -> Floats:
@@ -208,7 +186,3 @@ def _of_truth(labels: Labels, probs: Floats) -> Floats:
     if labels.ndim == 1:
         return np.take_along_axis(probs, labels[:, None].astype(np.int64), axis=1)
     return np.where(labels.astype(bool), probs, 1 - probs)
-
-
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2

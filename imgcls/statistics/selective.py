@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
+_ERROR = 0.05  # probability that a guarantee does not hold
 _STEPS = [digits / power for power in (10_000, 1_000, 100) for digits in range(10, 100)]  # 0.001 to 0.99, two digits
 
 
@@ -24,19 +25,17 @@ class RiskThreshold(NamedTuple):
     wrong: int
 
 
-def risk_threshold(
-    confidences: NDArray[np.floating], correct: NDArray[np.bool_], risk: float, certainty: float = 0.95
-) -> RiskThreshold | None:
+def risk_threshold(confidences: NDArray[np.floating], correct: NDArray[np.bool_], risk: float) -> RiskThreshold | None:
     """Find the lowest confidence above which at most a share ``risk`` of the predictions is wrong.
 
     Each value of the calibration images is a threshold. Its hypothesis "the risk is higher" is rejected by the exact
     binomial test, as Clopper and Pearson's bound does, from the highest value down until one is not rejected (learn
     then test, Angelopoulos et al. 2021, with a fixed sequence). The k sequences start at m, 2m, 4m … predictions, with
     the largest k that the images allow, so that a wrong prediction among the first images does not end all. Each
-    sequence has the error (1 - certainty) / k, and m images without a wrong one pass with it: for k > 1, m is more than
+    sequence has the error 0.05 / k, and m images without a wrong one pass with it: for k > 1, m is more than
     ``images_needed``. The rejected threshold with the most predictions is chosen.
 
-    So the guarantee holds with probability ``certainty`` over the draw of the calibration images, if less confident
+    So the guarantee holds with a probability of 95 % over the draw of the calibration images, if less confident
     predictions are not more often right, and if the images are drawn as those to predict are. The best of all
     thresholds at the whole error would not keep it, since the same images choose it.
 
@@ -44,7 +43,6 @@ def risk_threshold(
         confidences: Highest probability of each calibration image, ``(N,)``.
         correct: Whether its class is the true one, ``(N,)``.
         risk: The largest share of wrong predictions, above 0 and below 1.
-        certainty: Probability that the guarantee holds, above 0 and below 1.
 
     Returns:
         None if no threshold can be guaranteed.
@@ -53,7 +51,7 @@ def risk_threshold(
     values, wrong = confidences[order], np.cumsum(~correct[order])
     last = np.flatnonzero(np.append(values[1:] != values[:-1], True)[: len(values)])  # image of each value
     answered = last + 1
-    starts, error = _starts(len(values), risk, 1 - certainty)
+    starts, error = _starts(len(values), risk)
     fails = np.append(np.flatnonzero(binom.cdf(wrong[last], answered, risk) > error), len(last))
     firsts = np.searchsorted(answered, starts)
     found = max((_end(fails, int(first)) for first in firsts), default=-1)
@@ -68,19 +66,19 @@ def _end(fails: NDArray[np.integer], first: int) -> int:
     return end - 1 if end > first else -1
 
 
-def _starts(images: int, risk: float, error: float) -> tuple[list[int], float]:
+def _starts(images: int, risk: float) -> tuple[list[int], float]:
     """Return the numbers of predictions at which sequences start, and the error of each."""
     starts: list[int] = []
     while True:
-        first = images_needed(risk, 1 - error / (len(starts) + 1))
+        first = images_needed(risk, _ERROR / (len(starts) + 1))
         if first << len(starts) > images:
-            return starts, error / max(len(starts), 1)
+            return starts, _ERROR / max(len(starts), 1)
         starts = [first << power for power in range(len(starts) + 1)]
 
 
-def images_needed(risk: float, certainty: float = 0.95) -> int:
-    """Return how many images must be predicted correctly, without a wrong one, to guarantee a risk."""
-    return math.ceil(math.log(1 - certainty) / math.log(1 - risk))
+def images_needed(risk: float, error: float = _ERROR) -> int:
+    """Return how many images must be predicted correctly, without a wrong one, to guarantee a risk but for an error."""
+    return math.ceil(math.log(error) / math.log(1 - risk))
 
 
 def smallest_risk(confidences: NDArray[np.floating], correct: NDArray[np.bool_], above: float = 0) -> float | None:
@@ -112,10 +110,10 @@ def images_for_sets(coverage: float) -> int:
     return math.ceil(1 / (1 - coverage) - 1 - 1e-9)
 
 
-def coverage_interval(images: int, coverage: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return between which values the coverage is that one draw of calibration images gives (a Beta distribution)."""
+def coverage_interval(images: int, coverage: float) -> tuple[float, float]:
+    """Return the 95 % interval of the coverage that one draw of calibration images gives (a Beta distribution)."""
     rank = _left_out(images, coverage)
-    low, high = beta.interval(confidence, images + 1 - rank, rank)
+    low, high = beta.interval(0.95, images + 1 - rank, rank)
     return float(low), float(high)
 
 

@@ -1,7 +1,6 @@
 """Score: a score that is computed for many weightings of the images at once, as a bootstrap needs it."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,17 +22,13 @@ class Score:
         weighted: Takes labels and probabilities; returns the function of the weights.
     """
 
-    def __init__(self, name: str, weighted: Callable[..., Weighted]) -> None:
+    def __init__(self, name: str, weighted: Callable[[Labels, Floats], Weighted]) -> None:
         self.name = name
         self.weighted = weighted
 
-    def __call__(self, labels: Labels, probs: Floats, **options: Any) -> float:
+    def __call__(self, labels: Labels, probs: Floats) -> float:
         """Return the score of all images, equally weighted; NaN if it is undefined."""
-        return float(self.weighted(labels, probs, **options)(np.ones((1, len(probs))))[0])
-
-    def using(self, **options: Any) -> "Score":
-        """Return the score with options, such as ``thresholds``."""
-        return Score(self.name, partial(self.weighted, **options))
+        return float(self.weighted(labels, probs)(np.ones((1, len(probs))))[0])
 
 
 def mean_of(values: NDArray[Any]) -> Weighted:

@@ -10,9 +10,8 @@ import numpy as np
 
 from imgcls.checkpoints.run_folder import predictions_file, results_file
 from imgcls.results.predictions import EvaluatedSplit, read_predictions, read_record
-from imgcls.statistics.best_of_several import expected_of_best
 from imgcls.statistics.decisions import accuracy, decided, label_accuracy, macro_f1
-from imgcls.statistics.paired import contrast, mcnemar, resample
+from imgcls.statistics.paired import contrast, expected_of_best, mcnemar, resample
 from imgcls.statistics.ranking import auroc, average_precision
 from imgcls.statistics.scores import log_loss
 from imgcls.statistics.weighted import Floats, Score

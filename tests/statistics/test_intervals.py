@@ -22,4 +22,4 @@ def test_values() -> None:
     assert proportion(577, 654) == wilson(577, 654)
     assert proportion(50, 50) == pytest.approx((0.025 ** (1 / 50), 1))
     assert proportion(0, 50) == pytest.approx((0, 1 - 0.025 ** (1 / 50)))
-    assert proportion(5, 50, confidence=0.8).low > proportion(5, 50).low
+    assert wilson(5, 50, confidence=0.8).low > wilson(5, 50).low

@@ -2,12 +2,20 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from imgcls.statistics.decisions import accuracy, macro_f1
 from imgcls.statistics.intervals import Interval
-from imgcls.statistics.paired import Difference, contrast, holm, images_needed, mcnemar, resample
+from imgcls.statistics.paired import (
+    Difference,
+    contrast,
+    expected_of_best,
+    holm,
+    images_needed,
+    mcnemar,
+    resample,
+)
 from imgcls.statistics.weighted import Floats, Score
 
 
@@ -29,11 +37,9 @@ def as_probs(hits: np.ndarray) -> Floats:
     return np.where(hits[:, None], [[0.9, 0.1]], [[0.2, 0.8]])
 
 
-def difference(
-    score: Score, plus: list[Floats], minus: list[Floats], n_resamples: int | None = None, seed: int = 0
-) -> Difference:
+def difference(score: Score, plus: list[Floats], minus: list[Floats], n_resamples: int | None = None) -> Difference:
     """Return the difference of two sides by the paired bootstrap; class 0 is the truth."""
-    found = resample(score, np.zeros(len(plus[0]), np.int64), [*plus, *minus], n_resamples=n_resamples, seed=seed)
+    found = resample(score, np.zeros(len(plus[0]), np.int64), [*plus, *minus], n_resamples=n_resamples)
     numbers = range(len(plus) + len(minus))
     return contrast(found, numbers[: len(plus)], numbers[len(plus) :])
 
@@ -78,9 +84,9 @@ def test_images_needed_uses_the_test_that_is_made(degrees: int) -> None:
 def test_what_cannot_be_told_apart_needs_more_images() -> None:
     rng = np.random.default_rng(0)
     checked = 0
-    for number in range(40):
+    for _ in range(40):
         probs = [as_probs(rng.random(600) < share) for share in (0.84, 0.84, 0.9)]
-        found = difference(accuracy, probs[:2], probs[2:], n_resamples=200, seed=number)
+        found = difference(accuracy, probs[:2], probs[2:], n_resamples=200)
         needed = images_needed(found, 600)
         if found.p_value >= 0.05 and needed is not None:
             checked += 1
@@ -117,9 +123,23 @@ def test_four_points_on_2000_images_are_found() -> None:
 def test_equal_configurations_are_seldom_told_apart(seeds: int, spread: float) -> None:
     rng = np.random.default_rng(seeds)
     p_values = []
-    for number in range(150):
+    for _ in range(150):
         hits = of_difficulty(300, [0] * (2 * seeds), rng, spread)
         probs = [as_probs(each) for each in hits]
-        found = difference(accuracy, probs[:seeds], probs[seeds:], n_resamples=200, seed=number)
+        found = difference(accuracy, probs[:seeds], probs[seeds:], n_resamples=200)
         p_values.append(found.p_value)
     assert np.mean(np.array(p_values) < 0.05) <= 0.09  # 0.05, and two standard errors
+
+
+def test_the_best_of_equal_models_is_not_better() -> None:
+    found, seen = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        difficulty = rng.normal(1.6, 1.2, (300, 1))
+        hits = difficulty + rng.normal(0, 0.7, (300, 15)) > 0
+        probs = [np.where(each[:, None], [[0.9, 0.1]], [[0.1, 0.9]]) for each in hits.T]
+        seen.append(hits.mean(axis=0).max())
+        found.append(expected_of_best(accuracy, np.zeros(300, np.int64), probs))
+    truth = norm.cdf(1.6 / np.hypot(1.2, 0.7))
+    assert np.mean(seen) - truth > 0.015
+    assert abs(np.mean(found) - truth) < 0.01

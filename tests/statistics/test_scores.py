@@ -5,7 +5,14 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from imgcls.statistics.decisions import accuracy, correct, macro_f1, predicted
+from imgcls.statistics.decisions import (
+    accuracy,
+    balanced_accuracy,
+    correct,
+    label_accuracy,
+    macro_f1,
+    predicted,
+)
 from imgcls.statistics.ranking import auroc, average_precision
 from imgcls.statistics.scores import brier, ece, ece_of_perfect_model, log_loss, reliability
 from imgcls.statistics.weighted import Floats, Score
@@ -38,6 +45,8 @@ def of_sklearn(labels: NDArray[np.int64], probs: Floats, weights: Floats | None 
     several = labels.ndim == 2
     return {
         accuracy: metrics.accuracy_score(labels, found, sample_weight=weights),
+        label_accuracy: 1 - metrics.hamming_loss(labels, found, sample_weight=weights),
+        **({} if several else {balanced_accuracy: metrics.recall_score(labels, found, **kind)}),
         macro_f1: metrics.f1_score(labels, found, **kind),
         auroc: metrics.roc_auc_score(labels, areas, multi_class="ovr", **kind),
         average_precision: float(np.mean(precisions)),
@@ -62,12 +71,11 @@ def test_weighted_scores_are_those_of_repeated_images(made: Made) -> None:
         assert score.weighted(labels, probs)(weights.astype(float)) == pytest.approx(repeated, abs=1e-12), score.name
 
 
-def test_thresholds_decide_multi_label_answers() -> None:
+def test_multi_label_predictions_exceed_one_half() -> None:
     labels, probs = np.array([[1, 0], [1, 1]]), np.array([[0.4, 0.2], [0.6, 0.9]])
-    assert predicted(labels, probs, [0.3, 0.5]).tolist() == [[1, 0], [1, 1]]
+    assert predicted(labels, probs).tolist() == [[0, 0], [1, 1]]
     assert correct(labels, probs).tolist() == [False, True]
-    assert accuracy.using(thresholds=[0.3, 0.5])(labels, probs) == 1
-    assert macro_f1.using(thresholds=0.5)(labels, probs) == pytest.approx((2 / 3 + 1) / 2)
+    assert macro_f1(labels, probs) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_classes_without_images_are_left_out() -> None:
@@ -77,21 +85,25 @@ def test_classes_without_images_are_left_out() -> None:
     assert np.isnan(auroc(np.zeros(3, np.int64), probs))
 
 
-def test_calibration_error_by_hand() -> None:
+def test_calibration_error_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, probs = np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.92, 0.08], [0.6, 0.4], [0.45, 0.55]])
-    assert ece(labels, probs, bins=2) == pytest.approx(abs((0.9 + 0.92 + 0.6 + 0.55) - 3) / 4)
-    assert ece(labels, probs, bins=10) == pytest.approx((0.18 + 0.6 + 0.45) / 4)
-    assert ece(np.array([[1, 0], [0, 1]]), np.array([[0.7, 0.4], [0.4, 0.8]]), bins=10) == pytest.approx(1.3 / 4)
+    monkeypatch.setattr("imgcls.statistics.scores.BINS", 2)
+    assert ece(labels, probs) == pytest.approx(abs((0.9 + 0.92 + 0.6 + 0.55) - 3) / 4)
+    monkeypatch.setattr("imgcls.statistics.scores.BINS", 10)
+    assert ece(labels, probs) == pytest.approx((0.18 + 0.6 + 0.45) / 4)
+    assert ece(np.array([[1, 0], [0, 1]]), np.array([[0.7, 0.4], [0.4, 0.8]])) == pytest.approx(1.3 / 4)
 
 
 def test_reliability_counts_each_bin_and_has_a_band() -> None:
     labels, probs = single_label(2000)
     rows = reliability(labels, probs)
     assert sum(row.n for row in rows) == 2000
-    error = sum(row.n * abs(row.confidence - row.accuracy) for row in rows if row.n) / 2000
+    error = sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / 2000
     assert ece(labels, probs) == pytest.approx(error, abs=1e-12)
-    assert np.isnan(rows[0].accuracy)
-    held = [row.band.low <= row.accuracy <= row.band.high for row in rows if row.n]
+    assert all(row.n for row in rows)
+    assert rows[0].low > 0  # four classes: no confidence is below 1/4
+    assert all(row.low <= row.confidence <= row.high for row in rows)
+    held = [row.band.low <= row.accuracy <= row.band.high for row in rows]
     assert sum(held) >= len(held) - 1
 
 
@@ -99,7 +111,7 @@ def test_reliability_counts_each_bin_and_has_a_band() -> None:
 def test_calibration_error_of_a_perfect_model_is_not_zero(images: int, low: float, high: float) -> None:
     """Figures of a simulation of 90 % intervals, with confidences of a Beta distribution."""
     confidence = np.maximum(np.random.default_rng(0).beta(8, 1.2, images), 0.5)
-    found = ece_of_perfect_model(np.stack([confidence, 1 - confidence], axis=1), confidence=0.9)
+    found = ece_of_perfect_model(np.stack([confidence, 1 - confidence], axis=1), tails=(0.05, 0.95))
     assert found == pytest.approx((low, high), abs=0.006)
 
 
