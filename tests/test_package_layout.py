@@ -132,6 +132,7 @@ INSTANT = [
     "cli/short_forms",
     "cli/suggest",
     "cli/validate_config",
+    "cli/violations",
     "config/__init__",
     "config/yaml_content",
     "errors",

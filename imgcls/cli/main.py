@@ -12,8 +12,6 @@ from imgcls.cli.help import OWN_PARSER, full_help, help_of, main_help
 from imgcls.cli.needs import check_needs
 from imgcls.cli.short_forms import add_newest_run, expand
 from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
-from imgcls.runtime.cores import share_cores
-from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening
 
 _LOADING = "Loading ..."
 
@@ -54,17 +52,32 @@ def main(args: list[str] | None = None) -> None:
     is_first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     if is_first:
         print(*(f"{note}\n" for note in [*notes, *more]), sep="", end="", file=sys.stderr)
+    _run(arguments, "--debug" in given, says_so=is_first and sys.stderr.isatty(), is_program=args is None)
+
+
+def _run(arguments: list[str], debug: bool, says_so: bool, is_program: bool) -> None:
+    """Import the program and run a command.
+
+    Args:
+        arguments: The command line.
+        debug: Whether an error has a traceback.
+        says_so: Whether to show a line during the import.
+        is_program: Whether the process ends with the command.
+    """
+    from imgcls.runtime.cores import share_cores
+    from imgcls.runtime.signals import Stopped, end_now, ending_at_once, listening  # 10 ms, which no early answer needs
+
     share_cores()
     _find_modules_here()
     try:
-        with listening(to_the_end=args is None):
+        with listening(to_the_end=is_program):
             with ending_at_once():
-                run = _import_program(says_so=is_first and sys.stderr.isatty())
-            run(arguments, debug="--debug" in given)
+                run = _import_program(says_so=says_so)
+            run(arguments, debug=debug)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except Stopped as stop:
-        if args is None:
+        if is_program:
             end_now(stop)
         raise
 

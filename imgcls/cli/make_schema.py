@@ -57,6 +57,7 @@ _CLASS = {
     "properties": {"class_path": {"type": "string"}, "init_args": {}, "dict_kwargs": {}},
     "additionalProperties": False,
 }
+_OTHER = {"type": ["string", "object"]}  # an object whose classes are not described
 _IS_SPEC = {"anyOf": [{"required": ["class_path"]}, {"required": ["init_args"]}]}  # else arguments alone
 _NO_TABLE = r"^(?!.*\.(csv|tsv|txt)$)"  # of a table, the parser would take the content for a configuration
 
@@ -89,7 +90,11 @@ def collect() -> Schema:
         "$defs": {
             "class": _CLASS,
             **{f"options of {command}": {"properties": options} for command, options in own.items()},
-            **{name: found for name, found in made["$defs"].items() if "properties" in found},  # no base of classes
+            **{
+                name: found if "properties" in found else _OTHER
+                for name, found in made["$defs"].items()
+                if name not in _SUBCLASSES
+            },
             **{base: _subclass(paths) for base, paths in _SUBCLASSES.items()},
             **{path: arguments[path] for path in described},
         },

@@ -4,19 +4,16 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
-from jsonschema.validators import extend
 
 from imgcls.cli.argv import FLAGS, LISTS, Option
 from imgcls.cli.schema import DEFAULT_CLASSES, Schema, branches, inner, keys, kinds, of_command, used_keys
 from imgcls.cli.short_forms import FOLDERS
 from imgcls.cli.suggest import ABSENT, nearest
-from imgcls.config.yaml_content import Content, Place, compose_text, scalar
+from imgcls.cli.violations import Validator, Violation
+from imgcls.config.yaml_content import Content, Place, compose_text
 from imgcls.errors import did_you_mean, join_keys, known_names
 from imgcls.models.huggingface.hub_ids import hub_id
 
@@ -29,27 +26,6 @@ _CLASS_PATH = re.compile(r"\w+(\.\w+)+|[A-Z]\w*")
 _WORDS = {"array": "a list", "boolean": "true or false", "integer": "an integer", "number": "a number"}
 _WORDS |= {"null": "null", "object": "a mapping", "string": "a text"}
 _SHOWN = 8  # keys that a message names
-
-
-def _is(*types: type) -> Any:
-    """Make a check of a value's type; as for the parser, a text may stand for a number, a truth value or null."""
-
-    def check(_: Any, value: Any) -> bool:
-        read = scalar(value) if isinstance(value, str) else value
-        return isinstance(read, types) and (bool in types or not isinstance(read, bool))
-
-    return check
-
-
-def _enum(_: Any, values: list[Any], value: Any, __: Schema) -> Iterator[ValidationError]:
-    if value not in values and not (isinstance(value, str) and scalar(value) in values):
-        yield ValidationError(f"{value!r} is not one of {values!r}")
-
-
-_TYPES = {"boolean": _is(bool), "integer": _is(int), "number": _is(int, float), "null": _is(type(None))}
-_Validator = extend(
-    Draft202012Validator, {"enum": _enum}, type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(_TYPES)
-)
 
 
 class Fault(NamedTuple):
@@ -73,7 +49,7 @@ def faults(command: str, files: list[tuple[str, yaml.MappingNode]], options: lis
     given = [(section, source.content.value.get(section)) for source in sources for section in DEFAULT_CLASSES]
     own: Schema = {section: {} for section, value in given if _is_own(section, value)}  # known to the parser alone
     schema = of_command(command)
-    validator = _Validator(schema | {"properties": schema["properties"] | own})
+    validator = Validator(schema | {"properties": schema["properties"] | own})
     return [fault for source in sources for fault in source.faults(validator)]
 
 
@@ -84,8 +60,7 @@ def _is_own(section: str, value: Any) -> bool:
     return bool(is_path) and class_path != DEFAULT_CLASSES[section]
 
 
-@dataclass
-class _Source:
+class _Source(NamedTuple):
     """A configuration file, or an option as a file would have it.
 
     Args:
@@ -104,18 +79,19 @@ class _Source:
     typed: Place = ()
     is_part: bool = False
 
-    def faults(self, validator: Any) -> list[Fault]:
+    def faults(self, validator: Validator) -> list[Fault]:
         """Return all faults, in the order of their lines."""
         found = {place: Fault(f"the key {_dotted(place)!r} is given twice") for place in self.content.repeated}
-        for error in (cause for each in validator.iter_errors(self.content.value) for cause in _causes(each)):
-            place = tuple(error.absolute_path)
-            if error.validator == "additionalProperties":
+        for violation in validator.violations(self.content.value):
+            place = violation.place
+            if violation.keyword == "additionalProperties":
                 of_class = _OF_A_CLASS if _dotted(place) in DEFAULT_CLASSES else []
-                siblings = [key for key in dict.fromkeys([*error.schema["properties"], *of_class]) if key != "$schema"]
-                unknown = [key for key in error.instance if key not in {*siblings, "$schema"}]
+                allowed = dict.fromkeys([*violation.schema["properties"], *of_class])
+                siblings = [key for key in allowed if key != "$schema"]
+                unknown = [key for key in violation.value if key not in {*siblings, "$schema"}]
                 found |= {(*place, key): self._unknown(place, key, siblings) for key in unknown}
-            elif not self._may_be_right(error):
-                found[place] = self._wrong(place, error)
+            elif not self._may_be_right(violation):
+                found[place] = self._wrong(violation)
         lines = self.content.lines
         if not self.option:
             ordered = sorted(found, key=lines.__getitem__)
@@ -123,12 +99,13 @@ class _Source:
         starts = {place: f"{self.name}: " if len(place) > len(self.typed) else "" for place in found}
         return [fault._replace(text=starts[place] + fault.text, option=self.option) for place, fault in found.items()]
 
-    def _wrong(self, place: Place, error: ValidationError) -> Fault:
+    def _wrong(self, violation: Violation) -> Fault:
         """Return the fault of a value."""
-        name, value = _dotted(place), error.instance
+        place, value = violation.place, violation.value
+        name = _dotted(place)
         if name not in DEFAULT_CLASSES or not isinstance(value, str) or value in {"", "null"}:
             dashes = "--" if len(place) <= len(self.typed) else ""
-            return Fault(f"{dashes}{_wrong_value(name, error)}")
+            return Fault(f"{dashes}{_wrong_value(name, violation)}")
         what, *meant = {
             "data": ("use a folder", FOLDERS[self.command], value),
             "model": ("choose a network", "--model.model_name", hub_id(value)),
@@ -136,21 +113,22 @@ class _Source:
         option = (meant[0], [meant[1]]) if place == self.typed else None
         return Fault(f"{'--' * bool(self.typed)}{name} takes a class; to {what}: {shlex.join(meant)}", meant=option)
 
-    def _may_be_right(self, error: ValidationError) -> bool:
+    def _may_be_right(self, violation: Violation) -> bool:
         """Whether the parser may accept what the schema does not."""
-        value, place, expected = error.instance, tuple(error.absolute_path), {*kinds(error.schema)}
+        place, keyword, value, schema, _ = violation
+        expected = {*kinds(schema)}
         if self.is_part and place == self.typed:
             return True
-        if error.validator == "required":  # may be misspelt, or in another file or option but for an item of a list
+        if keyword == "required":  # may be misspelt, or in another file or option but for an item of a list
             in_list = any(isinstance(part, int) for part in place)
-            return not in_list or not value.keys() <= error.schema["properties"].keys()
+            return not in_list or not value.keys() <= schema["properties"].keys()
         if value is None:  # which jsonargparse 4.53 does not check
-            return not inner(error.schema)
+            return not inner(schema)
         if isinstance(value, str):
-            is_class = any("if" in branch for branch in branches(error.schema))
+            is_class = any("if" in branch for branch in branches(schema))
             is_class_path = is_class and _CLASS_PATH.fullmatch(value) and not os.path.isdir(value)
             is_read = os.path.isfile(value) or _READ.match(value) or is_class_path
-            return bool({"array", "object"} & expected and error.validator != "pattern" and is_read)
+            return bool({"array", "object"} & expected and keyword != "pattern" and is_read)
         is_text = isinstance(value, (list, dict)) and "string" in expected  # in which the command line has brackets
         return bool(self.typed) and place == self.typed and is_text
 
@@ -212,29 +190,24 @@ def _option(command: str, option: Option) -> _Source:
     return _Source(command, name, content, option, typed, bool(ends) or name.endswith(".help"))
 
 
-def _causes(error: ValidationError) -> list[ValidationError]:
-    """Return what is wrong within the alternative that was probably meant, the error itself where that is open."""
-    within = [each for each in error.context or () if each.relative_path or each.validator not in {"type", "enum"}]
-    return [cause for each in within for cause in _causes(each)] or [error]
-
-
-def _wrong_value(name: str, error: ValidationError) -> str:
+def _wrong_value(name: str, violation: Violation) -> str:
     """Say what is expected at a key, and what was found."""
-    value, names = error.instance, ", ".join([*inner(error.schema)][:_SHOWN])
-    if error.validator == "required":
-        return f"{name} needs {', '.join(repr(key) for key in error.validator_value if key not in value)}"
+    value, names = violation.value, ", ".join([*inner(violation.schema)][:_SHOWN])
+    if violation.keyword == "required":
+        missing = [repr(key) for key in violation.schema["required"] if key not in value]
+        return f"{name} needs {', '.join(missing)}"
     if names and value in (None, "null"):
         return f"{name} is empty; leave it out, or give it a key"
     if names:
         return f"{name} must be a section with keys ({names}), got {_shown(value)}"
-    if error.validator == "pattern":
+    if violation.keyword == "pattern":
         key = f"--{name.replace('.init_args', '', 1)}"
         table = f"{key}.class_path imgcls.CsvImageDataset {key}.init_args.csv {shlex.quote(value)}"
         return f"{name}: {value!r} is not a folder; for a table, type {table}"
-    if error.validator not in {"type", "enum", "anyOf"}:
-        return f"{name}: {error.message}"
-    known = [each for branch in branches(error.schema) for each in branch.get("enum", [])]
-    *others, last = [*map(_shown, known), *(_WORDS[kind] for kind in kinds(error.schema))]
+    if violation.keyword not in {"type", "enum", "anyOf"}:
+        return f"{name}: {violation.message}"
+    known = [each for branch in branches(violation.schema) for each in branch.get("enum", [])]
+    *others, last = [*map(_shown, known), *(_WORDS[kind] for kind in kinds(violation.schema))]
     expected = f"{', '.join(others)} or {last}" if others else last
     example = "; for example 128, or [128,160] (height, width)" if name.endswith(".image_size") else ""
     return f"{name} must be {expected}, got {_shown(value)}{did_you_mean(str(value), map(str, known))}{example}"

@@ -175,6 +175,9 @@ def test_all_faults_of_files_and_options_are_named(tmp_path: Path, capsys: pytes
         "data: {dataset_classes: {train: photos, validation: {class_path: own.Data, init_args: {x: 1}}}}\n",
         "trainer: trainer.yaml\nmodel: {optimizer_config: parts/optimizer.yaml}\n",
         "optuna: {search_spaces: {model.optimizer_config.lr: {distribution: uniform, low: 0, high: 1e-3}}}\n",
+        "trainer: {gradient_clip_val: .inf, limit_train_batches: 1, max_time: {minutes: 1}}\n",
+        "trainer: {callbacks: [{class_path: RichProgressBar, init_args: {theme: {progress_bar: {color: red}}}}]}\n",
+        'data: {dataset_classes: {train: "\\ud800"}}\n',
         "$schema: schema.json\n",
     ],
 )
@@ -287,6 +290,7 @@ def test_wrong_key_within_an_option_is_refused_at_once(
         ["--trainer.callbacks.init_args.filename={epoch:03d}-{validation_loss:.4f}"],
         ["--trainer.callbacks=[{class_path: EarlyStopping, init_args: {monitor: validation_loss}}, ModelSummary]"],
         ["--trainer.callbacks+=ModelSummary", "--trainer.logger=CSVLogger"],
+        ["--data.dataset_classes.train=caf\udce9"],
     ],
 )
 def test_arguments_of_own_classes_are_left_to_the_parser(
