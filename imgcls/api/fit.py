@@ -19,7 +19,7 @@ from imgcls.api.sections import read_sections
 from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.cli import precheck
 from imgcls.cli.parser import ImgclsCLI
-from imgcls.cli.run import logging_to_stderr, no_traceback_of_tensorboard
+from imgcls.cli.run_command import logging_to_stderr, no_traceback_of_tensorboard
 from imgcls.commands.fit import Fit
 from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import INTERRUPTED, ConfigError, ImageError, ImgclsError, RunError, listed

@@ -17,13 +17,13 @@ COMMANDS = {
     "explain": "draw which parts of an image a prediction depends on",
 }
 EVALUATIONS = ("validate", "test", "predict")
-OWN_PARSERS = ("export", "explain")
-TRAINER_COMMANDS = tuple(name for name in COMMANDS if name not in OWN_PARSERS)  # which Lightning's parser reads
-OF_TRAINED = (*EVALUATIONS, *OWN_PARSERS)  # commands that need the checkpoint of a trained model
+CHECKPOINT_COMMANDS = ("export", "explain")
+TRAINER_COMMANDS = tuple(name for name in COMMANDS if name not in CHECKPOINT_COMMANDS)  # which Lightning's parser reads
+OF_TRAINED = (*EVALUATIONS, *CHECKPOINT_COMMANDS)  # commands that need the checkpoint of a trained model
 IMAGES = "--images"
 CKPT_PATH = "--ckpt_path"
 LISTS = (IMAGES, "--allow")  # options that take several values
-_WITH_IMAGES = {"predict", "check", *OWN_PARSERS}
+_WITH_IMAGES = {"predict", "check", *CHECKPOINT_COMMANDS}
 # options that need no value
 FLAGS = ("--overwrite", "--resume", "--raw", "--batched", "--quantize", "--from_network_input", "--print_config")
 _CONFIG = ("--config", "-c")

@@ -10,7 +10,7 @@ from argcomplete.completers import DirectoriesCompleter, FilesCompleter
 from argcomplete.shell_integration import shellcode
 
 from imgcls.cli.argv import COMMANDS
-from imgcls.cli.help import AT_ONCE, OWN_PARSER, add_keys
+from imgcls.cli.help import AT_ONCE, OWN_HELP, add_keys
 from imgcls.cli.models import names
 from imgcls.cli.schema import keys
 from imgcls.errors import ConfigError
@@ -51,7 +51,7 @@ def complete() -> None:
                 options["ckpt_path"].completer = _checkpoints
             if model := options.get("model.model_name"):
                 model.completer = _models
-        if command in {*COMMANDS, *OWN_PARSER}:
+        if command in {*COMMANDS, *OWN_HELP}:
             added.add_argument("words", nargs="*")  # files, as argcomplete proposes by default
     argcomplete.autocomplete(parser)
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import imgcls
-from imgcls.cli.argv import COMMANDS, FLAGS, OWN_PARSERS
+from imgcls.cli.argv import CHECKPOINT_COMMANDS, COMMANDS, FLAGS
 from imgcls.cli.help_pages import PAGES
 from imgcls.cli.schema import Schema, branches, choices, inner, kinds, used_keys
 
@@ -19,7 +19,7 @@ AT_ONCE = {  # commands that need no parser
     "schema": "print the JSON Schema of the configuration, for editors",
     "completion": "print the script that completes commands in bash, zsh or fish",
 }
-OWN_PARSER = ("init", "compare", "report")
+OWN_HELP = ("init", "compare", "report")
 """Commands of ``AT_ONCE`` with options and a help of their own."""
 _USES = {  # command of AT_ONCE without a parser of its own -> how it is called, and what it prints
     "models": "usage: imgcls models\n\nPrint a table of good pretrained models: name, parameters, size, accuracy.\n"
@@ -133,9 +133,9 @@ def add_keys(parser: ArgumentParser, command: str) -> dict[str, Action]:
 def _add_general(group: Any, command: str) -> Action:
     """Add the options that every command has; return the one of configuration files."""
     of_run = "The config.yaml of the run, if its classes are your own."
-    text = of_run if command in OWN_PARSERS else "Path to a configuration file (YAML)."
+    text = of_run if command in CHECKPOINT_COMMANDS else "Path to a configuration file (YAML)."
     config: Action = group.add_argument("-c", "--config", metavar="FILE", help=text)
-    if command not in OWN_PARSERS:
+    if command not in CHECKPOINT_COMMANDS:
         group.add_argument("--print_config", action="store_true", help="Print the configuration and exit.")
     group.add_argument("-h", "--help", action="help", help="Show the main options, or all: --help all.")
     return config

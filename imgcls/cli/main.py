@@ -8,9 +8,9 @@ from collections.abc import Callable
 import imgcls
 from imgcls.cli import models, precheck, schema
 from imgcls.cli.argv import COMMANDS
-from imgcls.cli.help import OWN_PARSER, full_help, help_of, main_help
-from imgcls.cli.needs import check_needs
-from imgcls.cli.short_forms import add_newest_run, expand
+from imgcls.cli.help import OWN_HELP, full_help, help_of, main_help
+from imgcls.cli.positional_arguments import add_newest_run, expand
+from imgcls.cli.required_inputs import check_required_inputs
 from imgcls.errors import INTERRUPTED, ConfigError, ImgclsError
 
 _LOADING = "Loading ..."
@@ -43,7 +43,7 @@ def main(args: list[str] | None = None) -> None:
         arguments, notes = expand(typed)
         precheck.check(arguments, typed)
         arguments, more = add_newest_run(arguments)
-        check_needs(arguments, typed)
+        check_required_inputs(arguments, typed)
     except KeyboardInterrupt:  # of init, which may wait for a slow disk
         raise SystemExit(INTERRUPTED) from None
     except ImgclsError as error:
@@ -89,7 +89,7 @@ def _answer(arguments: list[str]) -> str | None:
         command, *rest = [*rest, "--help"]
     if command in {"-V", "--version", "version"}:
         return f"imgcls {imgcls.__version__}"
-    if rest == ["help"] or ({"-h", "--help"} & {*rest} and command not in OWN_PARSER):
+    if rest == ["help"] or ({"-h", "--help"} & {*rest} and command not in OWN_HELP):
         command = precheck.SYNONYMS.get(command, command)
         return full_help(command) if command in COMMANDS and "all" in rest else help_of(command)
     if command in {"-h", "--help", "help"}:
@@ -135,16 +135,16 @@ def _import_program(says_so: bool = False) -> Callable[..., None]:
     Args:
         says_so: Whether to show a line on stderr until it is done.
     """
-    if "imgcls.cli.run" not in sys.modules and gc.isenabled():
+    if "imgcls.cli.run_command" not in sys.modules and gc.isenabled():
         print(_LOADING * says_so, end="", file=sys.stderr, flush=True)
         gc.disable()
         try:
-            import imgcls.cli.run  # noqa: F401
+            import imgcls.cli.run_command  # noqa: F401
         finally:
             gc.freeze()
             gc.enable()
             print(f"\r{' ' * len(_LOADING)}\r" * says_so, end="", file=sys.stderr, flush=True)
-    from imgcls.cli.run import run
+    from imgcls.cli.run_command import run
 
     return run
 

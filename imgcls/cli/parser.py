@@ -67,7 +67,7 @@ class ImgclsCLI(LightningCLI):
         self.ckpt_path: str | None = None
         self.drawn_seed = False
         set_dumper("yaml", dump_yaml)
-        one_line = {"exit_on_error": False}  # raise what cli/run.py prints
+        one_line = {"exit_on_error": False}  # raise what cli/run_command.py prints
         super().__init__(
             ImageClassifier,
             ImageDataModule,

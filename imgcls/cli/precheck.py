@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from imgcls.cli.argv import COMMANDS, config_files, join_options, split_options
 from imgcls.cli.help import AT_ONCE
-from imgcls.cli.short_forms import CONFIGS
+from imgcls.cli.positional_arguments import CONFIGS
 from imgcls.config.yaml_content import compose_yaml
 from imgcls.errors import ConfigError, did_you_mean
 
@@ -58,7 +58,7 @@ def check(arguments: list[str], typed: list[str] | None = None) -> None:
     """Refuse an unknown section or key, a missing value, and a configuration file that cannot be read.
 
     Args:
-        arguments: A command line without short forms.
+        arguments: A command line without positional arguments.
         typed: The command line as it was typed, with the same options, for the one to type instead.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from imgcls.cli.argv import FLAGS, LISTS, Option
+from imgcls.cli.positional_arguments import FOLDERS
 from imgcls.cli.schema import DEFAULT_CLASSES, Schema, branches, inner, keys, kinds, of_command, used_keys
-from imgcls.cli.short_forms import FOLDERS
 from imgcls.cli.suggest import ABSENT, nearest
 from imgcls.cli.violations import Validator, Violation
 from imgcls.config.yaml_content import Content, Place, compose_text

@@ -20,7 +20,7 @@ from tests.benchmarks.beside import write_photos
 PHOTOS, ROUNDS = 1000, 5
 TINY = Path(__file__).parents[2] / "configs/tiny-resnet"
 START = """
-import gc, os, sys, time, imgcls.inference.load, imgcls.cli.run
+import gc, os, sys, time, imgcls.inference.load, imgcls.cli.run_command
 from imgcls.cli.main import main
 _, run, images = sys.argv
 start, before = time.perf_counter(), sum(os.times()[:4])

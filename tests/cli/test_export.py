@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imgcls.cli.main import main
-from imgcls.cli.short_forms import expand
+from imgcls.cli.positional_arguments import expand
 from tests.helpers.runs import fails
 
 REFUSED = {  # command line -> what is said

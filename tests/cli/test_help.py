@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from imgcls.cli.argv import COMMANDS, OWN_PARSERS
+from imgcls.cli.argv import CHECKPOINT_COMMANDS, COMMANDS
 from imgcls.cli.help_pages import PAGES
 from imgcls.cli.main import main
 from imgcls.cli.schema import keys, used_keys
@@ -59,7 +59,7 @@ def test_help_of_a_command_fits_one_screen(
     assert 24 <= len(lines) <= 40
     assert max(map(len, lines)) <= 80
     options = [match[1] for line in lines if (match := re.match(r"  (?:-\w.*, )?(--[\w.]+)", line))]
-    general = ["--config", *(["--print_config"] if command not in OWN_PARSERS else []), "--help"]
+    general = ["--config", *(["--print_config"] if command not in CHECKPOINT_COMMANDS else []), "--help"]
     start = len(OWN[command]) + len(general)
     assert options[:start] == [*OWN[command], *general]
     assert [f"--{key}" for key in PAGES[command].often if key in keys(command)] == options[start:]

@@ -45,7 +45,7 @@ print(json.dumps({{
 
 def test_importing_the_command_line_changes_no_global_of_a_dependency() -> None:
     dependencies = "import lightning.pytorch.cli, transformers, torchmetrics, optuna, albumentations, pandas"
-    ours = f"{dependencies}\nimport imgcls.cli.run\nimport imgcls.commands.tune\nimport imgcls.commands.check"
+    ours = f"{dependencies}\nimport imgcls.cli.run_command\nimport imgcls.commands.tune\nimport imgcls.commands.check"
     found = [
         subprocess.run([sys.executable, "-c", GLOBALS.format(imports=each)], capture_output=True, text=True, check=True)
         for each in (dependencies, ours)

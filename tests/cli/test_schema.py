@@ -18,8 +18,8 @@ import yaml
 from jsonschema_rs import Draft202012Validator
 
 from imgcls.cli import make_schema, schema
-from imgcls.cli.argv import OWN_PARSERS, TRAINER_COMMANDS
-from imgcls.cli.export import parser_of
+from imgcls.cli.argv import CHECKPOINT_COMMANDS, TRAINER_COMMANDS
+from imgcls.cli.checkpoint_commands import parser_of
 from imgcls.cli.help import full_help
 from imgcls.cli.main import main
 from imgcls.cli.parser import ImgclsCLI
@@ -92,7 +92,7 @@ def test_help_is_that_of_the_parser(command: str) -> None:
         assert text_and_default(ours[key]) == text_and_default(theirs[key]), key
 
 
-@pytest.mark.parametrize("command", OWN_PARSERS)
+@pytest.mark.parametrize("command", CHECKPOINT_COMMANDS)
 def test_help_is_that_of_its_parser(command: str) -> None:
     with mock.patch.dict(os.environ, COLUMNS="10000"):
         ours, theirs = options_of(full_help(command)), options_of(parser_of(command).format_help())

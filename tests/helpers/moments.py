@@ -183,7 +183,7 @@ def _processes(session: int) -> list[int]:
 
 
 def _serve() -> None:
-    import imgcls.cli.run  # noqa: F401  # what takes seconds
+    import imgcls.cli.run_command  # noqa: F401  # what takes seconds
     from imgcls.cli.main import main
 
     answers = os.fdopen(os.dup(1), "w")

@@ -1,4 +1,4 @@
-"""The command export, which needs neither a Trainer nor data, so that it has a parser of its own."""
+"""The commands ``export`` and ``explain``, which need a checkpoint alone: no Trainer and no data module."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def run_export(arguments: list[str]) -> None:
     """Export a trained model; print the folder.
 
     Args:
-        arguments: The command line after the program's name, without short forms.
+        arguments: The command line after the program's name, without positional arguments.
     """
     from imgcls.export.export import export, load_exact  # takes a while
 
@@ -37,3 +37,20 @@ def run_export(arguments: list[str]) -> None:
     classifier = load_exact(checkpoint, given.config)
     output = Path(given.output).expanduser() if given.output else None
     print(export(classifier, given.format, output, line.images, options, overwrite=given.overwrite))
+
+
+def run_explain(arguments: list[str]) -> None:
+    """Draw heat maps; print the folder.
+
+    Args:
+        arguments: The command line after the program's name, without positional arguments.
+    """
+    from imgcls.inference.explain import explain  # takes a while
+    from imgcls.inference.load import load
+
+    line = CommandLine(arguments)
+    given: Any = parser_of("explain").parse_args(line.arguments[1:])
+    checkpoint = trained_checkpoint("explain", given.ckpt_path, given.experiment.output_dir)
+    classifier = load(checkpoint, config=given.config, precision="32-true")
+    output = Path(given.output).expanduser() if given.output else None
+    print(explain(classifier, line.images, output, given.target, given.against, overwrite=given.overwrite))

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from imgcls.cli.explain import run_explain
-from imgcls.cli.export import run_export
+from imgcls.cli.checkpoint_commands import run_explain, run_export
 from imgcls.cli.parser import ImgclsCLI
 from imgcls.commands.trainer import is_first_process
 from imgcls.errors import INTERRUPTED

@@ -13,11 +13,11 @@ from imgcls.errors import ConfigError, similar_path
 _EXAMPLES = {"predict": " new_photos/", "explain": " photo.jpg"}
 
 
-def check_needs(arguments: list[str], typed: list[str]) -> None:
+def check_required_inputs(arguments: list[str], typed: list[str]) -> None:
     """Refuse a run that would end with an error after seconds of imports; all is checked again where it is used.
 
     Args:
-        arguments: A command line without short forms, whose keys exist.
+        arguments: A command line without positional arguments, whose keys exist.
         typed: The command line as it was typed.
 
     Raises:

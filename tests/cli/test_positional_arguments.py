@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from imgcls.cli.main import main
-from imgcls.cli.short_forms import add_newest_run, expand
+from imgcls.cli.positional_arguments import add_newest_run, expand
 from imgcls.errors import ConfigError
 from tests.helpers.runs import arguments, fails, table_of
 

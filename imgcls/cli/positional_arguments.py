@@ -1,4 +1,4 @@
-"""Short forms of a command line: folders, files and run folders without the option that they are meant for."""
+"""Positional arguments: folders, files and run folders, and the options that they are meant for."""
 
 import os
 import shlex
