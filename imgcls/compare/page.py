@@ -19,7 +19,7 @@ from imgcls.compare.sentences import (
     unbroken,
     verdict,
 )
-from imgcls.report.environment import environment
+from imgcls.report.formats import environment
 
 
 def render(found: Comparison) -> str:

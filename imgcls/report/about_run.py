@@ -1,21 +1,18 @@
 """What the report says of the run itself: class balance, files that were not used, settings, machine."""
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
-
-from imgcls.config.overrides import leaves
-from imgcls.datasets.labels import read_names
+from imgcls.config.overrides import leaves, value_at
 from imgcls.errors import join_keys
+from imgcls.report.classes import counts_by_class, images_by_class
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.runtime.progress import duration
 
-SPLITS = ("train", "validation", "test")
+_SPLITS = ("train", "validation", "test")
 _DEFAULT_CLASSES = ("imgcls.ImageClassifier", "imgcls.ImageDataModule")
 _ROOTS = ("trainer", "model", "data", "experiment", "seed_everything")
 
@@ -39,18 +36,12 @@ class Balance:
 
 def balance_of(run: Run, found: EvaluatedSplit) -> Balance:
     """Return the class balance by ``splits.csv``; of an evaluation of other data, that of its images as well."""
-    table = run.splits
-    labels: dict[str, list[str]] = {}
-    if table is not None:
-        labels = {split: table["label"][table["split"] == split].tolist() for split in SPLITS}
-    labels = {split: each for split, each in labels.items() if each}
-    counts = {split: _count(each, found) for split, each in labels.items()}
-    totals = {split: len(each) for split, each in labels.items()}
+    labels = {split: run.labels(split) for split in _SPLITS}
+    counts = {split: images_by_class(each, found) for split, each in labels.items() if each}
+    totals = {split: len(each) for split, each in labels.items() if each}
     if run.folder != run.home or found.split not in totals:
         name = found.split if found.split not in totals else f"this {found.split}"
-        classes = len(found.class_names)
-        truth = found.labels.sum(axis=0) if found.multilabel else np.bincount(found.labels, minlength=classes)
-        counts[name] = dict(zip(found.class_names, truth.tolist(), strict=True))
+        counts[name] = dict(zip(found.class_names, counts_by_class(found).images.tolist(), strict=True))
         totals[name] = len(found)
     return Balance(totals, counts)
 
@@ -59,15 +50,15 @@ def unused_files(run: Run) -> dict[str, Any]:
     """Return the files that were found and not used, and what was compared."""
     if run.is_of_other_data:
         return {"unused": [], "checked": _compared_with_training(run.evaluation_record.get("trained_on"))}
-    kind = run.data.get("content_hash")
+    refuses_leaks = value_at(run.config, "data.init_args.on_leak") in (None, "error")
     compared = {
         "full": "Images were compared by their content, so that none is in two splits."
-        if _refuses_leaks(run)
+        if refuses_leaks
         else "Images were compared by their content; the advice names any that are in two splits.",
         "sampled": "Images were compared by the size and both ends of their files.",
         "none": "Images were not compared by content (data.content_hash: none), so that one may be in two splits.",
     }
-    return {"unused": run.data.get("unused", []), "checked": compared.get(str(kind), "")}
+    return {"unused": run.data.get("unused", []), "checked": compared.get(str(run.data.get("content_hash")), "")}
 
 
 def _compared_with_training(trained_on: list[str] | None) -> str:
@@ -78,11 +69,6 @@ def _compared_with_training(trained_on: list[str] | None) -> str:
         "The content of these images was compared with that of the images the model was trained on: "
         f"{len(trained_on) or 'none'} equal."
     )
-
-
-def _refuses_leaks(run: Run) -> bool:
-    options = run.config.get("data", {}).get("init_args", {})
-    return bool(options.get("on_leak", "error") == "error")
 
 
 def facts(run: Run, found: EvaluatedSplit) -> list[tuple[str, str]]:
@@ -103,16 +89,6 @@ def facts(run: Run, found: EvaluatedSplit) -> list[tuple[str, str]]:
         "Versions": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
     }
     return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
-
-
-def _count(labels: list[str], found: EvaluatedSplit) -> dict[str, int]:
-    texts = Counter(labels)
-    if not found.multilabel:
-        return {name: texts[name] for name in found.class_names}
-    names: Counter[str] = Counter()
-    for text, count in texts.items():
-        names.update(dict.fromkeys(read_names(text), count))
-    return {name: names[name] for name in found.class_names}
 
 
 def _duration(made: dict[str, Any]) -> str:

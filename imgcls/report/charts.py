@@ -3,13 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 60, 12, 20, 46
 _TICKS = 5
 
 Values = Sequence[float] | NDArray[np.float64]
@@ -54,7 +52,7 @@ class Bar(NamedTuple):
 
 @dataclass
 class Chart:
-    """A chart; positions are in pixels of a picture of ``WIDTH`` times ``HEIGHT``.
+    """A chart; positions are in pixels of a picture, whose axes are within ``left``, ``right``, ``top``, ``bottom``.
 
     Args:
         title: Its title.
@@ -63,7 +61,15 @@ class Chart:
         x: Range of x.
         y: Range of y.
         note: What to see, in a sentence.
+        diagonal: Whether a line from (0, 0) to (1, 1) is drawn.
     """
+
+    width: ClassVar = 420
+    height: ClassVar = 300
+    left: ClassVar = 60
+    right: ClassVar = 408
+    top: ClassVar = 20
+    bottom: ClassVar = 254
 
     title: str
     x_label: str
@@ -71,6 +77,7 @@ class Chart:
     x: tuple[float, float]
     y: tuple[float, float]
     note: str = ""
+    diagonal: bool = False
     x_ticks: list[Tick] = field(default_factory=list)
     y_ticks: list[Tick] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -78,7 +85,6 @@ class Chart:
     bands: list[Bar] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     rules: list[Tick] = field(default_factory=list)
-    diagonal: str = ""
 
     def __post_init__(self) -> None:
         """Put marks on the axes."""
@@ -88,22 +94,22 @@ class Chart:
     def at_x(self, value: float) -> float:
         """Return the position of a value of x."""
         low, high = self.x
-        return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
+        return round(self.left + (value - low) / (high - low) * (self.right - self.left), 1)
 
     def at_y(self, value: float) -> float:
         """Return the position of a value of y."""
         low, high = self.y
-        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+        return round(self.bottom - (value - low) / (high - low) * (self.bottom - self.top), 1)
 
     def add_line(self, name: str, xs: Values, ys: Values, *, thin: bool = False) -> None:
         """Add a line, with gaps where a value is not finite."""
         pieces: list[list[str]] = [[]]
         for x, y in zip(xs, ys, strict=True):
-            if math.isfinite(y):
-                pieces[-1].append(f"{self.at_x(x):g},{self.at_y(y):g}")
-            elif pieces[-1]:
+            if not math.isfinite(y):
                 pieces.append([])
-        points = [" ".join(_without_repeats(piece)) for piece in pieces if piece]
+            elif (point := f"{self.at_x(x):g},{self.at_y(y):g}") not in pieces[-1][-1:]:
+                pieces[-1].append(point)
+        points = [" ".join(piece) for piece in pieces if piece]
         self.lines.append(Line(name, points, len(self.lines), thin))
 
     def add_band(self, x: float, low: float, high: float, width: float, text: str) -> None:
@@ -114,8 +120,8 @@ class Chart:
     def add_bar(self, low: float, high: float, share: float, text: str) -> None:
         """Add a bar from the x axis upwards, ``share`` of a fifth of the picture high."""
         left, right = self.at_x(low), self.at_x(high)
-        height = round(share * (HEIGHT - TOP - BOTTOM) / 5, 1)
-        self.bars.append(Bar(left + 1, HEIGHT - BOTTOM - height, max(round(right - left - 2, 1), 1), height, text))
+        height = round(share * (self.bottom - self.top) / 5, 1)
+        self.bars.append(Bar(left + 1, self.bottom - height, max(round(right - left - 2, 1), 1), height, text))
 
     def add_dot(self, x: float, y: float, low: float, high: float, text: str, *, marked: bool = False) -> None:
         """Add a point with a whisker from ``low`` to ``high``."""
@@ -131,17 +137,12 @@ def ticks(low: float, high: float) -> list[tuple[float, str]]:
     return [(number * step, f"{number * step:.6g}") for number in count]
 
 
-def span(values: Values, *, zero: bool = False) -> tuple[float, float]:
-    """Return a range that holds the finite values, with some space; from 0 on if ``zero``."""
+def span(values: Values) -> tuple[float, float]:
+    """Return a range that holds the finite values, with some space."""
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return 0.0, 1.0
     low, high = float(finite.min()), float(finite.max())
-    low = min(low, 0.0) if zero else low
     space = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
-    return (low if zero and low >= 0 else low - space), high + space
-
-
-def _without_repeats(points: list[str]) -> list[str]:
-    return [point for before, point in zip(["", *points], points, strict=False) if point != before]
+    return low - space, high + space

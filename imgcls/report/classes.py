@@ -1,19 +1,17 @@
-"""The scores of each class, and which classes are confused with which."""
+"""The scores of each class."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.datasets.labels import read_names
+from imgcls.report.confusion import confusion
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.statistics.intervals import Interval, proportion
-
-FULL = 30
-"""Classes up to which the confusion matrix is a table."""
-PAIRS = 25
-"""Most confused pairs that are listed for more classes."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +47,6 @@ class ClassRow:
     average_precision: float | None = None
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Images of a class that are predicted as another one.
-
-    Args:
-        true: Index of their class.
-        predicted: Index of the other one.
-        images: Their number.
-        share: Of the images of their class.
-    """
-
-    true: int
-    predicted: int
-    images: int
-    share: float
-
-
 def class_rows(found: EvaluatedSplit, areas: Sequence[tuple[float | None, float | None]]) -> list[ClassRow]:
     """Return the scores of each class.
 
@@ -95,6 +76,14 @@ def _row(
     )
 
 
+def images_by_class(labels: Iterable[str], found: EvaluatedSplit) -> dict[str, int]:
+    """Return the number of images of each class, of labels as ``splits.csv`` has them."""
+    names: Counter[str] = Counter()
+    for text, count in Counter(labels).items():
+        names.update(dict.fromkeys(read_names(text) if found.multilabel else (text,), count))
+    return {name: names[name] for name in found.class_names}
+
+
 class CountsByClass(NamedTuple):
     """Images, predictions and right predictions of each class, ``(C,)``."""
 
@@ -110,38 +99,3 @@ def counts_by_class(found: EvaluatedSplit) -> CountsByClass:
         return CountsByClass(found.labels.sum(axis=0), found.predicted.sum(axis=0), both.sum(axis=0))
     matrix = confusion(found)
     return CountsByClass(matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal())
-
-
-def confusion(found: EvaluatedSplit) -> NDArray[np.int64]:
-    """Return the number of images by true class (row) and predicted class (column), of single-label data."""
-    classes = len(found.class_names)
-    cells = np.bincount(found.labels * classes + found.predicted, minlength=classes**2)
-    return cells.reshape(classes, classes)
-
-
-def confused_pairs(matrix: NDArray[np.int64], most: int | None = PAIRS) -> list[Pair]:
-    """Return the pairs of classes with the most confused images, at most ``most``."""
-    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)][:most]
-    rows, columns = np.unravel_index(order, matrix.shape)
-    support = matrix.sum(axis=1)
-    return [
-        Pair(int(row), int(column), int(matrix[row, column]), float(matrix[row, column] / support[row]))
-        for row, column in zip(rows, columns, strict=True)
-    ]
-
-
-def clustered(matrix: NDArray[np.int64]) -> list[int]:
-    """Return an order of the classes that puts confused ones next to each other.
-
-    Average linkage on the share of images that two classes exchange, with optimal leaf order (Bar-Joseph et al. 2001,
-    "Fast optimal leaf ordering for hierarchical clustering").
-    """
-    from scipy.cluster.hierarchy import leaves_list, linkage  # takes a while
-    from scipy.spatial.distance import squareform
-
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    distance = 1 - np.minimum((shares + shares.T) / 2, 1)
-    np.fill_diagonal(distance, 0)
-    order: list[int] = leaves_list(linkage(squareform(distance), "average", optimal_ordering=True)).tolist()
-    return order

@@ -1,6 +1,5 @@
 """Curves of an evaluation: ROC, precision and recall, and accuracy against the share of predictions that are kept."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +7,11 @@ from numpy.typing import NDArray
 
 from imgcls.results.predictions import EvaluatedSplit
 
-POINTS = 200
-"""Points of a drawn curve."""
 Floats = NDArray[np.float64]
+
+_POINTS = 200  # of a drawn curve
+GRID = np.linspace(0, 1, _POINTS + 1)
+"""x of all curves of classes."""
 
 
 @dataclass(frozen=True)
@@ -21,34 +22,28 @@ class ClassCurve:
         index: Of the class.
         auroc: Area under the ROC curve; None if the class has no images, or no other images.
         average_precision: Precision at each score, weighted by the recall that it adds; None without images.
-        false_positive_rate: x of the ROC curve, on a common grid.
-        recall_at: y of the ROC curve.
-        recall: x of the other curve, a grid.
-        precision: y of the other curve: the best precision with at least that recall.
+        recall: The highest recall at no more than each false positive rate of ``GRID``: the ROC curve.
+        precision: The best precision with at least each recall of ``GRID``.
     """
 
     index: int
     auroc: float | None
     average_precision: float | None
-    false_positive_rate: Floats
-    recall_at: Floats
     recall: Floats
     precision: Floats
 
 
 def class_curves(found: EvaluatedSplit) -> list[ClassCurve]:
     """Return the curves of each class."""
-    return [_curve(index, truth, found.probs[:, index]) for index, truth in enumerate(_truths(found))]
-
-
-def _truths(found: EvaluatedSplit) -> Iterator[NDArray[np.bool_]]:
-    for index in range(found.probs.shape[1]):
-        yield found.labels[:, index] if found.multilabel else found.labels == index
+    labels, several = found.labels, found.multilabel
+    return [
+        _curve(index, labels[:, index] if several else labels == index, found.probs[:, index])
+        for index in range(found.probs.shape[1])
+    ]
 
 
 def _curve(index: int, truth: NDArray[np.bool_], scores: Floats) -> ClassCurve:
     """Return the curves, whose areas are of all points and not of the drawn ones."""
-    grid = np.linspace(0, 1, POINTS + 1)
     positives = int(truth.sum())
     negatives = len(truth) - positives
     order = np.argsort(-scores, kind="stable")
@@ -60,9 +55,8 @@ def _curve(index: int, truth: NDArray[np.bool_], scores: Floats) -> ClassCurve:
     auroc = float(np.trapezoid(recall, rate)) if positives and negatives else None
     area = float((np.diff(recall) * precision).sum()) if positives else None
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(recall[1:], grid).clip(max=len(best) - 1)
-    upper = np.searchsorted(rate, grid, side="right") - 1  # the highest recall at no more than this rate
-    return ClassCurve(index, auroc, area, grid, recall[upper], grid, best[at])
+    at = np.searchsorted(recall[1:], GRID).clip(max=len(best) - 1)
+    return ClassCurve(index, auroc, area, recall[np.searchsorted(rate, GRID, side="right") - 1], best[at])
 
 
 def mean_curve(curves: list[ClassCurve]) -> ClassCurve | None:
@@ -70,12 +64,9 @@ def mean_curve(curves: list[ClassCurve]) -> ClassCurve | None:
     known = [each for each in curves if each.auroc is not None and each.average_precision is not None]
     if not known:
         return None
-    means = [
-        np.mean([getattr(each, name) for each in known], axis=0)
-        for name in ("false_positive_rate", "recall_at", "recall", "precision")
-    ]
     auroc, area = (float(np.mean([getattr(each, name) for each in known])) for name in ("auroc", "average_precision"))
-    return ClassCurve(-1, auroc, area, *means)
+    recall, precision = (np.mean([getattr(each, name) for each in known], axis=0) for name in ("recall", "precision"))
+    return ClassCurve(-1, auroc, area, recall, precision)
 
 
 def summary_curve(found: EvaluatedSplit, curves: list[ClassCurve]) -> ClassCurve | None:
@@ -89,6 +80,6 @@ def accuracy_of_most_confident(found: EvaluatedSplit) -> tuple[Floats, Floats]:
     """Return shares of the predictions, the most confident first, and the accuracy of each share."""
     order = np.argsort(-found.confidence, kind="stable")
     right = np.cumsum(found.correct[order])
-    counts = np.unique(np.linspace(1, len(found), min(POINTS, len(found))).round().astype(int))
+    counts = np.unique(np.linspace(1, len(found), min(_POINTS, len(found))).round().astype(int))
     counts = counts[counts >= min(10, len(found))]  # the accuracy of a few images says nothing
     return counts / len(found), right[counts - 1] / counts

@@ -3,17 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from imgcls.checkpoints.run_folder import PROPERTIES
-from imgcls.errors import ConfigError, first_line
-from imgcls.report.charts import Chart, span
-from imgcls.report.curves import ClassCurve, accuracy_of_most_confident, summary_curve
+from imgcls.report.charts import Chart, Tick, span
+from imgcls.report.curves import GRID, ClassCurve, accuracy_of_most_confident, summary_curve
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import proportion
-from imgcls.statistics.scores import Bin, reliability
+from imgcls.statistics.scores import Bin
 
-COLOURED = 6
-"""Classes up to which each has a colour of its own."""
+_COLOURED = 6  # classes up to which each has a colour of its own
 _NAMED = {  # column -> its title with the unit
     "width": "Width in pixels",
     "height": "Height in pixels",
@@ -24,7 +21,7 @@ _NAMED = {  # column -> its title with the unit
     "sharpness": "Sharpness",
     "format": "File format",
 }
-_NOT_SHOWN = {"path", "split", "label"}
+_NOT_SHOWN = {"split", "label"}
 _METRICS = 3  # charts of metrics beside the loss
 _SHARES = (0.0, 1.0)
 _GROUPS = 5  # of equal size, of the values of a property
@@ -61,7 +58,7 @@ def _epochs(history: pd.DataFrame, metric: str, best: int | None) -> Chart:
         if len(epochs) == 1 and np.isfinite(column[0]):
             chart.add_dot(float(epochs[0]), column[0], column[0], column[0], f"{name}: {column[0]:.4f}")
     if best is not None and best + 1 in epochs:
-        chart.rules.append(chart.x_ticks[0]._replace(at=chart.at_x(best + 1), text=f"best epoch {best + 1}"))
+        chart.rules.append(Tick(chart.at_x(best + 1), f"best epoch {best + 1}"))
     return chart
 
 
@@ -72,32 +69,29 @@ def ranking_charts(found: EvaluatedSplit, curves: list[ClassCurve]) -> list[Char
         return []
     roc = Chart("ROC curve", "false positive rate", "true positive rate (recall)", _SHARES, _SHARES)
     precision = Chart("Precision and recall", "recall", "precision", _SHARES, _SHARES)
-    roc.diagonal = "chance"
+    roc.diagonal = True
     has_mean = mean.index < 0
     shown = [each for each in curves if each.auroc is not None]
-    is_many = len(shown) > COLOURED
+    is_many = len(shown) > _COLOURED
     for each in [mean, *shown] if has_mean else shown:
         title = "mean of the classes" if each.index < 0 else found.class_names[each.index]
         thin = is_many and each is not mean
-        rates, recalls = (np.append(0, values) for values in (each.false_positive_rate, each.recall_at))
         if has_mean or each is mean:
             of_both = "" if has_mean else ", the same for both classes"
-            roc.add_line(f"{title}: AUROC {each.auroc:.3f}{of_both}", rates, recalls, thin=thin)
-        precision.add_line(
-            f"{title}: average precision {each.average_precision:.3f}", each.recall, each.precision, thin=thin
-        )
+            name = f"{title}: AUROC {each.auroc:.3f}{of_both}"
+            roc.add_line(name, np.append(0, GRID), np.append(0, each.recall), thin=thin)
+        precision.add_line(f"{title}: average precision {each.average_precision:.3f}", GRID, each.precision, thin=thin)
     thin_note = "Thin lines are single classes; their areas are in the table of classes. " if is_many else ""
     roc.note = f"{thin_note}Dashed: guessing."
     precision.note = f"{thin_note}Best precision among the thresholds with at least that recall."
     return [roc, precision]
 
 
-def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
-    """Return the reliability diagram and the accuracy of the most confident predictions; and the bins of the former."""
-    bins = [each for each in reliability(found.labels, found.probs) if each.n]
+def calibration_charts(found: EvaluatedSplit, bins: list[Bin]) -> list[Chart]:
+    """Return the reliability diagram, from its bins, and the accuracy of the most confident predictions."""
     labels = ("probability", "share of true ones") if found.multilabel else ("confidence", "accuracy")
     chart = Chart("Reliability diagram", *labels, _SHARES, _SHARES)
-    chart.diagonal = "perfect"
+    chart.diagonal = True
     largest = max(each.n for each in bins)
     for each in bins:
         text = f"{labels[0]} {each.confidence:.3f}, {labels[1]} {each.accuracy:.3f}, {each.n:,} predictions"
@@ -121,26 +115,15 @@ def calibration_charts(found: EvaluatedSplit) -> tuple[list[Chart], list[Bin]]:
         "Predictions are sorted by confidence; at the right all are kept. imgcls predict --risk finds the confidence "
         "below which a model should abstain."
     )
-    return [chart, confident], bins
+    return [chart, confident]
 
 
 def property_charts(run: Run, found: EvaluatedSplit) -> list[Chart]:
-    """Return the share of wrong predictions by image property, of those in ``image_properties.csv``.
-
-    Raises:
-        ConfigError: If the table cannot be read.
-    """
-    path = run.folder / PROPERTIES
-    if not path.exists():
-        path = run.home / PROPERTIES
-    if not path.exists():
+    """Return the share of wrong predictions by image property, of those in ``image_properties.csv``."""
+    table = run.properties(found.split)
+    if table is None:
         return []
-    try:
-        table = pd.read_csv(path, encoding_errors="surrogateescape", dtype={"path": object})
-        table = table[table["split"] == found.split].set_index("path")
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{path}: cannot be read ({first_line(error)}); remove it") from error
-    table = table[~table.index.duplicated()].reindex(found.paths)
+    table = table.reindex(found.paths)
     names = [name for name in map(str, table) if name not in _NOT_SHOWN]
     return [chart for name in names if (chart := _property(name, table[name], ~found.correct)) is not None]
 
@@ -164,7 +147,7 @@ def _property(
     for number, ((text, each), (low, high)) in enumerate(zip(rows, shares, strict=True), 1):
         share = float(each.mean())
         label = text if middles is None else _value(name, float(middles.iloc[number - 1]))
-        chart.x_ticks.append(chart.y_ticks[0]._replace(at=chart.at_x(number), text=label[:12]))
+        chart.x_ticks.append(Tick(chart.at_x(number), label[:12]))
         chart.add_dot(number, share, low, high, f"{text}: {100 * share:.1f} % of {len(each):,} wrong")
     chart.note = "Five groups of equal size, at their medians." if numeric else ""
     return chart

@@ -1,8 +1,10 @@
-"""How the report writes values."""
+"""The templates of pages that imgcls writes, and how these write values."""
 
 import re
+from functools import cache
 from typing import Any
 
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from imgcls.runtime.tables import shown
@@ -56,4 +58,22 @@ def commands(text: str) -> Markup:
     return Markup(re.sub("`([^`]+)`", code, str(escape(text_of(text)))))  # noqa: S704 - escaped
 
 
-FILTERS = {"commands": commands, "percent": percent, "score": score, "count": count, "exact": exact, "short": short}
+@cache
+def environment(package: str = "imgcls.report") -> Environment:
+    """Return the templates of a package, and those of the report; text in them has no bytes that are not UTF-8."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys([package, "imgcls.report"])]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=text_of,
+    )
+    made.filters |= {each.__name__: each for each in (commands, percent, score, count, exact, short)}
+    return made
+
+
+def source(templates: Environment, name: str) -> str:
+    """Return the text of a file among the templates."""
+    assert templates.loader is not None  # noqa: S101 - made above
+    return templates.loader.get_source(templates, name)[0]

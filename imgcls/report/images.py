@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from imgcls.checkpoints.run_folder import THUMBNAILS
 from imgcls.errors import ConfigError, first_line
-from imgcls.report.classes import FULL, confused_pairs, confusion
+from imgcls.report.confusion import FULL, PAIRS, confused_pairs, confusion
 from imgcls.results.predictions import EvaluatedSplit
+from imgcls.results.run import read_table
 
-MOST = 96
-"""Thumbnails at most."""
-EXAMPLES = 5
-"""Images that are listed for a cell of the confusion matrix."""
 GALLERY = 30
+"""Wrong predictions that are shown."""
+_MOST = 96  # thumbnails
+_EXAMPLES = 5  # images that are listed for a cell of the confusion matrix
 _BYTES = 1_100_000  # of all thumbnails in the page, before base64
 
 
@@ -109,9 +109,10 @@ class Examples:
         if found.multilabel:
             return self._multilabel_cells()
         matrix = confusion(found)
-        wanted = [(pair.true, pair.predicted) for pair in confused_pairs(matrix)]
-        if len(found.class_names) <= FULL:
+        if len(matrix) <= FULL:
             wanted = list(zip(*np.nonzero(matrix), strict=True))
+        else:
+            wanted = [(pair.true, pair.predicted) for pair in confused_pairs(matrix)[:PAIRS]]
         order = np.argsort(-found.confidence, kind="stable")
         groups = pd.Series(order).groupby([found.labels[order], found.predicted[order]]).indices
         return [self._cell(row, column, order[groups[row, column]]) for row, column in wanted]
@@ -120,7 +121,7 @@ class Examples:
         names = self.found.class_names
         title = f"{names[row]}, predicted as {names[column]}" if row != column else f"{names[row]}, predicted correctly"
         chosen = indices if row != column else indices[::-1]  # of right predictions the least confident ones
-        return Cell(f"c-{row}-{column}", title, len(indices), self.of(chosen[:EXAMPLES]))
+        return Cell(f"c-{row}-{column}", title, len(indices), self.of(chosen[:_EXAMPLES]))
 
     def _multilabel_cells(self) -> list[Cell]:
         found, cells = self.found, []
@@ -135,7 +136,7 @@ class Examples:
                 rows = np.flatnonzero(array[:, index])
                 rows = rows[np.argsort(-np.abs(found.labels[rows, index] - found.probs[rows, index]), kind="stable")]
                 title = f"{name}, {what}"
-                cells.append(Cell(f"c-{index}-{kind}", title, len(rows), self.of(rows[:EXAMPLES])))
+                cells.append(Cell(f"c-{index}-{kind}", title, len(rows), self.of(rows[:_EXAMPLES])))
         return cells
 
     def _example(self, index: int) -> Example:
@@ -162,19 +163,18 @@ def _last(path: str, parts: int = 1) -> str:
     return "/".join(path.split("/")[-parts:])
 
 
-def choose(found: EvaluatedSplit, others: list[str], most: int = MOST) -> list[str]:
+def choose(found: EvaluatedSplit, others: list[str]) -> list[str]:
     """Return the paths of the images whose thumbnails a report should have.
 
     Args:
         found: The evaluated images.
         others: Further paths, such as those of the advice; they may be of other splits.
-        most: Number of paths at most.
     """
     examples = Examples(found)
-    worst = [found.paths[index] for index in examples.worst()[: most // 2]]
+    worst = [found.paths[index] for index in examples.worst()[: _MOST // 2]]
     cells = sorted(examples.cells(), key=lambda cell: -cell.images)
-    by_rank = [cell.examples[rank].path for rank in range(EXAMPLES) for cell in cells if rank < len(cell.examples)]
-    return list(dict.fromkeys([*worst[: most // 4], *others[: most // 4], *worst, *by_rank]))[:most]
+    by_rank = [cell.examples[rank].path for rank in range(_EXAMPLES) for cell in cells if rank < len(cell.examples)]
+    return list(dict.fromkeys([*worst[: _MOST // 4], *others[: _MOST // 4], *worst, *by_rank]))[:_MOST]
 
 
 def read_thumbnails(folder: Path) -> tuple[dict[str, Thumbnail], int]:
@@ -187,21 +187,21 @@ def read_thumbnails(folder: Path) -> tuple[dict[str, Thumbnail], int]:
     Raises:
         ConfigError: If the table or a picture cannot be read.
     """
-    table = folder / THUMBNAILS
-    if not table.exists():
+    table, columns = folder / THUMBNAILS, ["path", "file", "heat_map"]
+    rows = read_table(table, columns, dtype=object, keep_default_na=False)
+    if rows is None:
         return {}, 0
-    try:
-        rows = pd.read_csv(table, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
-        found: dict[str, Thumbnail] = {}
-        size = 0
-        for number, (path, *files) in enumerate(zip(rows["path"], rows["file"], rows["heat_map"], strict=True)):
+    found: dict[str, Thumbnail] = {}
+    size = 0
+    for number, (path, *files) in enumerate(rows[columns].itertuples(index=False)):
+        try:
             pictures = [(folder / file).read_bytes() if file else b"" for file in files]
-            size += sum(map(len, pictures))
-            if size > _BYTES:
-                break
-            found[path] = Thumbnail(number, *map(_data_url, pictures))
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{table}: cannot be read ({first_line(error)}); remove it") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{table}: a picture cannot be read ({first_line(error)}); remove it") from error
+        size += sum(map(len, pictures))
+        if size > _BYTES:
+            break
+        found[path] = Thumbnail(number, *map(_data_url, pictures))
     return found, len(rows)
 
 

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.errors import ConfigError
-from imgcls.report.classes import ClassRow, class_rows, confusion
+from imgcls.report.classes import ClassRow, class_rows
+from imgcls.report.confusion import confusion
 from imgcls.report.curves import ClassCurve, class_curves, summary_curve
 from imgcls.report.headline import Constant, Headline, constant_of, headlines
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
+from imgcls.statistics.scores import Bin, reliability
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Numbers:
         headlines: The scores of all images.
         curves: The curves of each class.
         classes: The scores of each class.
-        matrix: ``(classes, classes)``, images by true class (row) and predicted class; None for multi-label
-            data.
+        bins: Those of the reliability diagram that have predictions.
+        matrix: ``(classes, classes)``, images by true class (row) and predicted class; None for multi-label data.
     """
 
     found: EvaluatedSplit
@@ -32,6 +34,7 @@ class Numbers:
     headlines: list[Headline]
     curves: list[ClassCurve]
     classes: list[ClassRow]
+    bins: list[Bin]
     matrix: NDArray[np.int64] | None
 
     def intervals(self) -> dict[str, list[float]]:
@@ -52,5 +55,6 @@ def numbers_of(run: Run) -> Numbers:
     constant = constant_of(found)
     curves = class_curves(found)
     classes = class_rows(found, [(each.auroc, each.average_precision) for each in curves])
+    scores = headlines(found, constant, summary_curve(found, curves))
     matrix = None if found.multilabel else confusion(found)
-    return Numbers(found, constant, headlines(found, constant, summary_curve(found, curves)), curves, classes, matrix)
+    return Numbers(found, constant, scores, curves, classes, reliability(found.labels, found.probs), matrix)

@@ -3,19 +3,16 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 
 import imgcls
-from imgcls.report import charts
 from imgcls.report.about_run import balance_of, facts, settings, unused_files
 from imgcls.report.advice import Advice
-from imgcls.report.classes import FULL, PAIRS, clustered, confused_pairs
-from imgcls.report.confusion_image import confusion_picture
-from imgcls.report.environment import environment, source
+from imgcls.report.confusion import FULL, PAIRS, clustered, confused_pairs, confusion_picture
 from imgcls.report.figures import calibration_charts, property_charts, ranking_charts, training_charts
-from imgcls.report.formats import text_of
+from imgcls.report.formats import environment, source, text_of
 from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
@@ -37,26 +34,19 @@ _UPRIGHT = 3  # characters of class names up to which the columns of the matrix 
 Content = dict[str, Any]
 
 
-class Section(NamedTuple):
-    """A section of the page: its anchor and template, and its title."""
-
-    ident: str
-    title: str
-
-
-SECTIONS = [
-    Section("verdict", "Verdict"),
-    Section("advice", "What limits it, and what to do"),
-    Section("training", "Training"),
-    Section("classes", "Classes"),
-    Section("confusion", "Confusion"),
-    Section("ranking", "ROC, precision and recall"),
-    Section("calibration", "Calibration"),
-    Section("mistakes", "Worst mistakes"),
-    Section("properties", "Image properties"),
-    Section("data", "Data"),
-    Section("run", "Run"),
-]
+_SECTIONS = {  # anchor and template -> title
+    "verdict": "Verdict",
+    "advice": "What limits it, and what to do",
+    "training": "Training",
+    "classes": "Classes",
+    "confusion": "Confusion",
+    "ranking": "ROC, precision and recall",
+    "calibration": "Calibration",
+    "mistakes": "Worst mistakes",
+    "properties": "Image properties",
+    "data": "Data",
+    "run": "Run",
+}
 _MAY_BE_MISSING = {"training", "ranking", "properties"}
 
 
@@ -71,7 +61,7 @@ def render(run: Run, numbers: Numbers, advice: Sequence[Advice]) -> str:
     templates = environment()
     script = source(templates, "report.js").strip()
     content = _content(run, numbers, advice)
-    sections = [each for each in SECTIONS if each.ident not in _MAY_BE_MISSING or content[each.ident]]
+    sections = {each: title for each, title in _SECTIONS.items() if each not in _MAY_BE_MISSING or content[each]}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = templates.get_template("page.html.jinja")
     return page.render(content, sections=sections, script=Markup(script), script_hash=digest)  # noqa: S704 - ours
@@ -125,25 +115,26 @@ def _of_images(run: Run, numbers: Numbers) -> Content:
 
 
 def _of_classes(numbers: Numbers) -> Content:
-    matrix, names = numbers.matrix, numbers.found.class_names
-    content: Content = {"classes": numbers.classes, "weakest_first": numbers.classes, "full": FULL}
-    content |= {"pairs": [], "matrix": {"rows": []}, "clustered": None}
-    if len(names) > FULL:
-        content["weakest_first"] = sorted(
-            numbers.classes, key=lambda each: (each.f1_score is None, each.f1_score or 0.0)
-        )
-    if matrix is None:
-        return content
-    pairs = confused_pairs(matrix, None)
-    content["pairs"] = pairs[: PAIRS if len(names) > FULL else _FEW_PAIRS]
-    if len(names) <= FULL:
-        rows = [_row(index, name, matrix[index]) for index, name in enumerate(names)]
-        content["matrix"] = {"rows": rows, "upright": max(map(len, names)) <= _UPRIGHT, "confused": len(pairs)}
-        return content
-    order = clustered(matrix)
-    named = [str(text_of(names[index])) for index in order]
-    content["clustered"] = {"names": named, "source": confusion_picture(matrix, order)}
-    content["matrix"] = {"rows": [], "confused": len(pairs)}
+    matrix, names, classes = numbers.matrix, numbers.found.class_names, numbers.classes
+    by_f1 = sorted(classes, key=lambda each: (each.f1_score is None, each.f1_score or 0.0))
+    is_small = len(names) <= FULL
+    pairs = [] if matrix is None else confused_pairs(matrix)
+    content: Content = {
+        "classes": classes,
+        "weakest_first": classes if is_small else by_f1,
+        "full": FULL,
+        "pairs": pairs[: _FEW_PAIRS if is_small else PAIRS],
+        "confused": len(pairs),
+        "rows": [],
+        "upright": max(map(len, names)) <= _UPRIGHT,
+        "clustered": None,
+    }
+    if matrix is not None and is_small:
+        content["rows"] = [_row(index, name, matrix[index]) for index, name in enumerate(names)]
+    elif matrix is not None:
+        order = clustered(matrix)
+        named = [str(text_of(names[index])) for index in order]
+        content["clustered"] = {"names": named, "source": confusion_picture(matrix, order)}
     return content
 
 
@@ -158,18 +149,15 @@ def _row(index: int, name: str, images: Any) -> Content:
 
 def _of_figures(run: Run, numbers: Numbers) -> Content:
     found, best = numbers.found, run.results.get("epoch")
-    calibration, bins = calibration_charts(found)
-    size = {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "top": charts.TOP}
     return {
-        "size": size | {"right": charts.WIDTH - charts.RIGHT, "bottom": charts.HEIGHT - charts.BOTTOM},
         "training": training_charts(run, best),
         "best": best,
         "evaluated_again": evaluated_again(run),
         "epochs": _epochs(run),
         "ranking": ranking_charts(found, numbers.curves),
-        "calibration": calibration,
+        "calibration": calibration_charts(found, numbers.bins),
         "calibration_text": [calibration_in_words(numbers), temperature_in_words(run)],
-        "bins": bins,
+        "bins": numbers.bins,
         "properties": property_charts(run, found),
     }
 

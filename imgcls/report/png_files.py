@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
-from imgcls.report.classes import FULL, clustered
+from imgcls.report.confusion import FULL, clustered, row_shares
 from imgcls.report.formats import text_of
 from imgcls.report.numbers import Numbers
 from imgcls.results.run import Run
 from imgcls.runtime.atomic_files import replacing
 from imgcls.runtime.tables import short_path
-from imgcls.statistics.scores import reliability
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def _confusion(numbers: Numbers) -> Figure | None:
     if matrix is None:
         return None
     order = list(range(len(names))) if len(names) <= FULL else clustered(matrix)
-    shares = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))[np.ix_(order, order)]
+    shares = row_shares(matrix)[np.ix_(order, order)]
     cells = min(0.45 * len(names) + 1, 11.0)  # inches
     margin = 0.8 + 0.09 * max(len(_plain(name)) for name in names) * (len(names) <= FULL)
     side = cells + margin + 0.5
@@ -119,8 +118,7 @@ def _confusion(numbers: Numbers) -> Figure | None:
 
 def _calibration(numbers: Numbers) -> Figure:
     """Draw the reliability diagram."""
-    found = numbers.found
-    bins = [each for each in reliability(found.labels, found.probs) if each.n]
+    found, bins = numbers.found, numbers.bins
     figure = Figure((5.2, 4.8))
     axes = figure.subplots()
     confidence = [each.confidence for each in bins]

@@ -1,10 +1,10 @@
 """The sentences of the report."""
 
+from imgcls.config.overrides import value_at
 from imgcls.report.headline import Constant
 from imgcls.report.numbers import Numbers
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
-from imgcls.statistics.scores import reliability
 
 _FEW = 100  # images of an evaluation
 
@@ -35,7 +35,7 @@ def remark(numbers: Numbers) -> str:
 def warnings(run: Run, found: EvaluatedSplit) -> list[str]:
     """Return what makes the figures less than they seem to be."""
     lines = []
-    if found.chose_epoch and run.config.get("data", {}).get("init_args", {}).get("train_on_validation"):
+    if found.chose_epoch and value_at(run.config, "data.init_args.train_on_validation"):
         lines.append("The model was trained on these validation images: the figures say nothing about other images.")
     elif found.chose_epoch:
         lines.append(
@@ -89,10 +89,11 @@ def calibration_in_words(numbers: Numbers) -> str:
 
 def _outside(numbers: Numbers) -> str:
     """Return the bins of the reliability diagram that are outside of the band of a perfect model; "" for none."""
-    bins = [each for each in reliability(numbers.found.labels, numbers.found.probs) if each.n]
-    outside = [each for each in bins if not each.band.low <= each.accuracy <= each.band.high]
+    outside = [each for each in numbers.bins if not each.band.low <= each.accuracy <= each.band.high]
     if not outside:
         return ""
     shown = ", ".join(f"{each.accuracy:.2f} at {each.confidence:.2f}" for each in outside)
     few = " By chance about one in twenty is." if len(outside) == 1 else ""
-    return f" {len(outside)} of {len(bins)} bins are outside of their band (accuracy at confidence: {shown}).{few}"
+    return (
+        f" {len(outside)} of {len(numbers.bins)} bins are outside of their band (accuracy at confidence: {shown}).{few}"
+    )

@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from imgcls.checkpoints.run_folder import (
     EVALUATED,
     EVALUATION,
     EVALUATIONS,
+    PROPERTIES,
     RESULTS,
     SPLITS,
     predictions_file,
@@ -56,8 +58,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame | None:
         """The rows of ``metrics.csv``, one per epoch; None if there is none."""
-        path = self.home / HISTORY
-        return _table(path) if path.exists() else None
+        return read_table(self.home / HISTORY)
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -93,14 +94,32 @@ class Run:
         """The rows of the fit's ``splits.csv``: path, label, split, content, all text; None if there is none."""
         return _splits(self.home)
 
+    def labels(self, split: str) -> list[str]:
+        """Return the labels of the images of a split of the fit, as far as they are known."""
+        return [] if self.splits is None else self.splits["label"][self.splits["split"] == split].tolist()
+
     def contents(self, split: str) -> dict[str, str]:
         """Return path -> hash of the content of the evaluated images of a split, as far as they are known."""
         table = _splits(self.folder)
         table = self.splits if table is None and not self.is_of_other_data else table
-        if table is None or not {"path", "split", "content"} <= {*table.columns}:
+        if table is None or "content" not in table:
             return {}
         rows = table[(table["split"] == split) & (table["content"] != "")]
         return dict(zip(rows["path"], rows["content"], strict=True))
+
+    def properties(self, split: str) -> pd.DataFrame | None:
+        """Return the rows of ``image_properties.csv`` of a split, by path; None if there are none."""
+        tables = (table[table["split"] == split] for table in self._properties)
+        found = next((table for table in tables if len(table)), None)
+        return None if found is None else found.drop_duplicates("path").set_index("path")
+
+    @cached_property
+    def _properties(self) -> list[pd.DataFrame]:
+        """The tables of the folder, and of the run folder: an evaluation has the properties of its own images."""
+        kinds = dict.fromkeys(("path", "split", "format"), object)
+        folders = dict.fromkeys((self.folder, self.home))
+        tables = (read_table(folder / PROPERTIES, ("path", "split"), dtype=kinds) for folder in folders)
+        return [table for table in tables if table is not None]
 
     @cached_property
     def evaluated(self) -> EvaluatedSplit:
@@ -169,17 +188,30 @@ def _newest(folder: Path) -> Path | None:
     return newest.parent if newest else None
 
 
-def _table(path: Path, **options: Any) -> pd.DataFrame:
+def read_table(path: Path, columns: Collection[str] = (), **options: Any) -> pd.DataFrame | None:
+    """Return the rows of a CSV file; None if there is none.
+
+    Args:
+        path: The file.
+        columns: Names of columns that it must have.
+        **options: Of ``pandas.read_csv``.
+
+    Raises:
+        ConfigError: If it cannot be read, or lacks a column.
+    """
     try:
         found: pd.DataFrame = pd.read_csv(path, encoding_errors="surrogateescape", **options)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
+    if missing := [name for name in columns if name not in found]:
+        raise ConfigError(f"{path}: cannot be read (no column {missing[0]!r})")
     return found
 
 
 def _splits(folder: Path) -> pd.DataFrame | None:
-    path = folder / SPLITS
-    return _table(path, dtype=object, keep_default_na=False) if path.exists() else None
+    return read_table(folder / SPLITS, ("path", "label", "split"), dtype=object, keep_default_na=False)
 
 
 def _json(path: Path) -> dict[str, Any]:

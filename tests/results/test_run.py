@@ -71,3 +71,20 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text("{")
     with pytest.raises(ConfigError, match=r"data\.json: cannot be read"):
         read_run(tmp_path).data  # noqa: B018
+    (tmp_path / "splits.csv").write_text("path\n0.png\n")
+    with pytest.raises(ConfigError, match=r"splits\.csv: cannot be read \(no column 'label'\)"):
+        read_run(tmp_path).labels("train")
+
+
+def test_properties_are_those_of_the_evaluated_images(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluations" / "1"
+    folder.mkdir(parents=True)
+    (tmp_path / "image_properties.csv").write_text("path,split,width\n0,train,8\n1,test,9\n1,test,9\n")
+    run = read_run(folder)
+    assert [run.properties(split) is None for split in ("train", "test", "validation")] == [False, False, True]
+    (folder / "image_properties.csv").write_text("path,split,width\n2,test,7\n")
+    run = read_run(folder)
+    found = {
+        split: table["width"].to_dict() for split in ("train", "test") if (table := run.properties(split)) is not None
+    }
+    assert found == {"train": {"0": 8}, "test": {"2": 7}}

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from imgcls.datasets.labels import read_names
 from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
-from imgcls.report.classes import counts_by_class
+from imgcls.report.classes import counts_by_class, images_by_class
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import proportion
@@ -22,7 +21,7 @@ def few_images(run: Run) -> Iterator[Finding]:
     The gain is the mean recall of all classes that could be at stake: for each such class the recall of the others
     minus the lower end of its own interval.
     """
-    trained, few = images_by_class(run, "train"), few_classes(run)
+    trained, few = images_of_split(run, "train"), few_classes(run)
     if not few:
         return
     stakes = _stakes(run.evaluated, few)
@@ -35,7 +34,7 @@ def few_images(run: Run) -> Iterator[Finding]:
 
 def few_classes(run: Run) -> list[str]:
     """Return the classes with at most 25 training images, or a tenth of those of the median class."""
-    counts = {name: count for name, count in images_by_class(run, "train").items() if count}
+    counts = {name: count for name, count in images_of_split(run, "train").items() if count}
     median = float(np.median(list(counts.values()))) if counts else 0.0
     return [name for name, count in counts.items() if count <= max(FEW, _RARE * median)]
 
@@ -45,25 +44,18 @@ def missing_classes(run: Run) -> Iterator[Finding]:
     if run.splits is None:
         return
     for split in dict.fromkeys(("train", "validation", run.evaluated.split)):
-        counts = images_by_class(run, split)
+        counts = images_of_split(run, split)
         missing = [name for name, count in counts.items() if not count]
         if missing and sum(counts.values()):
             yield Finding(_missing_advice(split, missing, counts), len(missing) / len(counts) / 2)
 
 
-def images_by_class(run: Run, split: str) -> dict[str, int]:
+def images_of_split(run: Run, split: str) -> dict[str, int]:
     """Return the number of images of each class in a split; of a multi-label class those that have it."""
     evaluated = run.evaluated
     if split == evaluated.split:  # which need not be that of the fit
         return dict(zip(evaluated.class_names, counts_by_class(evaluated).images.tolist(), strict=True))
-    counts = dict.fromkeys(evaluated.class_names, 0)
-    if run.splits is None:
-        return counts
-    labels = run.splits.loc[run.splits["split"] == split, "label"].value_counts()
-    for text, count in labels.items():
-        for name in read_names(str(text)) if evaluated.multilabel else (str(text),):
-            counts[name] = counts.get(name, 0) + int(count)
-    return counts
+    return images_by_class(run.labels(split), evaluated)
 
 
 def _misclassified(evaluated: EvaluatedSplit, index: int) -> list[str]:

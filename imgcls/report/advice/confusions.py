@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.report.advice.class_counts import few_classes, images_by_class
+from imgcls.report.advice.class_counts import few_classes, images_of_split
 from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again, p_value, percent
 from imgcls.report.advice.label_errors import suspected_errors
-from imgcls.report.classes import confusion
+from imgcls.report.confusion import confusion
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm
 
@@ -72,7 +72,7 @@ def _of_many(counts: NDArray[np.int64]) -> list[_Pair]:
 
 def _weights(run: Run, name: str, other: str) -> str:
     """Return class weights that count one class more; ``auto`` does if it has fewer training images."""
-    trained = images_by_class(run, "train")
+    trained = images_of_split(run, "train")
     if trained[name] < _FEWER * trained[other]:
         return "auto"
     return "'[2, 1]'" if run.evaluated.class_names[0] == name else "'[1, 2]'"

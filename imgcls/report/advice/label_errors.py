@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes
 from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again
-from imgcls.report.advice.training_length import trained_too_short
+from imgcls.report.advice.training_curves import trained_too_short
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.statistics.paired import holm

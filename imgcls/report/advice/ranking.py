@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable
 from imgcls.report.advice.class_counts import few_images, missing_classes
 from imgcls.report.advice.confusions import confused_pair
 from imgcls.report.advice.finding import Advice, Finding
-from imgcls.report.advice.frozen_encoder import limiting_encoder
 from imgcls.report.advice.label_errors import suspected_label_errors
 from imgcls.report.advice.leaks import leaked_images
 from imgcls.report.advice.segments import weak_segments
 from imgcls.report.advice.shortcuts import shortcuts
-from imgcls.report.advice.training_length import overfitted, trained_too_short
+from imgcls.report.advice.training_curves import limiting_encoder, overfitted, trained_too_short
 from imgcls.results.run import Run
 
 FINDERS: tuple[Callable[[Run], Iterable[Finding]], ...] = (

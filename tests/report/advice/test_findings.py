@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from imgcls.errors import ConfigError
 from imgcls.report.about_run import unused_files
 from imgcls.report.advice import Advice, advise
 from imgcls.results.run import Run, read_run
@@ -27,6 +28,17 @@ def kinds(run: Run) -> list[str]:
 def only(run: Run) -> Advice:
     [advice] = advise(run)
     return advice
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("path,split\n0,test\n0,test,1,1\n", "Error tokenizing data"), ("file\n0\n", "no column 'path'")],
+)
+def test_damaged_properties_are_named(content: str, reason: str, tmp_path: Path) -> None:
+    fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    (tmp_path / "image_properties.csv").write_text(content)
+    with pytest.raises(ConfigError, match=rf"image_properties\.csv: cannot be read \({reason}"):
+        advise(read_run(tmp_path))
 
 
 def test_nothing_is_found_in_a_run_of_right_predictions(tmp_path: Path) -> None:

@@ -1,24 +1,25 @@
-"""Training that ended too early, and training that fits its images better than new ones, by the curves."""
+"""What the curves show: training that ended too early, overfitting, and a frozen encoder that limits the model."""
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from imgcls.config.overrides import value_at
 from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
 from imgcls.results.run import Run
 from imgcls.statistics.intervals import wilson
 
 _LOSS = "validation_loss"
-_ACCURACY = "accuracy"
+_ACCURACIES = ["train_accuracy", "validation_accuracy"]
 _EPOCHS = 20  # the default of trainer.max_epochs
 _STILL_FALLING = 0.1  # of the whole decrease of the loss, in the last quarter of the epochs
 _RISE = 0.15  # of the validation loss after its minimum
-_GAP = 0.03  # between the accuracies on train and on validation, beyond the interval
-_GAIN = 0.25  # of that gap that a remedy may close
+_GAP = 0.03  # between the accuracies on train and on validation, from which on the model overfits
+_ERRORS = 0.05  # of the validation images, below which frozen features suffice
+_GAIN = 0.25  # of that gap, or of these errors, that a remedy may close
 
 
 def trained_too_short(run: Run) -> Iterator[Finding]:
@@ -46,21 +47,35 @@ def trained_too_short(run: Run) -> Iterator[Finding]:
 
 def overfitted(run: Run) -> Iterator[Finding]:
     """Find a run whose loss on validation rose after an early minimum while train got better than validation."""
-    history = run.history
-    names = [f"train_{_ACCURACY}", f"validation_{_ACCURACY}", _LOSS]
+    table = _epochs_with(run, [*_ACCURACIES, _LOSS])
     validation = run.evaluation("validation")
-    if history is None or validation is None or not set(names) <= set(history.columns):
-        return
-    table = history.dropna(subset=names)
-    if len(table) < 5:
+    if validation is None or len(table) < 5:
         return
     loss = _losses(table)
     at, rise = int(loss.argmin()), float(loss[-1] / loss.min() - 1)
-    train, held_out = float(table[names[0]].iloc[-1]), float(table[names[1]].iloc[-1])
+    train, held_out = table[_ACCURACIES].iloc[-1].tolist()
     high = wilson(round(held_out * len(validation)), len(validation)).high
     if at <= 2 * len(table) / 3 and rise >= _RISE and train - high >= _GAP:
         advice = _overfitted_advice(run, at, len(table), rise, train, held_out, loss)
         yield Finding(advice, _GAIN * (train - held_out))
+
+
+def limiting_encoder(run: Run) -> Iterator[Finding]:
+    """Find a frozen encoder where train is not classified better than validation, and both have errors."""
+    table, validation = _epochs_with(run, _ACCURACIES), run.evaluation("validation")
+    is_frozen = value_at(run.config, "model.init_args.freeze_encoder") in (True, 1)
+    if not is_frozen or validation is None or not len(table):
+        return
+    train, held_out = table[_ACCURACIES].iloc[-1].tolist()
+    low = wilson(round((1 - held_out) * len(validation)), len(validation)).low  # of the share of errors
+    if low >= _ERRORS and train - held_out < _GAP:
+        yield Finding(_frozen_advice(run, train, held_out), _GAIN * (1 - held_out), urgency=3)
+
+
+def _epochs_with(run: Run, names: list[str]) -> pd.DataFrame:
+    """Return the epochs that have values of some columns of ``metrics.csv``."""
+    history = run.history
+    return pd.DataFrame() if history is None or not {*names} <= {*history} else history.dropna(subset=names)
 
 
 def _losses(history: pd.DataFrame) -> NDArray[np.float64]:
@@ -81,15 +96,10 @@ def _still_falling(history: pd.DataFrame) -> float:
 
 def _stopped_early(run: Run, epochs: int) -> bool:
     """Whether early stopping ended the run: fewer epochs than allowed, and no other limit."""
-    limits = _trainer(run)
+    limits = run.config.get("trainer") or {}
     most = limits.get("max_epochs")
     other = limits.get("max_steps", -1) not in (-1, None) or limits.get("max_time") is not None
     return isinstance(most, int) and 0 < epochs < most and not other
-
-
-def _trainer(run: Run) -> dict[str, Any]:
-    found = run.config.get("trainer")
-    return found if isinstance(found, dict) else {}
 
 
 def _of_one_epoch(run: Run, history: pd.DataFrame) -> str:
@@ -117,7 +127,7 @@ def _of_falling_loss(history: pd.DataFrame, share: float) -> str:
 
 
 def _too_short(run: Run, epochs: int, evidence: str) -> Advice:
-    limits = _trainer(run)
+    limits = run.config.get("trainer") or {}
     keys = {"max_steps": -1, "max_time": "null"}
     limited = [key for key, none in keys.items() if limits.get(key) not in (None, none)]
     also = "".join(f" --trainer.{key} {keys[key]}" for key in limited)
@@ -141,5 +151,16 @@ def _overfitted_advice(
         f"{percent(held_out)} of validation are right.",
         "More images help most. With these: stronger augmentation, "
         f"{fit_again(run, '--data.augmentations.train strong')}, or "
+        f"{fit_again(run, '--model.freeze_encoder 0.5')}.",
+    )
+
+
+def _frozen_advice(run: Run, train: float, held_out: float) -> Advice:
+    return Advice(
+        "frozen_encoder",
+        "The frozen encoder may limit the model",
+        f"At the end {percent(train)} of train and {percent(held_out)} of validation are right: the classifier fits "
+        "its training images no better than new ones, and the features below it are not trained.",
+        f"Train the encoder, too: {fit_again(run, '--model.freeze_encoder false')}, or its last half: "
         f"{fit_again(run, '--model.freeze_encoder 0.5')}.",
     )
