@@ -49,7 +49,7 @@ from imgcls.config.yaml_values import dump_yaml
 from imgcls.errors import ConfigError
 from imgcls.runtime.lightning_loops import epochs_completed
 from imgcls.runtime.signals import postponed
-from imgcls.runtime.tables import short_path
+from imgcls.runtime.tables import short_path, values_text
 
 log = logging.getLogger(__name__)
 
@@ -185,10 +185,10 @@ class Fit(Command):
     def _train(self) -> None:
         log_device(self.trainer, self.parts.options["precision"] is None)
         if chosen := self.model.chosen:
-            shown = (f"{name.replace('_', ' ')} {value:g}" for name, value in chosen.items())
-            log.info("Defaults: %s", ", ".join(shown))
+            log.info("Defaults: %s", values_text(chosen))
         if self.parts.options["enable_autolog_hparams"] and self.trainer.is_global_zero and not self.complete:
             hparams = leaves({key: self.parts.saved[key] for key in ("seed_everything", "model", "data")})
+            hparams |= {f"model.init_args.{key}": value for key, value in self.model.chosen.items()}
             for logger in self.trainer.loggers:
                 logger.log_hyperparams(hparams)
         resume: dict[str, Any] = {}
@@ -218,7 +218,8 @@ class Fit(Command):
         )
         if self.folder is not None and self.trainer.is_global_zero:
             more = {} if found.temperature is None else about_temperature(found.temperature, self.model.class_names)
-            more["run"] = about_run(self.trainer, trained_in, time.monotonic() - self.begun, self.resumed is not None)
+            seconds = time.monotonic() - self.begun
+            more["run"] = about_run(self.trainer, trained_in, seconds, self.resumed is not None, self.model.chosen)
             saver = checkpoint_saver(self.trainer)
             epoch = None if saver is None else saver.best_epoch
             about = about_evaluation(self.parts, found.path)

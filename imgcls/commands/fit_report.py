@@ -50,7 +50,9 @@ def write_fit_results(
         write_results(folder / results_file(split), epoch, {split: values}, about, details)
 
 
-def about_run(trainer: Trainer, precision: str, seconds: float, resumed: bool) -> dict[str, Any]:
+def about_run(
+    trainer: Trainer, precision: str, seconds: float, resumed: bool, chosen: Mapping[str, float]
+) -> dict[str, Any]:
     """Return what ``results.json`` says of the machine, the duration and the versions of a fit.
 
     Args:
@@ -58,10 +60,13 @@ def about_run(trainer: Trainer, precision: str, seconds: float, resumed: bool) -
         precision: The number format of the training; that of the evaluation may be another one.
         seconds: Duration of the run so far.
         resumed: Whether an earlier process has done a part of it.
+        chosen: Dotted key of an argument of the model -> the default that was used in place of null.
     """
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     times = {"seconds": round(seconds, 1), "resumed": resumed, "finished": finished}
-    return times | {"device": device_name(trainer), "precision": precision, "versions": versions()}
+    defaults = {f"model.{key}": value for key, value in chosen.items()}
+    machine = {"device": device_name(trainer), "precision": precision, "versions": versions()}
+    return times | {"defaults": defaults} | machine
 
 
 def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds: float) -> None:

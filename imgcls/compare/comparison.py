@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from imgcls.compare.configurations import SEED, Setting, differences, grouped, settings
+from imgcls.compare.configurations import SEED, Setting, differences, grouped
 from imgcls.compare.images import CommonImages, common_images
 from imgcls.results.run import Run
 from imgcls.statistics.bootstrap import bca_interval
@@ -146,8 +146,13 @@ def compare(runs: Sequence[Run]) -> Comparison:
             each.values[metric.score.name] = _value(metric, images, probs, found, each.runs)
         if found is not None:
             drawn[metric.score.name] = found
-    known = [settings(runs[group[0]]) for group in groups]
-    return Comparison(images, metrics, configurations, differences(known), _pairs(images, groups, drawn))
+    return Comparison(
+        images,
+        metrics,
+        configurations,
+        differences([runs[group[0]] for group in groups]),
+        _pairs(images, groups, drawn),
+    )
 
 
 def _metrics(several: bool) -> list[Metric]:

@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
     Args:
         key: The dotted key, without ``init_args``.
-        values: Its value in each configuration, as JSON.
+        values: Its value in each configuration, as JSON, or the default in use as text.
     """
 
     key: str
@@ -45,8 +45,13 @@ def settings(run: Run) -> dict[str, str]:
     return {key: json.dumps(value, sort_keys=True, default=str) for key, value in _leaves(run.config).items()}
 
 
-def differences(configurations: Sequence[Mapping[str, str]]) -> list[Setting]:
-    """Return the keys whose values are not the same in all configurations."""
+def differences(runs: Sequence[Run]) -> list[Setting]:
+    """Return the keys whose values are not the same in all runs, with the defaults in use if all runs record them."""
+    configurations = [settings(run) for run in runs]
+    defaults = [run.of_fit.get("run", {}).get("defaults") for run in runs]
+    if None not in defaults:
+        for known, used in zip(configurations, defaults, strict=True):
+            known |= {key: f"{value:g} (default)" for key, value in used.items() if known.get(key) == "null"}
     keys = dict.fromkeys(key for each in configurations for key in each)
     rows = [Setting(key, [each.get(key, NOT_SET) for each in configurations]) for key in keys]
     return [row for row in rows if len(set(row.values)) > 1]

@@ -96,14 +96,17 @@ class ImageClassifier(OptimizedModule):
 
     @property
     def chosen(self) -> dict[str, float]:
-        """The defaults that are used where the configuration has null, and that have an effect."""
-        given = {"label_smoothing": self.loss_config.label_smoothing}
-        used = asdict(self.rates) | {"label_smoothing": self._loss_kind(self.loss_config).smoothing}
+        """Dotted key of an argument -> the default in use where the configuration has null, if it has an effect."""
+        found: dict[str, float] = {}
         if not self.has_own_optimizers:
-            given = {name: getattr(self.optimizer_config, name) for name in asdict(self.rates)} | given
+            given = asdict(self.optimizer_config)
+            rates = asdict(self.rates).items()
+            found = {f"optimizer_config.{name}": rate for name, rate in rates if given[name] is None}
         if self.frozen_share.least == 1:
-            given.pop("layer_decay", None)
-        return {name: used[name] for name, value in given.items() if value is None}
+            found.pop("optimizer_config.layer_decay", None)
+        if self.loss_config.label_smoothing is None:
+            found["loss_config.label_smoothing"] = self._loss_kind(self.loss_config).smoothing
+        return found
 
     # -- building
 

@@ -11,6 +11,7 @@ from imgcls.report.classes import counts_by_class, images_by_class
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
 from imgcls.runtime.progress import duration
+from imgcls.runtime.tables import values_text
 
 _SPLITS = ("train", "validation", "test")
 _DEFAULT_CLASSES = ("imgcls.ImageClassifier", "imgcls.ImageDataModule")
@@ -86,6 +87,7 @@ def facts(run: Run, found: EvaluatedSplit) -> list[tuple[str, str]]:
         "Finished": made.get("finished"),
         "Device": made.get("device"),
         "Precision of the training": made.get("precision"),
+        "Defaults": values_text(made.get("defaults", {})),
         "Versions": ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items()),
     }
     return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]

@@ -122,3 +122,8 @@ def _is_number(cell: str) -> bool:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def values_text(values: Mapping[str, float]) -> str:
+    """Return dotted key -> value as text, each with the last part of its key: "lr 0.0003, weight decay 0.05"."""
+    return ", ".join(f"{key.rpartition('.')[2].replace('_', ' ')} {value:g}" for key, value in values.items())

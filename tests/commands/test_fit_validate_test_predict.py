@@ -277,6 +277,7 @@ def test_loggers_get_the_values_of_model_and_data(run: Path) -> None:
     values = yaml.safe_load((run / "hparams.yaml").read_text())
     assert values["data.init_args.batch_size"] == 8
     assert values["model.init_args.optimizer_config.name"] == "adamw"
+    assert values["model.init_args.loss_config.label_smoothing"] == 0.1  # null in the configuration
     assert values["seed_everything"] == 42
 
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from imgcls.compare.comparison import Comparison, compare
+from imgcls.compare.configurations import Setting, differences
 from imgcls.compare.sentences import method, other_scores, remarks, verdict
 from imgcls.errors import ConfigError
 from imgcls.results.run import read_run
@@ -46,6 +47,20 @@ def test_the_better_run_is_named(tmp_path: Path) -> None:
     assert verdict(found, pair).startswith("B is better than A by 10.0 points of accuracy (95 % interval 7.")
     assert verdict(found, pair).endswith("p < 0.001)")
     assert [tuple(each) for each in found.settings] == [("model.optimizer_config.lr", ["0.001", "0.1"])]
+
+
+def test_a_default_is_given_with_its_value_where_all_runs_record_it(tmp_path: Path) -> None:
+    key = "model.optimizer_config.lr"
+    folders = [run(tmp_path / name, 20, settings=config(lr=lr)) for name, lr in (("a", None), ("b", 0.1), ("c", None))]
+    rates = [{key: 0.001}, {}, {key: 0.0003}]
+
+    def shown() -> list[Setting]:
+        return differences([read_run(folder) for folder in folders])
+
+    for folder, defaults in zip(folders, rates, strict=True):
+        assert shown() == [Setting(key, ["null", "0.1", "null"])]
+        (folder / "results.json").write_text(json.dumps({"run": {"defaults": defaults}}))
+    assert shown() == [Setting(key, ["0.001 (default)", "0.1", "0.0003 (default)"])]
 
 
 def test_how_many_images_would_tell(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from imgcls.datasets.labels import to_text
 
 
-def config(seed: int = 1, lr: float = 0.001, name: str = "x") -> dict[str, Any]:
+def config(seed: int = 1, lr: float | None = 0.001, name: str = "x") -> dict[str, Any]:
     optimizer = {"class_path": "imgcls.ImageClassifier", "init_args": {"optimizer_config": {"lr": lr}}}
     folders = {"output_dir": "runs", "custom_folder_name": name}
     return {"seed_everything": seed, "trainer": {"max_epochs": 3}, "model": optimizer, "experiment": folders}

@@ -1,5 +1,6 @@
 """Learning rates by block and by step."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,6 +104,15 @@ def test_a_rate_that_is_chosen_is_said(
     main(["fit", *line, *more, "--model.scheduler_config.name=constant"])
     chosen = f"\nDefaults: lr {lr:g}, weight decay 0.05, layer decay {decay}, label smoothing 0.1\n"
     assert chosen in capsys.readouterr().err
+    used = json.loads((tmp_path / "run/version_0/results.json").read_text())["run"]["defaults"]
+    assert used == {
+        "model.optimizer_config.lr": lr,
+        "model.optimizer_config.weight_decay": 0.05,
+        "model.optimizer_config.layer_decay": decay,
+        "model.loss_config.label_smoothing": 0.1,
+    }
+    page = (tmp_path / "run/version_0/report.html").read_text(encoding="utf-8")
+    assert chosen.strip().removeprefix("Defaults: ") in page
     [state] = load(tmp_path / "run/version_0/checkpoints/last.ckpt")["optimizer_states"]
     rates = sorted({group["lr"] for group in state["param_groups"]})
     assert rates[-1] == lr
