@@ -108,6 +108,22 @@ def public_name(model_name: str) -> str:
     return os.path.basename(os.path.normpath(model_name)) if is_local else model_name
 
 
+def description(classifier: Classifier) -> dict[str, Any]:
+    """Return what export.json and the metadata of a graph say of a classifier."""
+    expected = classifier.model.preprocessing
+    return {
+        "model_name": public_name(classifier.model.model_name),
+        "class_names": classifier.class_names,
+        "multilabel": classifier.multilabel,
+        "thresholds": classifier.model.thresholds,
+        "temperature": classifier.model.temperature.tolist(),
+        "image_size": list(classifier.image_size),
+        "preprocessing": classifier.evaluation_steps,
+        "mean": list(expected.mean),
+        "std": list(expected.std),
+    }
+
+
 def _metadata(name: str, title: str, base: str | None, results: dict[str, Results]) -> ModelCardData:
     """Return the metadata; the licence is the user's to choose."""
     task = "image-classification"

@@ -11,10 +11,10 @@ from typing import Any
 
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.errors import RunError, in_lines
-from imgcls.export.card import public_name, write_card
+from imgcls.export.card import description, write_card
 from imgcls.export.formats import FORMATS, ExportOptions, Written, check_options, default_folder
+from imgcls.export.images import images_to_compare
 from imgcls.export.parity import Parity, check_parity
-from imgcls.export.parity_images import images_to_compare
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.load import load
 from imgcls.runtime.output_folder import EXPORT, writing_folder
@@ -107,14 +107,6 @@ def _about(classifier: Classifier, name: str, written: Written) -> dict[str, Any
         "format": name,
         "checkpoint": {"path": str(path.relative_to(run.parents[1]) if run else path.name), "sha256": digest},
         "versions": versions(),
-        "model_name": public_name(classifier.model.model_name),
-        "class_names": classifier.class_names,
-        "multilabel": classifier.multilabel,
-        "thresholds": classifier.model.thresholds,
-        "temperature": classifier.model.temperature.tolist(),
-        "image_size": list(classifier.image_size),
-        "preprocessing": classifier.evaluation_steps,
-        "mean": list(classifier.model.preprocessing.mean),
-        "std": list(classifier.model.preprocessing.std),
+        **description(classifier),
         **written.details,
     }

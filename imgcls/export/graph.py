@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from imgcls.export.card import public_name
-from imgcls.export.formats import Written
+from imgcls.export.card import description
+from imgcls.export.formats import ExportOptions, Written
 from imgcls.export.pixel_steps import is_exact, read_steps
-from imgcls.export.program import NetworkInput
+from imgcls.export.program import Network, NetworkInput, pixels_of, single
 from imgcls.inference.classifier import Classifier
 from imgcls.runtime.serialize import versions
 
@@ -100,21 +100,25 @@ def export_program(module: nn.Module, given: GraphInput) -> ExportedProgram:
         return torch.export.export(module.eval(), (given.example,), dynamic_shapes=shapes)
 
 
+def whole_graph(classifier: Classifier, options: ExportOptions) -> tuple[nn.Module, GraphInput]:
+    """Return a classifier as one module from its input to probabilities, and that input.
+
+    Args:
+        classifier: The classifier.
+        options: Whether resize and crop are left out.
+
+    Raises:
+        ConfigError: If an evaluation transform has no exact form in a graph.
+    """
+    network = Network(classifier.model)
+    if options.from_network_input:
+        return network, network_input(classifier)
+    return nn.Sequential(pixels_of(classifier), single(network)), image_input()
+
+
 def metadata(classifier: Classifier) -> dict[str, str]:
     """Return what an exported file says of its classes and its preprocessing, each value as JSON."""
-    expected = classifier.model.preprocessing
-    values = {
-        "class_names": classifier.class_names,
-        "multilabel": classifier.multilabel,
-        "thresholds": classifier.model.thresholds,
-        "model_name": public_name(classifier.model.model_name),
-        "image_size": list(classifier.image_size),
-        "preprocessing": classifier.evaluation_steps,
-        "mean": list(expected.mean),
-        "std": list(expected.std),
-        "temperature": classifier.model.temperature.tolist(),
-        "imgcls_version": versions()["imgcls"],
-    }
+    values = description(classifier) | {"imgcls_version": versions()["imgcls"]}
     return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
 

@@ -1,6 +1,7 @@
 """A folder that transformers loads alone: weights, config and image processor."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,7 @@ def reads_otherwise(path: str) -> str:
                 return "transparent" if np.asarray(image.convert("RGBA"))[..., 3].min() < 255 else ""
             return "16-bit" if image.mode.startswith(("I", "F")) else ""
     except (OSError, ValueError, SyntaxError):
-        return _unless_unreadable(path, "Pillow alone cannot open it")
-
-
-def _unless_unreadable(path: str, reason: str) -> str:
-    try:
-        load_image(path)
-    except ImageError:
-        return ""
-    return reason
+        with suppress(ImageError):
+            load_image(path)
+            return "Pillow alone cannot open it"
+        return ""  # nor can imgcls

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from imgcls.errors import ConfigError
 from imgcls.export.formats import BATCHED, ExportOptions, Written
-from imgcls.export.graph import image_input, metadata, network_input, written
+from imgcls.export.graph import metadata, network_input, whole_graph, written
 from imgcls.export.onnx_file import OPSET, save_onnx
-from imgcls.export.program import Network, Program, pixels_of
+from imgcls.export.program import Network
 from imgcls.export.quantize import quantize
 from imgcls.inference.classifier import Classifier
 
@@ -27,13 +27,11 @@ def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Writt
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise ConfigError(f"--format onnx needs {' and '.join(missing)}; type: pip install 'imgcls[onnx]'")
-    model, network = folder / "model.onnx", Network(classifier.model)
-    batch, texts = network_input(classifier), metadata(classifier)
-    given = batch if options.from_network_input else image_input()
-    whole = network if options.from_network_input else Program(pixels_of(classifier), network)
-    save_onnx(whole, given, model, texts)
+    model, texts = folder / "model.onnx", metadata(classifier)
+    graph, given = whole_graph(classifier, options)
+    save_onnx(graph, given, model, texts)
     if options.batched:
-        save_onnx(network, batch, folder / BATCHED, texts)
+        save_onnx(Network(classifier.model), network_input(classifier), folder / BATCHED, texts)
     details: dict[str, object] = {"opset": OPSET}
     if options.quantize:
         details["quantization"] = quantize(classifier, model, options)

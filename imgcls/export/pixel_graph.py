@@ -75,10 +75,6 @@ class _Side:
         return found
 
 
-def _whole(length: Length) -> _Side:
-    return _Side(length, length, 0, 0, length)
-
-
 class _View:
     """An image with a resize and windows that are still to be computed: only rows that are kept are ever made."""
 
@@ -86,23 +82,21 @@ class _View:
         height, width = image.shape[0], image.shape[1]
         self.image, self.resize = image, resize
         sides = (height, width) if resize is None else resize.sides(height, width)
-        self.vertical, self.horizontal = map(_whole, sides)
+        self.vertical, self.horizontal = (_Side(length, length, 0, 0, length) for length in sides)
         self.fill: tuple[int, int, int] | None = None
 
     def resized(self, step: Resize | OpenCVResize) -> "_View":
         """Return the view with another resize."""
         if self.resize is None and self.fill is None:
             return _View(self.image, step)
-        return _View(self.pixels((self.vertical.count, self.horizontal.count)), step)
+        return _View(self._computed(), step)
 
     def cut(self, step: Window) -> "_View":
         """Return the view with another window."""
-        image, resize = self.image, self.resize
-        view = _View(image, resize) if self.fill in (None, step.fill) else _View(self._computed())
-        if self.fill in (None, step.fill):
-            view.vertical, view.horizontal = self.vertical, self.horizontal
-        view.vertical = view.vertical.cut(*step.rows(view.vertical.count))
-        view.horizontal = view.horizontal.cut(*step.columns(view.horizontal.count))
+        source = self if self.fill in (None, step.fill) else _View(self._computed())
+        view = _View(source.image, source.resize)
+        view.vertical = source.vertical.cut(*step.rows(source.vertical.count))
+        view.horizontal = source.horizontal.cut(*step.columns(source.horizontal.count))
         view.fill = step.fill
         return view
 

@@ -1,4 +1,4 @@
-"""A classifier as one module, from the pixels of a file to probabilities, and as a network of its input alone."""
+"""The modules of a classifier that a graph is made of, and the input of its network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,40 +47,9 @@ class Network(nn.Module):
         return torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, 1)
 
 
-class Single(nn.Module):
-    """A network for one image.
-
-    Args:
-        network: The network.
-    """
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the probabilities ``(classes,)`` of an image ``(1, 3, H, W)``, uint8, RGB, not normalised."""
-        probabilities: Tensor = self.network(image)[0]
-        return probabilities
-
-
-class Program(nn.Module):
-    """The whole way of an image.
-
-    Args:
-        pixels: Resize and crop.
-        network: The network.
-    """
-
-    def __init__(self, pixels: PixelGraph, network: Network) -> None:
-        super().__init__()
-        self.pixels = pixels
-        self.single = Single(network)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the probabilities ``(classes,)`` of an image ``(H, W, 3)``, uint8, RGB, of any size."""
-        probabilities: Tensor = self.single(self.pixels(image))
-        return probabilities
+def single(network: Network) -> nn.Module:
+    """Return a network for one image ``(1, 3, H, W)``, whose result are the probabilities ``(classes,)``."""
+    return nn.Sequential(network, nn.Flatten(0))
 
 
 def pixels_of(classifier: Classifier) -> PixelGraph:

@@ -15,9 +15,9 @@ from imgcls.errors import ConfigError, ImageError
 from imgcls.export.classify import Model
 from imgcls.export.formats import INT8, ExportOptions
 from imgcls.export.graph import image_input, metadata, network_input
+from imgcls.export.images import SPLITS, Labelled, evenly_spread, images_of
 from imgcls.export.onnx_file import save_onnx
-from imgcls.export.program import Network, NetworkInput, Single, pixels_of
-from imgcls.export.run_images import SPLITS, Labelled, images_of
+from imgcls.export.program import Network, NetworkInput, pixels_of, single
 from imgcls.images import Pixels, load_image
 from imgcls.inference.classifier import Classifier
 from imgcls.statistics.intervals import wilson
@@ -63,18 +63,14 @@ def _images(classifier: Classifier, given: Sequence[str]) -> tuple[list[Labelled
     found = given_images or of_run["train"] or of_run["validation"] or of_run["test"]
     if not found:
         raise ConfigError("--quantize needs images to calibrate with, as the run's are not here; add --images PHOTOS")
-    calibrating = _spread(found, _CALIBRATING)
+    calibrating = evenly_spread(found, _CALIBRATING)
     used = {each.path for each in calibrating}
     for split in ("test", "validation"):
         if held_out := [each for each in of_run[split] if each.path not in used]:
-            return calibrating, _spread(held_out, _JUDGING), f"{SPLITS[split]} images"
+            return calibrating, evenly_spread(held_out, _JUDGING), f"{SPLITS[split]} images"
     rest = [each for each in found if each.path not in used]
-    judging = _spread(rest if len(rest) >= _CALIBRATING else found, _JUDGING)
+    judging = evenly_spread(rest if len(rest) >= _CALIBRATING else found, _JUDGING)
     return calibrating, judging, "given images" if given else "training images"
-
-
-def _spread(items: list[Labelled], most: int) -> list[Labelled]:
-    return [items[index] for index in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
 
 
 def _write(classifier: Classifier, file: Path, paths: list[str], from_network_input: bool) -> None:
@@ -86,7 +82,7 @@ def _write(classifier: Classifier, file: Path, paths: list[str], from_network_in
     given = network_input(classifier, batch=None if from_network_input else 1)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, _quiet_root():
         plain, ready, small, pixels = (Path(folder, f"{name}.onnx") for name in ("plain", "ready", "small", "pixels"))
-        save_onnx(network if from_network_input else Single(network), given, plain, {})
+        save_onnx(network if from_network_input else single(network), given, plain, {})
         quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
         reader = _Reader(NetworkInput(classifier), paths, given.name)
         quantize_static(

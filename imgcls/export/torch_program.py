@@ -6,12 +6,10 @@ from pathlib import Path
 import torch
 
 from imgcls.export.formats import ExportOptions, Written
-from imgcls.export.graph import export_program, image_input, metadata, network_input, quiet, written
-from imgcls.export.program import Network, Program, pixels_of
+from imgcls.export.graph import export_program, metadata, quiet, whole_graph, written
 from imgcls.inference.classifier import Classifier
 
-DESCRIPTION = "description"
-"""Name of the extra file in a .pt2 that says what its output means, as JSON."""
+_DESCRIPTION = "description"  # name of the extra file in a .pt2 that says what its output means, as JSON
 
 
 def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Written:
@@ -25,10 +23,10 @@ def write(classifier: Classifier, folder: Path, options: ExportOptions) -> Writt
     Raises:
         ConfigError: If an evaluation transform has no exact form in a graph.
     """
-    model, network = folder / "model.pt2", Network(classifier.model)
-    given = network_input(classifier) if options.from_network_input else image_input()
-    program = export_program(network if options.from_network_input else Program(pixels_of(classifier), network), given)
-    texts: dict[str, str | bytes] = {DESCRIPTION: json.dumps(metadata(classifier), ensure_ascii=False)}
+    model = folder / "model.pt2"
+    graph, given = whole_graph(classifier, options)
+    program = export_program(graph, given)
+    texts: dict[str, str | bytes] = {_DESCRIPTION: json.dumps(metadata(classifier), ensure_ascii=False)}
     with quiet():
         torch.export.save(program, model, extra_files=texts)
     return written(classifier, model, given, "numpy pillow torch", {})

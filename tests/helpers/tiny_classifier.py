@@ -7,7 +7,7 @@ import torch
 
 from imgcls.commands.resume import Start
 from imgcls.data.datamodule import ImageDataModule
-from imgcls.export.parity_images import write_sample_photos
+from imgcls.export.images import write_sample_photos
 from imgcls.inference.classifier import Classifier
 from imgcls.models.classifier import ImageClassifier
 from tests.helpers.architectures import tiny_config

@@ -7,8 +7,8 @@ import pytest
 
 from imgcls.cli.main import main
 from imgcls.export.export import load_exact
+from imgcls.export.images import images_of
 from imgcls.export.quantize import _images
-from imgcls.export.run_images import images_of
 from tests.helpers.runs import arguments
 
 
