@@ -17,7 +17,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "metrics": {"config", "errors"},
     "statistics": set(),
-    "compare": {"checkpoints", "errors", "report", "results", "runtime", "statistics"},
+    "compare": {"checkpoints", "config", "errors", "report", "results", "runtime", "statistics"},
     "datasets": {"errors", "images", "runtime"},
     "data": {"config", "datasets", "errors", "images", "runtime", "types"},
     "models": {"callbacks", "checkpoints", "config", "errors", "metrics", "runtime", "types"},

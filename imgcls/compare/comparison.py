@@ -25,78 +25,46 @@ _LETTERS = 26
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of the comparison.
-
-    Args:
-        score: The score.
-        title: Its name for people.
-        of_predictions: Whether it is a score of the predictions, not of the probabilities.
-        share: Whether it is shown in per cent.
-        higher_is_better: Whether a larger value is better.
-        paired: Whether a bootstrap of its differences holds.
-    """
+    """A score of the comparison."""
 
     score: Score
     title: str
-    of_predictions: bool = False
-    share: bool = False
+    of_predictions: bool = False  # not of the probabilities
+    share: bool = False  # shown in per cent
     higher_is_better: bool = True
-    paired: bool = True
+    paired: bool = True  # whether a bootstrap of its differences holds
 
 
 @dataclass(frozen=True)
 class Value:
-    """A score of a configuration; of several seeds, their mean.
-
-    Args:
-        value: The score.
-        interval: Its 95 % interval over images and seeds; None if it is unknown.
-        of_runs: The score of each run.
-    """
+    """A score of a configuration; of several seeds, their mean."""
 
     value: float
-    interval: Interval | None
+    interval: Interval | None  # 95 %, over images and seeds; None if it is unknown
     of_runs: list[float]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The runs of a configuration.
+    """The runs of a configuration."""
 
-    Args:
-        name: A letter.
-        runs: Their indices.
-        folders: Their folders.
-        seeds: Their seeds.
-        values: Metric -> value.
-    """
-
-    name: str
-    runs: list[int]
+    name: str  # a letter
+    runs: list[int]  # indices
     folders: list[str]
     seeds: list[str]
-    values: dict[str, Value]
+    values: dict[str, Value]  # by metric
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two configurations.
+    """Two configurations."""
 
-    Args:
-        one: Index of the first.
-        other: Index of the second.
-        differences: Metric -> the first minus the second.
-        adjusted: Metric -> p-value, adjusted for the number of pairs.
-        only: Images that are correct in only the first run, and in only the second; None for several seeds.
-        needed: Number of images that would tell their accuracy apart; None if no number would.
-    """
-
-    one: int
+    one: int  # index
     other: int
-    differences: dict[str, Difference]
-    adjusted: dict[str, float]
-    only: tuple[int, int] | None
-    needed: int | None
+    differences: dict[str, Difference]  # metric -> the first minus the second
+    adjusted: dict[str, float]  # metric -> p-value, adjusted for the number of pairs
+    only: tuple[int, int] | None  # images correct in only the first run, in only the second; None for several seeds
+    needed: int | None  # images that would tell their accuracy apart; None if no number would
 
     def better(self, metric: Metric) -> int | None:
         """Return the index of the configuration that is better beyond chance; None if they cannot be told apart."""
@@ -108,21 +76,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of runs.
-
-    Args:
-        images: The images that all runs have.
-        metrics: The scores; the first one, accuracy, decides.
-        configurations: What is compared.
-        settings: Keys whose values differ between them.
-        pairs: All pairs.
-    """
+    """A comparison of runs."""
 
     images: CommonImages
-    metrics: list[Metric]
+    metrics: list[Metric]  # the first one, accuracy, decides
     configurations: list[Configuration]
-    settings: list[Setting]
-    pairs: list[Pair]
+    settings: list[Setting]  # keys whose values differ between the configurations
+    pairs: list[Pair]  # all pairs of configurations
 
 
 def compare(runs: Sequence[Run]) -> Comparison:

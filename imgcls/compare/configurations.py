@@ -1,9 +1,10 @@
 """What the configurations of runs differ in, and which runs are seeds of one configuration."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from imgcls.config.overrides import leaves
 from imgcls.errors import ConfigError
 from imgcls.results.run import Run
 
@@ -29,20 +30,21 @@ NOT_SET = "not set"
 
 
 class Setting(NamedTuple):
-    """A key whose value differs.
+    """A key whose value differs."""
 
-    Args:
-        key: The dotted key, without ``init_args``.
-        values: Its value in each configuration, as JSON, or the default in use as text.
-    """
-
-    key: str
-    values: list[str]
+    key: str  # dotted, without init_args
+    values: list[str]  # of each configuration, as JSON, or the default in use as text
 
 
 def settings(run: Run) -> dict[str, str]:
     """Return dotted key -> value as JSON, of all that determines what a run trains, but its seed."""
-    return {key: json.dumps(value, sort_keys=True, default=str) for key, value in _leaves(run.config).items()}
+    of_a_run = tuple(f"{key}." for key in _OF_A_RUN)
+    found = {}
+    for full_key, value in leaves(run.config).items():
+        key = ".".join(part for part in full_key.split(".") if part != "init_args")
+        if not f"{key}.".startswith(of_a_run):
+            found[key] = json.dumps(value, sort_keys=True, default=str)
+    return found
 
 
 def differences(runs: Sequence[Run]) -> list[Setting]:
@@ -81,16 +83,3 @@ def grouped(runs: Sequence[Run]) -> list[list[int]]:
                 )
             seeds[seed] = run
     return groups
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        key = prefix if name == "init_args" else f"{prefix}.{name}" if prefix else str(name)
-        if key.startswith(_OF_A_RUN) and any(key == each or key.startswith(f"{each}.") for each in _OF_A_RUN):
-            continue
-        if isinstance(value, Mapping) and value:
-            found |= _leaves(value, key)
-        else:
-            found[key] = value
-    return found

@@ -34,7 +34,7 @@ def value_at(config: Any, key: str) -> Any:
 
 def leaves(value: Any, where: str = "") -> dict[str, Any]:
     """Flatten nested dicts into dotted key -> value; lists are values."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict) or (where and not value):
         return {where: value}
     found: dict[str, Any] = {}
     for key, item in value.items():

@@ -20,15 +20,10 @@ _ROOTS = ("trainer", "model", "data", "experiment", "seed_everything")
 
 @dataclass(frozen=True)
 class Balance:
-    """The images of each class in each split.
+    """The images of each class in each split."""
 
-    Args:
-        totals: Split -> number of images.
-        counts: Split -> class -> number of its images.
-    """
-
-    totals: dict[str, int]
-    counts: dict[str, dict[str, int]]
+    totals: dict[str, int]  # split -> number of images
+    counts: dict[str, dict[str, int]]  # split -> class -> number of its images
 
     def largest(self, split: str) -> int:
         """Return the number of images of the largest class."""
@@ -98,22 +93,13 @@ def _duration(made: dict[str, Any]) -> str:
     return f"{duration(max(made['seconds'], 1))}{since}"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A setting that is not the default."""
-
-    key: str
-    value: str
-    default: str
-
-
-def settings(run: Run) -> list[Setting]:
-    """Return what differs from the defaults; keys of model and data without ``init_args``, as on the command line."""
+def settings(run: Run) -> list[tuple[str, str, str]]:
+    """Return key, value and default of what differs from the defaults; keys of model and data without ``init_args``."""
     known = _defaults()
     given = leaves({key: run.config[key] for key in _ROOTS if key in run.config})
     found = {key.replace(".init_args.", ".", 1): value for key, value in given.items()}
     return [
-        Setting(key, _shown(value), _shown(known.get(key)))
+        (key, _shown(value), _shown(known.get(key)))
         for key, value in found.items()
         if value != known.get(key) and value not in _DEFAULT_CLASSES
     ]

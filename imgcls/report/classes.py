@@ -16,35 +16,20 @@ from imgcls.statistics.intervals import Interval, proportion
 
 @dataclass(frozen=True)
 class ClassRow:
-    """The scores of a class; None where they are undefined.
-
-    Args:
-        index: Of the class.
-        name: Of the class.
-        support: Images of the class.
-        predicted: Images that are predicted as it.
-        right: Images of both.
-        precision: Share of its predictions that are right.
-        recall: Share of its images that are predicted as it.
-        f1_score: Their harmonic mean.
-        precision_interval: The 95 % interval.
-        recall_interval: The 95 % interval.
-        auroc: Area under its ROC curve, against the rest.
-        average_precision: Area under its curve of precision and recall.
-    """
+    """The scores of a class, of AUROC and average precision against the rest; None where they are undefined."""
 
     index: int
     name: str
-    support: int
-    predicted: int
-    right: int
+    support: int  # images of the class
+    predicted: int  # images that are predicted as it
+    right: int  # images of both
     precision: float | None
     recall: float | None
     f1_score: float | None
-    precision_interval: Interval | None
+    precision_interval: Interval | None  # 95 %
     recall_interval: Interval | None
-    auroc: float | None = None
-    average_precision: float | None = None
+    auroc: float | None
+    average_precision: float | None
 
 
 def class_rows(found: EvaluatedSplit, areas: Sequence[tuple[float | None, float | None]]) -> list[ClassRow]:
@@ -55,25 +40,22 @@ def class_rows(found: EvaluatedSplit, areas: Sequence[tuple[float | None, float 
         areas: AUROC and average precision of each class.
     """
     columns = (found.class_names, *(each.tolist() for each in counts_by_class(found)), areas)
-    return [_row(index, *values) for index, values in enumerate(zip(*columns, strict=True))]
-
-
-def _row(
-    index: int, name: str, support: int, predicted: int, right: int, area: tuple[float | None, float | None]
-) -> ClassRow:
-    return ClassRow(
-        index,
-        name,
-        support,
-        predicted,
-        right,
-        right / predicted if predicted else None,
-        right / support if support else None,
-        2 * right / (support + predicted) if support + predicted else None,
-        proportion(right, predicted) if predicted else None,
-        proportion(right, support) if support else None,
-        *area,
-    )
+    return [
+        ClassRow(
+            index,
+            name,
+            support,
+            predicted,
+            right,
+            right / predicted if predicted else None,
+            right / support if support else None,
+            2 * right / (support + predicted) if support + predicted else None,
+            proportion(right, predicted) if predicted else None,
+            proportion(right, support) if support else None,
+            *area,
+        )
+        for index, (name, support, predicted, right, area) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def images_by_class(labels: Iterable[str], found: EvaluatedSplit) -> dict[str, int]:

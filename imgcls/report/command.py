@@ -3,12 +3,10 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_run, predictions_file, run_folder_of
+from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_run, run_folder_of
 from imgcls.errors import ConfigError, similar_path
 from imgcls.runtime.output_file import check_page
 from imgcls.runtime.plain_options import parse_options
-
-RUNS = "runs"
 
 
 def report(arguments: list[str]) -> str:
@@ -56,21 +54,11 @@ def find_run(name: str | None, runs: Path) -> Path:
     if not path.exists():
         raise ConfigError(f"{name!r}: no such file or folder{similar_path(name)}")
     if path.is_dir():
-        return _run_of_folder(path)
+        return path.absolute().parent if path.name == CHECKPOINTS else path
     run_folder = run_folder_of(path)
     if run_folder is None:
         raise ConfigError(f"{name!r} is not in a run folder; type: imgcls report runs/NAME/version_N")
     return run_folder
-
-
-def _run_of_folder(path: Path) -> Path:
-    if path.name == CHECKPOINTS:
-        return path.absolute().parent
-    newest = newest_best(path) or newest_best(path.absolute().parent)
-    has_predictions = any((path / predictions_file(split)).exists() for split in ("validation", "test"))
-    if not has_predictions and newest is not None and path.absolute() in newest.absolute().parents[2:]:
-        raise ConfigError(f"{str(path)!r} contains run folders; did you mean {str(newest.parents[1])!r}?")
-    return path
 
 
 def _parser() -> ArgumentParser:
@@ -86,6 +74,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--output", metavar="FILE.html", help="write the page alone, to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE.html")
     parser.add_argument(
-        "--experiment.output_dir", dest="runs", default=RUNS, metavar="FOLDER", help="folder of all runs, for last"
+        "--experiment.output_dir", dest="runs", default="runs", metavar="FOLDER", help="folder of all runs, for last"
     )
     return parser

@@ -20,19 +20,12 @@ _FAINTEST = 60  # of 255, of a cell with a single image
 
 @dataclass(frozen=True)
 class Pair:
-    """Images of a class that are predicted as another one.
+    """Images of a class that are predicted as another one."""
 
-    Args:
-        true: Index of their class.
-        predicted: Index of the other one.
-        images: Their number.
-        share: Of the images of their class.
-    """
-
-    true: int
+    true: int  # index of their class
     predicted: int
     images: int
-    share: float
+    share: float  # of the images of their class
 
 
 def confusion(found: EvaluatedSplit) -> NDArray[np.int64]:

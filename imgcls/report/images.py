@@ -25,57 +25,34 @@ _BYTES = 1_100_000  # of all thumbnails in the page, before base64
 
 @dataclass(frozen=True)
 class Example:
-    """An image of the report.
+    """An image of the report."""
 
-    Args:
-        row: Its row among the images with a prediction.
-        path: Its path.
-        name: Its file name; after its folder if another evaluated image has the same.
-        truth: Its classes, as text.
-        prediction: The predicted classes, as text.
-        confidence: Probability of the prediction.
-        of_truth: Probability of the true class; multi-label: of what is true of the class that is most wrong.
-    """
-
-    row: int
+    row: int  # among the images with a prediction
     path: str
-    name: str
+    name: str  # of its file; after its folder if another evaluated image has the same
     truth: str
     prediction: str
-    confidence: float
-    of_truth: float
+    confidence: float  # probability of the prediction
+    of_truth: float  # probability of the true class; multi-label: of what is true of the class that is most wrong
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Some images of a cell of the confusion matrix.
+    """Some images of a cell of the confusion matrix."""
 
-    Args:
-        ident: The anchor, such as ``c-3-7``; multi-label ``c-3-fn`` or ``c-3-fp``.
-        title: True class and prediction of these images.
-        images: Their number.
-        examples: The most confident predictions among them, of right ones the least confident.
-    """
-
-    ident: str
-    title: str
+    ident: str  # the anchor, such as c-3-7; multi-label c-3-fn or c-3-fp
+    title: str  # true class and prediction
     images: int
-    examples: list[Example]
+    examples: list[Example]  # the most confident predictions, of right ones the least confident
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture as data URLs.
-
-    Args:
-        number: Of the picture in the page.
-        source: The image.
-        heat_map: The same with the parts that speak for the prediction; "" if there is none.
-    """
+    """A small picture as data URLs, and its number in the page."""
 
     number: int
     source: str
-    heat_map: str
+    heat_map: str  # the same with the parts that speak for the prediction; "" if there is none
 
 
 class Examples:

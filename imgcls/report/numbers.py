@@ -17,25 +17,15 @@ from imgcls.statistics.scores import Bin, reliability
 
 @dataclass(frozen=True)
 class Numbers:
-    """The figures of a run.
-
-    Args:
-        found: The evaluated images.
-        constant: The best constant prediction.
-        headlines: The scores of all images.
-        curves: The curves of each class.
-        classes: The scores of each class.
-        bins: Those of the reliability diagram that have predictions.
-        matrix: ``(classes, classes)``, images by true class (row) and predicted class; None for multi-label data.
-    """
+    """The figures of a run."""
 
     found: EvaluatedSplit
-    constant: Constant
-    headlines: list[Headline]
-    curves: list[ClassCurve]
+    constant: Constant  # the baseline
+    headlines: list[Headline]  # the scores of all images
+    curves: list[ClassCurve]  # of each class
     classes: list[ClassRow]
-    bins: list[Bin]
-    matrix: NDArray[np.int64] | None
+    bins: list[Bin]  # of the reliability diagram
+    matrix: NDArray[np.int64] | None  # images by true class (row) and predicted class; None for multi-label data
 
     def intervals(self) -> dict[str, list[float]]:
         """Return metric -> 95 % interval, of the scores that have one."""

@@ -35,7 +35,6 @@ class EvaluatedSplit:
         probs: float64 ``(N, classes)``, 0 to 1.
         predicted: The predictions, in the form of the labels.
         class_names: In the order of the columns.
-        thresholds: Multi-label: the threshold of each class, where it is recorded; None for single-label data.
         chose_epoch: Whether the best epoch was chosen by these images, which makes the scores too good.
         errors: Path -> reason, of images without a prediction; they are in no array.
     """
@@ -46,7 +45,6 @@ class EvaluatedSplit:
     probs: NDArray[np.float64]
     predicted: Labels
     class_names: list[str]
-    thresholds: list[float] | None = None
     chose_epoch: bool = False
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -97,10 +95,9 @@ def read_predictions(path: Path) -> EvaluatedSplit:
         labels, predicted = _classes(path, rows[1].tolist(), rows[2].tolist(), probs, names, record)
     except (KeyError, ValueError) as error:
         raise ConfigError(f"{path}: {first_line(error)} is none of its classes") from error
-    thresholds = record.get("thresholds") if labels.ndim == 2 else None
     chose = split == "validation" and not is_of_other_data(read_record(path.parent / EVALUATION))
     paths = list(map(_path, rows[0]))
-    return EvaluatedSplit(split, paths, labels, probs, predicted, names, thresholds, chose, errors)
+    return EvaluatedSplit(split, paths, labels, probs, predicted, names, chose, errors)
 
 
 def _header(path: Path) -> list[str]:
@@ -135,11 +132,15 @@ def _read(path: Path, columns: int) -> pd.DataFrame:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that tells more of a table; empty if it is missing or cannot be read."""
+    """Return the content of a JSON file of a run; empty if it is missing, as in older runs.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # written before results had such a file, or not at all
-        return {}
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -1,7 +1,6 @@
 """Run: what a run folder has, read when it is asked for."""
 
 import filecmp
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from imgcls.checkpoints.run_folder import (
     run_of_export,
 )
 from imgcls.errors import ConfigError, first_line
-from imgcls.results.predictions import EvaluatedSplit, is_of_other_data, read_predictions
+from imgcls.results.predictions import EvaluatedSplit, is_of_other_data, read_predictions, read_record
 
 CONFIG, HISTORY, DATA = "config.yaml", "metrics.csv", "data.json"
 
@@ -63,26 +62,26 @@ class Run:
     @cached_property
     def data(self) -> dict[str, Any]:
         """What ``data.json`` says of used and unused files; empty if there is none."""
-        return _json(self.home / DATA)
+        return read_record(self.home / DATA)
 
     @cached_property
     def of_fit(self) -> dict[str, Any]:
         """What ``results.json`` says of the fit; empty if there is none."""
-        return _json(self.home / RESULTS)
+        return read_record(self.home / RESULTS)
 
     @cached_property
     def results(self) -> dict[str, Any]:
         """The metrics of the evaluation: ``results.json`` of a fit, else those of the evaluated split."""
-        return _json(self.folder / RESULTS) or self.results_of(self.evaluated.split)
+        return read_record(self.folder / RESULTS) or self.results_of(self.evaluated.split)
 
     def results_of(self, split: str) -> dict[str, Any]:
         """Return the results file of a split; empty if there is none."""
-        return _json(self.folder / results_file(split))
+        return read_record(self.folder / results_file(split))
 
     @cached_property
     def evaluation_record(self) -> dict[str, Any]:
         """What ``evaluation.json`` says of an evaluation on other data, or with other settings; else empty."""
-        return _json(self.folder / EVALUATION)
+        return read_record(self.folder / EVALUATION)
 
     @property
     def is_of_other_data(self) -> bool:
@@ -212,11 +211,3 @@ def read_table(path: Path, columns: Collection[str] = (), **options: Any) -> pd.
 
 def _splits(folder: Path) -> pd.DataFrame | None:
     return read_table(folder / SPLITS, ("path", "label", "split"), dtype=object, keep_default_na=False)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({first_line(error)})") from error
-    return found if isinstance(found, dict) else {}

@@ -49,16 +49,14 @@ def test_multilabel(tmp_path: Path) -> None:
     assert found.labels.tolist() == [[True, True], [False, False]]
     assert found.predicted.tolist() == [[False, True], [False, False]]
     assert (found.correct.tolist(), found.confidence.tolist()) == ([False, True], [0.75, 0.75])
-    assert found.thresholds is None
     assert found.chose_epoch
 
 
 def test_multilabel_of_one_class_each_is_recorded_beside_the_table(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "test_predictions.csv", ["cat", "dog"], [["a", "dog", "dog", "0.7", "0.3", "0.7", ""]])
     assert not read_predictions(path).multilabel
-    (tmp_path / "test_results.json").write_text(json.dumps({"multilabel": True, "thresholds": [0.4, 0.6]}))
-    found = read_predictions(path)
-    assert (found.multilabel, found.thresholds) == (True, [0.4, 0.6])
+    (tmp_path / "test_results.json").write_text(json.dumps({"multilabel": True}))
+    assert read_predictions(path).multilabel
 
 
 def test_names_that_a_spreadsheet_would_evaluate_and_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
