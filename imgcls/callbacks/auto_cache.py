@@ -42,7 +42,9 @@ class AutoCache(DataWaitMonitor):
             self._on_decided(builds)
             if builds:
                 self.cached = True
-                self._begin_reload(trainer)
+                # Lightning 2.6 makes new loaders, with new workers, in no other public way
+                self._reload = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+                trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
                 return
         super().on_train_epoch_end(trainer, pl_module)
 
@@ -50,11 +52,6 @@ class AutoCache(DataWaitMonitor):
         """Keep the loaders: those of training and validation have been made again."""
         if not trainer.sanity_checking:
             self._end_reload(trainer)
-
-    def _begin_reload(self, trainer: pl.Trainer) -> None:
-        # Lightning 2.6 makes new loaders, with new workers, in no other public way
-        self._reload = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
-        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
 
     def _end_reload(self, trainer: pl.Trainer) -> None:
         if self._reload is not None:

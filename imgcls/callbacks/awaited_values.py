@@ -36,15 +36,10 @@ class AwaitedValues(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check all values, now that the hooks of the epoch before have run."""
-        self._check_all(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check all values."""
-        self._check_all(trainer)
-
-    def _check_all(self, trainer: pl.Trainer) -> None:
         if self._validated:
             self._check(trainer, self.values)
+
+    on_train_end = on_train_epoch_start
 
     def _check(self, trainer: pl.Trainer, values: Iterable[tuple[str, str]]) -> None:
         logged = list(trainer.callback_metrics)

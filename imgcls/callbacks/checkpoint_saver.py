@@ -25,7 +25,7 @@ class CheckpointSaver(Checkpoint):
     """
 
     def __init__(self, folder: Path, monitor: str | None, mode: str) -> None:
-        self.folder = folder
+        self.best, self.last = folder / BEST, folder / LAST
         self.monitor = monitor
         self.mode = mode
         self.best_score: float | None = None
@@ -36,16 +36,6 @@ class CheckpointSaver(Checkpoint):
         self._last_is_best = False
         self.saved_at = ""
         """Position of last.ckpt in words, for messages; empty until it is saved."""
-
-    @property
-    def best(self) -> Path:
-        """Path of best.ckpt."""
-        return self.folder / BEST
-
-    @property
-    def last(self) -> Path:
-        """Path of last.ckpt."""
-        return self.folder / LAST
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Repair the link of a killed run; forget a best epoch whose file is in another run's folder."""

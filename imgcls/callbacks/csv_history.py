@@ -15,7 +15,6 @@ from imgcls.runtime.tables import write_table
 log = logging.getLogger(__name__)
 
 _COLUMNS = 80
-_VALIDATION = "validation_"
 _DIGITS = (4, 3, 2)  # after the point; fewer where the line would be too long
 
 
@@ -100,8 +99,8 @@ class History(Callback):
 
 def _joined(values: list[str]) -> list[str]:
     """Join two values of the validation, so that the line fits into 80 columns."""
-    of_validation = [value for value in values if value.startswith(_VALIDATION)]
+    of_validation = [value for value in values if value.startswith("validation_")]
     if len(of_validation) < 2:
         return values
-    text = ", ".join(value.removeprefix(_VALIDATION) for value in of_validation)
+    text = ", ".join(value.removeprefix("validation_") for value in of_validation)
     return [*(value for value in values if value not in of_validation), f"validation: {text}"]

@@ -104,14 +104,11 @@ class EMA(WeightAveraging):
         self._latest_update_step = step
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average into the model."""
+        """Put the average into the model, and at the end the weights back."""
         if self._average_model is not None:
             self._swap(pl_module)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the weights back into the model."""
-        if self._average_model is not None:
-            self._swap(pl_module)
+    on_validation_epoch_end = on_validation_epoch_start
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the average in the model."""

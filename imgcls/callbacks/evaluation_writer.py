@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -15,17 +15,8 @@ from imgcls.errors import RunError
 from imgcls.metrics.class_counts import ClassCounts
 from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.distributed import gather
-from imgcls.runtime.host_copy import start_copy
+from imgcls.runtime.host_copy import Deferred
 from imgcls.runtime.process_parts import ProcessParts
-
-
-class _Batch(NamedTuple):
-    """A batch whose values are on their way to the host."""
-
-    paths: list[str]
-    probs: Tensor
-    labels: Tensor
-    copied: torch.cuda.Event | None
 
 
 class EvaluationWriter(Callback):
@@ -46,64 +37,24 @@ class EvaluationWriter(Callback):
         self._thresholds: list[float] | None = None
         self._file: PredictionFile | None = None
         self._parts: ProcessParts | None = None
-        self._held: _Batch | None = None
+        self._written = Deferred(self._write)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the file."""
-        self._open(trainer, pl_module)
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the file."""
-        self._open(trainer, pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add a batch."""
-        self._add(outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add a batch."""
-        self._add(outputs, batch)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the file."""
-        self._close(trainer)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the file."""
-        self._close(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Remove the incomplete file."""
-        if self._parts is not None:
-            self._parts.abandon(exception)
-
-    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
         self._thresholds = pl_module.thresholds  # type: ignore[assignment]
-        self.counts, self._held = ClassCounts(class_names), None
+        self.counts, self._written = ClassCounts(class_names), Deferred(self._write)
         self.path = trainer.strategy.broadcast(self.path)
         if self.path is not None:
             self._file = PredictionFile(self.path, class_names, self._thresholds, has_labels=True)
             self._parts = ProcessParts([self._file.output])
             self._file.begin(self._parts.open(trainer)[0], trainer.is_global_zero)
 
-    def _add(self, outputs: Any, batch: Any) -> None:
+    on_test_start = on_validation_start
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
         """Start to copy the values of a batch, and write those of the batch before."""
         found, size = usable_outputs(outputs, batch)
         if not size or self.missing:  # no image of the batch could be read
@@ -116,19 +67,35 @@ class EvaluationWriter(Callback):
             self.missing = "its batches have no 'path'"
             return
         probs = torch.softmax(found["logits"], 1) if self._thresholds is None else torch.sigmoid(found["logits"])
-        on_host, _ = start_copy(probs)
-        labels, copied = start_copy(found["label"])  # after the probabilities
-        self._write_held()
-        self._held = _Batch(paths, on_host, labels, copied)
+        self._written.put(paths, probs, found["label"])
 
-    def _write_held(self) -> None:
-        if self._held is None or self.counts is None:
-            return
-        held, self._held = self._held, None
-        if held.copied is not None:
-            held.copied.synchronize()
-        probs = held.probs if held.probs.dtype in {torch.float32, torch.float64} else held.probs.float()  # numpy's
-        labels = held.labels.numpy().astype(np.int64)
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the file."""
+        self._written.flush()
+        self.missing = next(filter(None, gather(self.missing)), "")
+        if self._parts is not None and self.missing:
+            self._parts.abandon(RunError(self.missing))
+        elif self._parts is not None:
+            self._parts.finish(trainer)
+        assert self.counts is not None  # noqa: S101 - made at the start
+        first, *others = gather(self.counts)
+        for other in others:
+            first.merge(other)
+        self.counts = None if self.missing else first
+
+    on_test_end = on_validation_end
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Remove the incomplete file."""
+        if self._parts is not None:
+            self._parts.abandon(exception)
+
+    def _write(self, paths: list[str], probs: Tensor, given: Tensor) -> None:
+        assert self.counts is not None  # noqa: S101 - made at the start
+        probs = probs if probs.dtype in {torch.float32, torch.float64} else probs.float()  # numpy's
+        labels = given.long().numpy()
         if self._thresholds is None:
             classes, predicted = [[index] for index in labels.tolist()], probs.argmax(dim=1).numpy()
         else:
@@ -137,17 +104,4 @@ class EvaluationWriter(Callback):
         finite = probs.isfinite().all(dim=1).numpy()
         self.counts.add(labels[finite], predicted[finite])
         if self._file is not None:
-            self._file.add(held.paths, probs, [""] * len(held.paths), classes)
-
-    def _close(self, trainer: pl.Trainer) -> None:
-        self._write_held()
-        self.missing = next(filter(None, gather(self.missing)), "")
-        if self._parts is not None and self.missing:
-            self._parts.abandon(RunError(self.missing))
-        elif self._parts is not None:
-            self._parts.finish(trainer)
-        assert self.counts is not None  # noqa: S101 - made in _open
-        first, *others = gather(self.counts)
-        for other in others:
-            first.merge(other)
-        self.counts = None if self.missing else first
+            self._file.add(paths, probs, [""] * len(paths), classes)

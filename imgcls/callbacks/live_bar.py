@@ -84,21 +84,12 @@ class LiveBar(ProgressBar):
         """Start a validation."""
         if trainer.sanity_checking:
             return
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._loss = "validating"
-            self._begin(self._epoch(trainer), _sum(trainer.num_val_batches))
-            return
-        self._open("Validation")
-        self._begin("Validation", _sum(trainer.num_val_batches))
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        self._loss = "validating" if fitting else ""
+        self._begin(self._epoch(trainer) if fitting else "Validation", _sum(trainer.num_val_batches))
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Count a batch."""
         if trainer.sanity_checking:
@@ -119,49 +110,32 @@ class LiveBar(ProgressBar):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        self._open("Test")
         self._begin("Test", _sum(trainer.num_test_batches))
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        self._open("Prediction")
         self._begin("Prediction", _sum(trainer.num_predict_batches))
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Count a batch."""
         if self._advance(self._done + 1, batch):
             self._draw(self._own_time_left())
 
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        if self._advance(self._done + 1, batch):
-            self._draw(self._own_time_left())
+    on_predict_batch_end = on_test_batch_end
 
     # -- end
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remove the bar."""
-        self._close()
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Remove the bar."""
-        self._close()
+        self.teardown(trainer, pl_module, "")
 
     # -- the line
 
@@ -186,13 +160,9 @@ class LiveBar(ProgressBar):
         self._bar.add_task(what, total=None, count="", loss=" starting", speed="", left="")
         self._bar.start()
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
     def _begin(self, what: str, total: float) -> None:
-        """Start to count batches."""
+        """Start to count batches, in the bar that is open or a new one."""
+        self._open(what)
         self._what, self._total, self._done = what, total, 0
         self._images, self._since = 0, None
         if time.monotonic() - self._drawn >= BAR_SECONDS:

@@ -84,8 +84,14 @@ class MetricsLogger(Callback):
     # -- hooks of Lightning
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Build the metrics; an invalid one fails before the first step."""
-        self._begin(pl_module)
+        """Build the metrics; not reused, because model or inference mode may have changed."""
+        class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
+        thresholds: list[float] | None = pl_module.thresholds  # type: ignore[assignment]
+        for stage in STAGES:
+            self._stages[stage] = StageMetrics(stage, self.specs, class_names, thresholds)
+            self._stages[stage].to(pl_module.device)
+
+    on_test_start = on_fit_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the step and, when resuming within an epoch, the training metrics."""
@@ -97,11 +103,7 @@ class MetricsLogger(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build the metrics, except in the validation of a fit."""
         if trainer.state.fn != TrainerFn.FITTING:
-            self._begin(pl_module)
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Build the metrics."""
-        self._begin(pl_module)
+            self.on_fit_start(trainer, pl_module)
 
     def on_train_batch_end(
         self,
@@ -123,25 +125,13 @@ class MetricsLogger(Callback):
                 logger.log_metrics(values, step=trainer.global_step)
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Buffer the outputs."""
         self._stages["validation"].add(*usable_outputs(outputs, batch))
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Buffer the outputs."""
         self._stages["test"].add(*usable_outputs(outputs, batch))
@@ -167,14 +157,6 @@ class MetricsLogger(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the metrics are built."""
         self._resumed = state_dict.get("train", {})
-
-    def _begin(self, pl_module: pl.LightningModule) -> None:
-        """Build the metrics; not reused, because model or inference mode may have changed."""
-        class_names: list[str] = pl_module.class_names  # type: ignore[assignment]
-        thresholds: list[float] | None = pl_module.thresholds  # type: ignore[assignment]
-        for stage in STAGES:
-            self._stages[stage] = StageMetrics(stage, self.specs, class_names, thresholds)
-            self._stages[stage].to(pl_module.device)
 
     def _log(self, stage: str, pl_module: pl.LightningModule) -> None:
         # already computed over all processes

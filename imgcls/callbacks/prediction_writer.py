@@ -2,30 +2,19 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from imgcls.callbacks.feature_file import FeatureFile
 from imgcls.predictions.prediction_file import PredictionFile
-from imgcls.runtime.host_copy import start_copy
+from imgcls.runtime.host_copy import Deferred
 from imgcls.runtime.process_parts import ProcessParts
 from imgcls.runtime.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
-
-
-class _Batch(NamedTuple):
-    """A batch whose values are on their way to the host."""
-
-    paths: list[str]
-    errors: list[str]
-    probs: Tensor
-    features: Tensor | None
-    copied: torch.cuda.Event | None
 
 
 class PredictionsWriter(Callback):
@@ -49,7 +38,7 @@ class PredictionsWriter(Callback):
         outputs = [table.output] if features is None else [table.output, features.output]
         self.unfinished = Unfinished(outputs, about, total)
         self._parts = ProcessParts(outputs)
-        self._held: _Batch | None = None
+        self._written = Deferred(self._write)
         self._is_open = False
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -62,37 +51,22 @@ class PredictionsWriter(Callback):
             self.features.begin(others[0], trainer.is_global_zero)
 
     def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Start to copy the values of a batch, and write those of the batch before."""
-        features = None
-        if self.features is not None:
-            features, _ = start_copy(pl_module.features)  # type: ignore[arg-type]
-        probs, copied = start_copy(outputs)  # after the features
-        self._write_held()
-        self._held = _Batch(batch["path"], batch["error"], probs, features, copied)
+        features = None if self.features is None else pl_module.features
+        self._written.put(batch["path"], batch["error"], outputs, features)
 
-    def _write_held(self) -> None:
-        if self._held is None:
-            return
-        held, self._held = self._held, None
-        if held.copied is not None:
-            held.copied.synchronize()
-        if self.features is not None and held.features is not None:
-            self.features.add(held.features, held.errors)
-        self.table.add(held.paths, held.probs, held.errors)
+    def _write(self, paths: list[str], errors: list[str], probs: Tensor, features: Tensor | None) -> None:
+        if self.features is not None and features is not None:
+            self.features.add(features, errors)
+        self.table.add(paths, probs, errors)
         if self._is_open:
             self.unfinished.advance(self.table.progress)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Complete the files."""
-        self._write_held()
+        self._written.flush()
         if self._is_open:
             self.unfinished.finish()
             self._is_open = False
@@ -107,9 +81,5 @@ class PredictionsWriter(Callback):
             return
         self._is_open = False
         if rows := self.unfinished.abandon():
-            total = self.unfinished.total
-            log.info(
-                "%s of %s images are predicted; to resume, type the same command with --resume",
-                f"{rows:,}",
-                f"{total:,}",
-            )
+            done = f"{rows:,} of {self.unfinished.total:,} images are predicted"
+            log.info("%s; to resume, type the same command with --resume", done)

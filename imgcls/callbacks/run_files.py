@@ -57,17 +57,6 @@ class RunFiles(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the images that could not be read."""
-        self._add_bad_images(trainer)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the images that could not be read."""
-        self._add_bad_images(trainer)
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the images that could not be read."""
-        self._add_bad_images(trainer)
-
-    def _add_bad_images(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ImageDataModule) or data.bad_images.policy != "skip":
             return
@@ -77,6 +66,8 @@ class RunFiles(Callback):
         finally:
             if trainer.is_global_zero and bad.found:
                 self._write_account(data)
+
+    on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
 
     def _write_account(self, data: ImageDataModule) -> None:
         write_text(self.folder / "data.json", json.dumps(file_report(data.splitter), indent=2))

@@ -134,12 +134,8 @@ def is_finite(module: torch.nn.Module) -> bool:
 def refuse_not_finite(source: str, weights: Mapping[str, Tensor]) -> None:
     """Refuse non-finite initial weights.
 
-    Args:
-        source: Their origin, for the message.
-        weights: Name -> tensor.
-
     Raises:
-        ConfigError: Counts the tensors that are not finite, and names some.
+        ConfigError: Names their source, counts the tensors that are not finite, and names some.
     """
     broken = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

@@ -31,11 +31,7 @@ class TimeLeft:
         self._is_partial = batches_started(trainer) > 0
 
     def begin_epoch(self, steps: float) -> None:
-        """Start an epoch.
-
-        Args:
-            steps: Its batches, those of validations included.
-        """
+        """Start an epoch of so many batches, those of validations included."""
         self._start, self._steps, self._total = time.monotonic(), 0, steps
 
     def step(self) -> None:
@@ -54,11 +50,7 @@ class TimeLeft:
         self._is_partial = False
 
     def seconds(self, epoch: int) -> float:
-        """Return the seconds left; infinite if unknown.
-
-        Args:
-            epoch: The current epoch, counted from 0.
-        """
+        """Return the seconds left in an epoch, counted from 0, and those after it; infinite if unknown."""
         elapsed = time.monotonic() - self._start
         whole = self.epoch_seconds
         if whole is None:

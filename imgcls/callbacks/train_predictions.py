@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,18 +16,10 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.atomic_files import replacing
 from imgcls.runtime.distributed import gather
-from imgcls.runtime.host_copy import start_copy
+from imgcls.runtime.host_copy import Deferred
 from imgcls.runtime.optional_part import optional_part
 
 _VALUES = 5_000_000  # images times classes: 20 MB of sums
-
-
-class _Batch(NamedTuple):
-    """A batch whose probabilities are on their way to the host."""
-
-    rows: list[int]
-    probs: Tensor
-    copied: torch.cuda.Event | None
 
 
 class TrainPredictions(Callback):
@@ -50,13 +42,14 @@ class TrainPredictions(Callback):
         self._rows: dict[str, int] = {}
         self._sums = np.zeros((0, 0), np.float32)
         self._counts = np.zeros(0, np.int64)
-        self._held: _Batch | None = None
+        self._added = Deferred(self._add)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prepare for the images of the run."""
         data, names = trainer.datamodule, getattr(pl_module, "class_names", [])  # type: ignore[attr-defined]
-        self._rows, self._held = {}, None
-        if not isinstance(data, ImageDataModule) or data.streams or data.multilabel or _mixes(pl_module):
+        self._rows, self._added = {}, Deferred(self._add)
+        mixes = getattr(getattr(pl_module, "mix_config", None), "mixes", False)
+        if not isinstance(data, ImageDataModule) or data.streams or data.multilabel or mixes:
             return
         split = data.split("train")
         if 0 < len(split) * len(names) <= _VALUES:
@@ -68,27 +61,20 @@ class TrainPredictions(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Start to copy the probabilities of a batch, and add those of the batch before."""
-        self._add_held()
         if not self._rows or trainer.current_epoch == 0:
             return
         found, size = usable_outputs(outputs, batch)
         paths = batch.get("path") if isinstance(batch, Mapping) else None
         logits = found.get("logits")
-        if (
-            logits is None
-            or logits.shape[1] != self._sums.shape[1]
-            or not isinstance(paths, list)
-            or len(paths) != size
-        ):
+        if logits is None or logits.shape[1] != self._sums.shape[1] or not isinstance(paths, list):
             return
-        rows = [self._rows.get(path, -1) for path in paths]
-        if -1 in rows:  # of a user's own loader
-            return
-        self._held = _Batch(rows, *start_copy(torch.softmax(logits.float(), 1)))
+        rows = [self._rows[path] for path in paths if path in self._rows]
+        if len(rows) == len(paths) == size:  # else of a user's own loader
+            self._added.put(rows, torch.softmax(logits.float(), 1))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file, if there was a second epoch."""
-        self._add_held()
+        self._added.flush()
         if not self._rows:
             return
         sums, counts = (np.sum(each, axis=0) for each in zip(*gather((self._sums, self._counts)), strict=True))
@@ -96,14 +82,9 @@ class TrainPredictions(Callback):
             with optional_part(f"No {self.path.name}", "the report cannot use it to find wrong labels"):
                 self._write(trainer.datamodule, sums, counts)  # type: ignore[attr-defined]
 
-    def _add_held(self) -> None:
-        if self._held is None:
-            return
-        held, self._held = self._held, None
-        if held.copied is not None:
-            held.copied.synchronize()
-        np.add.at(self._sums, held.rows, held.probs.numpy())  # an image may be drawn twice
-        np.add.at(self._counts, held.rows, 1)
+    def _add(self, rows: list[int], probs: Tensor) -> None:
+        np.add.at(self._sums, rows, probs.numpy())  # an image may be drawn twice
+        np.add.at(self._counts, rows, 1)
 
     def _write(self, data: ImageDataModule, sums: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
         split, seen = data.split("train"), np.flatnonzero(counts)
@@ -113,8 +94,3 @@ class TrainPredictions(Callback):
             labels = [[label] for label in split.label_array[seen].tolist()]
             probs = torch.from_numpy(sums[seen] / counts[seen, None])
             table.add([split.path(row) for row in seen.tolist()], probs, [""] * len(seen), labels)
-
-
-def _mixes(module: pl.LightningModule) -> bool:
-    """Whether the images of a step are mixed with others."""
-    return bool(getattr(getattr(module, "mix_config", None), "mixes", False))

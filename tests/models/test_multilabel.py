@@ -730,6 +730,12 @@ def test_loss_of_a_validation_in_16_bits_is_not_rounded(tiny_model: Path) -> Non
     assert (found["loss"].dtype, found["loss"]) == (torch.float32, expected)
 
 
+def test_several_labels_are_evaluated_with_weights_of_16_bits(bands: Path, tiny_model: Path, tmp_path: Path) -> None:
+    said(*fit_line(bands, tiny_model, tmp_path, "--trainer.max_epochs=1", "--trainer.precision=bf16-true"))
+    table = pd.read_csv(tmp_path / "run/version_0/validation_predictions.csv")
+    assert set(table["label"].fillna("")) > {""}
+
+
 def test_probabilities_of_several_labels_are_the_mean_over_the_views() -> None:
     images = torch.rand(2, 3, 4, 4)
     found = averaged(lambda seen: 9 * seen[:, :, 0, 0], images, "hflip", multilabel=True)
