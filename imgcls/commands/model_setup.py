@@ -14,6 +14,7 @@ from imgcls.config.overrides import value_at
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.errors import ConfigError
 from imgcls.models.classifier import ImageClassifier
+from imgcls.models.huggingface.build import check_weights
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def set_up_resumed(model: ImageClassifier, data: ImageDataModule, start: Start) 
     weights = start.content["state_dict"]
     model.build(data.class_names, start.record, None, weights, data.image_size)
     model.check_task("the data", data.multilabel)
-    model.check_weights(weights)
+    check_weights(model.state_dict(), weights)
     model.check_optimizers(start.content["optimizer_states"])
     refuse_not_finite(str(start.path), weights)
 
@@ -85,7 +86,7 @@ def set_up_evaluated(model: ImageClassifier, data: ImageDataModule, start: Start
     recorded.restore(data)
     weights = start.content["state_dict"]
     model.build(data.class_names, start.record, weights=weights, image_size=data.image_size)
-    model.check_weights(weights)
+    check_weights(model.state_dict(), weights)
 
 
 def _refuse_leaks(data: ImageDataModule) -> None:

@@ -39,13 +39,9 @@ class Architecture:
 
 @torch.inference_mode(False)  # the dry run needs gradients
 def examine(network: PreTrainedModel, size: Size) -> Architecture:
-    """Find the parts of an image classifier.
+    """Find the parts of an image classifier, by an input of a height and width in pixels.
 
     A weight layer is a module with parameters of its own; one that is never called belongs to its nearest caller.
-
-    Args:
-        network: The classifier.
-        size: Height and width of its input in pixels.
 
     Raises:
         ConfigError: If it has no separate head, or does not accept images of that size.
@@ -74,7 +70,7 @@ def blocks(layers: list[list[str]]) -> list[list[str]]:
     network numbers nothing else.
 
     Args:
-        layers: The parameter names of each weight layer, in the order of execution.
+        layers: As in ``Architecture``.
     """
     numbers = [match[1] if (match := re.match(r"(.+?\.\d+)\.", names[0])) else "" for names in layers]
     owners = [names[0].rpartition(".")[0] for names in layers]
@@ -108,10 +104,9 @@ def _execution_order(twin: nn.Module, size: Size) -> list[str]:
     for name, module in twin.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
     if reason := refuses(twin, size):
-        height, width = size
+        kind, (height, width) = type(twin).__name__, size
         raise ConfigError(
-            f"model.init_args.model_name: {type(twin).__name__} does not accept images of {height} x {width} pixels: "
-            f"{reason}"
+            f"model.init_args.model_name: {kind} does not accept images of {height} x {width} pixels: {reason}"
         )
     return calls
 
@@ -120,37 +115,29 @@ def _execution_order(twin: nn.Module, size: Size) -> list[str]:
 def refuses(twin: PreTrainedModel, size: Size) -> str:
     """Return why a network on the meta device does not accept images of a size; empty if it does."""
     try:
-        _flow(twin, size)
+        _backpropagate(twin, torch.empty(2, 3, *size, device="meta"))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         return first_line(error)
     return ""
 
 
-def _flow(twin: nn.Module, size: Size) -> None:
-    images = torch.empty(2, 3, *size, device="meta")
+@torch.enable_grad()
+def _backpropagate(twin: nn.Module, images: Tensor) -> None:
     origin = interpolation_origin(twin)
     try:
-        _backpropagate(twin, images, origin)
+        torch.autograd.backward(call(twin, images, origin).sum())
     except RuntimeError as error:
         if "meta tensors" not in str(error):
             raise
         # perceiver reads values of its mask, unless it detects tracing, as with fake tensors, which are slower
         with FakeTensorMode(allow_non_fake_inputs=True):
-            _backpropagate(twin, torch.empty_like(images), origin)
-
-
-@torch.enable_grad()
-def _backpropagate(twin: nn.Module, images: Tensor, origin: Size | None) -> None:
-    torch.autograd.backward(call(twin, images, origin).sum())
+            torch.autograd.backward(call(twin, torch.empty_like(images), origin).sum())
 
 
 def call(network: nn.Module, images: Tensor, origin: Size | None) -> Tensor:
-    """Return the logits of a transformers network.
+    """Return the logits of a transformers network for normalised images ``(B, 3, H, W)``.
 
-    Args:
-        network: The network, with or without its heads.
-        images: Normalised images ``(B, 3, H, W)``.
-        origin: Its ``interpolation_origin``.
+    Without its heads, it returns what they would get. ``origin`` is its ``interpolation_origin``.
     """
     output = network(pixel_values=images, **_options(network, (images.shape[-2], images.shape[-1]), origin))
     logits: Tensor | None = getattr(output, "logits", None)

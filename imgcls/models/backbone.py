@@ -127,8 +127,7 @@ class Backbone(nn.Module):
     def frozen_until(self, size: Size) -> str | None:
         """Return the name of the last frozen module whose output alone feeds the rest; None (logged) if there is none.
 
-        Args:
-            size: Height and width of the images in pixels.
+        It may depend on the height and width of the images in pixels.
         """
         if self.is_frozen:
             return "the whole encoder"
@@ -178,9 +177,9 @@ class Backbone(nn.Module):
 
     def describe_frozen(self) -> str:
         """Return a line with the number of frozen layers and the first trainable module."""
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.network.parameters()]
-        frozen = sum(size for size, learns in sizes if not learns) / 1e6
-        total = sum(size for size, _ in sizes) / 1e6
+        parameters = list(self.network.parameters())
+        frozen = sum(each.numel() for each in parameters if not each.requires_grad) / 1e6
+        total = sum(each.numel() for each in parameters) / 1e6
         rest = "only the head" if self.is_frozen else f"from {self.architecture.owners[self.frozen]}"
         count = f"{self.frozen} of {len(self.architecture.layers)} layers frozen"
         return f"{count}, {frozen:.1f} of {total:.1f} M parameters; trains {rest}"
@@ -208,11 +207,8 @@ class _HeadPlaceholder(nn.Module):
 def _averages(network: PreTrainedModel, image: Tensor, origin: Size | None) -> bool:
     """Whether a network returns the mean of its heads; volo and efficientvim do not."""
     heads = [module for module in network.modules() if isinstance(module, _HeadPlaceholder)]
-    outputs = len(heads) * torch.eye(len(heads), device=network.device)
-    hooks = [
-        head.register_forward_hook(lambda *_, row=row: row)
-        for head, row in zip(heads, torch.split(outputs, 1), strict=True)
-    ]
+    outputs = torch.split(len(heads) * torch.eye(len(heads), device=network.device), 1)
+    hooks = [head.register_forward_hook(lambda *_, row=row: row) for head, row in zip(heads, outputs, strict=True)]
     training = network.training
     logits = call(network.eval(), image.to(network.device), origin)
     network.train(training)

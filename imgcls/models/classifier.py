@@ -1,6 +1,5 @@
 """ImageClassifier: a Hugging Face image classifier, and how it is trained."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -8,12 +7,12 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, listed
 from imgcls.models.huggingface.hub import DEFAULT_MODEL
 from imgcls.models.inference import outputs
 from imgcls.models.thresholds import Threshold
 from imgcls.models.training.fit_hooks import FitHooks
-from imgcls.models.training.freeze_schedule import FrozenFraction
+from imgcls.models.training.frozen_layers import FrozenFraction
 from imgcls.models.training.losses import (
     LossConfig,
     MixConfig,
@@ -110,18 +109,6 @@ class ImageClassifier(OptimizedModule):
 
     # -- building
 
-    def build(
-        self,
-        class_names: list[str],
-        record: Mapping[str, Any] | None = None,
-        multilabel: bool | None = None,
-        weights: Mapping[str, Tensor] | None = None,
-        image_size: tuple[int, int] | None = None,
-    ) -> None:
-        """Build the network, as the base class does, for classes that ``loss_config`` fits."""
-        self.loss_config.check_classes(class_names)
-        super().build(class_names, record, multilabel, weights, image_size)
-
     def configure_model(self) -> None:
         """Build the network, unless that is done; in a fit, freeze layers and attach what surrounds the steps."""
         super().configure_model()
@@ -158,21 +145,24 @@ class ImageClassifier(OptimizedModule):
         return MultilabelLoss if self.multilabel else TrainingLoss
 
     def _class_weights(self) -> Tensor | None:
-        given = self.loss_config.class_weights
+        given, key = self.loss_config.class_weights, "model.init_args.loss_config.class_weights"
         if given is None:
             return None
-        weights = balanced_weights(self._class_counts()) if given == "auto" else torch.tensor(given)
-        return weights.to(self.device)
-
-    def _class_counts(self) -> list[int]:
-        key = "model.init_args.loss_config.class_weights"
+        if given != "auto":
+            if len(given) != len(self.class_names):
+                raise ConfigError(
+                    f"{key} must have one weight for each of the {len(self.class_names)} classes "
+                    f"{listed(self.class_names)}, got {len(given)}"
+                )
+            return torch.tensor(given, device=self.device)
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ClassifiedData):
             raise ConfigError(f"{key}: 'auto' needs an ImageDataModule; give a list")
         counts = data.class_counts()
-        if empty := [name for name, count in zip(self.class_names, counts, strict=True) if not count]:
-            raise ConfigError(f"{key}: 'auto' needs training images of every class, {empty[0]!r} has none; give a list")
-        return counts
+        if 0 in counts:
+            name = self.class_names[counts.index(0)]
+            raise ConfigError(f"{key}: 'auto' needs training images of every class, {name!r} has none; give a list")
+        return balanced_weights(counts).to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need: ``logits``, ``label``, ``batch_loss``; None for an empty batch.

@@ -13,11 +13,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def recorded_arguments(kind: type, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the constructor arguments in a checkpoint.
-
-    Args:
-        kind: The class of the model.
-        recorded: The hyper-parameters of the checkpoint; those that are not arguments are ignored.
+    """Return the hyper-parameters of a checkpoint that are constructor arguments of a model class.
 
     Raises:
         ConfigError: If a value does not match the annotation of its argument.

@@ -19,9 +19,9 @@ from imgcls.config.class_path import Spec
 from imgcls.errors import ConfigError, in_lines
 from imgcls.metrics.from_checkpoint import metrics_in
 from imgcls.models.from_checkpoint import recorded_arguments
-from imgcls.models.huggingface.build import record_of
+from imgcls.models.huggingface.build import check_weights, record_of
 from imgcls.models.network_module import NetworkModule, recorded_preprocessing
-from imgcls.models.thresholds import Threshold, thresholds_of
+from imgcls.models.thresholds import thresholds_of
 from imgcls.models.tta import TTA, averaged
 from imgcls.runtime.serialize import serialize, versions
 from imgcls.types import Batch
@@ -29,33 +29,23 @@ from imgcls.types import Batch
 log = logging.getLogger(__name__)
 
 RECORD = "imgcls"  # key of a checkpoint
-_LISTED = 20  # images that a warning names
 _PREDICT = "for files, arrays and Pillow images: imgcls.load(CHECKPOINT).predict(images)"
 
 
 class InferenceModule(NetworkModule):
-    """The classifier without its training: evaluated, applied, saved and loaded.
+    """The classifier without its training: evaluated, applied, saved and loaded."""
 
-    Args:
-        model_name: A Hub id, or a local folder.
-        pretrained: Whether the network starts from the pretrained weights.
-        num_classes: Number of classes; None takes it from the data.
-        threshold: Multi-label: the probability above which an image is assigned a class.
-    """
-
-    def __init__(self, model_name: str, pretrained: bool, num_classes: int | None, threshold: Threshold | None) -> None:
-        super().__init__(model_name, pretrained, num_classes, threshold)
-        self.tta: TTA = "none"
-        self.uncalibrated = False
-        """Whether the temperature is ignored."""
-        self.adds_metrics = True
-        """Whether an evaluation by a Trainer without a MetricsLogger gets one; a command adds its own callbacks."""
-        self._metrics: dict[str, Spec] | None = None  # of the checkpoint; None for the default ones
-        self._unread: list[str] = []  # images of a prediction, with the reasons
-        self.keeps_features = False
-        """Whether ``predict_step`` leaves the features of its images in ``features``."""
-        self.features: Tensor | None = None
-        """What ``embed`` returns for the images of the last ``predict_step``."""
+    tta: TTA = "none"
+    uncalibrated = False
+    """Whether the temperature is ignored."""
+    adds_metrics = True
+    """Whether an evaluation by a Trainer without a MetricsLogger gets one; a command adds its own callbacks."""
+    keeps_features = False
+    """Whether ``predict_step`` leaves the features of its images in ``features``."""
+    features: Tensor | None = None
+    """What ``embed`` returns for the images of the last ``predict_step``."""
+    _metrics: dict[str, Spec] | None = None  # of the checkpoint; None for the default ones
+    _unread: tuple[str, ...] = ()  # images of a prediction, with the reasons
 
     # -- forward pass
 
@@ -113,11 +103,17 @@ class InferenceModule(NetworkModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         """Return the loss, and what metrics need; None for an empty batch."""
-        return self._evaluate(batch)
+        label = batch["label"]
+        if not len(label):
+            return None
+        if "features" in batch:
+            logits = self._logits_of_features(batch)
+        else:
+            logits = averaged(self, batch["image"], self.tta, self.multilabel)
+        target = label.to(logits.dtype) if self.multilabel else label  # bf16-true casts labels, and rounds the loss
+        return outputs(self.criterion(logits, target), logits, label)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Return the loss, and what metrics need; None for an empty batch."""
-        return self._evaluate(batch)
+    test_step = validation_step
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the probabilities ``(B, classes)``, float32, which add up to 1 for single-label data.
@@ -133,33 +129,18 @@ class InferenceModule(NetworkModule):
         for row, reason in enumerate(batch.get("error", [])):
             if reason:
                 probs[row] = torch.nan
-            if reason and self._returns_predictions:
-                self._unread.append(f"{batch['path'][row]}: {reason}")
+            if reason and self._trainer is not None and self._trainer.predict_loop.return_predictions:
+                self._unread += (f"{batch['path'][row]}: {reason}",)
         return probs
 
     def on_predict_epoch_start(self) -> None:
         """Clear the list of images that an earlier prediction could not read."""
-        self._unread.clear()
+        self._unread = ()
 
     def on_predict_epoch_end(self) -> None:
         """Warn about images that could not be read, if predictions are returned; the command writes the reasons."""
         if self._unread:
-            log.warning("images that cannot be read, their predictions are NaN:%s", in_lines(self._unread, _LISTED))
-
-    @property
-    def _returns_predictions(self) -> bool:
-        return self._trainer is not None and bool(self._trainer.predict_loop.return_predictions)
-
-    def _evaluate(self, batch: Batch) -> dict[str, Tensor] | None:
-        if not len(batch["label"]):
-            return None
-        if "features" in batch:
-            logits = self._logits_of_features(batch)
-        else:
-            logits = averaged(self, batch["image"], self.tta, self.multilabel)
-        label = batch["label"]
-        target = label.to(logits.dtype) if self.multilabel else label  # bf16-true casts labels, and rounds the loss
-        return outputs(self.criterion(logits, target), logits, label)
+            log.warning("images that cannot be read, their predictions are NaN:%s", in_lines(list(self._unread)))
 
     def _logits_of_features(self, batch: Batch) -> Tensor:
         """Return the logits ``(B, classes)`` of cached features."""
@@ -200,7 +181,7 @@ class InferenceModule(NetworkModule):
         model.on_load_checkpoint(content)
         model._metrics = metrics_in(json.loads(content.get(CONFIG_KEY) or "{}"))
         if strict is not False:
-            model.check_weights(content["state_dict"])
+            check_weights(model.state_dict(), content["state_dict"])
         model.load_state_dict(content["state_dict"], strict=strict is not False)
         return model.to(map_location or "cpu")
 

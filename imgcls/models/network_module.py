@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imgcls.errors import ConfigError, listed
 from imgcls.models.architecture import Size
 from imgcls.models.backbone import Backbone
-from imgcls.models.huggingface.build import check_weights, load_network
+from imgcls.models.huggingface.build import load_network
 from imgcls.models.huggingface.from_checkpoint import build_recorded
 from imgcls.models.huggingface.hub import load_config
 from imgcls.models.huggingface.image_processor import read_preprocessing
@@ -27,14 +27,7 @@ _HEADS = "backbone.heads."  # prefix of the weights whose rows are the classes
 
 
 class NetworkModule(pl.LightningModule):
-    """A Hugging Face network, its preprocessing, classes and thresholds.
-
-    Args:
-        model_name: A Hub id, or a local folder.
-        pretrained: Whether the network starts from the pretrained weights.
-        num_classes: Number of classes; None takes it from the data.
-        threshold: Multi-label: the probability above which an image is assigned a class.
-    """
+    """A Hugging Face network, its preprocessing, classes and thresholds; arguments as of ``ImageClassifier``."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -126,12 +119,12 @@ class NetworkModule(pl.LightningModule):
         self, record: Mapping[str, Any] | None, weights: Mapping[str, Tensor] | None, image_size: Size | None
     ) -> None:
         if record is None:
-            expected = read_preprocessing(self.model_name, load_config(self.model_name))
+            expected, is_bgr = read_preprocessing(self.model_name, load_config(self.model_name))
         else:
-            expected = recorded_preprocessing(record["preprocessing"])
+            expected, is_bgr = recorded_preprocessing(record["preprocessing"]), False
         other_size = None if image_size == expected.size else image_size
         if record is None:
-            network, new = load_network(self.model_name, self.pretrained, self.class_names, other_size)
+            network, new = load_network(self.model_name, self.pretrained, self.class_names, other_size, is_bgr)
         else:
             network, new = build_recorded(record["network"], self.class_names, weights, other_size), []
         self.preprocessing = expected.resized(other_size)
@@ -157,12 +150,8 @@ class NetworkModule(pl.LightningModule):
     def check_task(self, source: str, multilabel: bool) -> None:
         """Refuse multi-label data, or such a checkpoint, for a single-label model, and the other way round.
 
-        Args:
-            source: Where the labels come from, for the message.
-            multilabel: Whether its data is multi-label.
-
         Raises:
-            ConfigError: Names the source.
+            ConfigError: Names the source of the labels.
         """
         if multilabel != self.multilabel:
             ours, theirs = ("multi-label" if several else "single-label" for several in (self.multilabel, multilabel))
@@ -214,12 +203,7 @@ class NetworkModule(pl.LightningModule):
             self.temperature = self.temperature.new_ones(len(self.class_names) if one_each else ())
 
     def load_weights(self, state: Mapping[str, Tensor], class_names: list[str]) -> None:
-        """Load the weights that fit by name and shape, those of the head class by class; log which do not.
-
-        Args:
-            state: The weights.
-            class_names: The classes of their head.
-        """
+        """Load the weights that fit by name and shape, those of a head of these classes by class; log which do not."""
         own = self.state_dict()
         fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
         shared = [name for name in self.class_names if name in class_names]
@@ -235,14 +219,6 @@ class NetworkModule(pl.LightningModule):
         if shared and len(shared) < len(self.class_names):
             left.append(f"the head's rows of {listed([name for name in self.class_names if name not in shared])}")
         log.info("loaded %d of %d weights%s", len(fitting), len(own), f"; new: {', '.join(left[:6])}" if left else "")
-
-    def check_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse the weights of a checkpoint that are not those of its network.
-
-        Raises:
-            ConfigError: Counts what is missing, unknown, or of another shape.
-        """
-        check_weights(self.state_dict(), state)
 
 
 def _image_size(data: object) -> Size | None:

@@ -17,7 +17,6 @@ from imgcls.errors import ConfigError, first_line
 from imgcls.models.architecture import Size
 from imgcls.models.huggingface.hub import check_reachable, load_config, load_error, quiet_transformers, require_timm
 from imgcls.models.huggingface.hub_ids import KEY, local_or_hub
-from imgcls.models.huggingface.image_processor import takes_bgr
 from imgcls.models.huggingface.input_size import config_for_size
 
 # torch's errors for Python objects in its own format, and for other pickles, whose frames have opcode 149
@@ -27,7 +26,7 @@ _OF_FILES = re.compile(r"pretrained(?!_window_sizes)|checkpoint|cache|.*(?<!drop
 
 
 def load_network(
-    model_name: str, pretrained: bool, class_names: list[str], image_size: Size | None = None
+    model_name: str, pretrained: bool, class_names: list[str], image_size: Size | None = None, is_bgr: bool = False
 ) -> tuple[PreTrainedModel, list[str]]:
     """Build a classifier; its head is new unless the number of classes is that of the pretrained model.
 
@@ -36,6 +35,7 @@ def load_network(
         pretrained: Whether to load weights; else they are random.
         class_names: Names of the outputs.
         image_size: Height and width of the images in pixels; None is the pretrained model's size.
+        is_bgr: Whether the pretrained model expects BGR images; it is converted to RGB.
 
     Returns:
         The network, and the names of the weights that are missing in the pretrained ones.
@@ -67,7 +67,7 @@ def load_network(
         raise load_error(model_name, error) from error
     network.train()  # from_pretrained sets evaluation mode, and Lightning keeps it
     new = _missing(network, info, model_name)
-    if takes_bgr(model_name, config):
+    if is_bgr:
         _convert_to_rgb(network)
     return network, new
 
@@ -107,11 +107,7 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def check_weights(own: Mapping[str, Tensor], recorded: Mapping[str, Tensor]) -> None:
-    """Check that the weights of a checkpoint match its network.
-
-    Args:
-        own: State dict of the network.
-        recorded: State dict of the checkpoint.
+    """Check that the state dict of a checkpoint matches that of its network.
 
     Raises:
         ConfigError: Counts the missing, unknown and misshapen tensors and names the first of each.

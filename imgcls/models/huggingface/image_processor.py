@@ -28,8 +28,11 @@ log = logging.getLogger(__name__)
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "bilinear", 5: "bilinear"}  # of Pillow
 
 
-def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessing:
+def read_preprocessing(model_name: str, config: PreTrainedConfig) -> tuple[Preprocessing, bool]:
     """Return the preprocessing of a pretrained model; ImageNet's (logged) if it has no image processor.
+
+    Returns:
+        The preprocessing of RGB images, and whether the model expects BGR images.
 
     Raises:
         ConfigError: If its image processor cannot be loaded or reproduced.
@@ -40,17 +43,12 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> Preprocessi
         usual = _imagenet(config)
         line = "No %s in %s: normalising with ImageNet mean and std, image size %s x %s"
         log.info(line, IMAGE_PROCESSOR_NAME, short_path(model_name), *usual.size)
-        return usual
+        return usual, False
     colours = _colours(processor)
     size, shortest_edge = _geometry(processor, colours)
     mean, std = (tuple(float(f"{value:.6g}") for value in values) for values in (colours.mean, colours.std))
-    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, _kernel(processor))
-
-
-def takes_bgr(model_name: str, config: PreTrainedConfig) -> bool:
-    """Whether a pretrained model expects BGR images."""
-    processor = _image_processor(model_name, config)
-    return processor is not None and _colours(processor).is_bgr
+    found = Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, _kernel(processor))
+    return found, colours.is_bgr
 
 
 def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProcessor | None:

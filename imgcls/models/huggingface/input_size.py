@@ -22,15 +22,10 @@ _SHOWN = 3  # accepted sizes in the message
 
 
 def config_for_size(config: PreTrainedConfig, size: Size, source: str) -> PreTrainedConfig:
-    """Return the config of a network for images of a size.
-
-    Args:
-        config: The network's config.
-        size: Height and width in pixels.
-        source: Where the network comes from, for the message.
+    """Return the config of a network for images of a height and width in pixels.
 
     Raises:
-        ConfigError: If it does not accept that size; names those that it accepts.
+        ConfigError: If it does not accept that size; names the source of the network, and sizes that it accepts.
     """
     found, reason = _find(config, size)
     if found is not None:

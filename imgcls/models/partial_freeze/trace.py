@@ -60,11 +60,7 @@ _SMALL = 2**20  # enough for position embeddings and masks
 
 
 class Recording:
-    """Record the calls of a network's modules.
-
-    Args:
-        network: The network.
-    """
+    """Record the calls of a network's modules."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -99,7 +95,6 @@ class Recording:
 
 
 def _describe(output: Any) -> Output:
-    """Describe the output of a call."""
     found = Output(None, [], [], [])
 
     def leaf(tensor: Tensor) -> Leaf:

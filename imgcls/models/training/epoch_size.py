@@ -1,15 +1,12 @@
 """Steps per epoch and global batch size, which must not change on resume."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
 from imgcls.errors import ConfigError, first_line
-from imgcls.runtime.lightning_loops import is_within_epoch, optimizer_steps_per_epoch
+from imgcls.runtime.lightning_loops import optimizer_steps_per_epoch
 
-EPOCH_SIZE = "pace"  # key of a checkpoint
 _WEIGHTS_ONLY = "or load only the weights: --experiment.only_weights_load true"
 
 
@@ -41,49 +38,26 @@ class EpochSize:
         batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
         return cls(steps, batch_size * trainer.world_size)
 
-    def record(self) -> dict[str, int]:
-        """Return the value for a checkpoint."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class RecordedEpochSize:
-    """The epoch size of a checkpoint.
-
-    Args:
-        size: The size.
-        is_within: Whether the checkpoint was saved within an epoch.
-    """
-
-    size: EpochSize
-    is_within: bool
-
-    @classmethod
-    def of(cls, checkpoint: Mapping[str, Any]) -> "RecordedEpochSize | None":
-        """Read a checkpoint; None if it is of an older version."""
-        if EPOCH_SIZE not in checkpoint:
-            return None
-        return cls(EpochSize(**checkpoint[EPOCH_SIZE]), is_within_epoch(checkpoint))
-
-    def check(self, size: EpochSize, counts_steps: bool) -> None:
-        """Refuse a size with which the run would differ from an uninterrupted one.
+    def check_resumed(self, kept: "EpochSize", is_within: bool, counts_steps: bool) -> None:
+        """Refuse to resume with a size with which the run would differ from an uninterrupted one.
 
         Args:
-            size: That of the current configuration.
+            kept: The size in the checkpoint.
+            is_within: Whether the checkpoint was saved within an epoch.
             counts_steps: Whether the learning-rate schedule counts steps, so that its position would change.
 
         Raises:
             ConfigError: States what differs.
         """
-        if counts_steps and size.steps != self.size.steps:
+        if counts_steps and self.steps != kept.steps:
             raise ConfigError(
-                f"an epoch has {size.steps} optimizer steps, but {self.size.steps} in the checkpoint, whose schedule "
+                f"an epoch has {self.steps} optimizer steps, but {kept.steps} in the checkpoint, whose schedule "
                 "counts them; set data.batch_size, trainer.accumulate_grad_batches, limit_train_batches and devices to "
                 f"give the same number, {_WEIGHTS_ONLY}"
             )
-        if self.is_within and size.images != self.size.images:
+        if is_within and self.images != kept.images:
             raise ConfigError(
-                f"the checkpoint was saved within an epoch of batches of {self.size.images} images over all processes, "
-                f"but they now have {size.images}, so that images would be skipped or seen twice; restore "
+                f"the checkpoint was saved within an epoch of batches of {kept.images} images over all processes, "
+                f"but they now have {self.images}, so that images would be skipped or seen twice; restore "
                 f"data.batch_size and trainer.devices, use a checkpoint of the end of an epoch, {_WEIGHTS_ONLY}"
             )

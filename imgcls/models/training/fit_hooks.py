@@ -1,5 +1,6 @@
 """FitHooks: what ImageClassifier does in a fit around its steps."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -10,13 +11,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from imgcls.checkpoints.callback_states import keep_own_paths
 from imgcls.errors import ConfigError
-from imgcls.models.training.epoch_size import EPOCH_SIZE, EpochSize, RecordedEpochSize
+from imgcls.models.training.epoch_size import EpochSize
+from imgcls.runtime.lightning_loops import is_within_epoch
 from imgcls.runtime.seeding import derive_seed, run_seed
 
 if TYPE_CHECKING:
     from imgcls.models.classifier import ImageClassifier
 
-_PLATEAU = "plateau_schedule"  # key of a checkpoint
+_PLATEAU, _EPOCH_SIZE = "plateau_schedule", "pace"  # keys of a checkpoint
 
 
 class FitHooks(Callback):
@@ -29,7 +31,7 @@ class FitHooks(Callback):
         self.plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None  # of the checkpoint
         self._epoch_size: EpochSize | None = None
-        self._recorded: RecordedEpochSize | None = None  # of the checkpoint
+        self._resumed: tuple[EpochSize, bool] | None = None  # of the checkpoint; and whether it is within an epoch
 
     def attach(self, trainer: pl.Trainer) -> None:
         """Come first among the callbacks of a trainer, in place of the hooks of an earlier fit."""
@@ -44,9 +46,9 @@ class FitHooks(Callback):
             counts_steps: Whether the learning-rate schedule counts steps.
         """
         self._epoch_size = EpochSize.of(trainer)
-        if self._recorded is not None:
-            self._recorded.check(self._epoch_size, counts_steps)
-        self._recorded = None
+        if self._resumed is not None:
+            self._epoch_size.check_resumed(*self._resumed, counts_steps)
+        self._resumed = None
         return self._epoch_size
 
     def follow(self, plateau: ReduceLROnPlateau) -> None:
@@ -100,14 +102,15 @@ class FitHooks(Callback):
         if self.plateau is not None:
             checkpoint[_PLATEAU] = self.plateau.state_dict()
         if self._epoch_size is not None:
-            checkpoint[EPOCH_SIZE] = self._epoch_size.record()
+            checkpoint[_EPOCH_SIZE] = asdict(self._epoch_size)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep what the resumed run needs; leave out paths that other callbacks would write to or delete."""
         self._plateau_state = checkpoint.get(_PLATEAU)
-        self._recorded = RecordedEpochSize.of(checkpoint)
+        if _EPOCH_SIZE in checkpoint:  # not in those of an older version
+            self._resumed = EpochSize(**checkpoint[_EPOCH_SIZE]), is_within_epoch(checkpoint)
         keep_own_paths(checkpoint["callbacks"], trainer.callbacks)  # type: ignore[attr-defined]
 
 

@@ -11,9 +11,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from imgcls.config.sections import section
-from imgcls.errors import ConfigError, listed
 
-_KEY = "model.init_args.loss_config"
 _SMOOTHING = 0.1
 _MIN_BASE = 1e-6  # of the focal loss
 
@@ -38,18 +36,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         """Check the weights."""
         if isinstance(self.class_weights, list) and not all(weight > 0 for weight in self.class_weights):
-            raise ValueError(f"{_KEY}.class_weights must be greater than 0, got {self.class_weights}")
-
-    def check_classes(self, class_names: Sequence[str]) -> None:
-        """Check that there are as many weights as classes.
-
-        Raises:
-            ConfigError: States both numbers and the classes.
-        """
-        if isinstance(self.class_weights, list) and len(self.class_weights) != len(class_names):
-            raise ConfigError(
-                f"{_KEY}.class_weights must have one weight for each of the {len(class_names)} classes "
-                f"{listed(list(class_names))}, got {len(self.class_weights)}"
+            raise ValueError(
+                f"model.init_args.loss_config.class_weights must be greater than 0, got {self.class_weights}"
             )
 
 
@@ -166,17 +154,8 @@ def _modulating_factor(base: Tensor, gamma: float) -> Tensor:
 
 
 def balanced_weights(counts: Sequence[int]) -> Tensor:
-    """Return weights ``(classes,)`` inverse to the numbers of images, with mean 1 over all images.
-
-    Args:
-        counts: Number of training images of each class.
-
-    Raises:
-        ConfigError: If a class has no image.
-    """
+    """Return weights ``(classes,)`` inverse to the numbers of images, none 0, with mean 1 over all images."""
     numbers = torch.tensor(counts, dtype=torch.float32)
-    if not numbers.all():
-        raise ConfigError(f"{_KEY}.class_weights: 'auto' needs images of all classes; class {counts.index(0)} has none")
     return numbers.sum() / (len(counts) * numbers)
 
 

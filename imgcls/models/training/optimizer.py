@@ -99,15 +99,12 @@ def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bo
         block_count: Number of encoder blocks.
     """
     lr = _LR[batch_normalized] if config.lr is None else config.lr
+    weight_decay = _WEIGHT_DECAY[config.name] if config.weight_decay is None else config.weight_decay
     layer_decay = config.layer_decay
-    if layer_decay is None:
-        layer_decay = _layer_decay(batch_normalized, block_count) if pretrained and block_count > 1 else 1.0
-    return Rates(lr, _WEIGHT_DECAY[config.name] if config.weight_decay is None else config.weight_decay, layer_decay)
-
-
-def _layer_decay(batch_normalized: bool, block_count: int) -> float:
-    # blocks may be a few stages or many layers: 0.75 ** 50 would not train the first ones
-    return max(_LAYER_DECAY[batch_normalized], math.pow(_LOWEST_SCALE, 1 / max(block_count - 1, 1)))
+    if layer_decay is None and pretrained and block_count > 1:
+        # blocks may be a few stages or many layers: 0.75 ** 50 would not train the first ones
+        layer_decay = max(_LAYER_DECAY[batch_normalized], math.pow(_LOWEST_SCALE, 1 / (block_count - 1)))
+    return Rates(lr, weight_decay, 1.0 if layer_decay is None else layer_decay)
 
 
 def make_optimizer(
@@ -121,21 +118,21 @@ def make_optimizer(
 
     Args:
         config: The section ``optimizer_config``.
-        rates: Learning rates and weight decay.
+        rates: Its numbers, for this network.
         blocks: The network's parameters by block, from the input up; the head's come last.
         decayed: The parameters with weight decay.
         fused: Use torch's fused implementation if the device has one. Lightning does not clip the gradients of a fused
             optimizer under mixed precision.
     """
+    count = len(blocks) - 1  # of the encoder
+    scales = [*(rates.layer_decay ** (count - 1 - number) for number in range(count)), config.head_multiplier]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for scale, parameters in zip(_scales(config, rates, len(blocks)), blocks, strict=True):
+    for scale, parameters in zip(scales, blocks, strict=True):
         for parameter in parameters:
             if parameter.requires_grad:
                 decay = rates.weight_decay if parameter in decayed else 0.0
                 groups.setdefault((scale, decay), []).append(parameter)
-    options: dict[str, Any] = {
-        key: value for key, value in asdict(config).items() if key not in _OURS and value is not None
-    }
+    options = {key: value for key, value in asdict(config).items() if key not in _OURS and value is not None}
     devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
     optimizer = _CLASSES[config.name](
         [
@@ -154,9 +151,3 @@ def _keep_fused(optimizer: optim.Optimizer, state: dict[str, Any]) -> dict[str, 
     """Keep this run's ``fused`` on resume; with the checkpoint's, torch 2.14 fails under ``16-mixed``."""
     fused = {"fused": optimizer.defaults["fused"]}
     return state | {"param_groups": [group | fused for group in state["param_groups"]]}
-
-
-def _scales(config: OptimizerConfig, rates: Rates, count: int) -> list[float]:
-    """Return the learning rate of each block relative to ``lr``; the head comes last."""
-    encoder = [rates.layer_decay ** (count - 2 - number) for number in range(count - 1)]
-    return [*encoder, config.head_multiplier]

@@ -121,10 +121,6 @@ def make_plateau(config: SchedulerConfig, optimizer: Optimizer) -> ReduceLROnPla
     """Build the schedule ``plateau``.
 
     The model steps it and saves its state, because Lightning 2.6 skips one step after each resume.
-
-    Args:
-        config: The section ``scheduler_config``.
-        optimizer: The optimizer.
     """
     patience = 3 if config.patience is None else config.patience
     return ReduceLROnPlateau(optimizer, factor=config.factor or 0.1, patience=patience)

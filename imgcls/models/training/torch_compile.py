@@ -7,36 +7,26 @@ from imgcls.errors import ConfigError
 
 BACKEND = "inductor"
 
-_KEY = "model.init_args.compile"
 _MAX_GRAPHS = 64  # per function, including those of former trials; after torch's default of 8 it falls back to eager
 
 
 def compile_in_place(network: nn.Module, device: torch.device) -> None:
-    """Compile a network's forward pass, at the first batch of each size and mode.
-
-    Args:
-        network: The network.
-        device: The device it runs on.
+    """Compile a network's forward pass on a device, at the first batch of each size and mode.
 
     Raises:
         ConfigError: If nothing can be compiled for the device on this machine.
     """
-    _check_compiler(device)
+    try:  # on two additions, to detect a missing compiler before the run starts
+        torch.compile(_add_twice, backend=BACKEND)(torch.zeros(4, device=device))
+    except RuntimeError as error:  # base class of the errors of torch's compiler
+        raise ConfigError(
+            f"model.init_args.compile: true, but torch.compile does not work on this machine: {_reason(error)}; set it "
+            "to false or install what is missing (on a CPU a C++ compiler: g++)"
+        ) from error
     limits = torch.compiler.config
     limits.recompile_limit = max(limits.recompile_limit, _MAX_GRAPHS)
     # an epoch has two batch sizes: one static graph for each is faster than a dynamic one
     network.compile(backend=BACKEND, dynamic=False)
-
-
-def _check_compiler(device: torch.device) -> None:
-    """Compile two additions, to detect a missing compiler before the run starts."""
-    try:
-        torch.compile(_add_twice, backend=BACKEND)(torch.zeros(4, device=device))
-    except RuntimeError as error:  # base class of the errors of torch's compiler
-        raise ConfigError(
-            f"{_KEY}: true, but torch.compile does not work on this machine: {_reason(error)}; set it to false or "
-            "install what is missing (on a CPU a C++ compiler: g++)"
-        ) from error
 
 
 def _add_twice(values: torch.Tensor) -> torch.Tensor:

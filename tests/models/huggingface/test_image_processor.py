@@ -76,7 +76,7 @@ def evaluate(preprocessing: Preprocessing, image: NDArray[np.uint8]) -> Tensor:
 
 
 def read(folder: str) -> Preprocessing:
-    return read_preprocessing(folder, load_config(folder))
+    return read_preprocessing(folder, load_config(folder))[0]
 
 
 def assert_as_processor(folder: str, image: NDArray[np.uint8], is_bgr: bool = False) -> None:
@@ -130,8 +130,9 @@ def test_network_trained_on_bgr_is_turned_to_rgb(
     network = build(config).eval()
     network.save_pretrained(folder)
     images = torch.rand(2, 3, 64, 64)
+    _, is_bgr = read_preprocessing(folder, load_config(folder))
     with torch.no_grad():
-        turned = call(load_network(folder, True, ["c", "d"])[0].eval(), images.flip(1), None)
+        turned = call(load_network(folder, True, ["c", "d"], is_bgr=is_bgr)[0].eval(), images.flip(1), None)
         torch.testing.assert_close(turned, call(network, images, None))
 
 

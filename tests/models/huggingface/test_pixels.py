@@ -74,7 +74,7 @@ def write_model(folder: Path, name: str) -> Path:
 
 def different(model: Path, images: Path) -> dict[str, int]:
     """Return how many values differ between ``imgcls test`` and the model's processor, for each file with any."""
-    preprocessing = read_preprocessing(str(model), load_config(str(model)))
+    preprocessing, _ = read_preprocessing(str(model), load_config(str(model)))
     data = ImageDataModule(DatasetClasses(test=str(images)), batch_size=16, num_workers=0)
     data.class_names = sorted(folder.name for folder in images.iterdir())
     data.evaluate_by(recorded_steps(eval_specs(preprocessing)))  # as from a checkpoint

@@ -10,7 +10,7 @@ import torch
 
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
-from imgcls.models.training.freeze_schedule import FrozenFraction
+from imgcls.models.training.frozen_layers import FrozenFraction
 from tests.data.feature_cache.test_frozen_encoder import metrics
 from tests.end_to_end.test_resume import assert_equal
 from tests.helpers.runs import arguments, assert_same_weights, fails, load, program, weights
