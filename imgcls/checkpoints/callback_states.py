@@ -20,18 +20,15 @@ def keep_own_paths(states: MutableMapping[str, Any], callbacks: Sequence[Callbac
         callbacks: The callbacks of the run, after their setup.
     """
     for callback in callbacks:
-        state = states.get(callback.state_key)
-        if isinstance(state, dict) and _is_ours(callback):
-            own = callback.state_dict()
-            in_place = isinstance(callback, ModelCheckpoint) and _same(state.get("dirpath"), callback.dirpath)
-            folder = str(callback.dirpath) if isinstance(callback, ModelCheckpoint) and in_place else None
-            states[callback.state_key] = _without_paths(state, own, folder)
-
-
-def _is_ours(callback: Callback) -> bool:
-    """Whether the callback is one of Lightning or imgcls; users' own callbacks are left alone."""
-    known = type(callback).__module__.partition(".")[0] in {"lightning", "imgcls"}
-    return known or isinstance(callback, ModelCheckpoint)
+        state, folder = states.get(callback.state_key), None
+        if not isinstance(state, dict):
+            continue
+        if isinstance(callback, ModelCheckpoint):
+            if callback.dirpath is not None and state.get("dirpath") == str(callback.dirpath):
+                folder = str(callback.dirpath)
+        elif type(callback).__module__.partition(".")[0] not in {"lightning", "imgcls"}:  # of the user
+            continue
+        states[callback.state_key] = _without_paths(state, callback.state_dict(), folder)
 
 
 def _without_paths(state: Mapping[str, Any], own: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
@@ -53,7 +50,3 @@ def _is_in(folder: str | None, path: Any) -> bool:
     below = path.removeprefix(os.path.join(folder, ""))
     straight = os.path.join(os.path.realpath(folder), below)  # without ".." or links
     return below != path and os.path.realpath(path) == straight and os.path.isfile(path)
-
-
-def _same(recorded: Any, own: Any) -> bool:
-    return isinstance(recorded, str) and own is not None and recorded == str(own)

@@ -35,7 +35,10 @@ def check_content(path: str | os.PathLike[str], content: object) -> None:
     for key, state in (content.get("callbacks") or {}).items():
         if (shape := CALLBACK_STATES.get(key.partition("{")[0])) is not None:
             _validate(path, shape, state, "callbacks", key)
-    _check_loops(path, content["loops"])
+    for _, item in _walk(content["loops"]):  # the progress of loops
+        for count in item.values() if isinstance(item, dict) and "ready" in item else ():
+            if not isinstance(count, int) or count < 0:
+                _refuse(path, "loops", f"must be an integer from 0, got {count!r:.80}")
 
 
 def data_state(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,14 +54,11 @@ def _validate(path: str | os.PathLike[str], shape: type[Strict], value: object, 
         shape.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join([*within, *(str(part) for part in first["loc"] if not _is_type_name(str(part)))])
+        # without the names of the types of a union
+        parts = [part for part in map(str, first["loc"]) if not part.startswith("_") and "[" not in part]
+        key = ".".join([*within, *parts])
         reason = first["msg"].partition(" or instance of ")[0].removeprefix("Value error, ").lower()
         _refuse(path, key, reason)
-
-
-def _is_type_name(part: str) -> bool:
-    """Whether a part of an error's location is the name of a type of a union instead of a key."""
-    return part.startswith("_") or "[" in part
 
 
 def _refuse(path: str | os.PathLike[str], key: str, reason: str) -> None:
@@ -83,11 +83,3 @@ def _walk(value: Any) -> Iterator[tuple[int, Any]]:
         yield depth, item
         inner = item.values() if isinstance(item, dict) else item if isinstance(item, (list, tuple)) else ()
         waiting += [(depth + 1, value) for value in inner]
-
-
-def _check_loops(path: str | os.PathLike[str], loops: dict[str, Any]) -> None:
-    """Check that the progress of loops is counted in integers from 0."""
-    for _, item in _walk(loops):
-        for count in item.values() if isinstance(item, dict) and "ready" in item else ():
-            if not isinstance(count, int) or count < 0:
-                _refuse(path, "loops", f"must be an integer from 0, got {count!r:.80}")

@@ -117,19 +117,12 @@ def run_folder_of(checkpoint: Path) -> Path | None:
 
 
 def run_of_export(folder: Path) -> Path | None:
-    """Return the run folder that a folder of ``imgcls export`` was written from; None if it is not found.
-
-    Args:
-        folder: The folder with ``export.json``, in the run folder or elsewhere.
-    """
+    """Return the run folder that a folder of ``imgcls export``, there or elsewhere, was written from; None: unknown."""
     try:
         path = Path(json.loads((folder / EXPORTED).read_text(encoding="utf-8"))["checkpoint"]["path"])
     except (OSError, ValueError, LookupError, TypeError):  # no export, or one by another program
         return None
-    runs = [
-        Path(os.path.normpath(folder / ".." / "..")),
-        *([Path("runs") / path.parents[1]] if len(path.parts) > 2 else []),
-    ]
+    runs = [Path(os.path.normpath(folder / ".." / "..")), *(Path("runs") / each for each in path.parents[1:2])]
     return next((run for run in runs if (run / CHECKPOINTS / path.name).is_file()), None)
 
 
@@ -146,34 +139,25 @@ def is_of_job(folder: Path, job: str) -> bool:
 def newest_checkpoints(parent: Path, job: str | None = None) -> Iterator[Path]:
     """Return the checkpoints below ``<output_dir>/<name>``, newest run first and in each run newest first.
 
-    Args:
-        parent: ``<output_dir>/<name>``.
-        job: Only consider run folders of this job.
+    With a ``job``, only those of its run folders.
     """
     runs = [run for run in _runs_in(parent) if job is None or is_of_job(run, job)]
     files = [[*run.glob(f"{CHECKPOINTS}/*.ckpt"), *run.glob(REQUEUED)] for run in runs]
-    newest = sorted(
-        (sorted(map(_age, found), reverse=True) for found in files if found), key=_newest_time, reverse=True
-    )
-    return (path for found in newest for *_, path in found)
+    newest = sorted(filter(None, files), key=lambda found: max(map(_time, found)), reverse=True)
+    return (path for found in newest for path in sorted(found, key=_age, reverse=True))
 
 
 def newest_best(output_dir: Path) -> Path | None:
     """Return the best checkpoint of the newest run below ``output_dir``."""
     found = (run / CHECKPOINTS / BEST for parent in output_dir.glob("*/") for run in _runs_in(parent))
-    return max((path for path in found if path.exists()), key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max((path for path in found if path.exists()), key=_time, default=None)
 
 
 def newest_run(output_dir: Path, name: str | None = None) -> Path | None:
-    """Return the run folder, with a config.yaml, of the newest checkpoint below ``output_dir``.
-
-    Args:
-        output_dir: The folder of all runs.
-        name: Only consider the runs of this name.
-    """
+    """Return the run folder, with a config.yaml, of the newest checkpoint of all runs, or of those of a name."""
     parents = [output_dir / name] if name else output_dir.glob("*/")
     files = [file for parent in parents if (file := next(newest_checkpoints(parent), None))]
-    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=Path())
+    newest = max(files, key=_time, default=Path())
     folder = next((each for each in newest.parents if _VERSION.fullmatch(each.name)), None)
     return folder if folder and (folder / "config.yaml").is_file() else None
 
@@ -183,13 +167,13 @@ def _runs_in(parent: Path) -> list[Path]:
     return [path for path in parent.glob("version_*") if _VERSION.fullmatch(path.name)]
 
 
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
 def _age(path: Path) -> tuple[bool, int, bool, Path]:
     """Return the sort key of a checkpoint; best.ckpt comes after all others, even if a copy changed the times."""
-    return path.name != BEST, path.stat().st_mtime_ns, path.name == LAST, path
-
-
-def _newest_time(found: list[tuple[bool, int, bool, Path]]) -> int:
-    return max(time for _, time, *_ in found)
+    return path.name != BEST, _time(path), path.name == LAST, path
 
 
 def folder_name(text: str) -> str:

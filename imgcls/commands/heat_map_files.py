@@ -15,9 +15,9 @@ from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.needed_size import needed_side
 from imgcls.data.transforms.pipeline import Pipeline
+from imgcls.explain.frame import SeenPhoto
 from imgcls.explain.heat_maps import HeatMaps
 from imgcls.explain.overlay import overlay
-from imgcls.explain.photo import SeenPhoto
 from imgcls.models.inference import InferenceModule
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.runtime.optional_part import optional_part
@@ -111,7 +111,7 @@ def _overlays(
             log.info("No heat maps in the report: this network has no layer with a usable spatial grid")
             break
         heat = maps.explain(images, [each.target for each in part], [each.against for each in part])
-        drawn += [_drawn(photo, row, side, model) for photo, row in zip(photos, heat, strict=True)]
+        drawn += [_drawn(photo, row, side) for photo, row in zip(photos, heat, strict=True)]
     return drawn
 
 
@@ -120,11 +120,11 @@ def _seen(wanted: Wanted, pipeline: Pipeline, model: InferenceModule) -> SeenPho
     return SeenPhoto.of(photo, partial(pipeline, seed=0), model.preprocessing)
 
 
-def _drawn(photo: SeenPhoto, heat: NDArray[np.float32], side: int, model: InferenceModule) -> NDArray[np.uint8]:
+def _drawn(photo: SeenPhoto, heat: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     def factor(height: int, width: int) -> float:
         return side / max(height, width)
 
-    return overlay(*photo.with_heat(heat, factor, model.preprocessing))
+    return overlay(*photo.with_heat(heat, factor))
 
 
 def heat_map_name(thumbnail: str) -> str:

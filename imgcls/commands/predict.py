@@ -27,7 +27,7 @@ from imgcls.errors import ConfigError
 from imgcls.models.inference import InferenceModule
 from imgcls.predictions.predicted_texts import ABSTAIN
 from imgcls.predictions.prediction_file import PredictionFile, check_format
-from imgcls.predictions.top_classes import check_top_k
+from imgcls.predictions.prediction_rows import check_top_k
 from imgcls.runtime.output_file import check_output, lock_output, refuse_existing, release_output
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_table, shown

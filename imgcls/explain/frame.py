@@ -1,7 +1,11 @@
-"""Where the network's input is in a photo, by applying the evaluation transforms to a picture of coordinates."""
+"""A photo, where the network's input is in it, and a heat map in its frame.
+
+The frame is measured by applying the evaluation transforms to a picture of coordinates.
+"""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
 
 import cv2
 import numpy as np
@@ -80,3 +84,48 @@ def scaled(frame: Frame, scale: float) -> Frame:
     """Return the frame in a photo that is shrunk or enlarged by a factor."""
     centres = np.array([[frame[0, 2]], [frame[1, 2]]]) + 0.5
     return np.hstack([frame[:, :2] * scale, centres * scale - 0.5])
+
+
+@dataclass(frozen=True)
+class SeenPhoto:
+    """A photo on its way into the network.
+
+    Args:
+        photo: uint8, ``(H, W, 3)``.
+        pixels: The network's input ``(h, w, 3)``, uint8, or normalised floats.
+        frame: Where that is in the photo; None if that is unknown.
+        preprocessing: Mean and standard deviation of normalised floats.
+    """
+
+    photo: Pixels
+    pixels: NDArray[Any]
+    frame: Frame | None
+    preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, photo: Pixels, transform: Callable[[Pixels], NDArray[Any]], preprocessing: Preprocessing) -> Self:
+        """Apply the evaluation transforms to a photo."""
+        frame = measure_frame(transform, photo.shape[0], photo.shape[1], preprocessing)
+        return cls(photo, transform(photo), frame, preprocessing)
+
+    def with_heat(
+        self, heat: NDArray[np.float32], factor: Callable[[int, int], float]
+    ) -> tuple[Pixels, NDArray[np.float32]]:
+        """Return the photo, resized, and a heat map of the same height and width.
+
+        Args:
+            heat: ``(h, w)``, of the grid cells of a layer.
+            factor: Returns the factor by which a picture of a height and width is resized.
+
+        Returns:
+            The photo, uint8 ``(H, W, 3)``, or the network's input if its frame in the photo is unknown; and the heat
+            map ``(H, W)``, 0 to 1, NaN where the network does not see the photo.
+        """
+        photo, frame = self.photo, self.frame
+        if frame is None:
+            photo, frame = to_pixels(self.pixels, self.preprocessing), np.eye(2, 3)
+        scale = factor(*photo.shape[:2])
+        height, width = (max(1, round(each * scale)) for each in photo.shape[:2])
+        kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        resized = np.asarray(cv2.resize(photo, (width, height), interpolation=kernel), dtype=np.uint8)
+        return resized, place(heat, self.pixels.shape[:2], scaled(frame, scale), height, width)

@@ -37,8 +37,7 @@ from imgcls.inference.inputs import InputDataset, Inputs
 from imgcls.models.classifier import ImageClassifier
 from imgcls.models.tta import TTA
 from imgcls.predictions.predicted_texts import Selection, predicted_texts
-from imgcls.predictions.prediction_rows import Columns
-from imgcls.predictions.top_classes import check_top_k, top_classes
+from imgcls.predictions.prediction_rows import Columns, check_top_k, top_classes
 from imgcls.runtime.malloc import keep_freed_memory
 from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch
@@ -284,8 +283,7 @@ class Classifier:
         if not data.items:
             return iter(())
         split = Split(data, labels=None)
-        pipeline, _ = self._pipeline(split)
-        min_side = needed_side(pipeline) if self.decode == "scaled" else None
+        pipeline, _, min_side = self._pipeline(split)
         explainer = Explainer(self._heat_maps, split, data.paths, pipeline, min_side, question)
         return explainer.explain([(index, derive_seed(self._seed, 0, index)) for index in range(len(split))])
 
@@ -318,9 +316,8 @@ class Classifier:
 
     def _loader(self, data: InputDataset) -> BatchLoader:
         split = Split(data, labels=None)
-        pipeline, shape = self._pipeline(split)
+        pipeline, shape, min_side = self._pipeline(split)
         pins = self.device.type == "cuda"
-        min_side = needed_side(pipeline) if self.decode == "scaled" else None
         batches = SplitBatches(split, pipeline, "keep", pinned=pins, shape=shape, min_side=min_side)
         sampler = KeyedSampler(batches, False, self._seed)
         size = self.batch_size
@@ -329,12 +326,16 @@ class Classifier:
         arguments = loader_arguments(batches, sampler, size, workers, self._data.timeout, pins)
         return BatchLoader(**arguments | {"persistent_workers": False})
 
-    def _pipeline(self, split: Split) -> tuple[Pipeline, tuple[int, ...]]:
-        """Return the evaluation transforms, and the shape of an image that they accept; made with the first image."""
+    def _pipeline(self, split: Split) -> tuple[Pipeline, tuple[int, ...], int | None]:
+        """Return the evaluation transforms, made with the first image, and the shape of an image that they accept.
+
+        The third is the shorter side in pixels to which decoding may shrink an image; None: it is decoded exactly.
+        """
         if self._made is None:
             image = example(split)
             self._made = self._pipelines.make("eval", image), image.shape
-        return self._made
+        pipeline, shape = self._made
+        return pipeline, shape, needed_side(pipeline) if self.decode == "scaled" else None
 
 
 def _texts(values: Iterable[str | None]) -> "pd.Series[str]":

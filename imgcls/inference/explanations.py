@@ -17,9 +17,9 @@ from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError, ImageError, known_names
 from imgcls.explain.find_layer import Layer
+from imgcls.explain.frame import SeenPhoto
 from imgcls.explain.heat_maps import Heat, HeatMaps
 from imgcls.explain.overlay import overlay, panel_scale, side_by_side
-from imgcls.explain.photo import SeenPhoto
 from imgcls.explain.smooth_grad import SIDE
 from imgcls.images import Pixels
 from imgcls.predictions.predicted_texts import PredictedTexts, predicted_texts
@@ -105,6 +105,7 @@ class Question(NamedTuple):
         return target, None if self.against == target else self.against
 
 
+@dataclass(frozen=True)
 class Explainer:
     """Explains images by their index.
 
@@ -117,22 +118,12 @@ class Explainer:
         question: What is to be explained.
     """
 
-    def __init__(
-        self,
-        maps: HeatMaps,
-        split: Split,
-        paths: Sequence[str],
-        pipeline: Pipeline,
-        min_side: int | None,
-        question: Question,
-    ) -> None:
-        self._maps = maps
-        self._model = maps.model
-        self._split = split
-        self._paths = paths
-        self._pipeline = pipeline
-        self._min_side = min_side
-        self._question = question
+    maps: HeatMaps
+    split: Split
+    paths: Sequence[str]
+    pipeline: Pipeline
+    min_side: int | None
+    question: Question
 
     def explain(self, keys: Sequence[Key]) -> Iterator[Explanation]:
         """Yield the explanation of each image, in the order of the ``(index, seed)`` keys."""
@@ -142,68 +133,65 @@ class Explainer:
             found = self._explained([each for each in read if isinstance(each, SeenPhoto)])
             for (index, _), each in zip(part, read, strict=True):
                 explanation = next(found) if isinstance(each, SeenPhoto) else Explanation("", error=each)
-                yield replace(explanation, path=self._paths[index])
+                yield replace(explanation, path=self.paths[index])
 
     def _read(self, index: int, seed: int) -> SeenPhoto | str:
         """Return an image, or why it cannot be read."""
-        path = self._split.path(index)
+        path = self.split.path(index)
         try:
-            photo = self._split.read(index, self._min_side)
+            photo = self.split.read(index, self.min_side)
         except ImageError as error:
             return str(error).removeprefix(f"{path}: ")
-        steps = partial(self._pipeline, seed=seed)
-        where = self._pipeline.where
-        return SeenPhoto.of(photo, lambda image: augment(steps, image, path, where), self._model.preprocessing)
+        steps, where = partial(self.pipeline, seed=seed), self.pipeline.where
+        return SeenPhoto.of(photo, lambda image: augment(steps, image, path, where), self.maps.model.preprocessing)
 
     def _explained(self, photos: Sequence[SeenPhoto]) -> Iterator[Explanation]:
         """Yield explanations without a path."""
         if not photos:
             return
-        images = torch.from_numpy(np.stack([each.pixels for each in photos])).permute(0, 3, 1, 2)
-        images = images.to(self._model.device)
+        model = self.maps.model
+        images = torch.from_numpy(np.stack([each.pixels for each in photos])).permute(0, 3, 1, 2).to(model.device)
         probs = self._probs(images)
-        found = predicted_texts(
-            torch.from_numpy(probs), [""] * len(photos), self._model.class_names, self._model.thresholds
-        )
-        pairs = [self._question.about(row) for row in probs]
-        maps = self._maps.explain(images, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        layer = self._maps.layer((images.shape[2], images.shape[3]))
-        for photo, heat, texts, row, pair in zip(photos, maps, found, probs, pairs, strict=True):
-            drawn, placed = photo.with_heat(heat, panel_scale, self._model.preprocessing)
-            shown = Explanation("", photo=drawn, heat_map=placed, shows_input=photo.frame is None)
-            yield (
-                Explanation("", error=texts.error)
-                if texts.error
-                else self._explanation(shown, layer, texts, row, *pair)
-            )
+        texts = predicted_texts(torch.from_numpy(probs), [""] * len(photos), model.class_names, model.thresholds)
+        pairs = [self.question.about(row) for row in probs]
+        maps = self.maps.explain(images, [target for target, _ in pairs], [against for _, against in pairs])
+        layer = self.maps.layer((images.shape[2], images.shape[3]))
+        for each in zip(photos, maps, texts, probs, pairs, strict=True):
+            yield self._explanation(layer, *each)
 
     def _probs(self, images: torch.Tensor) -> NDArray[np.float32]:
         """Return the probabilities ``(B, classes)``, as ``predict`` does."""
-        self._model.eval()
-        self._model.tta, self._model.uncalibrated = "none", False
+        model = self.maps.model.eval()
+        model.tta, model.uncalibrated = "none", False
         with torch.inference_mode():
-            probs = self._model.predict_step({"image": images, "label": torch.empty(0), "path": []}, 0)
+            probs = model.predict_step({"image": images, "label": torch.empty(0), "path": []}, 0)
         return probs.float().cpu().numpy()
 
     def _explanation(
         self,
-        explanation: Explanation,
         layer: Layer | None,
+        photo: SeenPhoto,
+        heat: Heat,
         texts: PredictedTexts,
         probs: NDArray[np.float32],
-        target: int,
-        against: int | None,
+        classes: tuple[int, int | None],
     ) -> Explanation:
-        names = self._model.class_names
-        return replace(
-            explanation,
+        if texts.error:
+            return Explanation("", error=texts.error)
+        names, (target, against) = self.maps.model.class_names, classes
+        drawn, placed = photo.with_heat(heat, panel_scale)
+        return Explanation(
+            "",
             prediction=texts.prediction,
             probability=texts.probability,
             target=names[target],
             target_probability=float(probs[target]),
             against="" if against is None else names[against],
+            photo=drawn,
+            heat_map=placed,
             layer="pixels" if layer is None else layer.name,
             grid=(SIDE, SIDE) if layer is None else (layer.grid.height, layer.grid.width),
+            shows_input=photo.frame is None,
         )
 
 

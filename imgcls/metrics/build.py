@@ -57,13 +57,7 @@ def check_spec(name: str, spec: Spec) -> None:
 
 
 def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> Metric:
-    """Build a metric, adding its task and number of classes or labels.
-
-    Args:
-        name: Its name, for messages.
-        spec: Its ``{class_path, init_args}``.
-        num_classes: Number of classes.
-        multilabel: Whether the task is multi-label.
+    """Build a metric of its ``{class_path, init_args}``, adding its task and number of classes or labels.
 
     Raises:
         ConfigError: If it cannot be built or does not support the task.
@@ -73,7 +67,9 @@ def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> 
     parameters = _parameters(kind)
     arguments = _filled_in(dict(spec.get("init_args") or {}), parameters, num_classes, multilabel)
     if multilabel and not _supports_multilabel(kind, arguments, parameters):
-        raise ConfigError(f"{where}: does not support multi-label data{_given_task(arguments)}; use another metric")
+        task = arguments.get("task", "multilabel")
+        given = "" if task == "multilabel" else f", with task: {task} (leave it out)"
+        raise ConfigError(f"{where}: does not support multi-label data{given}; use another metric")
     try:
         metric: Metric = kind(**arguments)
         if is_binary(metric) and not multilabel and num_classes > 2:  # AUROC and LogAUC would only score class 1
@@ -97,13 +93,8 @@ def describe(name: str, spec: Spec, num_classes: int, multilabel: bool = False) 
 
 
 def check_distinct(names: list[str]) -> None:
-    """Refuse two values of the same name, for example a metric ``f1_red`` and the F1 score of the class ``red``.
-
-    Raises:
-        ConfigError: Names the name.
-    """
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    """Refuse two values of the same name, for example a metric ``f1_red`` and the F1 score of the class ``red``."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError(f"{_KEY}: two values are named {twice[0]!r}; rename one of the metrics")
 
 
@@ -125,11 +116,6 @@ def _supports_multilabel(
     if "task" in parameters:
         return arguments["task"] == "multilabel" and "multilabel" in get_args(parameters["task"].annotation)
     return not kind.__name__.startswith(("Binary", "Multiclass"))
-
-
-def _given_task(arguments: dict[str, Any]) -> str:
-    task = arguments.get("task", "multilabel")
-    return "" if task == "multilabel" else f", with task: {task} (leave it out)"
 
 
 def is_per_class(metric: Metric, num_classes: int, multilabel: bool) -> bool:

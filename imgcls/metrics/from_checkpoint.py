@@ -17,7 +17,6 @@ _NAMES = frozenset(torchmetrics.classification.__all__)
 _PACKAGES = {"", "torchmetrics", "torchmetrics.classification"}
 _LARGEST = 2**16  # classes, thresholds, bins
 _MOST = 100
-_METRICS_LOGGER = "MetricsLogger"
 
 
 def metrics_in(config: Mapping[str, Any]) -> dict[str, Spec] | None:
@@ -28,7 +27,7 @@ def metrics_in(config: Mapping[str, Any]) -> dict[str, Spec] | None:
     """
     callbacks = (config.get("trainer") or {}).get("callbacks") or []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        if str(callback.get("class_path", "")).rpartition(".")[2] == _METRICS_LOGGER:
+        if str(callback.get("class_path", "")).rpartition(".")[2] == "MetricsLogger":
             metrics = (callback.get("init_args") or {}).get("metrics")
             return None if metrics is None else recorded_metrics(metrics)
     return None

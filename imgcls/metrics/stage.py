@@ -3,18 +3,19 @@
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from copy import deepcopy
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
 from imgcls.config.class_path import Spec
-from imgcls.errors import RunError
-from imgcls.metrics.build import build, has_threshold, is_binary
-from imgcls.metrics.states import check_state, has_same_form, restore_state
+from imgcls.errors import ConfigError, RunError, first_line
+from imgcls.metrics.build import build, has_threshold, is_binary, is_per_class
 
 _Kind = Literal["classes", "second class", "decisions"]
+_State: TypeAlias = Mapping[str, Tensor | list[Tensor]]
 _LOSS_SUM, _COUNT, _SCORED = "./loss", "./images", "./scored"  # not valid as names of metrics
 _ROUNDING = 1e-6
 _BUFFER_VALUES = 2**24  # 64 MiB of float32
@@ -105,7 +106,9 @@ class StageMetrics:
         self.offered = 0
         values: dict[str, Tensor] = {}
         for name in (name for name in self.names if name in found):
-            values |= self._named(f"{self.stage}_{name}", found[name])
+            key, value = f"{self.stage}_{name}", found[name]
+            labels = [""] if value.ndim == 0 else [f"_{label}" for label in self.class_names]
+            values |= {f"{key}{label}": item for label, item in zip(labels, value.reshape(-1), strict=True)}
         return values
 
     def state(self) -> dict[str, dict[str, Any]]:
@@ -127,10 +130,10 @@ class StageMetrics:
             states = {_SCORED: states[_COUNT], **states}
         for name, metric in self._all().items():
             kept = states.get(name)
-            if kept is not None and kept["spec"] == self._specs[name] and has_same_form(kept["state"], metric):
+            if kept is not None and kept["spec"] == self._specs[name] and _has_same_form(kept["state"], metric):
                 if name in self.metrics:
-                    check_state(name, metric, kept["state"], len(self.class_names), self.multilabel)
-                restore_state(metric, kept["state"])
+                    _check_state(name, metric, kept["state"], len(self.class_names), self.multilabel)
+                _restore_state(metric, kept["state"])
 
     def _all(self) -> dict[str, Metric]:
         return {**self.metrics, _LOSS_SUM: self.loss_sum, _COUNT: self.count, _SCORED: self.scored}
@@ -155,11 +158,6 @@ class StageMetrics:
         for name, metric in self.metrics.items():
             metric.update(given[self.kinds[name]], labels)
 
-    def _named(self, name: str, value: Tensor) -> dict[str, Tensor]:
-        if value.ndim == 0:
-            return {name: value}
-        return {f"{name}_{label}": item for label, item in zip(self.class_names, value, strict=True)}
-
 
 def _value(metric: Metric) -> Tensor:
     """Compute a metric; undo the rounding of a float32 mean of ones, 1.0000001."""
@@ -174,3 +172,38 @@ def _kind(metric: Metric, spec: Spec, multilabel: bool) -> _Kind:
         return "second class" if is_binary(metric) else "classes"
     own = "threshold" in (spec.get("init_args") or {})
     return "decisions" if has_threshold(metric) and not own else "classes"
+
+
+def _has_same_form(state: _State, metric: Metric) -> bool:
+    """Whether a state has the keys, shapes and dtypes of a metric; lists may hold tensors of any shape."""
+    own = metric.metric_state
+    return state.keys() == own.keys() and all(
+        isinstance(own[key], list) or _form(value) == _form(own[key]) for key, value in state.items()
+    )
+
+
+def _form(value: Tensor | list[Tensor]) -> tuple[torch.Size, torch.dtype] | None:
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else None
+
+
+def _restore_state(metric: Metric, state: _State) -> None:
+    """Set the state of a metric; lists that several processes concatenated to a tensor become lists again."""
+    own, device = metric.metric_state, metric.device
+    lists = {key for key, value in state.items() if isinstance(own[key], list) and isinstance(value, Tensor)}
+    metric.load_state_dict({key: [value] if key in lists else value for key, value in state.items()})
+    metric.to(device)
+
+
+def _check_state(name: str, metric: Metric, state: _State, num_classes: int, multilabel: bool) -> None:
+    """Refuse a state from which a metric cannot be computed.
+
+    Raises:
+        ConfigError: Names the metric.
+    """
+    copy = deepcopy(metric).cpu()
+    copy.distributed_available_fn = lambda: False  # only one process restores the state
+    try:
+        _restore_state(copy, state)
+        is_per_class(copy, num_classes, multilabel)
+    except Exception as error:
+        raise ConfigError(f"the checkpoint's state of the metric {name}: {first_line(error)}") from error

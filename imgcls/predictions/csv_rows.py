@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from imgcls.predictions.prediction_rows import Columns, Rows
@@ -14,9 +15,6 @@ class CsvRows:
     """Write predictions as lines of a CSV.
 
     Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe, a path with ``./``.
-
-    Args:
-        columns: The columns.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -49,7 +47,7 @@ class CsvRows:
 def read_csv(path: Path, count: int) -> list[list[str]]:
     """Return the heading and at most ``count`` rows of a file."""
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [row for row, _ in zip(csv.reader(file), range(count + 1), strict=False)]
+        return list(islice(csv.reader(file), count + 1))
 
 
 def _as_csv(rows: Iterable[Sequence[str]]) -> bytes:

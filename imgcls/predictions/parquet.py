@@ -25,9 +25,6 @@ class ArrowRows:
     """Write predictions as a stream of Arrow batches: probabilities as float32, and null where there is none.
 
     A byte of a path that is not UTF-8 is written as Python's ``backslashreplace`` does.
-
-    Args:
-        columns: The columns.
     """
 
     def __init__(self, columns: Columns) -> None:

@@ -11,8 +11,7 @@ from imgcls.datasets.labels import read_names, to_text
 from imgcls.errors import ConfigError, first_line
 from imgcls.predictions.csv_rows import CsvRows, read_csv
 from imgcls.predictions.predicted_texts import PredictedTexts, Selection, predicted_texts
-from imgcls.predictions.prediction_rows import Columns, Rows
-from imgcls.predictions.top_classes import top_classes
+from imgcls.predictions.prediction_rows import Columns, Rows, top_classes
 from imgcls.runtime.atomic_files import PartialFile
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.output_file import check_output
