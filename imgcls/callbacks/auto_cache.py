@@ -64,16 +64,15 @@ class AutoCache(DataWaitMonitor):
 
     def _pays(self, trainer: pl.Trainer, data: ImageDataModule) -> bool:
         """Compare what the cache saves in the remaining epochs with the time and space that it takes."""
-        share = self.waited / self.seconds if self.seconds else 0.0
         images = len(data.split("train"))
         seen = max(self._steps * data.batch_size, 1)
         building = self.seconds * max(images / seen, 1)  # images are decoded as fast as they were delivered
         saved = self._epochs_left(trainer) * self.waited
-        if share <= _SHARE or self.waited < _SECONDS or saved < building:
+        if self.share <= _SHARE or self.waited < _SECONDS or saved < building:
             return False
         folder, nbytes = data.cache_estimate()
         free = free_bytes(folder)
-        waits = f"training waits for data {100 * share:.0f} % of the time"
+        waits = f"training waits for data {100 * self.share:.0f} % of the time"
         if nbytes > _ROOM * free:
             self._is_logged = True
             log.info(

@@ -22,8 +22,6 @@ class DataWaitMonitor(Callback):
 
     def __init__(self, cached: bool) -> None:
         self.cached = cached
-        self.share: float | None = None
-        """Fraction of the last epoch spent waiting, 0 to 1."""
         self.waited = 0.0
         """Seconds of the epoch spent waiting."""
         self._is_logged = False
@@ -35,6 +33,11 @@ class DataWaitMonitor(Callback):
     def seconds(self) -> float:
         """Seconds from the first step of the epoch to the end of the last one."""
         return max(self._since - self._start, 0.0)
+
+    @property
+    def share(self) -> float:
+        """Fraction of the epoch spent waiting, 0 to 1."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reset the measurement."""
@@ -70,10 +73,7 @@ class DataWaitMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the share and a remedy, once."""
-        if self._steps <= _FEW or not self.seconds:
-            return
-        self.share = self.waited / self.seconds
-        if self.share > _MUCH and not self._is_logged and trainer.is_global_zero:
+        if self._steps > _FEW and self.share > _MUCH and not self._is_logged and trainer.is_global_zero:
             self._is_logged = True
             workers = "more --data.num_workers"
             remedy = workers if self.cached else f"--data.create_dataset true, or {workers}"

@@ -27,21 +27,11 @@ class FeatureFile:
         self._is_first = False
 
     def begin(self, file: PartialFile, is_first: bool) -> None:
-        """Start to write, after the rows that an open file has.
-
-        Args:
-            file: An open file.
-            is_first: Whether it has the first rows of the array.
-        """
+        """Start to write, after the rows that an open file has; ``is_first``: whether it is the start of the array."""
         self._file, self._is_first = file, is_first
 
     def add(self, features: Tensor, errors: Sequence[str]) -> None:
-        """Write the rows of a batch.
-
-        Args:
-            features: ``(B, D)``.
-            errors: Why an image could not be read, else "".
-        """
+        """Write the rows of features ``(B, D)``; an image that could not be read has an error, the others have ""."""
         assert self._file is not None  # noqa: S101 - begun before
         rows = features.float().cpu().numpy().astype("<f4")
         rows[[bool(error) for error in errors]] = np.nan

@@ -50,12 +50,7 @@ class MetricsLogger(Callback):
         self._resumed: dict[str, Any] = {}  # state of the training metrics when resuming within an epoch
 
     def names(self, class_names: list[str], multilabel: bool = False) -> list[str]:
-        """Return the names of all values that a fit logs.
-
-        Args:
-            class_names: The classes.
-            multilabel: Whether the task is multi-label.
-        """
+        """Return the names of all values that a fit logs."""
         values = ["loss"]
         for name, metric in self._describe(class_names, multilabel).items():
             values += [f"{name}_{label}" for label in class_names] if metric.per_class else [name]
@@ -166,12 +161,8 @@ class MetricsLogger(Callback):
 def usable_outputs(outputs: Any, batch: Any, accumulated: int = 1) -> tuple[dict[str, Tensor], int]:
     """Return the outputs of a step that metrics use, and the number of images.
 
-    A user's own step may return only a loss, or nothing; outputs of another form are ignored.
-
-    Args:
-        outputs: Outputs of the step, as Lightning passes them to callbacks.
-        batch: The batch.
-        accumulated: Number of accumulated batches, by which Lightning has divided ``loss``.
+    A user's own step may return only a loss, or nothing; outputs of another form are ignored. ``accumulated`` is the
+    number of batches by which Lightning has divided ``loss``.
     """
     label = batch.get("label") if isinstance(batch, Mapping) else None
     given = outputs if isinstance(outputs, Mapping) else {"loss": outputs}

@@ -30,11 +30,7 @@ class StepLimit(Callback):
 
 
 class Patience(Callback):
-    """Restore the configured patience of early stopping on resume, since Lightning 2.6 loads the checkpoint's.
-
-    Args:
-        callbacks: The callbacks of the run.
-    """
+    """Restore the patience of the run's callbacks on resume, since Lightning 2.6 loads that of the checkpoint."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.configured = [(item, item.patience) for item in callbacks if isinstance(item, EarlyStopping)]

@@ -79,7 +79,9 @@ class TerminateOnNaN(Callback):
         step, self._step = self._step, None
         if step is None:
             return
-        loss = step.loss_value()
+        if step.copied is not None:
+            step.copied.synchronize()
+        loss = float(step.loss)
         self._skipped = 0 if math.isfinite(loss) else self._skipped + 1
         if not self._skipped:
             return
@@ -111,11 +113,6 @@ class _Step:
     copied: torch.cuda.Event | None
     logits: Tensor | None
     paths: Sequence[str]
-
-    def loss_value(self) -> float:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return float(self.loss)
 
     def suspects(self) -> list[str]:
         """Return the images whose logits are not finite, else all of the batch."""

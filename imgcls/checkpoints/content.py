@@ -17,15 +17,13 @@ _MAX_DEPTH = 20  # of nested dicts and lists
 _MAX_VALUES = 1_000_000
 
 
-def check_content(path: str | os.PathLike[str], content: object) -> None:
+def check_content(path: str | os.PathLike[str], content: Any) -> None:
     """Check the type and size of every value.
 
     Raises:
         ConfigError: Names the file, the key and what is expected.
     """
     _validate(path, CheckpointContent, content)
-    if not isinstance(content, dict):
-        return
     for key in ("imgcls", "hyper_parameters", "datamodule_hyper_parameters", "callbacks", "loops"):
         _check_size(path, key, content.get(key))
     _check_size(path, CONFIG_KEY, json.loads(content.get(CONFIG_KEY) or "{}"))

@@ -45,9 +45,6 @@ class Layer:
     grid: Grid
     averaged: bool = False
 
-    def __str__(self) -> str:
-        return self.name
-
 
 def find_layer(network: nn.Module, logits: Logits, size: tuple[int, int], device: torch.device) -> Layer | None:
     """Find the last layer with a usable grid of at least 7 x 7 cells, else one with the largest grid.
@@ -148,11 +145,7 @@ def _measuring(network: nn.Module, calls: list[Call], centres: Tensor, size: tup
 def _gradient_if_usable(network: nn.Module, logits: Logits, layer: Layer, images: Tensor) -> Tensor | None:
     """Return the gradient at the cells of a layer, if the logits depend on its output alone and on most of the cells.
 
-    Args:
-        network: The network.
-        logits: Returns the logits of images.
-        layer: The layer.
-        images: Some with different logits; the output for the first one is used for all.
+    Of images with different logits, the output of the layer for the first one is used for all.
 
     Returns:
         ``(cells, channels)``, of the first image; None if the grid is not usable.

@@ -62,14 +62,7 @@ def to_pixels(image: NDArray[Any], preprocessing: Preprocessing) -> Pixels:
 def place(
     heat: NDArray[np.float32], size: tuple[int, int], frame: Frame, height: int, width: int
 ) -> NDArray[np.float32]:
-    """Place a heat map onto a photo.
-
-    Args:
-        heat: ``(h, w)``, of the grid cells of a layer.
-        size: Height and width of the network's input.
-        frame: Where that is in the photo.
-        height: Height of the photo.
-        width: Its width.
+    """Place a heat map ``(h, w)`` of grid cells onto a photo, in which an input of a height and width has a frame.
 
     Returns:
         ``(height, width)`` float32, 0 to 1; NaN where the network does not see the photo.

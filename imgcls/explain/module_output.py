@@ -21,7 +21,7 @@ def replaced(module: nn.Module, call: int, change: Callable[[Tensor], Tensor]) -
 
     Args:
         module: The module.
-        call: Number of earlier calls of the module.
+        call: Number of its earlier calls.
         change: Returns the tensor that replaces the output.
     """
     left = call

@@ -255,7 +255,8 @@ class Classifier:
             TypeError: As ``predict``.
         """
         data = InputDataset(inputs, self._max_pixels)
-        features, errors = self._apply(self._encode, data, self.model.built().width, progress)
+        width = self.model.built().width
+        features, errors = self._apply(lambda batch, _: self.model.embed(batch["image"]), data, width, progress)
         unread = [f"{path}: {error}" for path, error in zip(data.sample_paths, errors, strict=True) if error]
         if unread:
             log.warning("images that cannot be read, their features are NaN:%s", in_lines(unread))
@@ -290,9 +291,6 @@ class Classifier:
     @cached_property
     def _heat_maps(self) -> HeatMaps:
         return HeatMaps(self.model)
-
-    def _encode(self, batch: Batch, _: int) -> Tensor:
-        return self.model.embed(batch["image"])
 
     def _apply(
         self, compute: Callable[[Batch, int], Tensor], data: InputDataset, width: int, progress: bool

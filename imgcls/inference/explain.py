@@ -28,19 +28,16 @@ def explain(
     against: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a PNG for each image, and explanations.csv.
+    """Write a PNG for each image, and explanations.csv; return their folder.
 
     Args:
         classifier: The classifier.
         images: Files, folders, and CSV files with a column ``path``.
         output: The folder; None for ``explanations`` in the run folder of the checkpoint, else in the working
             directory.
-        target: The class whose heat map is drawn; None for the predicted one.
-        against: The class that it is set against; None for none.
+        target: As for ``Classifier.explain``.
+        against: As for ``Classifier.explain``.
         overwrite: Replace the folder of earlier explanations.
-
-    Returns:
-        The folder.
 
     Raises:
         ConfigError: If there is no such class or image, or the folder exists.

@@ -107,15 +107,10 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains images by their index.
+    """Explains images by their index, in evaluation transforms.
 
-    Args:
-        maps: The heat maps of the model.
-        split: The images.
-        paths: Their paths, "" for none.
-        pipeline: The evaluation transforms.
-        min_side: Shorter side in pixels to which decoding may shrink an image; None: exactly.
-        question: What is to be explained.
+    ``paths`` are "" for images without a file, ``min_side`` is the shorter side in pixels to which decoding may shrink
+    an image; None: it is decoded exactly.
     """
 
     maps: HeatMaps

@@ -65,10 +65,15 @@ def build(name: str, spec: Spec, num_classes: int, multilabel: bool = False) -> 
     where = f"{_KEY}.{name}: {spec['class_path']}"
     kind = find_class(spec["class_path"], _PACKAGE, f"{_KEY}.{name}")
     parameters = _parameters(kind)
-    arguments = _filled_in(dict(spec.get("init_args") or {}), parameters, num_classes, multilabel)
+    arguments = dict(spec.get("init_args") or {})
+    task, count = ("multilabel", "num_labels") if multilabel else ("multiclass", "num_classes")
+    if "task" in parameters:
+        arguments.setdefault("task", task)
+    if count in parameters and arguments.get("task", task) == task:
+        arguments.setdefault(count, num_classes)
     if multilabel and not _supports_multilabel(kind, arguments, parameters):
-        task = arguments.get("task", "multilabel")
-        given = "" if task == "multilabel" else f", with task: {task} (leave it out)"
+        other = arguments.get("task", task)
+        given = "" if other == task else f", with task: {other} (leave it out)"
         raise ConfigError(f"{where}: does not support multi-label data{given}; use another metric")
     try:
         metric: Metric = kind(**arguments)
@@ -96,17 +101,6 @@ def check_distinct(names: list[str]) -> None:
     """Refuse two values of the same name, for example a metric ``f1_red`` and the F1 score of the class ``red``."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError(f"{_KEY}: two values are named {twice[0]!r}; rename one of the metrics")
-
-
-def _filled_in(
-    arguments: dict[str, Any], parameters: dict[str, inspect.Parameter], num_classes: int, multilabel: bool
-) -> dict[str, Any]:
-    task, count = ("multilabel", "num_labels") if multilabel else ("multiclass", "num_classes")
-    if "task" in parameters:
-        arguments.setdefault("task", task)
-    if count in parameters and arguments.get("task", task) == task:
-        arguments.setdefault(count, num_classes)
-    return arguments
 
 
 def _supports_multilabel(

@@ -42,11 +42,7 @@ class Confusion(NamedTuple):
 
 
 class ClassCounts:
-    """Counts of an evaluation, added batch by batch; memory grows with the confused pairs, not with the images.
-
-    Args:
-        class_names: The classes in the order of the outputs.
-    """
+    """Counts of an evaluation, added batch by batch; memory grows with the confused pairs, not with the images."""
 
     def __init__(self, class_names: list[str]) -> None:
         self.class_names = class_names

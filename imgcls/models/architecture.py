@@ -46,7 +46,10 @@ def examine(network: PreTrainedModel, size: Size) -> Architecture:
     Raises:
         ConfigError: If it has no separate head, or does not accept images of that size.
     """
-    twin = _twin(network)
+    config = copy.deepcopy(network.config)
+    config.num_labels += 1
+    with torch.device("meta"):
+        twin = type(network)(config).eval()
     heads = _heads(network, twin)
     calls = _execution_order(twin, size)
     unused = [name for name, parameter in twin.named_parameters() if parameter.grad is None]
@@ -82,13 +85,6 @@ def blocks(layers: list[list[str]]) -> list[list[str]]:
             current = number
         found.setdefault(current, []).extend(names)
     return list(found.values())
-
-
-def _twin(network: PreTrainedModel) -> PreTrainedModel:
-    config = copy.deepcopy(network.config)
-    config.num_labels += 1
-    with torch.device("meta"):
-        return type(network)(config).eval()
 
 
 def _heads(network: nn.Module, twin: nn.Module) -> list[str]:

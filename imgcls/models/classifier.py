@@ -171,7 +171,8 @@ class ImageClassifier(OptimizedModule):
         """
         target = label = batch["label"]
         if not len(target):  # none of its images could be read
-            return self._zero_loss() if self.trainer.world_size > 1 else None
+            learning = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
+            return {"loss": 0 * torch.stack(learning).sum()} if self.trainer.world_size > 1 else None
         if "features" in batch:
             logits = self._logits_of_features(batch)
         else:
@@ -179,20 +180,13 @@ class ImageClassifier(OptimizedModule):
             _, mixer = self.objective()
             if mixer is not None:
                 images, target = mixer(images, target)
-                label = self._largest_share(target).to(label.dtype)
+                # metrics compare with the largest share of a mixture; some batches are not mixed
+                if self.multilabel:
+                    label = (target >= 0.5).to(label.dtype)
+                elif target.ndim == 2:
+                    label = target.argmax(1)
             logits = self(images)
         return outputs(self.training_loss(logits, target), logits, label)
-
-    def _largest_share(self, target: Tensor) -> Tensor:
-        """Return the labels with the largest share of each mixture, which metrics compare with; others unchanged."""
-        if self.multilabel:
-            return target >= 0.5
-        return target if target.ndim == 1 else target.argmax(1)
-
-    def _zero_loss(self) -> dict[str, Tensor]:
-        """Return a loss whose gradient is 0 for every parameter, without logits."""
-        learning = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
-        return {"loss": 0 * torch.stack(learning).sum()}
 
 
 def _as(kind: Any, value: Any) -> Any:

@@ -132,7 +132,9 @@ class NetworkModule(pl.LightningModule):
             log.info("Image size: %d x %d pixels, instead of the model's %d x %d", *other_size, *expected.size)
         network.config.problem_type = f"{'multi' if self.multilabel else 'single'}_label_classification"
         self.backbone = Backbone(network, self.preprocessing.size)
-        _report_new(new, self.backbone.architecture.heads)
+        heads = self.backbone.architecture.heads  # which always start at random
+        if random := [name for name in new if name.rpartition(".")[0] not in heads]:
+            log.info("not among the pretrained weights, random: %s", listed(random, 4))
         if self.backbone.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self._set_normalization()
@@ -225,13 +227,6 @@ def _image_size(data: object) -> Size | None:
     """Return the size that the configuration asks for; a user's datamodule may mean something else by the name."""
     size = getattr(data, "image_size", None)
     return size if isinstance(size, tuple) else None
-
-
-def _report_new(names: list[str], heads: list[str]) -> None:
-    """Log which weights of the encoder start at random; the head's always do."""
-    unexpected = [name for name in names if name.rpartition(".")[0] not in heads]
-    if unexpected:
-        log.info("not among the pretrained weights, random: %s", listed(unexpected, 4))
 
 
 def recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:

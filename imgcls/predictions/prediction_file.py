@@ -10,7 +10,7 @@ from torch import Tensor
 from imgcls.datasets.labels import read_names, to_text
 from imgcls.errors import ConfigError, first_line
 from imgcls.predictions.csv_rows import CsvRows, read_csv
-from imgcls.predictions.predicted_texts import PredictedTexts, Selection, predicted_texts
+from imgcls.predictions.predicted_texts import Selection, predicted_texts
 from imgcls.predictions.prediction_rows import Columns, Rows, top_classes
 from imgcls.runtime.atomic_files import PartialFile
 from imgcls.runtime.distributed import gather
@@ -37,10 +37,8 @@ class Format(Protocol):
 class PredictionFile:
     """Write ``path, prediction, probability, prob_<class>…, error``, in the order of the inputs.
 
-    Multi-label: ``prediction`` lists the classes whose probability exceeds their threshold, sorted, as ``cat;dog`` (as
-    a JSON list if a name contains ``;``), and ``probability`` their probabilities in the same order; both may be empty.
-
-    An image that could not be read, or whose outputs are not finite, has a reason in ``error`` and no other value.
+    The values are those of ``PredictedTexts``. An image that could not be read, or whose outputs are not finite, has a
+    reason in ``error`` and no other value.
 
     Args:
         path: The file: Parquet if its extension is ``.parquet``, else CSV.
@@ -84,12 +82,12 @@ class PredictionFile:
         self._file: PartialFile | None = None
 
     def begin(self, file: PartialFile, is_first: bool, progress: Progress | None = None) -> None:
-        """Start to write, after the rows of an earlier process.
+        """Start to write into an open file, after the rows of an earlier process, if it has any.
 
         Args:
-            file: An open file.
+            file: The file.
             is_first: Whether it has the first rows of the table.
-            progress: The rows that the file has; None for no rows.
+            progress: Its rows; None for no rows.
         """
         self._file, self.progress = file, progress or Progress()
         if not file.tell():
@@ -112,9 +110,12 @@ class PredictionFile:
         given = None if labels is None else [self._label(classes) for classes in labels]
         self._write(self._format.rows(Rows(paths, given, found, probs.numpy(), top)))
         wrong = [(path, texts.error) for path, texts in zip(paths, found, strict=True) if texts.error]
+        names = [each.prediction for each in found if not each.error]
+        if self.thresholds is not None:
+            names = [name for text in names for name in read_names(text)]
         rows, count, first, predicted = self.progress
-        predicted = predicted + self._classes(found)
-        self.progress = Progress(rows + len(paths), count + len(wrong), (*first, *wrong)[:_FIRST], predicted)
+        first = (*first, *wrong)[:_FIRST]
+        self.progress = Progress(rows + len(paths), count + len(wrong), first, predicted + Counter(names))
 
     def _write(self, content: bytes) -> None:
         assert self._file is not None  # noqa: S101 - begun before
@@ -125,11 +126,6 @@ class PredictionFile:
         """Return the true classes of an image as one cell."""
         names = tuple(self.class_names[index] for index in classes)
         return to_text(names[0] if self.thresholds is None else names)
-
-    def _classes(self, found: Sequence[PredictedTexts]) -> Counter[str]:
-        """Return predicted class -> number of images."""
-        texts = (each.prediction for each in found if not each.error)
-        return Counter(texts if self.thresholds is None else (name for text in texts for name in read_names(text)))
 
     def join(self) -> None:
         """Add up the progress of all processes."""

@@ -86,15 +86,10 @@ def top_classes(probs: Tensor, count: int) -> TopClasses:
 
 
 def check_top_k(count: int | None, classes: int, option: str = "--top_k") -> None:
-    """Check how many classes are asked for.
-
-    Args:
-        count: The number; None for all.
-        classes: The number of classes of the model.
-        option: The option or argument, for the message.
+    """Check how many of the model's classes are asked for; None is all.
 
     Raises:
-        ConfigError: If the model has not as many.
+        ConfigError: If the model has not as many; names the option or argument.
     """
     if count is not None and not 1 <= count <= classes:
         raise ConfigError(f"{option} must be between 1 and {classes}, the number of classes, got {count}")

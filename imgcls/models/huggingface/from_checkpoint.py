@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from imgcls.errors import ConfigError, first_line
 from imgcls.models.architecture import Size
 from imgcls.models.huggingface.build import build, check_timm, set_classes
-from imgcls.models.huggingface.hub import UNUSABLE
+from imgcls.models.huggingface.hub import OF_CODE, UNUSABLE
 from imgcls.models.huggingface.input_size import config_for_size
 
 _IGNORED = {  # fields of all configs that do not matter here or are set by us
@@ -32,7 +32,6 @@ _IGNORED = {  # fields of all configs that do not matter here or are set by us
     "return_dict",
     "transformers_version",
 }
-_OF_CODE = re.compile(r"implementation|^_|^(auto_map|attribute_map)$")
 _LARGEST = 2**20  # sizes and numbers of layers
 _MOST_ITEMS = 4096
 _LONGEST_TEXT = 200
@@ -63,7 +62,7 @@ def build_recorded(
         config.architectures = record.get("architectures")
         set_classes(config, class_names)
         if weights is not None:
-            _check_size(config, _Limits.of(weights, len(class_names)))
+            _check_size(config, _limits(weights, len(class_names)))
         return build(config if image_size is None else config_for_size(config, image_size, "the checkpoint's network"))
     except ConfigError:
         raise
@@ -106,7 +105,7 @@ def _names(kind: type[PreTrainedConfig], record: Mapping[str, Any]) -> set[str]:
     # not __dataclass_fields__, which includes class variables such as attribute_map
     names, common = {field.name for field in fields(kind)}, PreTrainedConfig().to_dict().keys()
     made = kind().to_dict().keys() - common if record.keys() - names - common else set()
-    return {name for name in names | made if not _OF_CODE.search(name)}
+    return {name for name in names | made if not name.startswith("_") and not OF_CODE.search(name)}
 
 
 def _check_value(value: Any, where: str) -> None:
@@ -128,29 +127,15 @@ def _refusal(where: str, reason: str) -> ConfigError:
     return ConfigError(f"the checkpoint's {where} {reason}")
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """Limits of a network's size for the tensors of its checkpoint; some networks replace layers while being built.
-
-    Args:
-        parameters: Number of registered parameters.
-        modules: Number of registered modules.
-        numbers: Number of elements of all tensors.
-    """
-
-    parameters: int
-    modules: int
-    numbers: int
-
-    @classmethod
-    def of(cls, weights: Mapping[str, Tensor], classes: int) -> "_Limits":
-        tensors = 2 * len(weights) + 100
-        elements = 2 * sum(tensor.numel() for tensor in weights.values())
-        # a new run may have more classes than the checkpoint; buffers need not be saved
-        return cls(tensors, 20 * tensors, elements + classes * _WIDEST + _BUFFERS)
+def _limits(weights: Mapping[str, Tensor], classes: int) -> dict[str, int]:
+    """Return how many parts a network with the tensors of a checkpoint may have; ``numbers`` are tensor elements."""
+    tensors = 2 * len(weights) + 100  # some networks replace layers while being built
+    elements = 2 * sum(tensor.numel() for tensor in weights.values())
+    # a new run may have more classes than the checkpoint; buffers need not be saved
+    return {"parameters": tensors, "modules": 20 * tensors, "numbers": elements + classes * _WIDEST + _BUFFERS}
 
 
-def _check_size(config: PreTrainedConfig, limits: _Limits) -> None:
+def _check_size(config: PreTrainedConfig, limits: Mapping[str, int]) -> None:
     """Build the network on the meta device, without memory, counting its parts.
 
     Raises:
@@ -160,20 +145,20 @@ def _check_size(config: PreTrainedConfig, limits: _Limits) -> None:
 
     def count(kind: str, number: int) -> None:
         made[kind] += number
-        if made[kind] > getattr(limits, kind):
+        if made[kind] > limits[kind]:
             raise ConfigError(
-                f"the checkpoint's network has more than {getattr(limits, kind)} {kind}, too many for the tensors of "
+                f"the checkpoint's network has more than {limits[kind]} {kind}, too many for the tensors of "
                 "the checkpoint; use another checkpoint of the run"
             )
 
-    def parameter(_: nn.Module, __: str, value: nn.Parameter | None) -> None:
-        count("parameters", 1)
-        count("numbers", _numel(value))
+    def count_numbers(_: nn.Module, __: str, value: Tensor | None) -> None:
+        count("numbers", 0 if value is None else value.numel())
 
     hooks = [
-        register_module_parameter_registration_hook(parameter),
+        register_module_parameter_registration_hook(lambda *_: count("parameters", 1)),
+        register_module_parameter_registration_hook(count_numbers),
+        register_module_buffer_registration_hook(count_numbers),
         register_module_module_registration_hook(lambda *_: count("modules", 1)),
-        register_module_buffer_registration_hook(lambda _, __, value: count("numbers", _numel(value))),
     ]
     try:
         with torch.device("meta"):
@@ -181,7 +166,3 @@ def _check_size(config: PreTrainedConfig, limits: _Limits) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _numel(value: Tensor | None) -> int:
-    return 0 if value is None else value.numel()

@@ -27,7 +27,8 @@ UNUSABLE = {
     "shieldgemma2": "needs a text beside the image",
     "siglip2": "takes patches in place of images; siglip takes images",
 }
-_OF_CODE = re.compile(r"implementation|^(use_kernels|kernel_config|auto_map|attribute_map|trust_remote_code)$")
+# keys of a config that select code, for example implementations in a kernel repository
+OF_CODE = re.compile(r"implementation|^(use_kernels|kernel_config|auto_map|attribute_map|trust_remote_code)$")
 # transformers 5 uses TensorFlow's keep probability as their classifier dropout; 0.999 would prevent training
 _KEEP_PROBABILITY = ("mobilenet_v1", "mobilenet_v2")
 
@@ -94,8 +95,8 @@ def _read_config(path: str) -> PreTrainedConfig:
 
 
 def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the keys of a config that select code, for example implementations in a kernel repository."""
-    kept = {key: value for key, value in config.items() if not _OF_CODE.search(key)}
+    """Remove the keys of a config that select code."""
+    kept = {key: value for key, value in config.items() if not OF_CODE.search(key)}
     return {key: without_code(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 

@@ -8,8 +8,6 @@ from imgcls.errors import ConfigError, similar_path
 
 KEY = "model.init_args.model_name"
 
-_BEST = "checkpoints/best.ckpt"  # in a run folder
-
 _HUB_IDS = (  # names of torchvision and timm -> models of the Hub
     (r"resnet-?(18|26|34|50|101|152)", r"microsoft/resnet-\1"),
     (r"efficientnet[-_]?(b[0-7])", r"google/efficientnet-\1"),
@@ -37,7 +35,7 @@ def local_or_hub(model_name: str) -> str:
     path = os.path.expanduser(model_name)
     if os.path.isdir(path):
         if not os.path.isfile(os.path.join(path, "config.json")):
-            _refuse_checkpoint(os.path.join(path, _BEST))
+            _refuse_checkpoint(os.path.join(path, "checkpoints/best.ckpt"))
             raise ConfigError(f"{KEY}: the folder {model_name!r} has no config.json")
         return path
     _refuse_checkpoint(path)

@@ -40,15 +40,19 @@ def read_preprocessing(model_name: str, config: PreTrainedConfig) -> tuple[Prepr
     """
     processor = _image_processor(model_name, config)
     if processor is None:
-        usual = _imagenet(config)
+        height, width = own_size(config) or (224, 224)
+        usual = Preprocessing(size=(height, width), shortest_edge=round(min(height, width) / 0.875))
         line = "No %s in %s: normalising with ImageNet mean and std, image size %s x %s"
         log.info(line, IMAGE_PROCESSOR_NAME, short_path(model_name), *usual.size)
         return usual, False
     colours = _colours(processor)
     size, shortest_edge = _geometry(processor, colours)
     mean, std = (tuple(float(f"{value:.6g}") for value in values) for values in (colours.mean, colours.std))
-    found = Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, _kernel(processor))
-    return found, colours.is_bgr
+    # timm's wrapper, which has no backend, and lanczos before torchvision 0.27 go through Pillow
+    kernel: Literal["torchvision", "pillow"] = (
+        "torchvision" if getattr(processor, "backend", "pil") == "torchvision" else "pillow"
+    )
+    return Preprocessing(size, shortest_edge, _interpolation(processor), mean, std, kernel), colours.is_bgr
 
 
 def _image_processor(model_name: str, config: PreTrainedConfig) -> BaseImageProcessor | None:
@@ -86,16 +90,6 @@ def _check_json(path: str) -> None:
 def _interpolation(processor: BaseImageProcessor) -> str:
     named: str = getattr(processor, "data_config", {}).get("interpolation", "")  # of timm
     return named if named in _RESAMPLE.values() else _RESAMPLE.get(getattr(processor, "resample", 2), "bilinear")
-
-
-def _kernel(processor: BaseImageProcessor) -> Literal["torchvision", "pillow"]:
-    # timm's wrapper, which has no backend, and lanczos before torchvision 0.27 go through Pillow
-    return "torchvision" if getattr(processor, "backend", "pil") == "torchvision" else "pillow"
-
-
-def _imagenet(config: PreTrainedConfig) -> Preprocessing:
-    height, width = own_size(config) or (224, 224)
-    return Preprocessing(size=(height, width), shortest_edge=round(min(height, width) / 0.875))
 
 
 class _Colours(NamedTuple):

@@ -71,7 +71,11 @@ def _find(config: PreTrainedConfig, size: Size) -> tuple[PreTrainedConfig | None
 
 def _variants(config: PreTrainedConfig, size: Size | None) -> Iterator[tuple[PreTrainedConfig, PreTrainedModel]]:
     """Yield a network on the meta device for each set of arguments that its architecture takes, with its config."""
-    for arguments in _arguments(config, size):
+    tried: list[dict[str, Any]] = [{}]  # arguments of timm.create_model; a size is the last resort
+    if config.model_type == "timm_wrapper":
+        tried += [{"dynamic_img_size": True}, {"strict_img_size": False}]
+        tried += [] if size is None else [{"img_size": list(size)}]
+    for arguments in tried:
         changed = copy.deepcopy(config)
         if arguments:
             changed.model_args = (config.model_args or {}) | arguments
@@ -83,14 +87,6 @@ def _variants(config: PreTrainedConfig, size: Size | None) -> Iterator[tuple[Pre
                 continue
             raise ConfigError(f"{KEY}: {config.model_type} cannot be built: {first_line(error)}") from error
         yield changed, network.eval()
-
-
-def _arguments(config: PreTrainedConfig, size: Size | None) -> list[dict[str, Any]]:
-    """Return the arguments of ``timm.create_model`` to try, none at first; a size is the last resort."""
-    if config.model_type != "timm_wrapper":
-        return [{}]
-    of_size = [] if size is None else [{"img_size": list(size)}]
-    return [{}, {"dynamic_img_size": True}, {"strict_img_size": False}, *of_size]
 
 
 def _shapes(network: PreTrainedModel) -> dict[str, torch.Size]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from imgcls.models.architecture import Size, call
 from imgcls.models.partial_freeze.split_network import SplitNetwork
-from imgcls.models.partial_freeze.trace import Output, Recording
+from imgcls.models.partial_freeze.trace import Call, record
 
 _MAX_CANDIDATES = 300
 _TOLERANCE = 1e-3  # relative to the largest feature; the same kernels run in both cases
@@ -30,13 +31,14 @@ def find_split(
     Returns:
         The split network; None if there is no such module.
     """
-    recordings = _trace(network, origin, size)
-    calls = recordings[0].calls
+    traces = _trace(network, origin, size)
+    calls, _ = traces
     first, last = (next(item.start for item in calls if item.name == layers[number]) for number in (0, frozen))
-    candidates = [item for item in calls if first < item.end < last and _is_single(item.output)]
+    candidates = [item for item in calls if first < item.end < last and len(item.output.dtypes) == 1]
+    candidates = [item for item in candidates if item.output.dtypes[0].is_floating_point]
     for candidate in sorted(candidates, key=lambda item: item.end, reverse=True)[:_MAX_CANDIDATES]:
         split = SplitNetwork(network, origin, candidate)
-        if split.learn(size, recordings) and _is_only_input(split, size) and _is_equivalent(split, size):
+        if split.learn(size, traces) and _is_only_input(split, size) and _is_equivalent(split, size):
             return split
     return None
 
@@ -58,18 +60,11 @@ def _is_only_input(split: SplitNetwork, size: Size) -> bool:
             return False
 
 
-def _is_single(output: Output) -> bool:
-    return len(output.dtypes) == 1 and output.dtypes[0].is_floating_point
-
-
-def _trace(network: nn.Module, origin: Size | None, size: Size) -> tuple[Recording, Recording]:
+def _trace(network: nn.Module, origin: Size | None, size: Size) -> tuple[list[Call], list[Call]]:
     """Trace the network on 2 and on 3 images of noise."""
-    few, more = Recording(network), Recording(network)
     with _unchanged(network), torch.no_grad():
-        for count, recording in ((2, few), (3, more)):
-            with recording.listening():
-                call(network, _noise(network, count, size), origin)
-    return few, more
+        few, more = (partial(call, network, _noise(network, count, size), origin) for count in (2, 3))
+        return record(network, few), record(network, more)
 
 
 def _is_equivalent(split: SplitNetwork, size: Size) -> bool:

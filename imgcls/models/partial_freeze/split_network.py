@@ -9,7 +9,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from imgcls.models.architecture import Size, call
-from imgcls.models.partial_freeze.trace import Call, Leaf, Output, Recording, tensors
+from imgcls.models.partial_freeze.trace import Call, Leaf, Output, tensors
 
 
 class SplitNetwork:
@@ -34,17 +34,13 @@ class SplitNetwork:
         """Whether images of that size are supported already."""
         return size in self._stubs
 
-    def learn(self, size: Size, recordings: tuple[Recording, Recording]) -> bool:
-        """Make the stubs for images of a size.
-
-        Args:
-            size: Height and width of the images.
-            recordings: Traces of two different batches, of 2 and 3 images.
+    def learn(self, size: Size, traces: tuple[list[Call], list[Call]]) -> bool:
+        """Make the stubs for images of a size, of the calls for two different batches, of 2 and 3 images.
 
         Returns:
             Whether the split point is called for images of that size.
         """
-        few, more = (recording.calls for recording in recordings)
+        few, more = traces
         point = self.split_point
         found = [call for call in few if (call.name, call.repeat) == (point.name, point.repeat)]
         if not found or [item.name for item in few] != [item.name for item in more]:

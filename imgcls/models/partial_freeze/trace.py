@@ -1,9 +1,9 @@
 """Trace a network: the calls of its modules in one forward pass, and what they return."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -59,39 +59,32 @@ class Call:
 _SMALL = 2**20  # enough for position embeddings and masks
 
 
-class Recording:
-    """Record the calls of a network's modules."""
+def record(network: nn.Module, forward: Callable[[], Any]) -> list[Call]:
+    """Return the calls of a network's modules in a forward pass."""
+    calls: list[Call] = []
+    running: list[int] = []  # indices of calls
+    counts: Counter[str] = Counter()
+    clock = count(1)
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.calls: list[Call] = []
-        self._open: list[int] = []
-        self._counts: Counter[str] = Counter()
-        self._time = 0
+    def begin(name: str) -> None:
+        calls.append(Call(name, tuple(running), counts[name], next(clock)))
+        counts[name] += 1
+        running.append(len(calls) - 1)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Record the calls of the forward pass in the block."""
-        hooks = []
-        for name, module in self.network.named_modules():
-            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._begin(name)))
-            hooks.append(module.register_forward_hook(lambda _, __, output: self._end(output)))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def end(output: Any) -> None:
+        call = calls[running.pop()]
+        call.end, call.output = next(clock), _describe(output)
 
-    def _begin(self, name: str) -> None:
-        self._time += 1
-        self.calls.append(Call(name, tuple(self._open), self._counts[name], self._time))
-        self._counts[name] += 1
-        self._open.append(len(self.calls) - 1)
-
-    def _end(self, output: Any) -> None:
-        self._time += 1
-        call = self.calls[self._open.pop()]
-        call.end, call.output = self._time, _describe(output)
+    hooks = []
+    for name, module in network.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: begin(name)))
+        hooks.append(module.register_forward_hook(lambda _, __, output: end(output)))
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
 
 
 def _describe(output: Any) -> Output:

@@ -39,11 +39,9 @@ class FitHooks(Callback):
         trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
 
     def measure(self, trainer: pl.Trainer, counts_steps: bool) -> EpochSize:
-        """Return the steps and images of an epoch, and refuse others than those of the checkpoint.
+        """Return the steps and images of an epoch, once the data is set up; refuse others than the checkpoint's.
 
-        Args:
-            trainer: The trainer, its data set up.
-            counts_steps: Whether the learning-rate schedule counts steps.
+        ``counts_steps`` is whether the learning-rate schedule counts steps.
         """
         self._epoch_size = EpochSize.of(trainer)
         if self._resumed is not None:

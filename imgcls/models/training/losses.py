@@ -12,7 +12,6 @@ from torchvision.transforms import v2
 
 from imgcls.config.sections import section
 
-_SMOOTHING = 0.1
 _MIN_BASE = 1e-6  # of the focal loss
 
 
@@ -83,13 +82,13 @@ class TrainingLoss:
         class_weights: ``(classes,)``, on the device of the logits; None: equal weights.
     """
 
+    _smoothing = 0.1  # default without focal loss
+
     def __init__(self, config: LossConfig, class_weights: Tensor | None = None) -> None:
         self.config = config
         self.class_weights = class_weights
-        self.smoothing = self._default_smoothing() if config.label_smoothing is None else config.label_smoothing
-
-    def _default_smoothing(self) -> float:
-        return 0.0 if self.config.focal_gamma else _SMOOTHING
+        default = 0.0 if config.focal_gamma else self._smoothing
+        self.smoothing = default if config.label_smoothing is None else config.label_smoothing
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss.
@@ -121,8 +120,7 @@ class MultilabelLoss(TrainingLoss):
     side of 0.5. For a mixture, r is its share of the class, independent of the weight.
     """
 
-    def _default_smoothing(self) -> float:
-        return 0.0
+    _smoothing = 0.0
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss.
