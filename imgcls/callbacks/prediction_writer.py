@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from imgcls.callbacks.feature_file import FeatureFile
+from imgcls.predictions.feature_file import FeatureFile
 from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.host_copy import Deferred
 from imgcls.runtime.process_parts import ProcessParts

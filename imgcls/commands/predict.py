@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from imgcls import __version__
-from imgcls.callbacks.feature_file import FeatureFile
 from imgcls.callbacks.prediction_writer import PredictionsWriter
 from imgcls.checkpoints.io import checkpoint_id
 from imgcls.checkpoints.run_folder import run_folder_of
@@ -25,6 +24,7 @@ from imgcls.datasets.image_paths import find_images
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError
 from imgcls.models.inference import InferenceModule
+from imgcls.predictions.feature_file import FeatureFile
 from imgcls.predictions.predicted_texts import ABSTAIN
 from imgcls.predictions.prediction_file import PredictionFile, check_format
 from imgcls.predictions.prediction_rows import check_top_k

@@ -1,7 +1,7 @@
 """The images that a user hands to a classifier: paths, arrays and Pillow images, in any mixture."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,13 +57,10 @@ class InputDataset(ImageDataset):
         Raises:
             ImageError: If it cannot be read.
         """
-        return self._pixels(index)
+        return self.read_scaled(index, None)
 
-    def read_scaled(self, index: int, min_side: int) -> Pixels:
+    def read_scaled(self, index: int, min_side: int | None) -> Pixels:
         """Return the pixels of an image; those of a file with a shorter side of at least ``min_side``."""
-        return self._pixels(index, min_side)
-
-    def _pixels(self, index: int, min_side: int | None = None) -> Pixels:
         item = self.items[index]
         if isinstance(item, str):
             return load_image(item, self.max_pixels, min_side)
@@ -73,10 +70,8 @@ class InputDataset(ImageDataset):
 
 
 def _items(inputs: Any) -> list[Item]:
-    if isinstance(inputs, (str, os.PathLike)):
-        return _files(inputs, alone=True)
-    if isinstance(inputs, Image.Image):
-        return [inputs]
+    if isinstance(inputs, (str, os.PathLike, Image.Image)):
+        return _given(inputs, alone=True)
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind not in "OUT":  # of objects and texts: paths
         return [_checked(image) for image in inputs] if inputs.ndim == 4 else [_checked(inputs)]
     if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, Mapping, pd.DataFrame)):
@@ -84,22 +79,17 @@ def _items(inputs: Any) -> list[Item]:
     return [item for given in inputs for item in _given(given)]
 
 
-def _given(given: Any) -> Sequence[Item]:
-    """Return the images of an item of a list."""
+def _given(given: Any, alone: bool = False) -> list[Item]:
+    """Return the images of an item of a list, or of the only one."""
     if isinstance(given, (str, os.PathLike)):
-        return _files(given, alone=False)
+        name = os.path.expanduser(os.fsdecode(given))
+        # of several, a missing file is a row with the reason, as one that cannot be read
+        return [*expand_path(name)] if alone or os.path.lexists(name) else [name]
     if isinstance(given, Image.Image):
         return [given]
     if isinstance(given, np.ndarray):
         return [_checked(given)]
     raise TypeError(f"{_EXPECTED}, got {_shown(given)}")
-
-
-def _files(path: str | os.PathLike[str], alone: bool) -> list[Item]:
-    name = os.path.expanduser(os.fsdecode(path))
-    if not alone and not os.path.lexists(name):
-        return [name]  # a row with the reason, as of a file that cannot be read
-    return [*expand_path(name)]
 
 
 def _checked(image: Pixels) -> Pixels:

@@ -1,1 +1,1 @@
-"""From probabilities to what is predicted for each image: texts, and tables of them, CSV or Parquet."""
+"""What is predicted for each image: texts, tables of them as CSV or Parquet, and a file of features."""
