@@ -116,14 +116,7 @@ class LiveBar(ProgressBar):
         """Open the bar."""
         self._begin("Prediction", _sum(trainer.num_predict_batches))
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Count a batch."""
-        if self._advance(self._done + 1, batch):
-            self._draw(self._own_time_left())
-
-    on_predict_batch_end = on_test_batch_end
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     # -- end
 

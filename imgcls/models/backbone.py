@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         self.batch_normalized = _is_batch_normalized(network)
         self.frozen = 0  # layers
         self._split: SplitNetwork | None = None
-        self._no_split = ""  # reason
+        self._no_split = False  # for the frozen layers, or the size of the images
         self._in_eval_mode: list[nn.Module] = []
         for name in self.architecture.unused:
             self._parameter(name).requires_grad_(False)
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
             for name in names:
                 self._parameter(name).requires_grad_(number >= self.frozen)
         self._in_eval_mode = list(self._frozen_modules())
-        self._split, self._no_split = None, ""
+        self._split, self._no_split = None, False
         self.train(self.training)
 
     @property
@@ -132,9 +132,9 @@ class Backbone(nn.Module):
         if self.is_frozen:
             return "the whole encoder"
         if not self._no_split and not self._find_split(size):
-            first = self.architecture.owners[self.frozen]
-            self._no_split = f"no module before {first}, which is trained, has an output that alone feeds the rest"
-            log.info("feature cache off: %s", self._no_split)
+            self._no_split = True
+            reason = "feature cache off: no module before %s, which is trained, has an output that alone feeds the rest"
+            log.info(reason, self.architecture.owners[self.frozen])
         self.train(self.training)
         return self._split.split_point.name if self._split and not self._no_split else None
 

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedConfig
-from transformers.utils import CONFIG_NAME, cached_file, is_timm_available
+from transformers.utils import CONFIG_NAME, is_timm_available
 from transformers.utils import logging as transformers_logging
 
 from imgcls.errors import ConfigError, RunError, causes, first_line, similar_path
@@ -41,7 +41,7 @@ def load_config(model_name: str) -> PreTrainedConfig:
         RunError: If the Hub cannot be reached.
     """
     path = local_or_hub(model_name)
-    _refuse_unreachable(model_name, path)
+    check_reachable(model_name, CONFIG_NAME)
     try:
         config = _read_config(path)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -100,36 +100,21 @@ def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: without_code(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
-def _refuse_unreachable(model_name: str, path: str) -> None:
+def check_reachable(model_name: str, file: str) -> None:
     """Refuse a model at once if the Hub cannot be reached, where huggingface_hub retries for half a minute.
 
-    Raises:
-        RunError: If the model is not on this machine and no connection is possible.
-    """
-    if os.path.isdir(path) or is_offline_mode() or try_to_load_from_cache(model_name, CONFIG_NAME) is not None:
-        return
-    try:
-        get_hf_file_metadata(hf_hub_url(model_name, CONFIG_NAME))
-    except Exception as error:  # any other is raised again, and explained, when the config is read
-        if not isinstance(error, HfHubHTTPError) and _is_unreachable(error):
-            raise load_error(model_name, error) from error
-
-
-def check_reachable(model_name: str, file: str) -> None:
-    """Distinguish an unreachable Hub from a model without a file, for which transformers raises the same error.
+    Also distinguishes that from a model without a file, for which transformers raises the same error.
 
     Raises:
-        RunError: If the Hub cannot be reached.
+        RunError: If the file of the model is not on this machine, and the Hub cannot be reached.
     """
     if os.path.isdir(local_or_hub(model_name)) or try_to_load_from_cache(model_name, file) is not None:
         return
     try:
-        cached_file(model_name, file)
-    except Exception as error:
+        get_hf_file_metadata(hf_hub_url(model_name, file))
+    except Exception as error:  # any other is raised again, and explained, when the file is read
         if _is_unreachable(error):
             raise load_error(model_name, error) from error
-        if not isinstance(error, OSError):
-            raise
 
 
 def load_error(model_name: str, error: Exception) -> ConfigError | RunError:

@@ -370,7 +370,7 @@ def test_proxy_that_refuses_is_an_unreachable_hub(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise _of_transport("ProxyError")
 
-    monkeypatch.setattr("imgcls.models.huggingface.hub.cached_file", refuse)
+    monkeypatch.setattr("imgcls.models.huggingface.hub.get_hf_file_metadata", refuse)
     with pytest.raises(RunError, match="the Hub cannot be reached"):
         check_reachable("own/network", "preprocessor_config.json")
 
