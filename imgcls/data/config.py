@@ -3,11 +3,10 @@
 import inspect
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from imgcls.data.scan.files import HashKind
 from imgcls.data.transforms.presets import EvalPreset, Preset
@@ -25,7 +24,6 @@ CreateDataset = bool | Literal["auto"]
 _LARGEST_BATCH = 2**20
 _LARGEST_SIDE = 2**14  # pixels; as in the transforms that a checkpoint may record
 _Section = TypeVar("_Section")
-_Datasets = TypeVar("_Datasets")
 
 
 @dataclass
@@ -62,17 +60,29 @@ class Augmentations:
     eval: list[dict[str, Any]] | EvalPreset | None = None
 
 
-def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDataset | None]:
-    """Return the dataset of each split, None where there is none.
+def as_dataset_classes(given: DatasetClasses | dict[str, Any]) -> DatasetClasses:
+    """Return the section with the folders of splits in place of folders that contain them.
+
+    Args:
+        given: The section; in Python also a dict.
 
     Raises:
-        ConfigError: If a value is not a dataset, or its ``max_pixels`` is not positive.
+        ConfigError: If it is a path, or has an unknown key.
     """
     if isinstance(given, (str, os.PathLike)):
         raise ConfigError(
             f"{KEY}.dataset_classes must name the split: DatasetClasses(train={str(given)!r}), got {str(given)!r}"
         )
-    classes = _section(given, DatasetClasses, "dataset_classes") if isinstance(given, dict) else given
+    classes = as_section(given, DatasetClasses, "dataset_classes")
+    return replace(classes, **open_split_folders(vars(classes)))
+
+
+def as_datasets(classes: DatasetClasses) -> dict[str, ImageDataset | None]:
+    """Return the dataset of each split, None where there is none.
+
+    Raises:
+        ConfigError: If a value is not a dataset, or its ``max_pixels`` is not positive.
+    """
     for name, value in vars(classes).items():
         if isinstance(value, str) and value.lstrip().startswith("{"):  # the parser passes an invalid class as a text
             raise ConfigError(f"{KEY}.dataset_classes.{name}: no dataset class has these arguments: {value}")
@@ -85,13 +95,18 @@ def as_datasets(given: DatasetClasses | dict[str, Any]) -> dict[str, ImageDatase
     }
 
 
-def with_split_folders(given: _Datasets) -> _Datasets:
-    """Return the datasets with the folders of splits in place of folders that contain them; in Python also a dict."""
-    classes: Any = given
-    opened = open_split_folders(classes if isinstance(classes, dict) else getattr(classes, "__dict__", {}))
-    if opened:
-        classes = classes | opened if isinstance(classes, dict) else replace(classes, **opened)
-    return cast("_Datasets", classes)
+def as_section(given: _Section | dict[str, Any], kind: type[_Section], key: str) -> _Section:
+    """Return a section of the configuration, which in Python may be given as a dict.
+
+    Raises:
+        ConfigError: If the dict has an unknown key.
+    """
+    if not isinstance(given, dict):
+        return given
+    known = inspect.signature(kind).parameters
+    for name in given.keys() - known.keys():
+        raise ConfigError(f"{KEY}.{key}: unknown key {name!r}{known_names(name, known)}")
+    return kind(**given)
 
 
 def require(valid: bool, key: str, value: object, rule: str) -> None:
@@ -104,23 +119,14 @@ def require(valid: bool, key: str, value: object, rule: str) -> None:
         raise ConfigError(f"{KEY}.{key} must {rule}, got {value}")
 
 
-def check_batch_size(size: int) -> None:
-    """Refuse a batch size below 1, or larger than any memory.
-
-    Raises:
-        ConfigError: Names the limit.
-    """
-    require(size >= 1, "batch_size", size, "be at least 1")
-    require(size <= _LARGEST_BATCH, "batch_size", size, f"be at most {_LARGEST_BATCH}")
-
-
 def check_loading(batch_size: int, num_workers: int | None, timeout: float, decode: Decode) -> None:
     """Refuse values that no loader can work with.
 
     Raises:
         ConfigError: Names the key.
     """
-    check_batch_size(batch_size)
+    require(batch_size >= 1, "batch_size", batch_size, "be at least 1")
+    require(batch_size <= _LARGEST_BATCH, "batch_size", batch_size, f"be at most {_LARGEST_BATCH}")
     require(num_workers is None or num_workers >= 0, "num_workers", num_workers, "be at least 0, or null")
     require(timeout >= 0, "timeout", timeout, "be at least 0 seconds")
     require(decode in get_args(Decode), "decode", repr(decode), "be exact or scaled")
@@ -154,18 +160,6 @@ def check_class_names(names: list[str]) -> None:
         raise ConfigError(f"{KEY}.class_names must be unique, got {repeated[0]!r} twice")
 
 
-def check_regex(text: str | None) -> None:
-    """Refuse an invalid regular expression.
-
-    Raises:
-        ConfigError: Gives the reason.
-    """
-    try:
-        re.compile(text or "")
-    except re.error as error:
-        raise ConfigError(f"{KEY}.group_regex must be a regular expression, got {text!r}: {error}") from error
-
-
 def check_cache(create_dataset: CreateDataset, cache_size: int | None, content_hash: HashKind) -> None:
     """Refuse values that the pixel cache cannot work with; log that ``cache_size`` alone has no effect.
 
@@ -182,15 +176,3 @@ def check_cache(create_dataset: CreateDataset, cache_size: int | None, content_h
         )
     if cache_size is not None and not create_dataset:
         log.info("%s.cache_size: %s has no effect with create_dataset: false", KEY, cache_size)
-
-
-def as_augmentations(given: Augmentations | dict[str, Any]) -> Augmentations:
-    """Return the section; in Python it may be given as a dict."""
-    return _section(given, Augmentations, "augmentations") if isinstance(given, dict) else given
-
-
-def _section(given: dict[str, Any], kind: type[_Section], key: str) -> _Section:
-    known = inspect.signature(kind).parameters
-    for name in given.keys() - known.keys():
-        raise ConfigError(f"{KEY}.{key}: unknown key {name!r}{known_names(name, known)}")
-    return kind(**given)

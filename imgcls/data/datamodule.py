@@ -19,18 +19,17 @@ from imgcls.data.config import (
     CreateDataset,
     DatasetClasses,
     Decode,
-    as_augmentations,
+    as_dataset_classes,
     as_datasets,
+    as_section,
     as_size,
     check_cache,
     check_class_names,
     check_loading,
-    check_regex,
     require,
-    with_split_folders,
 )
 from imgcls.data.feature_cache.features import FeatureBatches
-from imgcls.data.loader_factory import LoaderFactory, LoaderSettings
+from imgcls.data.loader_factory import LoaderFactory
 from imgcls.data.loading.loaders import Batches
 from imgcls.data.loading.workers import worker_error
 from imgcls.data.pixel_cache.cache_keys import is_own_class
@@ -144,12 +143,12 @@ class ImageDataModule(pl.LightningDataModule):
         require(0 <= split_seed < 2**32, "split_seed", split_seed, "be between 0 and 4294967295")
         require(0 <= max_bad_fraction <= 1, "max_bad_fraction", max_bad_fraction, "be between 0 and 1")
         check_class_names(class_names or [])
-        check_regex(group_regex)
         check_cache(create_dataset, cache_size, content_hash)
-        dataset_classes = with_split_folders(dataset_classes)  # recorded like this
+        dataset_classes = as_dataset_classes(dataset_classes)  # recorded like this
         self.save_hyperparameters(logger=False)
         self.image_size = as_size(image_size)  # height and width; None: the model's
-        self.pipelines = Pipelines(as_augmentations(augmentations), self._preprocessing, self.image_size)
+        lists = as_section(augmentations, Augmentations, "augmentations")
+        self.pipelines = Pipelines(lists, self._preprocessing, self.image_size)
         self.normalization = self.pipelines.normalization()
         self.batch_size = batch_size
         self.balanced_sampling = balanced_sampling
@@ -383,21 +382,12 @@ class ImageDataModule(pl.LightningDataModule):
             self.splitter.refuse_trained(name)
         return self._loaders().evaluation(name)
 
-    def _cached_splits(self) -> tuple[str, ...]:
+    @property
+    def cached_splits(self) -> tuple[str, ...]:
+        """The splits whose images come from the cache."""
         if self.create_dataset is not True:
             return ()
         return AUTO_SPLITS if self._decided else ("train", "validation", "test")
 
     def _loaders(self) -> LoaderFactory:
-        settings = LoaderSettings(
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            timeout=self.timeout,
-            cached=self._cached_splits(),
-            keeps_partial=not self._decided,
-            cache_dir=self.cache_dir,
-            cache_size=self.cache_size,
-            balanced_sampling=self.balanced_sampling,
-            decode=self.decode,
-        )
-        return LoaderFactory(settings, self.splitter, self.pipelines, self.trainer, self._features)
+        return LoaderFactory(self, self._features)

@@ -1,14 +1,12 @@
 """Makes the data loaders of a run from its splits, pipelines and caches."""
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcls.data.config import KEY, Decode
+from imgcls.data.config import KEY
 from imgcls.data.feature_cache.features import (
     CACHE_OFF,
     FeatureBatches,
@@ -25,61 +23,33 @@ from imgcls.data.pixel_cache.build import estimated_bytes
 from imgcls.data.pixel_cache.cached_split import CachedSplit, use_cache
 from imgcls.data.pixel_cache.cached_transforms import CacheSteps, eval_steps, train_steps
 from imgcls.data.splitting.split import Split
-from imgcls.data.splitting.splitter import Splitter
 from imgcls.data.transforms.needed_size import needed_side
 from imgcls.data.transforms.pipeline import Pipeline
-from imgcls.data.transforms.train_and_eval import Pipelines
 from imgcls.datasets.webdataset_stream import StreamImageDataset
 from imgcls.errors import ConfigError
 from imgcls.runtime.cache_folder import cache_folder
 from imgcls.runtime.seeding import run_seed
 from imgcls.types import Batch
 
+if TYPE_CHECKING:
+    from imgcls.data.datamodule import ImageDataModule
+
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class LoaderSettings:
-    """Arguments of ``ImageDataModule`` that concern the loaders, as documented there.
-
-    Besides: ``cached``, the splits whose images come from the cache; ``keeps_partial``, whether a cache that does not
-    fit on the disk keeps what was written.
-    """
-
-    batch_size: int
-    num_workers: int
-    timeout: float
-    cache_dir: str | None
-    cache_size: int | None
-    balanced_sampling: bool
-    decode: Decode
-    cached: tuple[str, ...]
-    keeps_partial: bool
 
 
 class LoaderFactory:
     """Makes the data loaders of a run.
 
     Args:
-        settings: Arguments of the datamodule.
-        splitter: The splits.
-        pipelines: The transforms.
-        trainer: The trainer; None outside of a run.
+        datamodule: Its arguments, splits and transforms.
         features: Cached features by split; added to.
     """
 
-    def __init__(
-        self,
-        settings: LoaderSettings,
-        splitter: Splitter,
-        pipelines: Pipelines,
-        trainer: pl.Trainer | None,
-        features: dict[str, FeatureBatches],
-    ) -> None:
-        self.settings = settings
-        self.splitter = splitter
-        self.pipelines = pipelines
-        self.trainer = trainer
+    def __init__(self, datamodule: "ImageDataModule", features: dict[str, FeatureBatches]) -> None:
+        self.settings = datamodule
+        self.splitter = datamodule.splitter
+        self.pipelines = datamodule.pipelines
+        self.trainer = datamodule.trainer
         self.features = features
 
     def train(self) -> DataLoader[Batch]:
@@ -126,7 +96,7 @@ class LoaderFactory:
         settings = self.settings
         given = {
             "trainer.overfit_batches": self._overfits,
-            f"{KEY}.create_dataset": bool(settings.cached),
+            f"{KEY}.create_dataset": bool(settings.cached_splits),
             f"{KEY}.balanced_sampling": settings.balanced_sampling,
         }
         if key := next((key for key, is_given in given.items() if is_given), None):
@@ -151,9 +121,9 @@ class LoaderFactory:
         if name == "predict":  # read once, so that a cache would not help
             return SplitBatches(split, pipeline, "keep", pinned=self._pins_memory, shape=image.shape, min_side=min_side)
         on_error: OnError = "skip" if self.splitter.bad_images.policy == "skip" else "raise"
-        if name in self.settings.cached and getattr(self.trainer, "fast_dev_run", False):
+        if name in self.settings.cached_splits and getattr(self.trainer, "fast_dev_run", False):
             log.info("cache: %s: not used, since trainer.fast_dev_run needs few images", name)
-        elif name in self.settings.cached:
+        elif name in self.settings.cached_splits:
             steps = self._cache_steps(name, pipeline)
             return SplitBatches(self.cached(name, steps), steps.each_time, on_error, pinned=self._pins_memory)
         return SplitBatches(split, pipeline, on_error, name == "train", self._pins_memory, min_side=min_side)
@@ -168,8 +138,7 @@ class LoaderFactory:
         split, settings = self.splitter.split(name), self.settings
         steps = steps or self._cache_steps(name)
         folder = cache_folder(settings.cache_dir)
-        keeps = settings.keeps_partial
-        cached = use_cache(name, split, steps, folder, settings.num_workers, settings.timeout, keeps)
+        cached = use_cache(name, split, steps, folder, settings.num_workers, settings.timeout)
         self._add_bad_images(name, cached.faults, len(cached))
         return cached
 

@@ -72,7 +72,6 @@ class CsvImageDataset(ImageDataset):
             raise ConfigError(f"{self.csv}: label_separator: {label_separator!r} needs a label_column, got null")
 
     def __str__(self) -> str:
-        """Return the path of the CSV."""
         return self.csv
 
     @cached_property

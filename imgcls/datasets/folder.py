@@ -43,7 +43,6 @@ class FolderImageDataset(ImageDataset):
         return self.root
 
     def __str__(self) -> str:
-        """Return the folder."""
         return self.root
 
     @cached_property

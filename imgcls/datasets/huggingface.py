@@ -55,7 +55,6 @@ class HubImageDataset(ImageDataset):
         _library()  # an error now if it is not installed
 
     def __str__(self) -> str:
-        """Return the name."""
         return self.name
 
     @cached_property

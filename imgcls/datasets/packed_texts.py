@@ -24,7 +24,6 @@ class PackedTexts(Sequence[str]):
         self._block = b"".join(encoded)
 
     def __len__(self) -> int:
-        """Number of texts."""
         return len(self._starts) - 1
 
     @overload
@@ -32,12 +31,10 @@ class PackedTexts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return a text, or several."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = range(len(self))[index]
         return self._block[self._starts[number] : self._starts[number + 1]].decode(*_ENCODING)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the texts."""
         return (self[number] for number in range(len(self)))

@@ -53,7 +53,6 @@ class ShardImageDataset(ImageDataset):
         self.max_pixels = max_pixels
 
     def __str__(self) -> str:
-        """Return the shards as they were given."""
         return ", ".join(self.shards)
 
     @cached_property

@@ -85,7 +85,6 @@ class StreamImageDataset(ImageDataset):
                 )
 
     def __str__(self) -> str:
-        """Return the first of the URLs."""
         return next(iter(self.urls), "no shard")
 
     def read(self, index: int) -> NoReturn:

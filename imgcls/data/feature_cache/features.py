@@ -41,7 +41,6 @@ class FeatureBatches(Dataset[Batch]):
         self.version = 0
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self.split)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
@@ -66,7 +65,6 @@ class FeatureLoader(TrainLoader):
     dataset: FeatureBatches
 
     def __iter__(self) -> Any:
-        """Iterate over the remaining batches of the trainer's current epoch."""
         if self.trainer is not None and self.trainer.training:
             self.dataset.set_epoch(self.trainer.current_epoch)
         yield from super().__iter__()

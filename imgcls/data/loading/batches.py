@@ -61,7 +61,6 @@ class SplitBatches(Dataset[Batch]):
         self._memory = BatchMemory(pinned)
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self.split)
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
@@ -113,7 +112,6 @@ class SplitBatches(Dataset[Batch]):
         return self.split.data.holds_files and not os.path.lexists(path)
 
     def __getitem__(self, key: Key) -> Batch:
-        """Return a batch of one."""
         return self.__getitems__([key])
 
 

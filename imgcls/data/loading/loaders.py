@@ -21,7 +21,6 @@ class BatchLoader(WatchedLoader[Batch]):
     """A loader whose workers reuse shared memory as soon as the batch in it is no longer referenced."""
 
     def __iter__(self) -> Any:
-        """Iterate over the batches."""
         # tensors that are kept alive need not be mapped into memory again
         mapped: deque[torch.Tensor] = deque(maxlen=2 * SLOTS * self.num_workers)
         for batch in waited(super().__iter__()):
@@ -45,11 +44,9 @@ class Batches:
         self.loader = loader
 
     def __len__(self) -> int:
-        """Number of batches."""
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches."""
         return iter(self.loader)
 
 
@@ -63,7 +60,6 @@ class TrainLoader(BatchLoader):
     trainer: pl.Trainer | None = None
 
     def __iter__(self) -> Any:
-        """Iterate over the remaining batches of the trainer's current epoch."""
         trainer, sampler = self.trainer, self.sampler
         if trainer is not None and isinstance(sampler, KeyedSampler):
             sampler.skip = 0

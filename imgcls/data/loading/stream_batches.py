@@ -129,11 +129,9 @@ class StreamLoader(TrainLoader):
     dataset: StreamBatches
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
         return self.dataset.count
 
     def __iter__(self) -> Any:
-        """Iterate over the remaining batches of the trainer's current epoch."""
         self.dataset.skip = 0
         if self.trainer is not None and self.trainer.training:
             self.dataset.epoch = self.trainer.current_epoch

@@ -42,7 +42,6 @@ class WatchedLoader(DataLoader[_Item]):
     _handler: Any = None
 
     def __iter__(self) -> Any:
-        """Start the workers, and iterate."""
         with postponed(), _signals_held():  # Python drops exceptions in at-fork hooks
             iterator = super().__iter__()
         if self.num_workers and threading.current_thread() is threading.main_thread():  # only it sets handlers

@@ -1,6 +1,5 @@
 """Fill the pixel cache: missing images are decoded in parallel, and written by one process at a time."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch.utils.data import Dataset, Sampler
 
 from imgcls.data.loading.batches import augment, identity
@@ -16,13 +15,12 @@ from imgcls.data.loading.workers import WatchedLoader, naming_files, note, worke
 from imgcls.data.pixel_cache.cached_transforms import CacheSteps
 from imgcls.data.pixel_cache.disk_errors import naming_folder, refuse_small_disk
 from imgcls.data.pixel_cache.store import Reader, Writer
+from imgcls.data.scan.files import acquire
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ImageError
 from imgcls.images import Pixels
 from imgcls.runtime.progress import tracked
 from imgcls.runtime.signals import waited
-
-log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 _FEW = 8  # images from which the size of all is estimated before it is decided to build a cache
@@ -52,13 +50,7 @@ class _DecodedImages(Dataset[Decoded]):
 
 
 def fill(
-    folder: Path,
-    split: Split,
-    names: list[str],
-    steps: CacheSteps,
-    workers: int,
-    timeout: float,
-    keeps_partial: bool = True,
+    folder: Path, split: Split, names: list[str], steps: CacheSteps, workers: int, timeout: float
 ) -> tuple[int, dict[str, str]]:
     """Decode the images of a split that are not cached yet; another process that needs them waits.
 
@@ -69,7 +61,6 @@ def fill(
         steps: The transforms before and after the cache.
         workers: Number of processes that decode; 0: this one.
         timeout: Seconds per image in a worker; 0 is unlimited.
-        keeps_partial: Whether images that are written before the disk is full are kept.
 
     Returns:
         The number of decoded images, and the unreadable ones: name -> reason.
@@ -87,7 +78,7 @@ def fill(
         batches = _AdaptiveBatches(_sample_first(missing))
         decoded = _decoded(_DecodedImages(split, steps), batches, workers, timeout)
         with naming_files():
-            return _write(Writer(folder, keeps_partial), names, decoded, batches)
+            return _write(Writer(folder), names, decoded, batches)
 
 
 def _missing(folder: Path, names: list[str]) -> list[int]:
@@ -101,11 +92,7 @@ def _missing(folder: Path, names: list[str]) -> list[int]:
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK)
     with naming_folder(folder):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("cache: waiting for another process that fills %s", folder)
-            lock.acquire()
+        acquire(lock, f"fills {folder}")
     try:
         yield
     finally:

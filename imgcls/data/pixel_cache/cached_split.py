@@ -48,9 +48,7 @@ class CachedSplit(Split):
         return pixels if pixels.shape[1] > self._uncopied_width else pixels.copy()
 
 
-def use_cache(
-    name: str, split: Split, steps: CacheSteps, root: Path, workers: int, timeout: float, keeps_partial: bool = True
-) -> CachedSplit:
+def use_cache(name: str, split: Split, steps: CacheSteps, root: Path, workers: int, timeout: float) -> CachedSplit:
     """Return a split whose images are read from the cache, after decoding the missing ones.
 
     Args:
@@ -60,7 +58,6 @@ def use_cache(
         root: The folder of all caches of imgcls.
         workers: Number of processes that decode.
         timeout: Seconds per image; 0 is unlimited.
-        keeps_partial: Whether images that are written before the disk is full are kept.
 
     Raises:
         ConfigError: If the folder cannot be used, or the disk is too small.
@@ -69,7 +66,7 @@ def use_cache(
     log.info("cache: %s: %s", name, steps.description)
     folder = root / "pixels" / steps.key()
     names = image_names(split)
-    count, faults = fill(folder, split, names, steps, workers, timeout, keeps_partial)
+    count, faults = fill(folder, split, names, steps, workers, timeout)
     with naming_folder(folder):
         reader = Reader(folder, names)
     if any(names[index] not in faults for index in reader.missing):

@@ -111,14 +111,14 @@ class Reader:
 class Writer:
     """Appends images; leaving the context commits the last ones, also after an error or Ctrl-C.
 
+    If the disk is full, it removes all that it has added, since the run needs the space for its checkpoints.
+
     Args:
         folder: The folder; its lock must be held.
-        keeps_partial: Whether the images that were added before the disk was full are kept.
     """
 
-    def __init__(self, folder: Path, keeps_partial: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.keeps_partial = keeps_partial
         self.nbytes = 0
         self.count = 0
 
@@ -164,7 +164,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        forgets = isinstance(error, FullDiskError) and not self.keeps_partial
+        forgets = isinstance(error, FullDiskError)
         try:
             if not forgets:
                 self._commit()

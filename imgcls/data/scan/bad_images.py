@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from imgcls.data.config import KEY
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, in_lines
 
 log = logging.getLogger(__name__)
 
 Policy = Literal["error", "skip"]
 
-_LISTED = 10  # images in a message
 _REMEDY = "cannot be read; remove or replace them, or skip them: --data.on_bad_image skip"
 
 
@@ -55,7 +54,8 @@ class BadImages:
         found = {split: self.found.get(split, {}) | dict(reasons) for split, reasons in faults.items() if reasons}
         counts = {split: (len(reasons), self.totals[split]) for split, reasons in found.items()}
         if self.policy == "error":
-            raise ConfigError("\n".join(["images that cannot be read:", *_lines(new), f"{_counted(counts)} {_REMEDY}"]))
+            lines = in_lines([": ".join(fault) for fault in new])
+            raise ConfigError(f"images that cannot be read:{lines}\n{_counted(counts)} {_REMEDY}")
         for split, path, reason in new:
             log.warning("skipped in %s: %s: %s", split, path, reason)
         self._check_limit(counts)
@@ -88,8 +88,3 @@ class BadImages:
 
 def _counted(counts: Mapping[str, tuple[int, int]]) -> str:
     return ", ".join(f"{bad} of {total} images in {split}" for split, (bad, total) in counts.items() if bad)
-
-
-def _lines(faults: list[tuple[str, str, str]]) -> list[str]:
-    lines = [f"  {split}: {path}: {reason}" for split, path, reason in faults[:_LISTED]]
-    return lines + ([f"  and {len(faults) - _LISTED} more"] if len(faults) > _LISTED else [])

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -119,20 +119,29 @@ def _locked(paths: Iterable[str], find_new: Callable[[], list[str]]) -> Iterator
         yield new
         return
     lock = FileLock(cache_folder() / f"scan-{crc32(os.fsencode(min(paths))) % _LOCKS:03d}.lock")
-    try:
+    with suppress(OSError):  # reported by the file cache
         cache_folder().mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that scans the same images")
-        list(waited(lock.acquire() for _ in range(1)))  # a signal interrupts it, also within a fit
-        new = find_new()
-    except OSError:  # reported by the file cache
-        yield new
-        return
+        if acquire(lock, "scans the same images"):
+            new = find_new()
     try:
         yield new
     finally:
         lock.release()
+
+
+def acquire(lock: FileLock, work: str) -> bool:
+    """Acquire a lock, and return whether another process held it.
+
+    Args:
+        lock: The lock.
+        work: What the other process does, for a message.
+    """
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+        return False
+    log.info("waiting for another process that %s", work)
+    list(waited(lock.acquire() for _ in range(1)))  # a signal interrupts it, also within a fit
+    return True
 
 
 def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:

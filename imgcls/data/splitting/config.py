@@ -46,6 +46,10 @@ class SplitRules:
         column, regex = self.group_column, self.group_regex
         if column is not None and regex is not None:
             raise ConfigError(f"{KEY}: give group_column ({column!r}) or group_regex ({regex!r}), not both")
+        try:
+            re.compile(regex or "")
+        except re.error as error:
+            raise ConfigError(f"{KEY}.group_regex must be a regular expression, got {regex!r}: {error}") from error
 
     def groups(self, data: ImageDataset, required: bool = True) -> NDArray[Any] | None:
         """Return the group of each sample; None if there are no groups.

@@ -50,7 +50,6 @@ class Split:
         self.groups = None if groups is None else groups[self.rows]
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self.rows)
 
     def read(self, index: int, min_side: int | None = None) -> Pixels:
