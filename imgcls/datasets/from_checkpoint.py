@@ -3,7 +3,6 @@
 import inspect
 import math
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.digits import DigitsDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.huggingface import HubImageDataset
-from imgcls.datasets.webdataset_local import ShardImageDataset
+from imgcls.datasets.webdataset_local import RANGE, ShardImageDataset
 from imgcls.errors import ConfigError
 
 # without StreamImageDataset, whose URLs may run commands (pipe:)
@@ -40,12 +39,7 @@ def recorded_folder(text: str) -> FolderImageDataset | None:
 
 
 def recorded_dataset(class_path: str, arguments: Mapping[str, Any], where: str) -> ImageDataset | None:
-    """Make a dataset of one of ``CLASSES``.
-
-    Args:
-        class_path: A key of ``CLASSES``.
-        arguments: Arguments of the constructor, as recorded in the checkpoint.
-        where: The config key, for messages.
+    """Make a dataset of one of ``CLASSES`` with a checkpoint's arguments; ``where`` is the config key, for messages.
 
     Returns:
         The dataset; None for a dataset on the Hub, which a checkpoint must not download, or a local copy that is gone.
@@ -92,5 +86,5 @@ def _check_sizes(values: Mapping[str, Any], where: str) -> None:
 
 def _count_shards(pattern: str) -> int:
     """Return the number of shards that ``{000..012}`` expands to, without expanding it."""
-    ranges = re.findall(r"\{(\d{1,18})\.\.(\d{1,18})\}", pattern)
-    return math.prod(max(int(last) - int(first) + 1, 0) for first, last in ranges)
+    # at least 1 each, since those before an empty range are expanded, too
+    return math.prod(max(int(last) - int(first) + 1, 1) for first, last in RANGE.findall(pattern))

@@ -17,6 +17,7 @@ from imgcls.errors import ConfigError, ImageError
 from imgcls.images import MAX_PIXELS, Pixels, decode_image
 from imgcls.runtime.progress import tracked
 
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # of numbered shards
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jp2", "avif")
 
 
@@ -156,11 +157,10 @@ def find_shards(pattern: str) -> list[str]:
 
 
 def expand_range(pattern: str) -> list[str]:
-    """Expand ``a-{08..10}`` to ``a-08``, ``a-09``, ``a-10``."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if match is None:
-        return [pattern]
-    first, last = match.groups()
-    numbers = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [path for number in numbers for path in expand_range(before + number + after)]
+    """Expand ``a-{08..10}`` to ``a-08``, ``a-09``, ``a-10``; several ranges to all combinations."""
+    start, *rest = RANGE.split(pattern)
+    texts = [start]
+    for first, last, after in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        numbers = [f"{number:0{len(first)}d}{after}" for number in range(int(first), int(last) + 1)]
+        texts = [text + number for text in texts for number in numbers]
+    return texts

@@ -140,6 +140,8 @@ def test_arguments_of_a_dataset_are_checked_by_its_constructor(
         "number": ("imgcls.CsvImageDataset", {"csv": 3}, "csv: input should be a valid string"),
         "pixels": ("imgcls.FolderImageDataset", {"root": "/x", "max_pixels": 10**12}, "max_pixels: input should be"),
         "shards": ("imgcls.ShardImageDataset", {"shards": "/x/{000000..999999999}.tar"}, "at most 100000 shards"),
+        "digits": ("imgcls.ShardImageDataset", {"shards": "/x/{0..9999999999999999999}"}, "at most 100000 shards"),
+        "none": ("imgcls.ShardImageDataset", {"shards": "/x/{0..9999999999}{1..0}"}, "at most 100000 shards"),
     }
     for class_path, given, reason in refused.values():
         spec = {"class_path": class_path, "init_args": given}

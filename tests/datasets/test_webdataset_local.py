@@ -310,6 +310,7 @@ def test_shard_dataset_refuses_what_would_fill_the_memory(tmp_path: Path, bomb: 
 
 def test_shard_dataset_counts_shards(tmp_path: Path) -> None:
     assert expand_range("a-{08..10}-{0..1}") == ["a-08-0", "a-08-1", "a-09-0", "a-09-1", "a-10-0", "a-10-1"]
+    assert expand_range("{0..9{0..1}9}") == ["{0..909}", "{0..919}"]  # and not a thousand
     shards = [pack(tmp_path / f"{n:02d}.tar", {"1.png": b"x", "1.cls": b"a"}) for n in range(2)]
     assert list(ShardImageDataset(str(tmp_path / "{00..01}.tar")).samples["path"]) == [f"{s}/1" for s in shards]
     assert list(ShardImageDataset(shards[::-1]).samples["path"]) == [f"{s}/1" for s in shards[::-1]]
