@@ -1,5 +1,6 @@
 """Small real files, and no network."""
 
+import logging
 import os
 import resource
 import shutil
@@ -75,3 +76,13 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     else:
         yield folder
         subprocess.run([umount, "-l", folder], check=True)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What imgcls logs, also where a run has set its logger up before."""
+    logger = logging.getLogger("imgcls")
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    caplog.set_level(logging.INFO, "imgcls")
+    return caplog

@@ -195,13 +195,7 @@ class Findings:
 
 
 def find_copies(images: Sequence[CheckedImage], scanned: Sequence[ScannedImage], workers: Workers) -> list[Copies]:
-    """Return the groups of exact and near duplicates.
-
-    Args:
-        images: The images.
-        scanned: The scan result of each.
-        workers: Processes that read images.
-    """
+    """Return the groups of exact and near duplicates among images with their scan results."""
     same: dict[str, list[int]] = defaultdict(list)
     for index, scan in enumerate(scanned):
         if not scan.reason:

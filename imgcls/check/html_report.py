@@ -38,12 +38,7 @@ li { overflow-wrap: anywhere }
 
 
 def html_page(found: Findings, workers: Workers) -> str:
-    """Return the page as HTML.
-
-    Args:
-        found: The findings.
-        workers: Processes that read images.
-    """
+    """Return the findings as an HTML page, with thumbnails that ``workers`` make."""
     faults = [f'<span class="mark">{fault}: {count:,}</span>' for fault, count in found.faults.items()]
     faults = faults or ["<p>No faults found</p>"]
     parts = [f"<h1>{counted(len(found.source.images), 'image')}</h1>", " ".join(faults), _classes(found)]

@@ -28,12 +28,7 @@ _WINDOW = 4  # side of a local window, in pixels of a compared square
 
 
 def shrink(pixels: Pixels, side: int) -> Square:
-    """Return an image as a square, no larger than its shorter side.
-
-    Args:
-        pixels: uint8, ``(H, W, 3)``, RGB.
-        side: Side of the square in pixels.
-    """
+    """Return an image, uint8, ``(H, W, 3)``, RGB, as a square of ``side`` pixels, no larger than its shorter side."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     red, green, blue = cv2.split(pixels)
     saturated = cv2.inRange(cv2.max(cv2.max(red, green), blue), _SATURATED, 255)

@@ -48,11 +48,9 @@ class Group(NamedTuple):
 
 
 def search(hashes: NDArray[np.uint64], read: Callable[[list[int]], dict[int, Square]]) -> list[Group]:
-    """Find the groups of near duplicates.
+    """Find the groups of near duplicates by perceptual hashes, ``(images, crops)``.
 
-    Args:
-        hashes: The perceptual hashes of each image, ``(images, crops)``.
-        read: Returns images by index as squares of ``FINE`` pixels.
+    ``read`` returns images by index as squares of ``FINE`` pixels.
     """
     candidates = sorted(find_candidates(hashes).items())
     differences: dict[Pair, float] = {}
@@ -107,11 +105,7 @@ def perceptual_hashes(square: Square) -> NDArray[np.uint64]:
 
 
 def find_candidates(hashes: NDArray[np.uint64]) -> dict[Pair, Box]:
-    """Return the pairs with similar hashes: the first image looks like this box of the second.
-
-    Args:
-        hashes: The perceptual hashes of each image, ``(images, crops)``.
-    """
+    """Return the pairs with similar hashes, ``(images, crops)``: the first image looks like this box of the second."""
     nearest: dict[Pair, tuple[int, Pair]] = {}
     for image, bits, other in near_pairs(hashes, _NEIGHBOURS):
         key, found = (min(image, other), max(image, other)), (bits, (image, other))

@@ -1,13 +1,13 @@
 """Decode, measure and hash every image, in several processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from imgcls.check.image_alignment import FINE, Square, is_flat, shrink
 from imgcls.check.inputs import CheckedImage
@@ -58,21 +58,6 @@ def read_square(image: CheckedImage) -> Square:
     return shrink(image.read(), FINE)
 
 
-class _Mapped(Dataset[_Result], Generic[_Result]):
-    """The result of a function for each image."""
-
-    def __init__(self, images: Sequence[CheckedImage], function: Callable[[CheckedImage], _Result]) -> None:
-        self.images = images
-        self.function = function
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> _Result:
-        note(self.images[index].path)
-        return self.function(self.images[index])
-
-
 @dataclass(frozen=True)
 class Workers:
     """The processes that read images.
@@ -87,25 +72,29 @@ class Workers:
 
 
 def map_images(
-    function: Callable[[CheckedImage], _Result], images: Sequence[CheckedImage], workers: Workers, what: str
+    function: Callable[[CheckedImage], _Result], images: list[CheckedImage], workers: Workers, what: str
 ) -> list[_Result]:
     """Return the result of a function for each image, in order, computed by several processes.
 
-    Args:
-        function: The function.
-        images: The images.
-        workers: The processes.
-        what: Title of the progress bar.
+    A progress bar says ``what`` is done.
 
     Raises:
         RunError: If a process is killed or takes too long.
     """
     count = min(workers.count, len(images) // _BATCH)
     loader: WatchedLoader[Any] = WatchedLoader(
-        _Mapped(images, function),
+        images,  # type: ignore[arg-type]  # a list will do
         batch_size=_BATCH,
-        collate_fn=list,
+        collate_fn=partial(_results, function),
         **worker_arguments(count, workers.timeout),
     )
     with naming_files():
         return [result for batch in tracked(loader, len(loader), what) for result in batch]
+
+
+def _results(function: Callable[[CheckedImage], _Result], images: list[CheckedImage]) -> list[_Result]:
+    results = []
+    for image in images:
+        note(image.path)
+        results.append(function(image))
+    return results

@@ -16,12 +16,7 @@ _MARKS = {"leak": "across splits", "two_labels": "with two labels"}
 
 
 class TextReport:
-    """Prints findings: the number of images, then each kind of problem with a few examples.
-
-    Args:
-        findings: The findings.
-        file: The file that lists all of them; None if none is written.
-    """
+    """Prints findings, with a few examples of each kind; ``file`` lists all of them, None if none is written."""
 
     def __init__(self, findings: Findings, file: str | None) -> None:
         self.findings = findings

@@ -61,10 +61,7 @@ class Augmentations:
 
 
 def as_dataset_classes(given: DatasetClasses | dict[str, Any]) -> DatasetClasses:
-    """Return the section with the folders of splits in place of folders that contain them.
-
-    Args:
-        given: The section; in Python also a dict.
+    """Return the section, in Python also a dict, with the folders of splits in place of folders that contain them.
 
     Raises:
         ConfigError: If it is a path, or has an unknown key.

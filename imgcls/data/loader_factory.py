@@ -18,7 +18,7 @@ from imgcls.data.feature_cache.features import (
 from imgcls.data.loading.batches import OnError, SplitBatches, example
 from imgcls.data.loading.loaders import BatchLoader, TrainLoader, loader_arguments
 from imgcls.data.loading.samplers import BalancedSampler, KeyedSampler, RepeatingSampler
-from imgcls.data.loading.stream_batches import STREAM_LIMITS, StreamBatches, StreamLoader, StreamRank
+from imgcls.data.loading.stream_batches import STREAM_LIMITS, StreamBatches, StreamLoader
 from imgcls.data.pixel_cache.build import estimated_bytes
 from imgcls.data.pixel_cache.cached_split import CachedSplit, use_cache
 from imgcls.data.pixel_cache.cached_transforms import CacheSteps, eval_steps, train_steps
@@ -38,12 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class LoaderFactory:
-    """Makes the data loaders of a run.
-
-    Args:
-        datamodule: Its arguments, splits and transforms.
-        features: Cached features by split; added to.
-    """
+    """Makes the data loaders of a datamodule; adds to the cached features, by split."""
 
     def __init__(self, datamodule: "ImageDataModule", features: dict[str, FeatureBatches]) -> None:
         self.settings = datamodule
@@ -102,11 +97,9 @@ class LoaderFactory:
         if key := next((key for key, is_given in given.items() if is_given), None):
             raise ConfigError(f"{key} cannot be used with a stream, whose images are not known before they are read")
         pipeline = self.pipelines.make("train", example(split))
-        world_size, rank = self._rank
-        process = StreamRank(rank, world_size, run_seed())
         skip = self.splitter.bad_images.policy == "skip"
-        names = self.splitter.class_names
-        data = StreamBatches(stream, names, pipeline, settings.batch_size, process, skip, self._pins_memory)
+        names, size, pins = self.splitter.class_names, settings.batch_size, self._pins_memory
+        data = StreamBatches(stream, names, pipeline, size, run_seed(), *self._rank, skip, pins)
         arguments = self._arguments(data, None, min(settings.num_workers, data.most_workers))
         # workers are started again in each epoch, since each epoch has a new stream
         loader = StreamLoader(**arguments | {"batch_size": None, "persistent_workers": False})

@@ -12,12 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from imgcls.datasets.fingerprint import (
-    fingerprint_of,
-    fingerprint_of_ends,
-    fingerprint_of_file,
-    fingerprint_of_id,
-)
+from imgcls.datasets.fingerprint import fingerprint_of, fingerprint_of_ends, fingerprint_of_file, fingerprint_of_id
 from imgcls.datasets.packed_texts import PackedTexts
 from imgcls.errors import ConfigError, ImageError, first_line
 from imgcls.images import MAX_PIXELS, Pixels, load_image
@@ -127,12 +122,7 @@ def can_scale(kind: type[ImageDataset]) -> bool:
 
 
 def read_sample(data: ImageDataset, index: int, min_side: int | None = None) -> Pixels:
-    """Return the pixels of a sample of any dataset class, uint8, ``(H, W, 3)``, RGB.
-
-    Args:
-        data: The dataset.
-        index: The row of the sample.
-        min_side: Shorter side in pixels to which decoding may shrink the image, as for ``load_image``; None: exactly.
+    """Return the pixels of a row of any dataset, uint8, ``(H, W, 3)``, RGB; ``min_side`` as for ``load_image``.
 
     Raises:
         ImageError: If the sample cannot be read.
@@ -154,11 +144,7 @@ def read_sample(data: ImageDataset, index: int, min_side: int | None = None) -> 
 
 
 class JoinedDataset(ImageDataset):
-    """The samples of several datasets, concatenated, with the columns of all.
-
-    Args:
-        parts: The datasets.
-    """
+    """The samples of several datasets, concatenated, with the columns of all."""
 
     def __init__(self, parts: list[ImageDataset]) -> None:
         self.parts = parts
@@ -202,12 +188,7 @@ class JoinedDataset(ImageDataset):
 
 
 class PathListDataset(ImageDataset):
-    """Unlabelled image files in the given order.
-
-    Args:
-        paths: The files.
-        ignored: Files that a rule excludes: path -> rule.
-    """
+    """Unlabelled image files in the given order, and the rule that excludes each other file."""
 
     def __init__(self, paths: list[str], ignored: dict[str, str] | None = None) -> None:
         self.sample_paths = PackedTexts(paths)

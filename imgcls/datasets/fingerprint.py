@@ -20,13 +20,7 @@ def fingerprint_of_file(file: IO[bytes]) -> str:
 
 
 def fingerprint_of_ends(file: BinaryIO, size: int, start: int = 0) -> str:
-    """Return a hash of a sample's size and of its first and last 64 kB.
-
-    Args:
-        file: The file that holds the sample.
-        size: Size of the sample in bytes.
-        start: Offset of the sample in bytes.
-    """
+    """Return a hash of the size and both ends, of 64 kB, of a sample of ``size`` bytes from ``start`` in a file."""
     file.seek(start)
     first = file.read(min(size, _END))
     file.seek(start + max(size - _END, 0))

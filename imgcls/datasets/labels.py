@@ -35,11 +35,9 @@ def to_text(label: object) -> str:
 
 
 def read_names(text: str, separator: str = SEPARATOR) -> tuple[str, ...]:
-    """Return the class names in a text, sorted and without surrounding blanks.
+    """Return the class names in a text, sorted and without surrounding blanks; a blank text has none.
 
-    Args:
-        text: Separated names, or a JSON list of names; a blank text has none.
-        separator: The separator of names.
+    They are separated, or a JSON list.
 
     Raises:
         ValueError: If a name is empty or repeated.
@@ -61,12 +59,7 @@ def fault_in(names: Sequence[str]) -> str:
 
 
 def multi_hot(labels: Sequence[object], columns: Mapping[str, int]) -> NDArray[np.uint8]:
-    """Return labels as an array ``(samples, classes)`` of 0 and 1.
-
-    Args:
-        labels: The label of each sample.
-        columns: Class name -> column.
-    """
+    """Return labels as an array ``(samples, classes)`` of 0 and 1, by the column of each class name."""
     array = np.zeros((len(labels), len(columns)), dtype=np.uint8)
     for row, label in enumerate(labels):
         array[row, [columns[name] for name in names_in(label)]] = 1

@@ -13,9 +13,6 @@ class PackedTexts(Sequence[str]):
 
     A list has an object for each text, whose reference count changes when it is read: loader workers, which are forks,
     would copy the memory of all of them page by page.
-
-    Args:
-        texts: The texts.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

@@ -25,13 +25,7 @@ _MEMBER_NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # key and ex
 
 
 class MemberKeys(NamedTuple):
-    """The extensions of a sample's members.
-
-    Args:
-        image_keys: Extensions of images.
-        label_key: Extension of labels; None for an unlabelled dataset.
-        label_field: The field of a JSON label.
-    """
+    """The extensions of a sample's members, and the field of a JSON label; without labels, ``label_key`` is None."""
 
     image_keys: tuple[str, ...]
     label_key: str | None = None
@@ -123,11 +117,7 @@ def index_shard(path: str, keys: MemberKeys) -> ShardIndex:
 
 
 class _Sample:
-    """The members with one key.
-
-    Args:
-        where: Shard and key, for messages.
-    """
+    """The members with one key; ``where`` names shard and key."""
 
     def __init__(self, where: str) -> None:
         self.where = where

@@ -23,15 +23,11 @@ SPLIT_FOLDERS = {
 def split_folders(root: str, option: str = "--images") -> tuple[dict[str, str], dict[str, str]]:
     """Return the folder of each split, and what is beside them; a folder without a ``train`` folder is ``train``.
 
-    Args:
-        root: The folder.
-        option: The option that it was given for, for messages.
-
     Returns:
         Split -> folder; and path -> reason why it is not used.
 
     Raises:
-        ConfigError: If the folder cannot be listed, or two of its folders are the same split.
+        ConfigError: If the folder, given for that option, cannot be listed, or two of its folders are the same split.
     """
     found: dict[str, list[str]] = defaultdict(list)
     beside: dict[str, str] = {}

@@ -21,13 +21,7 @@ _METADATA = re.compile(r"__[^/]*__($|/)")  # WebDataset's own members
 
 
 class StreamedImage(NamedTuple):
-    """An encoded image of a stream.
-
-    Args:
-        path: ``<url>/<key>``.
-        content: The bytes of the image file.
-        label: The name of its class.
-    """
+    """An encoded image of a stream: ``<url>/<key>``, the bytes of its file, and the name of its class."""
 
     path: str
     content: bytes

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from imgcls.images.headers import UPRIGHT, JpegHeader, Unreadable, jpeg_header, jpeg_scale, refuse_bombs, webp_size
+from imgcls.images.headers import UPRIGHT, Unreadable, jpeg_header, jpeg_scale, refuse_bombs, webp_size
 
 _JPEG = b"\xff\xd8\xff"
 _SCAN = re.compile(rb"(?s)\xff\xda\0[\x06-\x0e]")
@@ -19,12 +19,7 @@ _MAX_SCANS = 500  # of a progressive JPEG, as libjpeg-turbo advises: each scan t
 def decode_fast(
     content: bytes, max_pixels: int, min_side: int | None = None
 ) -> tuple[npt.NDArray[np.uint8], int] | None:
-    """Decode a common file to exactly the pixels that Pillow returns.
-
-    Args:
-        content: The file.
-        max_pixels: The largest width x height that is decoded, according to the file's header.
-        min_side: As for ``load_image``.
+    """Decode a common file to exactly the pixels that Pillow returns; arguments as for ``decode_image``.
 
     Returns:
         The pixels as stored, RGB, uint8, ``(H, W, 3)``, and the EXIF orientation; None for files that Pillow must
@@ -40,26 +35,21 @@ def decode_fast(
 
 def _decode_jpeg(content: bytes, max_pixels: int, min_side: int | None) -> tuple[npt.NDArray[np.uint8], int] | None:
     header = jpeg_header(content)
-    if header is None or header.progressive:
-        _refuse_many_scans(content)
+    if (header is None or header.progressive) and sum(1 for _ in _SCAN.finditer(content)) > _MAX_SCANS:
+        raise Unreadable(f"has more than {_MAX_SCANS} scans; a photo has about ten")
     if header is None:
         _refuse_damage(content, max_pixels)
         return None
     refuse_bombs(header.width, header.height, max_pixels)
-    least = _least_size(header, jpeg_scale(header.width, header.height, min_side))
+    scale = jpeg_scale(header.width, header.height, min_side)
+    width, height = -(-header.width // scale), -(-header.height // scale)
     try:
         # strict: a warning is an error
-        return simplejpeg.decode_jpeg(content, strict=True, **least), header.orientation
+        pixels = simplejpeg.decode_jpeg(content, strict=True, min_width=width, min_height=height)
+        return pixels, header.orientation
     except ValueError as error:
         _refuse(error)
         return None
-
-
-def _least_size(header: JpegHeader, scale: int) -> dict[str, int]:
-    """Return the arguments with which simplejpeg decodes at that scale, and at no smaller one."""
-    if scale == 1:
-        return {}
-    return {"min_width": -(-header.width // scale), "min_height": -(-header.height // scale)}
 
 
 def _refuse_damage(content: bytes, max_pixels: int) -> None:
@@ -75,11 +65,6 @@ def _refuse_damage(content: bytes, max_pixels: int) -> None:
 def _refuse(error: ValueError | LookupError) -> None:
     if _DAMAGE.search(str(error)):
         raise Unreadable(f"is damaged: {error}")
-
-
-def _refuse_many_scans(content: bytes) -> None:
-    if sum(1 for _ in _SCAN.finditer(content)) > _MAX_SCANS:
-        raise Unreadable(f"has more than {_MAX_SCANS} scans; a photo has about ten")
 
 
 def _decode_webp(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8], int] | None:

@@ -57,10 +57,7 @@ class JpegHeader(NamedTuple):
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
-    """Read the header of a common JPEG.
-
-    Args:
-        data: The file, or its first bytes.
+    """Read the header of a common JPEG from its first bytes.
 
     Returns:
         The header; None where Pillow must read it: not a JPEG, more than 8 bits, CMYK, lossless or arithmetic coding,
@@ -125,9 +122,6 @@ def _exif_orientation(exif: bytes) -> int | None:
 def webp_size(content: bytes) -> tuple[int, int] | None:
     """Return width and height of a common WebP.
 
-    Args:
-        content: The whole file.
-
     Returns:
         None where Pillow must read it: not a WebP, lossless, with alpha, EXIF or several frames, or truncated.
     """
@@ -141,15 +135,11 @@ def webp_size(content: bytes) -> tuple[int, int] | None:
 
 
 def jpeg_scale(width: int, height: int, min_side: int | None) -> int:
-    """Return the divisor, 1, 2, 4 or 8, at which a JPEG is decoded.
+    """Return the divisor, 1, 2, 4 or 8, at which a JPEG of that size, in pixels as stored, is decoded.
 
     At these divisors libjpeg-turbo computes smaller blocks of 4, 2 or 1 pixels from the 8 x 8 coefficients (DCT-scaled
     decoding), which is an antialiased reduction. Its other scales are slower than whole images; Pillow has only these.
-
-    Args:
-        width: Width in pixels as stored.
-        height: Height in pixels as stored.
-        min_side: Least length of the shorter side after decoding, in pixels; None: 1.
+    The shorter side then has at least ``min_side`` pixels; None: all.
     """
     if min_side is None:
         return 1
@@ -157,15 +147,10 @@ def jpeg_scale(width: int, height: int, min_side: int | None) -> int:
 
 
 def refuse_bombs(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image with more pixels than the caller allows.
-
-    Args:
-        width: Width in pixels, from the header.
-        height: Height in pixels, from the header.
-        max_pixels: The largest width x height.
+    """Refuse an image whose header says that it has more pixels than the caller allows.
 
     Raises:
-        Unreadable: If the image is larger.
+        Unreadable: If it has.
     """
     if width * height > max_pixels:
         raise Unreadable(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
@@ -174,8 +159,7 @@ def refuse_bombs(width: int, height: int, max_pixels: int) -> None:
 def orientation_of(image: Image.Image) -> object:
     """Return the orientation in EXIF or XMP: 1 to 8, or any invalid value of the file.
 
-    Args:
-        image: The image; a PNG must be loaded, or have no pixels, since EXIF may follow them.
+    A PNG must be loaded, or have no pixels, since EXIF may follow them.
     """
     try:
         # not PngImageFile.getexif, which decodes the pixels

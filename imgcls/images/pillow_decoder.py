@@ -36,12 +36,7 @@ _WHITE_IS_ZERO = 0  # value of TIFF's PhotometricInterpretation
 
 
 def decode_with_pillow(file: BinaryIO, max_pixels: int, min_side: int | None = None) -> Pixels:
-    """Decode an image file.
-
-    Args:
-        file: The image, at its start.
-        max_pixels: The largest width x height that is decoded, according to the header.
-        min_side: As for ``load_image``.
+    """Decode an image file, at its start; ``max_pixels`` and ``min_side`` as for ``load_image``.
 
     Returns:
         The upright pixels, RGB, uint8, ``(H, W, 3)``.
@@ -68,10 +63,6 @@ def decode_with_pillow(file: BinaryIO, max_pixels: int, min_side: int | None = N
 
 def convert_pillow(image: Image.Image, max_pixels: int) -> Pixels:
     """Convert an image that a user has opened or made with Pillow, as ``decode_with_pillow`` converts a file.
-
-    Args:
-        image: The image; loaded if it is not.
-        max_pixels: The largest width x height that is converted.
 
     Returns:
         The upright pixels, RGB, uint8, ``(H, W, 3)``.

@@ -12,7 +12,7 @@ from imgcls.images.headers import Unreadable
 # Without EPS, which Pillow passes to Ghostscript, and formats without pixels.
 _FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]
 
-# exceptions of plugins on a header that they cannot read
+# exceptions of plugins on a header that they cannot read; not those of a decompression bomb
 _HEADER_ERRORS = (OSError, ValueError, SyntaxError, LookupError, TypeError, RuntimeError, AssertionError, struct.error)
 
 _START = 1024  # bytes by which the type of a file is recognised
@@ -34,13 +34,10 @@ _PLAIN_TEXT = re.compile(rb"(?!P[1-6]\s)[^\0-\x08\x0e-\x1a\x1c-\x1f]+\Z")  # P1 
 
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read an image's header with Pillow, without a limit of its size; no pixels are decoded.
+    """Read the header of an image file, at its start, with Pillow, without a limit of size; decode no pixels.
 
     ``Image.open`` applies a global limit without naming width and height, and does not distinguish a damaged header
     from an unknown format.
-
-    Args:
-        file: The image, at its start.
 
     Raises:
         Unreadable: If it is not an image, or its header cannot be read; the text names the type of the file.

@@ -28,13 +28,6 @@ class _WhileReading:
 
     @contextlib.contextmanager
     def __call__(self, max_pixels: int) -> Iterator[None]:
-        self._enter(max_pixels)
-        try:
-            yield
-        finally:
-            self._leave()
-
-    def _enter(self, max_pixels: int) -> None:
         with self._lock:
             if self._threads == 0:
                 self._caught = warnings.catch_warnings()
@@ -45,14 +38,15 @@ class _WhileReading:
             self._threads += 1
             if Image.MAX_IMAGE_PIXELS is not None:
                 Image.MAX_IMAGE_PIXELS = self._raised_limit = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._threads -= 1
-            if self._threads == 0:
-                self._caught.__exit__(None, None, None)
-                if self._raised_limit == Image.MAX_IMAGE_PIXELS:  # otherwise the user has set it meanwhile
-                    Image.MAX_IMAGE_PIXELS = self._former_limit
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if self._threads == 0:
+                    self._caught.__exit__(None, None, None)
+                    if self._raised_limit == Image.MAX_IMAGE_PIXELS:  # otherwise the user has set it meanwhile
+                        Image.MAX_IMAGE_PIXELS = self._former_limit
 
 
 while_reading = _WhileReading()

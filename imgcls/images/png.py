@@ -24,9 +24,6 @@ _TEXT_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 def png_size(content: bytes) -> tuple[int, int] | None:
     """Return width and height of a common PNG.
 
-    Args:
-        content: The whole file.
-
     Returns:
         None where Pillow must read it: not a PNG, a palette or other chunks before the pixels, texts or EXIF, which may
         hold an orientation, or a damaged header.
@@ -43,9 +40,6 @@ def png_size(content: bytes) -> tuple[int, int] | None:
 
 def refuse_broken_png(file: BinaryIO) -> None:
     """Check the checksums and the end of a PNG, which Pillow does not.
-
-    Args:
-        file: The PNG.
 
     Raises:
         Unreadable: If a checksum is wrong or the last chunk is missing.
@@ -67,12 +61,7 @@ def refuse_broken_png(file: BinaryIO) -> None:
 
 
 def refuse_short_png(file: BinaryIO, rows: int, row_bits: int) -> None:
-    """Check that a PNG without interlacing has all of its rows; Pillow leaves missing rows black.
-
-    Args:
-        file: The PNG, with correct checksums.
-        rows: Height of the image in pixels.
-        row_bits: Bits per row of pixels.
+    """Check that a correct PNG without interlacing has all of its rows; Pillow leaves missing rows black.
 
     Raises:
         Unreadable: If rows are missing.
@@ -96,11 +85,7 @@ def _inflated(inflate: Any, data: bytes) -> Iterator[bytes]:
 
 
 def png_without_pixels(file: BinaryIO) -> BytesIO:
-    """Return a PNG without its pixel data, since the orientation may follow the pixels.
-
-    Args:
-        file: The PNG.
-    """
+    """Return a PNG without its pixel data, since the orientation may follow the pixels."""
     file.seek(len(_SIGNATURE))
     kept = [_SIGNATURE]
     while len(head := file.read(_CHUNK.size)) == _CHUNK.size:

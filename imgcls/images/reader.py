@@ -58,13 +58,7 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, min_s
 
 
 def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS, min_side: int | None = None) -> Pixels:
-    """Decode the bytes of an image file, as ``load_image`` does.
-
-    Args:
-        content: The bytes.
-        name: Name of the image in error messages.
-        max_pixels: The largest width x height that is decoded, according to the header.
-        min_side: As for ``load_image``.
+    """Decode the bytes of an image file, as ``load_image`` does; errors give the image that ``name``.
 
     Returns:
         The pixels, uint8, shape ``(H, W, 3)``, 0..255.
@@ -81,15 +75,10 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS, min_si
 
 
 def read_pillow(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Return the pixels of a Pillow image by the rules of ``load_image``: upright, RGB, transparency over white.
-
-    Args:
-        image: The image.
-        name: Name of the image in error messages.
-        max_pixels: The largest width x height that is converted.
+    """Return the pixels of a Pillow image by the rules of ``load_image``; errors give the image that ``name``.
 
     Returns:
-        The pixels, uint8, shape ``(H, W, 3)``, 0..255.
+        The pixels, uint8, shape ``(H, W, 3)``, 0..255, upright, RGB, transparency over white.
 
     Raises:
         ImageError: If the image is larger than ``max_pixels``, or its file cannot be decoded.
@@ -104,10 +93,6 @@ def check_header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     """Check an image file by its header, without decoding.
 
     ``load_image`` refuses all files that are refused here; it also refuses files that are damaged after the header.
-
-    Args:
-        path: The image file.
-        max_pixels: The largest width x height that is accepted.
 
     Returns:
         Width and height in pixels of the array that ``load_image`` returns.

@@ -11,13 +11,6 @@ from imgcls.images.pillow_decoder import Pixels
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Kernel = Literal["torchvision", "pillow"]
 
-_PILLOW = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 
 def resize(pixels: Pixels, height: int, width: int, interpolation: Interpolation, kernel: Kernel) -> Pixels:
     """Resize an image, antialiased when it shrinks.
@@ -47,7 +40,7 @@ def resize(pixels: Pixels, height: int, width: int, interpolation: Interpolation
     if pixels.shape[:2] == (height, width):
         return pixels
     if kernel == "pillow":
-        return np.array(Image.fromarray(pixels).resize((width, height), _PILLOW[interpolation]))
+        return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling[interpolation.upper()]))
     return _by_torchvision(pixels, height, width, interpolation)
 
 

@@ -1,7 +1,6 @@
 """``create_dataset: auto``: when a cache is built, where the decision is kept, and that a resumed run obeys it."""
 
 import errno
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,16 +45,6 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     monkeypatch.setattr(Split, "first_readable", lambda _: None)
     monkeypatch.setattr(auto_cache, "_SECONDS", 0.1)
     return reading
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What imgcls logs, also where a run has set its logger up before."""
-    logger = logging.getLogger("imgcls")
-    monkeypatch.setattr(logger, "handlers", [caplog.handler])
-    monkeypatch.setattr(logger, "propagate", False)
-    caplog.set_level(logging.INFO, "imgcls")
-    return caplog
 
 
 class Stop(Callback):

@@ -510,7 +510,7 @@ def test_class_without_an_image_to_validate(
     shutil.copy(photos / "red/000.png", tmp_path / "data/odd/1.png")
     (tmp_path / "data/red/000.png").unlink()
     main(["fit", *arguments(tmp_path / "data", tiny_model, tmp_path, "--trainer.max_epochs=1")])
-    assert "Class 'odd' has 1 image: too few to hold one out" in capsys.readouterr().err
+    assert "validation has no image of 'odd': train has too few to hold one out" in capsys.readouterr().err
 
 
 def test_saver_must_not_take_the_names_of_the_runs_own_files(

@@ -1,6 +1,5 @@
 """The data of a run: splits, batches, and what is said about them."""
 
-import logging
 import re
 import shutil
 from pathlib import Path
@@ -76,16 +75,6 @@ def batches(loader: DataLoader[Batch], epoch: int = 0) -> list[Batch]:
     assert isinstance(loader.sampler, KeyedSampler)
     loader.sampler.set_epoch(epoch)
     return list(loader)
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What imgcls logs, also where a run has set its logger up before."""
-    logger = logging.getLogger("imgcls")
-    monkeypatch.setattr(logger, "handlers", [caplog.handler])
-    monkeypatch.setattr(logger, "propagate", False)
-    caplog.set_level(logging.INFO, "imgcls")
-    return caplog
 
 
 # -- arguments

@@ -78,12 +78,7 @@ class VersionSampler(KeyedSampler):
 
 
 def versions_to_cache(trainer: pl.Trainer | None, split: str) -> int:
-    """Return how many augmented versions of a split to cache; 0 for none, logged if the run prevents it.
-
-    Args:
-        trainer: The trainer, None outside of a run.
-        split: ``train`` or ``validation``.
-    """
+    """Return how many augmented versions of ``train`` or ``validation`` to cache; 0, logged, if the run prevents it."""
     model = getattr(trainer, "lightning_module", None)
     if trainer is None or not isinstance(model, PartlyFrozenModel):
         return 0
@@ -131,7 +126,7 @@ class FeaturePass:
         Args:
             trainer: Its model computes them.
             versions: Number of augmented versions per image.
-            folder: Folder for features that do not fit into memory.
+            folder: For features that do not fit into memory.
         """
         model = trainer.lightning_module
         if not isinstance(model, PartlyFrozenModel):

@@ -49,13 +49,7 @@ class FeatureStore:
         self.present = torch.zeros(versions, samples, dtype=torch.bool)
 
     def put(self, version: int, indices: Sequence[int], features: Tensor) -> None:
-        """Store the features of samples.
-
-        Args:
-            version: The augmented version.
-            indices: The samples, ``(B,)``.
-            features: ``(B, ...)``.
-        """
+        """Store the features ``(B, ...)`` of samples in an augmented version."""
         self._values[version, list(indices)] = self._to_rows(features).cpu()
         self.present[version, list(indices)] = True
 

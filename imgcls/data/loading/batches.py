@@ -69,11 +69,8 @@ class SplitBatches(Dataset[Batch]):
         indices: list[int] = []
         image = stack(self._images(keys, indices, reasons), len(keys), self.pipeline.where, self._memory)
         note("")
-        batch = Batch(
-            image=image,
-            label=labels_at(self.split, indices),
-            path=[self.split.path(index) for index in indices],
-        )
+        paths = [self.split.path(index) for index in indices]
+        batch = Batch(image=image, label=labels_at(self.split, indices), path=paths)
         if self.on_error == "keep":
             batch["error"] = [reasons.get(index, "") for index in indices]
         elif reasons:
@@ -128,16 +125,10 @@ def labels_at(split: Split, indices: list[int]) -> torch.Tensor:
 
 
 def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, where: str) -> NDArray[Any]:
-    """Apply transforms to an image.
-
-    Args:
-        steps: The transforms as one function.
-        pixels: uint8, ``(H, W, 3)``.
-        path: The image's path, for messages.
-        where: The config key of the transforms, for messages.
+    """Apply transforms to the pixels, uint8, ``(H, W, 3)``, of the image at a path.
 
     Raises:
-        ConfigError: If a transform fails.
+        ConfigError: If a transform fails; it names the path, and the config key ``where``.
     """
     try:
         return steps(pixels)
@@ -148,19 +139,13 @@ def augment(steps: Callable[[Pixels], NDArray[Any]], pixels: Pixels, path: str, 
 
 
 def stack(images: Iterable[NDArray[Any]], most: int, where: str, memory: BatchMemory) -> torch.Tensor:
-    """Stack images ``(H, W, 3)`` to a tensor ``(B, 3, H, W)``, channels-last.
+    """Stack at most ``most`` images ``(H, W, 3)`` to a tensor ``(B, 3, H, W)``, channels-last, in that memory.
 
     Each image is copied before the next one is made, which then reuses its memory: fresh memory costs as much as a
     small resize.
 
-    Args:
-        images: The images, of one size and dtype.
-        most: How many there are at most.
-        where: The config key of the transforms, for messages.
-        memory: Provides the memory.
-
     Raises:
-        ConfigError: If they differ in size.
+        ConfigError: If they differ in size; it names the config key ``where``.
     """
     rest = iter(images)
     first = next(rest, None)

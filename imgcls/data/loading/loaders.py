@@ -35,9 +35,6 @@ class Batches:
 
     Not a ``DataLoader``, of which Lightning 2.6 keeps the indices of all batches that it predicts: 150 bytes per image.
     May go when it does so only for a BasePredictionWriter.
-
-    Args:
-        loader: The loader.
     """
 
     def __init__(self, loader: BatchLoader) -> None:

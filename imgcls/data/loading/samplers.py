@@ -74,9 +74,9 @@ class BalancedSampler(KeyedSampler):
     Args:
         data: The dataset.
         labels: Class index of each sample, ``(N,)`` int64.
-        seed: The run's seed.
-        num_replicas: Number of processes.
-        rank: Rank of this process.
+        seed: As for ``KeyedSampler``.
+        num_replicas: As for ``KeyedSampler``.
+        rank: As for ``KeyedSampler``.
     """
 
     def __init__(

@@ -59,11 +59,7 @@ class BatchMemory:
 
 
 def lend(images: torch.Tensor) -> torch.Tensor:
-    """Return the images of a worker's slot; the slot is free again when the last view of them is gone.
-
-    Args:
-        images: ``(B, 3, H, W)``, channels-last, in shared memory.
-    """
+    """Lend the images of a worker's slot, ``(B, 3, H, W)``; the slot is free when the last view of them is gone."""
     # arrays, since a tensor made in inference mode cannot be written to outside of it
     slot = torch.empty(0, dtype=torch.uint8).set_(images.untyped_storage()).numpy()
     lease = images.permute(0, 2, 3, 1).numpy().view()

@@ -1,7 +1,6 @@
 """Read, augment and collate the batches of a stream, whose epochs have a given length."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -31,21 +30,6 @@ STREAM_LIMITS = (
 )
 
 
-@dataclass(frozen=True)
-class StreamRank:
-    """A process that reads a stream.
-
-    Args:
-        rank: Rank of the process.
-        world_size: Number of processes.
-        seed: The run's seed.
-    """
-
-    rank: int
-    world_size: int
-    seed: int
-
-
 class StreamBatches(IterableDataset[Batch]):
     """Reads, augments and collates whole batches of a stream.
 
@@ -54,7 +38,9 @@ class StreamBatches(IterableDataset[Batch]):
         class_names: The classes in the order of the outputs.
         pipeline: Applied to each image.
         batch_size: Images per batch.
-        process: This process.
+        seed: The run's seed.
+        world_size: Number of processes.
+        rank: Rank of this process.
         skip_bad: Whether an unreadable image is left out of its batch, with the reason in ``skipped``.
         pinned: Whether the loader copies batches to pinned memory.
     """
@@ -65,7 +51,9 @@ class StreamBatches(IterableDataset[Batch]):
         class_names: list[str],
         pipeline: Pipeline,
         batch_size: int,
-        process: StreamRank,
+        seed: int,
+        world_size: int,
+        rank: int,
         skip_bad: bool,
         pinned: bool = False,
     ) -> None:
@@ -75,29 +63,31 @@ class StreamBatches(IterableDataset[Batch]):
         self.pipeline = pipeline
         self.min_side = needed_side(pipeline)
         self.batch_size = batch_size
-        self.process = process
+        self.seed = seed
+        self.world_size = world_size
+        self.rank = rank
         self.skip_bad = skip_bad
         self._memory = BatchMemory(pinned)
-        self.count = data.length // (batch_size * process.world_size)
+        self.count = data.length // (batch_size * world_size)
         self.epoch = 0
         self.skip = 0
         if not self.count:
-            least = process.world_size * batch_size
+            least = world_size * batch_size
             raise ConfigError(f"{data}: length must be at least {least}, one batch per process, got {data.length}")
         if self.most_workers < 1:
-            raise ConfigError(f"{data}: {process.world_size} processes need a shard each, got {len(data.urls)} shards")
+            raise ConfigError(f"{data}: {world_size} processes need a shard each, got {len(data.urls)} shards")
 
     @property
     def most_workers(self) -> int:
         """Number of workers for which there is a shard each."""
-        return len(self.data.urls) // self.process.world_size
+        return len(self.data.urls) // self.world_size
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of the epoch without the first ``skip``; in a worker, over its part of them."""
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        part, parts = self.process.rank * workers + worker, self.process.world_size * workers
-        seed = derive_seed(self.process.seed, self.epoch)
+        part, parts = self.rank * workers + worker, self.world_size * workers
+        seed = derive_seed(self.seed, self.epoch)
         images = enumerate(self.data.images(seed, part, parts))
         for _ in range(self.skip + worker, self.count, workers):
             yield self._batch(images, partial(derive_seed, seed, part))
@@ -140,11 +130,7 @@ class StreamLoader(TrainLoader):
 
 
 def check_streams(datasets: Mapping[str, ImageDataset | None], train_on_validation: bool) -> None:
-    """Refuse a stream where it cannot be used.
-
-    Args:
-        datasets: The dataset of each split.
-        train_on_validation: Whether to train on the validation images as well.
+    """Refuse a stream among the datasets of the splits where it cannot be used.
 
     Raises:
         ConfigError: If a stream would be evaluated, split, or joined with another dataset.

@@ -58,11 +58,9 @@ class WatchedLoader(DataLoader[_Item]):
 
 
 def worker_arguments(count: int, timeout: float) -> dict[str, Any]:
-    """Return the arguments of a DataLoader that concern its workers.
+    """Return the arguments of a DataLoader that concern its ``count`` workers; 0 loads in this process.
 
-    Args:
-        count: Number of workers; 0 loads in this process.
-        timeout: Seconds per batch in a worker; 0 is unlimited.
+    A batch may take ``timeout`` seconds in a worker; 0 is unlimited.
     """
     return {
         "num_workers": count,

@@ -56,12 +56,12 @@ def use_cache(name: str, split: Split, steps: CacheSteps, root: Path, workers: i
         split: The images.
         steps: The transforms before and after the cache.
         root: The folder of all caches of imgcls.
-        workers: Number of processes that decode.
-        timeout: Seconds per image; 0 is unlimited.
+        workers: As for ``fill``.
+        timeout: As for ``fill``.
 
     Raises:
-        ConfigError: If the folder cannot be used, or the disk is too small.
-        RunError: If a process is killed, an image takes too long, or the folder is removed meanwhile.
+        ConfigError: As ``fill`` does.
+        RunError: As ``fill`` does, or if the folder is removed meanwhile.
     """
     log.info("cache: %s: %s", name, steps.description)
     folder = root / "pixels" / steps.key()

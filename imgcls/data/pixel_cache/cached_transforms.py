@@ -88,9 +88,7 @@ class CacheSteps:
 def train_steps(pipeline: Pipeline, cache_size: int | None = None) -> CacheSteps:
     """Divide a training list; images are shrunk to the smallest size that loses no detail.
 
-    Args:
-        pipeline: The list.
-        cache_size: The shorter side in pixels; None computes it from the crop.
+    ``cache_size`` sets the shorter side in pixels.
     """
     steps = eval_steps(pipeline, scaled=True)
     if cache_size is not None:
@@ -103,17 +101,10 @@ def train_steps(pipeline: Pipeline, cache_size: int | None = None) -> CacheSteps
 
 
 def eval_steps(pipeline: Pipeline, scaled: bool = False) -> CacheSteps:
-    """Divide a list after its leading deterministic transforms.
-
-    Args:
-        pipeline: The list.
-        scaled: Whether images may be decoded at a smaller size.
-    """
+    """Divide a list after its leading deterministic transforms; if ``scaled``, images may be decoded smaller."""
     once, each_time = pipeline.divide(_count_fixed(pipeline.transforms))
-    if once.transforms:
-        names = ", ".join(type(transform).__name__ for transform in once.transforms)
-        return CacheSteps(once, each_time, None, f"the result of {names}", scaled)
-    return CacheSteps(once, each_time, None, "whole images", scaled)
+    names = ", ".join(type(transform).__name__ for transform in once.transforms)
+    return CacheSteps(once, each_time, None, f"the result of {names}" if names else "whole images", scaled)
 
 
 def _shrunk(steps: CacheSteps, side: int, reason: str) -> CacheSteps:

@@ -38,12 +38,7 @@ def naming_folder(folder: Path) -> Iterator[None]:
 
 
 def refuse_small_disk(folder: Path, nbytes: float, images: int) -> None:
-    """Refuse to fill a disk that is too small.
-
-    Args:
-        folder: The cache folder.
-        nbytes: Estimated number of bytes still to write.
-        images: Number of images still to write.
+    """Refuse to write so many more bytes and images to a disk that is too small.
 
     Raises:
         ConfigError: Gives the needed and the free space.

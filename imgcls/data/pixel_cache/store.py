@@ -53,12 +53,7 @@ def read_index(folder: Path) -> Records:
 
 
 class Reader:
-    """Reads images of a folder by index.
-
-    Args:
-        folder: The folder.
-        names: The name of each image.
-    """
+    """Reads images of a folder by their index in a list of names."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.file = folder / PIXELS
@@ -186,13 +181,9 @@ def _open_at(path: Path, size: int) -> IO[bytes]:
 
 
 def _checksum(content: Pixels, start: int) -> int:
-    """Return the sum of an image's aligned 64-bit words in the file, and of the bytes before and after them.
+    """Return the sum of the aligned 64-bit words of an image at an offset in the file, and of the bytes around them.
 
     It detects any change of a single word; CRC-32 takes six times as long.
-
-    Args:
-        content: The bytes, ``(N,)``.
-        start: Their offset in the file.
     """
     first = min(-start % _WORD.itemsize, len(content))
     last = len(content) - (len(content) - first) % _WORD.itemsize

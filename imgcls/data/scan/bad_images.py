@@ -33,11 +33,7 @@ class BadImages:
     totals: dict[str, int] = field(default_factory=dict)
 
     def add(self, faults: Mapping[str, Mapping[str, str]], totals: Mapping[str, int]) -> None:
-        """Add unreadable images; each is reported once.
-
-        Args:
-            faults: Split -> path -> reason.
-            totals: Split -> number of its images.
+        """Add unreadable images, split -> path -> reason, and the number of images by split; each is reported once.
 
         Raises:
             ConfigError: If the policy is ``error``, or too many images of a split cannot be read.
@@ -63,9 +59,6 @@ class BadImages:
 
     def join(self, others: Iterable[Self]) -> None:
         """Merge the images that the processes of the run have found and reported.
-
-        Args:
-            others: The images of each process.
 
         Raises:
             ConfigError: If too many images of a split cannot be read; all processes raise it.

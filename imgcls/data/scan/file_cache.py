@@ -42,14 +42,7 @@ class Stamp(NamedTuple):
 
 
 class ScannedFile(NamedTuple):
-    """Scan results of a file; None if unknown.
-
-    Args:
-        stamp: The file's stamp at the time of the scan.
-        width: Width in pixels, from the header.
-        height: Height in pixels, from the header.
-        content: Hash of its content.
-    """
+    """Scan results of a file with that stamp: size in pixels by its header, content hash; None if unknown."""
 
     stamp: Stamp
     width: int | None = None
@@ -60,9 +53,7 @@ class ScannedFile(NamedTuple):
 class FileCache:
     """Scan results in an SQLite database; if it cannot be used, one line is logged and nothing is cached.
 
-    Args:
-        folder: The folder of the database.
-        suffix: Distinguishes databases of different kinds of hashes.
+    The suffix of its name distinguishes kinds of hashes.
     """
 
     def __init__(self, folder: Path, suffix: str = "") -> None:

@@ -35,14 +35,7 @@ _Item = TypeVar("_Item")
 
 
 def unreadable(data: ImageDataset) -> dict[int, str]:
-    """Check the headers of all image files that are new or changed, without decoding.
-
-    Args:
-        data: The dataset; nothing is found if its samples are not image files.
-
-    Returns:
-        Row -> reason, for each sample that cannot be read.
-    """
+    """Return row -> reason for samples with an unreadable header, if they are files; only new ones are read."""
     if not data.holds_files or "path" not in data.samples:  # a missing column is an error when labels are checked
         return {}
     paths = [str(path) for path in data.samples["path"]]
@@ -64,12 +57,9 @@ def unreadable(data: ImageDataset) -> dict[int, str]:
 
 
 def fingerprints(data: ImageDataset, rows: Iterable[int], kind: HashKind = "full") -> list[str]:
-    """Return the content hash of samples; a file that was hashed before is not read again.
+    """Return the content hash of rows; a file that was hashed before is not read again.
 
-    Args:
-        data: The dataset.
-        rows: The rows of the samples.
-        kind: How hashes are computed; ``none`` hashes the path relative to the dataset's root.
+    The kind ``none`` hashes the path relative to the dataset's root.
     """
     indices = [int(row) for row in rows]
     if kind == "none":
@@ -80,25 +70,25 @@ def fingerprints(data: ImageDataset, rows: Iterable[int], kind: HashKind = "full
     stamps = {path: _stamp(path) for path in at}
     file_cache = _file_cache(cache_folder(), kind)
     known: dict[str, ScannedFile] = {}
+    contents: dict[str, str] = {}
 
     def find_new() -> list[str]:
         known.update((path, file) for path, file in file_cache.get(at).items() if file.stamp == stamps[path])
-        return [path for path in at if path not in known or known[path].content is None]
+        contents.update((path, file.content) for path, file in known.items() if file.content is not None)
+        return [path for path in at if path not in contents]
 
-    found: dict[str, str] = {}
     with _locked(at, find_new) as new:
         for batch in _batched(zip(new, _hashes(data, [at[path] for path in new], kind), strict=True)):
-            found |= batch
-            read = [(path, stamp, content) for path, content in batch if (stamp := stamps[path])]
+            contents |= batch
+            read = {path: content for path, content in batch if content != fingerprint_of_id(path)}
             file_cache.put(
                 {
                     path: known.get(path, ScannedFile(stamp))._replace(content=content)
-                    for path, stamp, content in read
-                    if content != fingerprint_of_id(path)
+                    for path, content in read.items()
+                    if (stamp := stamps[path])
                 }
             )
-    contents = [found.get(path) or known[path].content for path in map(data.sample_paths.__getitem__, indices)]
-    return [content for content in contents if content is not None]
+    return [contents[data.sample_paths[index]] for index in indices]
 
 
 def _relative_path(data: ImageDataset, row: int) -> str:
@@ -130,12 +120,7 @@ def _locked(paths: Iterable[str], find_new: Callable[[], list[str]]) -> Iterator
 
 
 def acquire(lock: FileLock, work: str) -> bool:
-    """Acquire a lock, and return whether another process held it.
-
-    Args:
-        lock: The lock.
-        work: What the other process does, for a message.
-    """
+    """Acquire a lock, and return whether another process held it; a message says what that one does."""
     with suppress(Timeout):
         lock.acquire(timeout=0)
         return False

@@ -27,21 +27,13 @@ _Result = TypeVar("_Result")
 def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], what: str) -> Iterator[_Result]:
     """Yield the result of each item, in order; threads stop after their current item if that is interrupted.
 
-    Args:
-        function: Applied to each item.
-        items: The items.
-        what: Title of the progress bar.
+    A progress bar says ``what`` is done.
     """
     return _mapped(ThreadPoolExecutor(_THREADS), function, items, what)
 
 
 def map_in_processes(function: Callable[[_Item], _Result], items: list[_Item], what: str) -> Iterator[_Result]:
-    """Yield the result of each item, in order, computed by processes if there are many items, else by threads.
-
-    Args:
-        function: Applied to each item; CPU-bound.
-        items: The items.
-        what: Title of the progress bar.
+    """Yield as ``map_in_threads`` the results of CPU-bound work, computed by processes if there are many items.
 
     Raises:
         RunError: If a process is killed.

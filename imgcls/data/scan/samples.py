@@ -29,13 +29,7 @@ class SampleScan:
         return self._unreadable[id(data)]
 
     def hashes(self, data: ImageDataset, rows: Iterable[int], kind: HashKind) -> list[str]:
-        """Return the content hash of samples.
-
-        Args:
-            data: The dataset.
-            rows: The rows of the samples.
-            kind: How hashes are computed.
-        """
+        """Return the content hash of rows of a dataset."""
         wanted = np.fromiter(rows, dtype=np.intp)
         if isinstance(data, JoinedDataset):
             return self._joined(data, wanted, kind)

@@ -31,11 +31,7 @@ def recorded_kind(record: Mapping[str, Any]) -> HashKind:
 
 
 def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str, Split]:
-    """Divide a split as a checkpoint recorded it.
-
-    Args:
-        whole: The training images before any is held out.
-        recorded: Content hashes by split.
+    """Divide the training images as a checkpoint recorded it, by content hashes of its splits.
 
     Raises:
         ConfigError: If a held-out sample is missing, or none was held out.
@@ -58,10 +54,7 @@ def recorded_hold_out(whole: Split, recorded: dict[str, list[str]]) -> dict[str,
 def copies_of_recorded(split: Split, recorded: dict[str, list[str]], kind: HashKind = "full") -> dict[str, list[str]]:
     """Return the paths of the samples that a checkpoint's train has, too, and those that its validation has.
 
-    Args:
-        split: The samples.
-        recorded: Content hashes by split.
-        kind: The kind of these hashes.
+    The content hashes, by split, are of that kind.
     """
     hashes = split.hashes(kind)
     known = {name: set(recorded[name]) for name in RECORDED}

@@ -49,10 +49,7 @@ def class_names_of(data: ImageDataset) -> list[str]:
 
 
 def is_multilabel(datasets: Mapping[str, ImageDataset]) -> bool:
-    """Whether datasets are multi-label.
-
-    Args:
-        datasets: The labelled datasets by split.
+    """Whether the labelled datasets of the splits are multi-label.
 
     Raises:
         ConfigError: If only some of them are.

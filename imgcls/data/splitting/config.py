@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from imgcls.data.config import KEY
 from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.train_val_split import Fold
-from imgcls.datasets.dataset import ImageDataset
+from imgcls.datasets.dataset import ImageDataset, JoinedDataset
 from imgcls.errors import ConfigError, did_you_mean
 
 OnLeak = Literal["error", "warn"]
@@ -54,13 +54,19 @@ class SplitRules:
     def groups(self, data: ImageDataset, required: bool = True) -> NDArray[Any] | None:
         """Return the group of each sample; None if there are no groups.
 
-        Args:
-            data: The dataset.
-            required: Whether a missing column or match is an error; otherwise such a sample is a group by itself.
+        Unless ``required``, a sample without the column or a match is a group by itself.
 
         Raises:
             ConfigError: If the column is missing, or the expression does not match a path.
         """
+        if isinstance(data, JoinedDataset):  # the roots and columns of its parts may differ
+            found = [self.groups(part, required) for part in data.parts]
+            if all(groups is None for groups in found):
+                return None
+            none = [np.full(len(part.samples), "", object) for part in data.parts]
+            return np.concatenate(
+                [absent if names is None else names for names, absent in zip(found, none, strict=True)]
+            )
         if self.group_regex is not None:
             root = getattr(data, "root", None)
             return np.array([self._match(str(path), root, required) for path in data.samples["path"]], dtype=object)

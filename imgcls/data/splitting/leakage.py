@@ -42,8 +42,8 @@ def refuse_trained(
     Args:
         name: Name of the split.
         split: The images to evaluate on.
-        recorded: The checkpoint's content hashes by split.
-        kind: The kind of these hashes.
+        recorded: The checkpoint's content hashes by split, of that kind.
+        kind: The kind of hashes.
         on_leak: Whether a leak is an error or a warning.
 
     Returns:
@@ -87,7 +87,7 @@ def compares_content(kind: HashKind) -> bool:
 def find_leaks(
     splits: Mapping[str, Split], held_out_of: Mapping[str, str], by_content: bool = True
 ) -> list[tuple[str, str]]:
-    """Find images and groups that are in more than one split.
+    """Find images, if ``by_content``, and groups that are in more than one split.
 
     Args:
         splits: The splits by name.
@@ -114,9 +114,6 @@ def find_leaks(
 
 def find_conflicts(splits: Iterable[Split]) -> list[tuple[str, str]]:
     """Find images that occur with another label.
-
-    Args:
-        splits: The splits.
 
     Returns:
         For each such image, the first one like it and itself: texts ``<path> (<label>)``.

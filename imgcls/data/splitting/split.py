@@ -53,11 +53,7 @@ class Split:
         return len(self.rows)
 
     def read(self, index: int, min_side: int | None = None) -> Pixels:
-        """Return the pixels of a sample, uint8, ``(H, W, 3)``, RGB.
-
-        Args:
-            index: The sample.
-            min_side: Shorter side in pixels to which decoding may shrink the image; None: exactly.
+        """Return the pixels of a sample, uint8, ``(H, W, 3)``, RGB; ``min_side`` as for ``read_sample``.
 
         Raises:
             ImageError: If it cannot be read.

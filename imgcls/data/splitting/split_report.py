@@ -48,9 +48,7 @@ def warn_missing_classes(splitter: Splitter, name: str) -> None:
 def split_table(splitter: Splitter, names: Sequence[str] | None = None) -> pd.DataFrame:
     """Return one row per sample: path, label, split, content (hash of the file or the pixels).
 
-    Args:
-        splitter: The splits.
-        names: The splits that are listed; None for those of a fit.
+    Lists the named splits; by default those of a fit.
     """
     splits = {name: splitter.split(name) for name in names or splitter.fit_splits}
     contents = {name: "" if splitter.kind == "none" else part.fingerprints for name, part in splits.items()}

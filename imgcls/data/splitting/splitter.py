@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imgcls.data.config import KEY
 from imgcls.data.loading.stream_batches import check_streams
@@ -71,10 +70,7 @@ class Splitter:
         """Evaluated split -> paths of its images that the checkpoint was trained on; None if they cannot be found."""
 
     def setup(self, stage: str) -> None:
-        """Find the classes, the kind of labels, and images whose headers cannot be read.
-
-        Args:
-            stage: Lightning's stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        """Find the classes, the kind of labels, and images whose headers cannot be read, for a stage of Lightning.
 
         Raises:
             ConfigError: If a dataset or the class list is missing, only some datasets are multi-label, or images cannot
@@ -171,27 +167,19 @@ class Splitter:
         return {"train": whole} if has_own else self._hold_out(whole)
 
     def _whole(self, name: str) -> Split:
-        data = required(self.datasets[name], name)
+        return self._labelled(required(self.datasets[name], name), name, self._bad_rows.get(name, []))
+
+    def _labelled(self, data: ImageDataset, name: str, bad: list[int]) -> Split:
         groups = self.rules.groups(data, required=name != "test")  # test may have another source, without groups
         split = Split(data, labels_of(data, self.class_names, name), None, groups, self.scan, self.kind)
-        return split.without(self._bad_rows.get(name, []))
+        return split.without(bad)
 
     def _joined(self) -> Split:
         names = [name for name in ("train", "validation") if self.datasets[name] is not None]
         parts = [required(self.datasets[name], name) for name in names]
         starts = np.cumsum([0, *(len(part.samples) for part in parts)])
         bad = [int(first) + row for name, first in zip(names, starts, strict=False) for row in self._bad_rows[name]]
-        data = JoinedDataset(parts)
-        labels = labels_of(data, self.class_names, " + ".join(names))
-        return Split(data, labels, None, self._joined_groups(parts), self.scan, self.kind).without(bad)
-
-    def _joined_groups(self, parts: list[ImageDataset]) -> NDArray[Any] | None:
-        """Return the groups of all parts, found in each part by itself, since roots and columns may differ."""
-        found = [self.rules.groups(part) for part in parts]
-        if all(groups is None for groups in found):
-            return None
-        none = [np.full(len(part.samples), "", object) for part in parts]
-        return np.concatenate([empty if groups is None else groups for groups, empty in zip(found, none, strict=True)])
+        return self._labelled(JoinedDataset(parts), " + ".join(names), bad)
 
     def _unchanged(self, whole: Split) -> Split:
         if self._recorded is not None:
@@ -206,16 +194,7 @@ class Splitter:
         if lost := splits["validation"].classes() - splits["train"].classes():
             log.warning("train: all images of %s are held out", self._names(lost))
         if absent := splits["train"].classes() - splits["validation"].classes():
-            counts = splits["train"].class_counts(len(self.class_names))
-            most = max(counts[index] for index in absent)
-            text = "Class %s has %d image%s" if len(absent) == 1 else "Classes %s have at most %d image%s each"
-            log.warning(
-                f"{text}: too few to hold one out, so validation does not contain %s",
-                self._names(absent),
-                most,
-                "s" * (most != 1),
-                "it" if len(absent) == 1 else "them",
-            )
+            log.warning("validation has no image of %s: train has too few to hold one out", self._names(absent))
         return splits
 
     def _names(self, indices: set[int]) -> str:

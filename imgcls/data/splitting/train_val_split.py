@@ -25,12 +25,7 @@ _LARGEST_HINT = 0.5  # a larger share is not suggested for validation
 
 
 class Fold(NamedTuple):
-    """One fold of a cross-validation.
-
-    Args:
-        number: The fold that is validated, 1 to ``folds``.
-        folds: Number of folds.
-    """
+    """The fold of a cross-validation to validate on: its number, from 1, and the number of folds."""
 
     number: int
     folds: int

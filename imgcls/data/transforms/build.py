@@ -19,11 +19,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def build_pipeline(specs: list[Spec], where: str) -> Pipeline:
-    """Build a pipeline from a list of specs.
-
-    Args:
-        specs: The list.
-        where: Its config key, for messages.
+    """Build a pipeline from a list of specs at the config key ``where``.
 
     Raises:
         ConfigError: Names the transform that cannot be built.

@@ -40,14 +40,10 @@ def resize_spec(preprocessing: Preprocessing) -> Spec:
 
 
 def random_crop_spec(preprocessing: Preprocessing, **crop: Any) -> Spec:
-    """Return a random crop that is resized to the model's size.
+    """Return a random crop, with these other arguments, that is resized to the model's size.
 
     Its kernel is torchvision's also where the model's is Pillow's, which takes three to four times as long and
     differs by one level in 0.3 % of the values (docs/benchmarks.md).
-
-    Args:
-        preprocessing: The model's input.
-        crop: Other arguments of the transform.
     """
     resampling = _resampling(preprocessing)
     if preprocessing.kernel == "pillow":
@@ -77,9 +73,6 @@ def less_cropped(preprocessing: Preprocessing) -> Preprocessing:
     The model's crop suits training crops from 8 % of the area, and objects in the middle of a photo. The presets train
     on larger crops, in which objects are smaller, so a smaller resize fits them (Touvron et al. 2019, "Fixing the
     train-test resolution discrepancy"); and objects at the border count. Measured in docs/benchmarks.md.
-
-    Args:
-        preprocessing: The input that the model expects.
     """
     largest, edge = max(preprocessing.size), preprocessing.shortest_edge  # a smaller resize would be padded
     if edge is None or edge <= largest:

@@ -22,9 +22,6 @@ def first_random_crop(pipeline: Pipeline) -> A.RandomResizedCrop | resize.Random
 def needed_side(pipeline: Pipeline) -> int | None:
     """Return the least shorter side in pixels that a list needs of its input.
 
-    Args:
-        pipeline: The list.
-
     Returns:
         For a RandomResizedCrop, the side at which its smallest crop has as many pixels as its output; for a resize to a
         fixed size, twice that size; None for a list that begins with anything else, which may count pixels.

@@ -27,12 +27,7 @@ _OTHER_TARGETS = {"bboxes", "keypoints", "mask", "volume"}  # inputs of Albument
 
 
 class Pipeline:
-    """Albumentations transforms and callables, applied one after the other.
-
-    Args:
-        named: Name for messages -> transform, in order.
-        where: The config key of the list, for messages.
-    """
+    """Albumentations transforms and callables, by their names for messages; ``where`` is their list's config key."""
 
     def __init__(self, named: dict[str, Transform], where: str) -> None:
         self.named = named
@@ -48,11 +43,7 @@ class Pipeline:
         return list(self.named.values())
 
     def __call__(self, image: Pixels, seed: int) -> NDArray[Any]:
-        """Apply the pipeline; all random choices depend on ``seed`` alone.
-
-        Args:
-            image: uint8, ``(H, W, 3)``.
-            seed: Any whole number.
+        """Apply the pipeline to uint8 ``(H, W, 3)``; all random choices depend on ``seed`` alone, any whole number.
 
         Returns:
             ``(H', W', 3)``, uint8, or float32 if the list contains ``albumentations.Normalize``.

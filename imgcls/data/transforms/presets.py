@@ -16,12 +16,7 @@ _RATIO = (3 / 4, 4 / 3)  # width / height of the crops of a square size, the def
 
 
 def preset_specs(preset: Preset, preprocessing: Preprocessing) -> list[Spec]:
-    """Return the transforms of a preset.
-
-    Args:
-        preset: Name of the preset.
-        preprocessing: The model's input size and interpolation.
-    """
+    """Return the transforms of a preset for the input of a model."""
     scale = {"light": [0.25, 1.0], "medium": [0.25, 1.0], "strong": [0.15, 1.0]}[preset]
     crop = {"scale": scale}
     height, width = preprocessing.size

@@ -84,21 +84,15 @@ class Pipelines:
         return eval_specs(expected if given == "pretrained" else less_cropped(expected))
 
     def complete_eval_specs(self, image: Pixels) -> list[Spec]:
-        """Return the evaluation transforms with the resize that precedes a list that does not fix the image size.
-
-        Args:
-            image: One of the images.
-        """
+        """Return the evaluation transforms, with the resize in front of a list that does not fix the size of images."""
         specs = self.eval_specs()
         is_preceded = len(self.make("eval", image).named) > len(specs)
         return [resize_spec(self._expected()), *specs] if is_preceded else specs
 
     def make(self, stage: str, image: Pixels) -> Pipeline:
-        """Make a pipeline with outputs of one size, preceded by a resize if needed.
+        """Make the pipeline of ``train`` or ``eval`` with outputs of one size, preceded by a resize if needed.
 
-        Args:
-            stage: ``train`` or ``eval``.
-            image: One of the images, to check the pipeline with.
+        It is checked with one of the images.
 
         Raises:
             ConfigError: If a transform fails, the output has another size than ``image_size``, or sizes differ even

@@ -1,7 +1,6 @@
 """The cache of decoded images: what is kept, that nothing is lost or stale, and that it changes no result."""
 
 import copy
-import logging
 import os
 import pickle
 import re
@@ -110,16 +109,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("imgcls.datasets.dataset.load_image", noted)
     monkeypatch.setattr(Split, "first_readable", lambda _: None)
     return found
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What imgcls logs, also where a run has set its logger up before."""
-    logger = logging.getLogger("imgcls")
-    monkeypatch.setattr(logger, "handlers", [caplog.handler])
-    monkeypatch.setattr(logger, "propagate", False)
-    caplog.set_level(logging.INFO, "imgcls")
-    return caplog
 
 
 def folders(cache: Path) -> dict[str, int]:
