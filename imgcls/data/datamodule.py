@@ -35,7 +35,7 @@ from imgcls.data.loading.workers import worker_error
 from imgcls.data.pixel_cache.cache_keys import is_own_class
 from imgcls.data.scan.bad_images import BadImages, Policy
 from imgcls.data.scan.files import HashKind
-from imgcls.data.splitting.config import OnLeak, SplitRules
+from imgcls.data.splitting.rules import OnLeak, SplitRules
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.splitter import Splitter
 from imgcls.data.splitting.train_val_split import Fold

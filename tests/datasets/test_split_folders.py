@@ -64,4 +64,4 @@ def test_datamodule_records_the_folders_of_the_splits(kind: Any, tmp_path: Path)
         "validation": f"{root}/val",
     }
     recorded = data.hparams["dataset_classes"]
-    assert (recorded if kind is dict else vars(recorded))["validation"] == f"{root}/val"
+    assert vars(recorded)["validation"] == f"{root}/val"

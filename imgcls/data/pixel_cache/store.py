@@ -120,10 +120,10 @@ class Writer:
     def __enter__(self) -> Self:
         with naming_folder(self.folder):
             records = read_index(self.folder)
-            self._end = self._committed_end = int(_lengths(records).sum())
+            self._end = int(_lengths(records).sum())
             self._pixels = _open_at(self.folder / PIXELS, self._end)
             self._index = _open_at(self.folder / INDEX, records.nbytes)
-        self._begun = self._end, records.nbytes
+        self._begun = self._kept = self._end, records.nbytes  # sizes of both files
         self._waiting: list[tuple[bytes, int, int, int, int]] = []
         self._committed = time.monotonic()
         return self
@@ -147,9 +147,9 @@ class Writer:
     def _commit(self) -> None:
         with naming_folder(self.folder):
             self._sync(self._pixels)
-            self._index.write(np.array(self._waiting, _RECORD).tobytes())
+            written = self._index.write(np.array(self._waiting, _RECORD).tobytes())
             self._sync(self._index)
-        self._waiting, self._committed_end = [], self._end
+        self._waiting, self._kept = [], (self._end, self._kept[1] + written)
         self._committed = time.monotonic()
 
     def _sync(self, file: IO[bytes]) -> None:
@@ -159,18 +159,17 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        forgets = isinstance(error, FullDiskError)
+        is_full = isinstance(error, FullDiskError)
         try:
-            if not forgets:
+            if not is_full:
                 self._commit()
         finally:
             for file in (self._pixels, self._index):
                 with suppress(OSError):  # a full disk, already reported
                     file.close()
             with naming_folder(self.folder):
-                os.truncate(self.folder / PIXELS, self._begun[0] if forgets else self._committed_end)
-                if forgets:
-                    os.truncate(self.folder / INDEX, self._begun[1])
+                for name, size in zip((PIXELS, INDEX), self._begun if is_full else self._kept, strict=True):
+                    os.truncate(self.folder / name, size)
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:

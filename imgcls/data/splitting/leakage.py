@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from imgcls.data.config import KEY
 from imgcls.data.scan.files import HashKind
 from imgcls.data.splitting.checkpoint_split import copies_of_recorded
-from imgcls.data.splitting.config import OnLeak
+from imgcls.data.splitting.rules import OnLeak
 from imgcls.data.splitting.split import Split
 from imgcls.errors import ConfigError
 

@@ -20,8 +20,8 @@ from imgcls.data.splitting.class_labels import (
     refuse_empty,
     refuse_without_class_folders,
 )
-from imgcls.data.splitting.config import SplitRules
 from imgcls.data.splitting.leakage import compares_content, refuse_leaks, refuse_trained
+from imgcls.data.splitting.rules import SplitRules
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.train_val_split import hold_out
 from imgcls.datasets.dataset import ImageDataset, JoinedDataset

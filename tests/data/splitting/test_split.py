@@ -15,8 +15,8 @@ from PIL import Image
 
 from imgcls.data.splitting.checkpoint_split import check_unchanged, copies_of_recorded, recorded_hold_out
 from imgcls.data.splitting.class_labels import class_names_of, labels_of
-from imgcls.data.splitting.config import SplitRules
 from imgcls.data.splitting.leakage import find_leaks
+from imgcls.data.splitting.rules import SplitRules
 from imgcls.data.splitting.split import Split
 from imgcls.data.splitting.train_val_split import Fold, hold_out
 from imgcls.datasets.dataset import ImageDataset
