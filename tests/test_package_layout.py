@@ -84,6 +84,7 @@ ARROWS: dict[str, set[str]] = {
         "images",
         "inference",
         "models",
+        "results",
         "runtime",
         "statistics",
         "types",

@@ -4,7 +4,6 @@ import json
 from argparse import ArgumentParser
 from pathlib import Path
 
-from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.compare.comparison import compare
 from imgcls.compare.page import render
 from imgcls.compare.record import as_record
@@ -51,18 +50,12 @@ def _runs(names: list[str]) -> list[Run]:
     """Return the runs of folders or checkpoints."""
     if len(names) < 2:
         raise ConfigError("compare needs two runs or more; type: imgcls compare RUN RUN")
-    folders = [_folder(Path(name).expanduser()) for name in names]
+    runs = [read_run(Path(name).expanduser()) for name in names]
+    folders = [run.folder.resolve() for run in runs]
     for index, folder in enumerate(folders):
-        if folder.resolve() in [each.resolve() for each in folders[:index]]:
+        if folder in folders[:index]:
             raise ConfigError(f"{names[index]} is given twice; leave one out")
-    return [read_run(folder) for folder in folders]
-
-
-def _folder(path: Path) -> Path:
-    folder = run_folder_of(path) if path.is_file() else path
-    if folder is None:
-        raise ConfigError(f"{path} is not in a run folder; give the folder of a run")
-    return folder
+    return runs
 
 
 def _parser() -> ArgumentParser:
@@ -71,16 +64,11 @@ def _parser() -> ArgumentParser:
         description="Tell which of several runs are better than others by more than chance, on the images that all of "
         "them were evaluated on. Runs whose configurations differ in the seed alone are seeds of one configuration.",
         epilog="Example: imgcls compare runs/a/version_0 runs/b/version_0 --output ab.html",
-        add_help=False,
     )
     parser.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="Folder of a run, or of one of its evaluations/N.",
+        "runs", nargs="*", metavar="RUN", help="folder of a run or of one of its evaluations/N, or a checkpoint"
     )
-    parser.add_argument("--output", metavar="FILE.html", help="Page to write.")
-    parser.add_argument("--json", metavar="FILE.json", help="File to write with all figures.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace existing files.")
-    parser.add_argument("-h", "--help", action="help", help="Show this help.")
+    parser.add_argument("--output", metavar="FILE.html", help="page to write")
+    parser.add_argument("--json", metavar="FILE.json", help="file to write with all figures")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser

@@ -34,6 +34,11 @@ class Metric:
     higher_is_better: bool = True
     paired: bool = True  # whether a bootstrap of its differences holds
 
+    @property
+    def name(self) -> str:
+        """The name of the score."""
+        return self.score.name
+
 
 @dataclass(frozen=True)
 class Value:
@@ -68,9 +73,9 @@ class Pair:
 
     def better(self, metric: Metric) -> int | None:
         """Return the index of the configuration that is better beyond chance; None if they cannot be told apart."""
-        if self.adjusted[metric.score.name] >= ALPHA:
+        if self.adjusted[metric.name] >= ALPHA:
             return None
-        first = (self.differences[metric.score.name].value > 0) == metric.higher_is_better
+        first = (self.differences[metric.name].value > 0) == metric.higher_is_better
         return self.one if first else self.other
 
 
@@ -83,6 +88,15 @@ class Comparison:
     configurations: list[Configuration]
     settings: list[Setting]  # keys whose values differ between the configurations
     pairs: list[Pair]  # all pairs of configurations
+
+    def names(self, pair: Pair) -> tuple[str, str]:
+        """Return the names of the configurations of a pair."""
+        return self.configurations[pair.one].name, self.configurations[pair.other].name
+
+    def better(self, pair: Pair, metric: Metric) -> str | None:
+        """Return the name of the configuration that is better beyond chance; None if they cannot be told apart."""
+        index = pair.better(metric)
+        return None if index is None else self.configurations[index].name
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -103,9 +117,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
         probs = predictions if metric.of_predictions else images.probs
         found = resample(metric.score, images.labels, probs, strata=strata) if metric.paired else None
         for each in configurations:
-            each.values[metric.score.name] = _value(metric, images, probs, found, each.runs)
+            each.values[metric.name] = _value(metric, images, probs, found, each.runs)
         if found is not None:
-            drawn[metric.score.name] = found
+            drawn[metric.name] = found
     return Comparison(
         images,
         metrics,

@@ -56,11 +56,10 @@ def _short(folder: str) -> str:
 
 def _row(found: Comparison, pair: Pair, metric: Metric) -> dict[str, object]:
     """Return what the table of differences shows of a pair."""
-    name, better = metric.score.name, pair.better(metric)
     return {
-        "names": [found.configurations[index].name for index in (pair.one, pair.other)],
-        "difference": pair.differences[name],
-        "adjusted": pair.adjusted[name],
-        "better": "" if better is None else found.configurations[better].name,
+        "names": found.names(pair),
+        "difference": pair.differences[metric.name],
+        "adjusted": pair.adjusted[metric.name],
+        "better": found.better(pair, metric),
         "only": pair.only if metric is found.metrics[0] else None,
     }

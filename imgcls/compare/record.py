@@ -40,8 +40,6 @@ def _configuration(found: Comparison, each: Configuration) -> dict[str, Any]:
 
 
 def _pair(found: Comparison, pair: Pair) -> dict[str, Any]:
-    names = [found.configurations[index].name for index in (pair.one, pair.other)]
-    better = pair.better(found.metrics[0])
     scores = {
         name: {
             "difference": _finite(each.value),
@@ -52,8 +50,8 @@ def _pair(found: Comparison, pair: Pair) -> dict[str, Any]:
         for name, each in pair.differences.items()
     }
     return {
-        "configurations": names,
-        "better": None if better is None else found.configurations[better].name,
+        "configurations": found.names(pair),
+        "better": found.better(pair, found.metrics[0]),
         "verdict": verdict(found, pair),
         "other_scores": other_scores(found, pair),
         "images_needed": pair.needed,

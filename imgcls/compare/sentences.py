@@ -14,12 +14,12 @@ _MOST = 1_000_000  # images that are named
 def verdict(found: Comparison, pair: Pair) -> str:
     """Return which configuration of a pair has the better accuracy, or what would tell them apart."""
     metric = found.metrics[0]
-    difference = pair.differences[metric.score.name]
-    one, other = (found.configurations[index].name for index in (pair.one, pair.other))
-    better = pair.better(metric)
-    p_value = p_text(pair.adjusted[metric.score.name])
+    difference = pair.differences[metric.name]
+    one, other = found.names(pair)
+    better = found.better(pair, metric)
+    p_value = p_text(pair.adjusted[metric.name])
     if better is not None:
-        sign, names = (1, (one, other)) if better == pair.one else (-1, (other, one))
+        sign, names = (1, (one, other)) if better == one else (-1, (other, one))
         low, high = sorted(sign * limit for limit in difference.interval)
         return (
             f"{names[0]} is better than {names[1]} by {_points(sign * difference.value)} points of "
@@ -40,19 +40,19 @@ def other_scores(found: Comparison, pair: Pair) -> str:
     """
     better: dict[str, list[str]] = {}
     metrics = [metric for metric in found.metrics[1:] if metric.paired]
-    p_values = holm([pair.adjusted[metric.score.name] for metric in metrics])
+    p_values = holm([pair.adjusted[metric.name] for metric in metrics])
     for metric, p_value in zip(metrics, p_values, strict=True):
-        index = pair.better(metric)
-        if index is not None and p_value < ALPHA:
+        name = found.better(pair, metric)
+        if name is not None and p_value < ALPHA:
             title = metric.title if metric.title[:2].isupper() else f"{metric.title[:1].lower()}{metric.title[1:]}"
             text = f"{title} ({p_text(p_value)})"
-            better.setdefault(found.configurations[index].name, []).append(text)
+            better.setdefault(name, []).append(text)
     return "; ".join(f"{name} is better in {' and '.join(texts)}" for name, texts in better.items())
 
 
 def what_would_tell(found: Comparison, pair: Pair) -> str:
     """Return how many more images, or whether more seeds, would tell a pair apart, if it differs by what was found."""
-    difference = pair.differences[found.metrics[0].score.name]
+    difference = pair.differences[found.metrics[0].name]
     if not round(difference.value, 12):
         return "their accuracy is the same"
     if pair.needed is None:

@@ -60,7 +60,7 @@ def _runs(found: Comparison) -> list[list[str]]:
 def _scores(metrics: list[Metric], configuration: Configuration) -> list[str]:
     cells = []
     for metric in metrics:
-        value = configuration.values[metric.score.name]
+        value = configuration.values[metric.name]
         interval = interval_text(value.interval, metric.share)
         cells.append(number(value.value, metric.share) + (f" ({interval})" if interval else ""))
     return cells

@@ -8,15 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from imgcls.checkpoints.run_folder import SPLITS as SPLITS_FILE
 from imgcls.checkpoints.run_folder import run_folder_of
 from imgcls.datasets.image_paths import find_images
 from imgcls.datasets.labels import names_in
 from imgcls.errors import ConfigError
 from imgcls.inference.classifier import Classifier
+from imgcls.results.run import read_run
 
 SPLITS = {"test": "test", "validation": "validation", "train": "training"}
 """Splits in the order of preference for an evaluation -> their names in messages."""
@@ -55,11 +54,8 @@ def images_of(classifier: Classifier, split: str) -> list[Labelled]:
 def _held_out(classifier: Classifier) -> set[str]:
     """Return the paths of the validation images that the run took from train."""
     run = run_folder_of(classifier.path)
-    try:
-        table = pd.read_csv((run or classifier.path) / SPLITS_FILE, dtype=str, keep_default_na=False)
-        return set(table["path"][table["split"] == "validation"])
-    except (OSError, ValueError, KeyError):  # no run folder, or the file was edited
-        return set()
+    splits = None if run is None else read_run(run).splits
+    return set() if splits is None else set(splits["path"][splits["split"] == "validation"])
 
 
 def _files_of(classifier: Classifier, split: str) -> list[Labelled]:

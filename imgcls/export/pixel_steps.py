@@ -22,6 +22,9 @@ from imgcls.export.resampling import Length, number
 from imgcls.export.resampling_opencv import Interpolation as OpenCVInterpolation
 from imgcls.images.resize import Interpolation, Kernel
 
+Size: TypeAlias = tuple[Length, Length]
+Sides: TypeAlias = Callable[[Length, Length], Size]
+"""Returns height and width of an image after a resize, for those before it."""
 Span: TypeAlias = Callable[[Length], tuple[Length, Length]]
 """Returns the first row and the number of rows of a window, for a number of rows; rows outside are padding."""
 
@@ -46,12 +49,12 @@ class Resize:
     """A resize by the kernel of torchvision or Pillow.
 
     Args:
-        sides: Returns height and width of the result for height and width of the image.
+        sides: The size of the result.
         interpolation: The filter.
         kernel: Whose kernel.
     """
 
-    sides: Callable[[Length, Length], tuple[Length, Length]]
+    sides: Sides
     interpolation: Interpolation
     kernel: Kernel
 
@@ -61,12 +64,12 @@ class OpenCVResize:
     """A resize by OpenCV.
 
     Args:
-        sides: Returns height and width of the result for height and width of the image.
+        sides: The size of the result.
         interpolation: The interpolation.
         shrinks: Returns whether an image of a height and width is averaged by ``area`` instead; None: none is.
     """
 
-    sides: Callable[[Length, Length], tuple[Length, Length]]
+    sides: Sides
     interpolation: OpenCVInterpolation
     shrinks: Callable[[Length, Length], Tensor] | None
 
@@ -130,15 +133,6 @@ def _refuse(name: str, reason: str) -> NoReturn:
 # -- imgcls' own
 
 
-def _edge(edge: int, height: Length, width: Length) -> tuple[Length, Length]:
-    short = torch.sym_min(height, width)
-    return edge * height // short, edge * width // short
-
-
-def _fixed_size(size: tuple[int, int], height: Length, width: Length) -> tuple[Length, Length]:
-    return size
-
-
 def _centre(size: int, half_to_even: bool, length: Length) -> tuple[Length, Length]:
     border, missing = torch.sym_max(length - size, 0), torch.sym_max(size - length, 0)
     odd = border // 2 % 2 if half_to_even else 0  # (border + 1) // 2 is round(border / 2) if border // 2 is odd
@@ -150,12 +144,16 @@ def _centred(height: int, width: int, half_to_even: bool) -> tuple[Span, Span]:
 
 
 def _own_edge(transform: own.ResizeShortestEdge, _: str) -> Step:
-    return Resize(partial(_edge, transform.edge), transform.interpolation, transform.kernel)
+    def sides(height: Length, width: Length) -> Size:
+        short = torch.sym_min(height, width)
+        return transform.edge * height // short, transform.edge * width // short
+
+    return Resize(sides, transform.interpolation, transform.kernel)
 
 
 def _own_resize(transform: own.Resize, _: str) -> Step:
-    sides = partial(_fixed_size, (transform.height, transform.width))
-    return Resize(sides, transform.interpolation, transform.kernel)
+    size = transform.height, transform.width
+    return Resize(lambda height, width: size, transform.interpolation, transform.kernel)
 
 
 def _own_crop(transform: own.CenterCrop, _: str) -> Step:
@@ -166,7 +164,7 @@ def _own_crop(transform: own.CenterCrop, _: str) -> Step:
 # -- Albumentations
 
 
-def _opencv(transform: Any, name: str, sides: Callable[[Length, Length], Any], shrinks: Any) -> Step:
+def _opencv(transform: Any, name: str, sides: Sides, shrinks: Callable[[Length, Length], Tensor] | None = None) -> Step:
     interpolation = _OPENCV.get(transform.interpolation)
     if interpolation is None or (interpolation == "area" and transform.area_for_downscale is None):
         _refuse(name, f"has interpolation {transform.interpolation}")
@@ -177,30 +175,25 @@ def _resize(transform: A.Resize, name: str) -> Step:
     size = transform.height, transform.width
     if transform.area_for_downscale:  # OpenCV has another formula where one side grows
         _refuse(name, "has area_for_downscale")
-    return _opencv(transform, name, partial(_fixed_size, size), None)
+    return _opencv(transform, name, lambda height, width: size)
 
 
 def _max_size(transform: A.SmallestMaxSize | A.LongestMaxSize, name: str) -> Step:
     if not isinstance(transform.max_size, int):
         _refuse(name, "has no single max_size")
-    side = torch.sym_min if isinstance(transform, A.SmallestMaxSize) else torch.sym_max
-    sides, shrinks = partial(_scaled, transform.max_size, side), partial(_is_larger, transform.max_size, side)
-    return _opencv(transform, name, sides, shrinks)
+    edge, side = transform.max_size, torch.sym_min if isinstance(transform, A.SmallestMaxSize) else torch.sym_max
 
+    def scaled(length: Length, given: Length) -> Length:
+        """Return ``length * edge / given``, rounded half to even."""
+        doubled = 2 * length * edge + given
+        rounded, is_tie = doubled // (2 * given), 1 - torch.sym_min(doubled % (2 * given), 1)
+        return torch.sym_max(rounded - is_tie * (rounded % 2), 1)
 
-def _scaled(edge: int, side: Callable[..., Length], height: Length, width: Length) -> tuple[Length, Length]:
-    """Return both sides times ``edge / side``, rounded half to even."""
-    short = side(height, width)
-    found = []
-    for length in (height, width):
-        doubled = 2 * length * edge + short
-        rounded, is_tie = doubled // (2 * short), 1 - torch.sym_min(doubled % (2 * short), 1)
-        found.append(torch.sym_max(rounded - is_tie * (rounded % 2), 1))
-    return found[0], found[1]
+    def sides(height: Length, width: Length) -> Size:
+        given = side(height, width)
+        return scaled(height, given), scaled(width, given)
 
-
-def _is_larger(edge: int, side: Callable[..., Length], height: Length, width: Length) -> Tensor:
-    return number(side(height, width)) > edge
+    return _opencv(transform, name, sides, lambda height, width: number(side(height, width)) > edge)
 
 
 def _crop(transform: A.CenterCrop, name: str) -> Step:
@@ -210,28 +203,21 @@ def _crop(transform: A.CenterCrop, name: str) -> Step:
     return Window(*_centred(transform.height, transform.width, False), _fill(transform, name))
 
 
-def _between(start: int, end: int, length: Length) -> tuple[Length, Length]:
-    return start, end - start
-
-
 def _box(transform: A.Crop, name: str) -> Step:
     if transform.pad_if_needed:
         _refuse(name, "has pad_if_needed")
-    rows, columns = (
-        partial(_between, transform.y_min, transform.y_max),
-        partial(_between, transform.x_min, transform.x_max),
-    )
-    return Window(rows, columns)
-
-
-def _border(before: int, after: int, length: Length) -> tuple[Length, Length]:
-    return -before, length + before + after
+    rows, columns = (transform.y_min, transform.y_max), (transform.x_min, transform.x_max)
+    return Window(lambda length: (rows[0], rows[1] - rows[0]), lambda length: (columns[0], columns[1] - columns[0]))
 
 
 def _pad(transform: A.Pad, name: str) -> Step:
     given = np.ravel(transform.padding).tolist()
     left, top, right, bottom = given if len(given) == 4 else (given * 4)[:4]
-    return Window(partial(_border, top, bottom), partial(_border, left, right), _fill(transform, name))
+    return Window(
+        lambda length: (-top, length + top + bottom),
+        lambda length: (-left, length + left + right),
+        _fill(transform, name),
+    )
 
 
 def _at_least(size: int, halves: int, length: Length) -> tuple[Length, Length]:
@@ -261,10 +247,6 @@ def _normalize(transform: A.Normalize, name: str) -> None:
         _refuse(name, f"has normalization {transform.normalization!r}")
 
 
-def _nothing(_: Any, __: str) -> None:
-    return
-
-
 _READERS: dict[type, Callable[[Any, str], Step | None]] = {
     own.ResizeShortestEdge: _own_edge,
     own.Resize: _own_resize,
@@ -277,6 +259,6 @@ _READERS: dict[type, Callable[[Any, str], Step | None]] = {
     A.Pad: _pad,
     A.PadIfNeeded: _pad_if_needed,
     A.Normalize: _normalize,
-    A.NoOp: _nothing,
-    ToTensorV2: _nothing,
+    A.NoOp: lambda transform, name: None,
+    ToTensorV2: lambda transform, name: None,
 }

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_run, run_folder_of
+from imgcls.checkpoints.run_folder import newest_best, newest_run
 from imgcls.errors import ConfigError, similar_path
 from imgcls.runtime.output_file import check_page
 from imgcls.runtime.plain_options import parse_options
@@ -23,16 +23,16 @@ def report(arguments: list[str]) -> str:
         SystemExit: After the help, or with 2 for a bad command line.
     """
     given = parse_options(_parser(), arguments)
-    folder = find_run(given.run, Path(given.runs).expanduser())
+    run = _find_run(given.run, Path(given.runs).expanduser())
     if given.output is not None:
         check_page(given.output, overwrite=given.overwrite)
     from imgcls.report.write import write_report  # takes a second
 
-    return str(write_report(folder, None if given.output is None else Path(given.output).expanduser()))
+    return str(write_report(run, None if given.output is None else Path(given.output).expanduser()))
 
 
-def find_run(name: str | None, runs: Path) -> Path:
-    """Return the folder of a run.
+def _find_run(name: str | None, runs: Path) -> Path:
+    """Return the path of a run.
 
     Args:
         name: The run folder, one of its ``evaluations/N``, a checkpoint in it, or ``last``; None for none.
@@ -53,12 +53,7 @@ def find_run(name: str | None, runs: Path) -> Path:
         return found
     if not path.exists():
         raise ConfigError(f"{name!r}: no such file or folder{similar_path(name)}")
-    if path.is_dir():
-        return path.absolute().parent if path.name == CHECKPOINTS else path
-    run_folder = run_folder_of(path)
-    if run_folder is None:
-        raise ConfigError(f"{name!r} is not in a run folder; type: imgcls report runs/NAME/version_N")
-    return run_folder
+    return path
 
 
 def _parser() -> ArgumentParser:

@@ -20,11 +20,11 @@ _COLUMNS = ("class", "support", "predicted", *_SCORES, *_BOUNDS)
 _OUTCOMES = ("true_positive", "false_negative", "false_positive", "true_negative")
 
 
-def write_report(folder: Path, output: Path | None = None) -> Path:
+def write_report(path: Path, output: Path | None = None) -> Path:
     """Write ``report.html``; beside it tables, pictures, and the intervals in the results files.
 
     Args:
-        folder: The run folder, or one of its ``evaluations/N``.
+        path: The run folder, one of its ``evaluations/N``, or a checkpoint in it.
         output: Another file for the page, which is then all that is written.
 
     Returns:
@@ -34,7 +34,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         ConfigError: If the folder has no predictions, or a file of it cannot be read.
         WriteError: If a file cannot be written.
     """
-    run = read_run(folder)
+    run = read_run(path)
     return write_report_of(run, advise(run), output)
 
 

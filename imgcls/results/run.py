@@ -20,6 +20,7 @@ from imgcls.checkpoints.run_folder import (
     SPLITS,
     predictions_file,
     results_file,
+    run_folder_of,
     run_of_export,
 )
 from imgcls.errors import ConfigError, first_line
@@ -156,15 +157,21 @@ class Run:
         return {}
 
 
-def read_run(folder: Path) -> Run:
-    """Return what a run folder, or one of its ``evaluations/N``, has.
+def read_run(path: Path) -> Run:
+    """Return what a run folder has.
+
+    Args:
+        path: The folder, one of its ``evaluations/N``, or a checkpoint in it.
 
     Raises:
-        ConfigError: If there is no such folder.
+        ConfigError: If there is no such folder, or the file is in none.
     """
+    folder = run_folder_of(path) if path.is_file() else path
+    if folder is None:
+        raise ConfigError(f"{path} is not in a run folder; give the folder of a run")
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
-    return Run(folder)
+    return Run(folder.absolute().parent if folder.name == CHECKPOINTS else folder)
 
 
 def is_run(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """Scores of the order of the probabilities: areas under the ROC curve, and under that of precision and recall."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,15 +31,7 @@ Area = Callable[[Floats, Floats], Floats]
 Slopes = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
 
-def _auroc(labels: Labels, probs: Floats) -> Weighted:
-    return _mean_of_classes(labels, probs, _area_of_ranks, _slopes_of_ranks)
-
-
-def _average_precision(labels: Labels, probs: Floats) -> Weighted:
-    return _mean_of_classes(labels, probs, _precision_of_ranks, _slopes_of_precision)
-
-
-def _mean_of_classes(labels: Labels, probs: Floats, area: Area, slopes: Slopes) -> Weighted:
+def _mean_of_classes(labels: Labels, probs: Floats, *, area: Area, slopes: Slopes) -> Weighted:
     """Return the mean of a score of each class against the rest; of two classes that of the second alone."""
     count = probs.shape[1]
     classes = range(1, 2) if labels.ndim == 1 and count == 2 else range(count)
@@ -118,7 +111,9 @@ def _slopes_of_precision(positives: Floats, negatives: Floats) -> tuple[Floats, 
         return (hits / every + added - taken - area) / total, -taken / total
 
 
-auroc = Score("auroc", _auroc)
+auroc = Score("auroc", partial(_mean_of_classes, area=_area_of_ranks, slopes=_slopes_of_ranks))
 """Mean area under the ROC curve, one class against the rest, of the classes that have images and others."""
-average_precision = Score("average_precision", _average_precision)
+average_precision = Score(
+    "average_precision", partial(_mean_of_classes, area=_precision_of_ranks, slopes=_slopes_of_precision)
+)
 """Mean average precision of the classes that have images."""

@@ -1,5 +1,6 @@
 """The images of a run, by split."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,15 @@ def test_held_out_images_are_validation_images(run: Path) -> None:
         assert [each.path for each in found] == sorted(table["path"][table["split"] == split])
         assert all(each.classes == frozenset({Path(each.path).parent.name}) for each in found)
     assert images_of(classifier, "test") == []
+
+
+def test_paths_need_not_be_utf_8(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "version_0"
+    shutil.copytree(run, copied)
+    with (copied / "splits.csv").open("ab") as file:
+        file.write(b"caf\xe9.png,cat,validation,\n")
+    known = [images_of(load_exact(each / "checkpoints/best.ckpt"), "validation") for each in (run, copied)]
+    assert known[0] == known[1] != []
 
 
 def test_the_loss_of_quantization_is_judged_on_held_out_images(run: Path) -> None:
