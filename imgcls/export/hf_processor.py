@@ -25,21 +25,13 @@ _LATER = {"albumentations.Normalize", "albumentations.pytorch.ToTensorV2"}  # in
 
 @dataclass(frozen=True)
 class Geometry:
-    """What happens to an image before it is normalised.
+    """What happens to an image before it is normalised."""
 
-    Args:
-        edge: Length of the shorter side after the resize; None if there is none, or the aspect ratio is not kept.
-        size: Height and width after a resize that does not keep the aspect ratio.
-        crop: Height and width of the centre crop.
-        interpolation: Of the resize.
-        kernel: ``torchvision`` or ``pillow``.
-    """
-
-    edge: int | None
-    size: Size | None
-    crop: Size | None
+    edge: int | None  # the shorter side after the resize; None if there is none, or the aspect ratio is not kept
+    size: Size | None  # after a resize that does not keep the aspect ratio
+    crop: Size | None  # the centre crop
     interpolation: str
-    kernel: str
+    kernel: str  # torchvision or pillow
 
 
 def read_geometry(steps: Sequence[Spec]) -> Geometry:

@@ -24,12 +24,7 @@ _MOST = 64  # images to compare on; differences between programs show on the fir
 
 
 class Labelled(NamedTuple):
-    """An image file.
-
-    Args:
-        path: The file.
-        classes: Names of its classes; None if they are unknown.
-    """
+    """An image file, and the names of its classes; None if they are unknown."""
 
     path: str
     classes: frozenset[str] | None

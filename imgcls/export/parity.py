@@ -23,25 +23,15 @@ _PROBABILITIES = "prob_"
 
 @dataclass(frozen=True)
 class Parity:
-    """The result of a comparison.
+    """The result of a comparison."""
 
-    Args:
-        images: Number of compared images.
-        same_top1: Number of these whose most probable class is the same.
-        max_difference: The largest difference of a probability.
-        tolerance: The largest difference that is accepted.
-        first_beyond: The first image beyond the tolerance, with both predictions; "" if there is none.
-        beyond: Number of images beyond it.
-        left_out: Files that are not compared -> reason.
-    """
-
-    images: int
-    same_top1: int
-    max_difference: float
+    images: int  # that were compared
+    same_top1: int  # of these, those with the same most probable class
+    max_difference: float  # of a probability
     tolerance: float
-    first_beyond: str
-    beyond: int
-    left_out: dict[str, str]
+    first_beyond: str  # the first image beyond the tolerance, with both predictions; "" if there is none
+    beyond: int  # images beyond it
+    left_out: dict[str, str]  # files that were not compared -> reason
 
     def __str__(self) -> str:
         """Return the result as a sentence."""

@@ -43,21 +43,13 @@ class PixelGraph(nn.Module):
 
 @dataclass(frozen=True)
 class _Side:
-    """Rows or columns of an image after a resize and after windows: row r is row ``start + r`` of the resized image.
+    """Rows or columns of an image after a resize and after windows: row r is row ``start + r`` of the resized image."""
 
-    Args:
-        total: Rows after the resize.
-        count: Rows after the windows.
-        start: Row of the resized image that is the first one.
-        low: The first row that shows the image; those before are padding.
-        high: The row after the last one that shows the image.
-    """
-
-    total: Length
-    count: Length
+    total: Length  # rows after the resize
+    count: Length  # rows after the windows
     start: Length
-    low: Length
-    high: Length
+    low: Length  # the first row that shows the image; those before are padding
+    high: Length  # the row after the last one that shows the image
 
     def cut(self, first: Length, count: Length) -> "_Side":
         low, high = torch.sym_max(self.low - first, 0), torch.sym_min(self.high - first, count)

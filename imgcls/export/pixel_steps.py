@@ -46,13 +46,7 @@ _SHARES = {  # position of PadIfNeeded -> halves of the padding that are above a
 
 @dataclass(frozen=True)
 class Resize:
-    """A resize by the kernel of torchvision or Pillow.
-
-    Args:
-        sides: The size of the result.
-        interpolation: The filter.
-        kernel: Whose kernel.
-    """
+    """A resize by the kernel of torchvision or Pillow."""
 
     sides: Sides
     interpolation: Interpolation
@@ -61,32 +55,20 @@ class Resize:
 
 @dataclass(frozen=True)
 class OpenCVResize:
-    """A resize by OpenCV.
-
-    Args:
-        sides: The size of the result.
-        interpolation: The interpolation.
-        shrinks: Returns whether an image of a height and width is averaged by ``area`` instead; None: none is.
-    """
+    """A resize by OpenCV."""
 
     sides: Sides
     interpolation: OpenCVInterpolation
-    shrinks: Callable[[Length, Length], Tensor] | None
+    shrinks: Callable[[Length, Length], Tensor] | None  # whether an image is averaged by area instead; None: none is
 
 
 @dataclass(frozen=True)
 class Window:
-    """A crop, or padding.
-
-    Args:
-        rows: The rows that are kept.
-        columns: The columns that are kept.
-        fill: Value of the padding in each channel, 0..255.
-    """
+    """A crop, or padding."""
 
     rows: Span
     columns: Span
-    fill: tuple[int, int, int] = (0, 0, 0)
+    fill: tuple[int, int, int] = (0, 0, 0)  # of the padding, 0..255
 
 
 Step: TypeAlias = Resize | OpenCVResize | Window

@@ -24,44 +24,26 @@ _TOP, _CLASSES_FOR_TOP = 5, 10
 
 @dataclass(frozen=True)
 class Headline:
-    """A score of all images.
+    """A score of all images."""
 
-    Args:
-        name: For machines.
-        title: For people.
-        value: The score.
-        about: What it means, in a sentence.
-        interval: Its 95 % interval; None if there is none.
-        baseline: The same score of the best constant prediction; None if that has none.
-        perfect: Where a perfectly calibrated model with these probabilities would be; None for other scores.
-        share: Whether it is a share of images, shown in per cent.
-    """
-
-    name: str
-    title: str
+    name: str  # for machines
+    title: str  # for people
     value: float
-    about: str
-    interval: Interval | None = None
-    baseline: float | None = None
-    perfect: Interval | None = None
-    share: bool = False
+    about: str  # what it means, in a sentence
+    interval: Interval | None = None  # 95 %
+    baseline: float | None = None  # the same score of the best constant prediction
+    perfect: Interval | None = None  # of ECE: where a perfectly calibrated model with these probabilities would be
+    share: bool = False  # of images, shown in per cent
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The best constant prediction, the same for all images.
+    """The best constant prediction, the same for all images."""
 
-    Args:
-        names: The most frequent class; multi-label: the most frequent set of classes.
-        predicted: That prediction for each image; multi-label: for each class the more frequent of yes and no.
-        accuracy: Share of the images that it is right for.
-        probs: ``(N, classes)``, the frequencies of the classes.
-    """
-
-    names: list[str]
-    predicted: Labels
+    names: list[str]  # the most frequent class; multi-label: the most frequent set of classes
+    predicted: Labels  # for each image; multi-label: for each class the more frequent of yes and no
     accuracy: float
-    probs: Floats
+    probs: Floats  # (N, classes), the frequencies of the classes
 
 
 def constant_of(found: EvaluatedSplit) -> Constant:

@@ -65,11 +65,10 @@ class Examples:
     def __init__(self, found: EvaluatedSplit) -> None:
         self.found = found
         self._files = Counter(_last(path) for path in found.paths)
-        rows = np.arange(len(found))
         if found.multilabel:
             self.of_truth = np.where(found.labels, found.probs, 1 - found.probs).min(axis=1, initial=1.0)
         else:
-            self.of_truth = found.probs[rows, found.labels]
+            self.of_truth = found.probs[np.arange(len(found)), found.labels]
 
     def worst(self) -> NDArray[np.intp]:
         """Return the images with a wrong prediction, those first whose truth has the lowest probability."""
@@ -108,12 +107,11 @@ class Examples:
         )
         for index, name in enumerate(found.class_names):
             for kind, what, array in kinds:
-                if not array[:, index].any():
-                    continue
                 rows = np.flatnonzero(array[:, index])
                 rows = rows[np.argsort(-np.abs(found.labels[rows, index] - found.probs[rows, index]), kind="stable")]
-                title = f"{name}, {what}"
-                cells.append(Cell(f"c-{index}-{kind}", title, len(rows), self.of(rows[:_EXAMPLES])))
+                if len(rows):
+                    examples = self.of(rows[:_EXAMPLES])
+                    cells.append(Cell(f"c-{index}-{kind}", f"{name}, {what}", len(rows), examples))
         return cells
 
     def _example(self, index: int) -> Example:

@@ -71,12 +71,12 @@ def _stakes(evaluated: EvaluatedSplit, few: list[str]) -> dict[str, float]:
     support, _, found = counts_by_class(evaluated)
     others = (support > 0) & ~np.isin(evaluated.class_names, few)
     expected = float((found[others] / support[others]).mean()) if others.any() else 1.0
-    indices = {name: evaluated.class_names.index(name) for name in few}
-    return {name: expected - _low(int(found[index]), int(support[index])) for name, index in indices.items()}
-
-
-def _low(count: int, total: int) -> float:
-    return proportion(count, total).low if total else 0.0
+    stakes = {}
+    for name in few:
+        index = evaluated.class_names.index(name)
+        lowest = proportion(int(found[index]), int(support[index])).low if support[index] else 0.0
+        stakes[name] = expected - lowest
+    return stakes
 
 
 def _few_advice(run: Run, names: list[str], trained: dict[str, int]) -> Advice:
