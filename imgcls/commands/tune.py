@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from imgcls.checkpoints.io import is_intact
 from imgcls.checkpoints.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.commands.command import Parts
-from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
-from imgcls.commands.monitored_values import Monitored, monitored_values
+from imgcls.commands.fit_callbacks import monitoring_callbacks
+from imgcls.commands.monitored_values import Monitored
 from imgcls.commands.refusals import check_options
 from imgcls.commands.trainer import as_list
 from imgcls.commands.tune_workers import WORKER, run_workers
@@ -27,7 +27,7 @@ from imgcls.errors import ConfigError, RunError
 from imgcls.runtime.tables import print_table
 from imgcls.tune.near_best import sentences
 from imgcls.tune.results import Results
-from imgcls.tune.search_setup import Fit, Task, check_values
+from imgcls.tune.search_setup import FitTrial, Task, check_values
 from imgcls.tune.search_space import Space
 from imgcls.tune.study import SharedStudy
 from imgcls.tune.trial_states import BEST_EPOCH
@@ -55,7 +55,7 @@ class Tune:
         ConfigError: If a key, value, metric or option is wrong.
     """
 
-    def __init__(self, parts: Parts, check: Callable[[Config], None], fit: Fit, arguments: Sequence[str]) -> None:
+    def __init__(self, parts: Parts, check: Callable[[Config], None], fit: FitTrial, arguments: Sequence[str]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # imgcls logs each trial itself
         self.parts = parts
         self.config: OptunaConfig = parts.section["optuna"]
@@ -68,7 +68,8 @@ class Tune:
         space = Space({key: SearchSpace(**values) for key, values in spaces.items()})
         base = self._base()
         check_options(parts.options | {"devices": base["trainer"]["devices"]}, "fit")
-        monitored = self._monitored()
+        parts.data.setup("fit")
+        _, monitored = monitoring_callbacks(parts, None, None)
         metrics: list[str] = as_list(self.config.metric)
         if not metrics:
             raise ConfigError("optuna.metric must name a metric, for example validation_f1_score; got an empty list")
@@ -124,15 +125,15 @@ class Tune:
         """Search, and report the best trial."""
         if self.config.n_jobs > 1:
             run_workers(self.config.n_jobs, self.arguments)
-        with closing(self.task.open()) as study:
+        with closing(SharedStudy(self.task)) as study:
             if self.config.n_jobs == 1:
-                Worker(self.task, study).run()
+                Worker(study).run()
             if WORKER in os.environ:
                 return  # the process that started this one reports
             if study.running():
                 log.info("Other workers still run trials; the last one to finish reports the results")
                 return
-            self._show(study, Results(study, self.task.metrics))
+            self._show(study, Results(study))
 
     def _show(self, study: SharedStudy, results: Results) -> None:
         near = results.compare()
@@ -179,17 +180,6 @@ class Tune:
         if trainer["devices"] == "auto":
             trainer["devices"] = 1
         return base | {"trainer": trainer, "experiment": dict(base["experiment"])}
-
-    def _monitored(self) -> Monitored:
-        parts = self.parts
-        callbacks = user_callbacks(parts.options)
-        if parts.experiment.default_callbacks:
-            callbacks = shown_callbacks(callbacks, parts.options)
-        data = parts.data
-        data.setup("fit")
-        return monitored_values(
-            callbacks, parts.options, parts.model, data.class_names, data.multilabel, parts.experiment.monitor
-        )
 
 
 def _directions(config: OptunaConfig, metrics: list[str], monitored: Monitored) -> list[Direction]:

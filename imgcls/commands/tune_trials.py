@@ -21,16 +21,11 @@ from imgcls.commands.refusals import check_options
 from imgcls.commands.trackers import name_of_trial
 from imgcls.commands.trainer import as_list
 from imgcls.models.huggingface.hub import load_config
-from imgcls.tune.screening import SCREEN
+from imgcls.tune.pruning import SCREEN
 
 
 class Trials:
-    """The fits of a search.
-
-    Args:
-        cli: The command line of the search.
-        base: What all trials share.
-    """
+    """The fits of a search; ``base`` is what all of them share."""
 
     def __init__(self, cli: LightningCLI, base: Parts) -> None:
         self.cli = cli
@@ -46,12 +41,7 @@ class Trials:
         load_config(made["model"].model_name)
 
     def fit(self, config: dict[str, Any], folder: Path, callbacks: Sequence[Callback]) -> dict[str, Any] | None:
-        """Fit a configuration.
-
-        Args:
-            config: The resolved configuration of a fit.
-            folder: Its run folder.
-            callbacks: Callbacks of the search.
+        """Fit the resolved configuration of a trial in its run folder, with callbacks of the search.
 
         Returns:
             The logged values of the best epoch; None if the monitored value was never a number.

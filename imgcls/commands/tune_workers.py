@@ -20,10 +20,6 @@ _SECONDS_TO_END = 20.0  # that a worker has after a signal
 def run_workers(count: int, arguments: list[str]) -> None:
     """Run the same command in several processes; the others repeat the trial of one that is killed.
 
-    Args:
-        count: Number of processes.
-        arguments: The command line after the program's name.
-
     Raises:
         RunError: If all of them were killed.
         SystemExit: If all of them failed, with the highest exit code.
@@ -34,7 +30,8 @@ def run_workers(count: int, arguments: list[str]) -> None:
     try:
         for number in range(count):
             with postponed():  # no signal between the start of a worker and its registration
-                workers.append(_start(line, _environment(number, count)))
+                environment = _environment(number, count)
+                workers.append(subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL))  # noqa: S603 - ours
                 end_with_this(workers[-1:])
         codes = [worker.wait() for worker in workers]
     except (KeyboardInterrupt, SystemExit):
@@ -57,10 +54,6 @@ def _end(workers: list["subprocess.Popen[bytes]"]) -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-
-
-def _start(line: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command again
 
 
 def _environment(number: int, count: int) -> dict[str, str]:

@@ -19,7 +19,7 @@ from imgcls.runtime.tables import write_table
 from imgcls.tune.near_best import NearBest, near_best
 from imgcls.tune.search_space import short_names, shown
 from imgcls.tune.study import SharedStudy
-from imgcls.tune.trial_states import BEST_EPOCH, FOLDER, REASON, loss_of
+from imgcls.tune.trial_states import BEST_EPOCH, FOLDER, REASON
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +28,12 @@ _WIDE = 11.0  # inches
 
 
 class Results:
-    """Writes the results of a study, after each trial and at the end.
+    """Writes the results of a study, after each trial and at the end."""
 
-    Args:
-        study: The study.
-        metrics: Names of its values.
-    """
-
-    def __init__(self, study: SharedStudy, metrics: list[str]) -> None:
+    def __init__(self, study: SharedStudy) -> None:
         self.study = study
         self.folder = study.folder
-        self.metrics = metrics
+        self.metrics = study.task.metrics
         self.near: NearBest | None = None
         """What distinguishes the trials from the best one; None before ``compare``, or if it is unknown."""
 
@@ -84,14 +79,7 @@ class Results:
         """Return the heading and the best five trials as strings."""
         space = self.study.space
         heading = ["trial", *self.metrics, *short_names([item.key for item in space.dimensions])]
-        ranked = sorted(self.study.complete, key=loss_of)  # breaks ties
-        for index in reversed(range(len(self.metrics))):
-            down = self._higher_is_better(index)
-            ranked = sorted(ranked, key=lambda trial, i=index: trial.values[i], reverse=down)  # type: ignore[misc]
-        if len(self.metrics) > 1:
-            front = {trial.number for trial in self.study.study.best_trials}
-            ranked = [trial for trial in ranked if trial.number in front]
-        return [heading, *(self._cells(trial) for trial in ranked[:_BEST_ROWS])]
+        return [heading, *(self._cells(trial) for trial in self.study.ranked[:_BEST_ROWS])]
 
     def plot(self) -> list[Path]:
         """Plot history, importance, parallel coordinates and slices; return the files."""
@@ -116,7 +104,8 @@ class Results:
             "slice": plots.plot_slice(study, **target),
             "parallel": plots.plot_parallel_coordinate(study, **target),
         }
-        if self._varies(index) and len(self.study.space.dimensions) > 1:
+        varies = len({trial.values[index] for trial in self.study.complete}) > 1
+        if varies and len(self.study.space.dimensions) > 1:
             if is_multi_objective:  # the importance evaluator minimises a custom target
                 target["target"] = lambda trial: trial.values[index] * (-1 if self._higher_is_better(index) else 1)
             drawn["importance"] = plots.plot_param_importances(study, **target)
@@ -125,7 +114,7 @@ class Results:
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
         seconds = trial.duration.total_seconds() if trial.duration else None
         values = trial.values or [None] * len(self.metrics)
-        drawn = self.study.space.values(trial.params) if trial.params else {}
+        worse = None if self.near is None else self.near.worse.get(trial.number)
         return {
             "trial": trial.number,
             "state": trial.state.name.lower(),
@@ -134,16 +123,11 @@ class Results:
             "best_epoch": trial.user_attrs.get(BEST_EPOCH),
             "start": trial.datetime_start,
             "seconds": seconds,
-            **drawn,
+            **self.study.space.values(trial.params),
             "reason": trial.user_attrs.get(REASON, "killed" if trial.state == TrialState.FAIL else ""),
-            "worse_than_best": self._worse_than_best(trial),
+            "worse_than_best": {True: "yes", False: "no", None: ""}[worse],
             "folder": trial.user_attrs.get(FOLDER, ""),
         }
-
-    def _worse_than_best(self, trial: FrozenTrial) -> str:
-        """Return whether a trial is worse than the best one by more than chance; empty if that is unknown."""
-        known = {} if self.near is None else self.near.worse
-        return {True: "yes", False: "no", None: ""}[known.get(trial.number)]
 
     def _cells(self, trial: FrozenTrial) -> list[str]:
         values = self.study.space.values(trial.params).values()
@@ -158,10 +142,7 @@ class Results:
                     shutil.rmtree(checkpoints)
 
     def _higher_is_better(self, index: int) -> bool:
-        return bool(self.study.study.directions[index] == optuna.study.StudyDirection.MAXIMIZE)
-
-    def _varies(self, index: int) -> bool:
-        return len({trial.values[index] for trial in self.study.complete}) > 1
+        return self.study.task.directions[index] == "maximize"
 
     def _renamed(self) -> optuna.Study:
         """Return the study with short names of its keys, since dotted keys would cover the plots."""

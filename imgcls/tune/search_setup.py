@@ -12,9 +12,8 @@ from imgcls.config.sections import Direction, OptunaConfig
 from imgcls.errors import ConfigError
 from imgcls.runtime.error_messages import reason
 from imgcls.tune.search_space import KEY, Space
-from imgcls.tune.study import SharedStudy
 
-Fit = Callable[[Config, Path, Sequence[Callback]], dict[str, Any] | None]
+FitTrial = Callable[[Config, Path, Sequence[Callback]], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -43,23 +42,12 @@ class Task:
     space: Space
     folder: Path
     name: str
-    fit: Fit
+    fit: FitTrial
     drawn_seed: bool
-
-    def open(self) -> SharedStudy:
-        """Open or create the study."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        base = self.base | {"images": self.images}
-        return SharedStudy(self.config, self.space, self.directions, self.folder, self.name, base, self.drawn_seed)
 
 
 def check_values(space: Space, base: Config, check: Callable[[Config], None]) -> None:
     """Check every key, and representative values of it, before the first trial.
-
-    Args:
-        space: The search space.
-        base: The resolved configuration.
-        check: Raises for an invalid configuration.
 
     Raises:
         ConfigError: Names the key and the value.

@@ -75,10 +75,7 @@ _NOT_SEARCHABLE = ("experiment", "optuna", "ckpt_path", *_FIXED)
 
 
 class Space:
-    """All dimensions of a search.
-
-    Args:
-        spaces: Dotted key -> its search space.
+    """All dimensions of a search: dotted keys and their search spaces.
 
     Raises:
         ConfigError: If there is none, or one is invalid.

@@ -34,12 +34,9 @@ Requeue = Callable[[optuna.Study, FrozenTrial], None]
 
 
 def open_storage(url: str | None, folder: Path, requeue: Requeue) -> RDBStorage:
-    """Open or create the database.
+    """Open or create the database: of an SQLAlchemy URL, else ``study.db`` in the tune folder.
 
-    Args:
-        url: SQLAlchemy URL; None for ``study.db`` in the tune folder.
-        folder: The tune folder.
-        requeue: Called with each trial whose heartbeat stopped.
+    ``requeue`` is called with each trial whose heartbeat stopped.
 
     Raises:
         ConfigError: If the URL is invalid or a driver is missing.

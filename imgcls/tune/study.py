@@ -1,6 +1,7 @@
 """The study shared by all workers of a search: claim and finish trials, queue dead ones again, find the best."""
 
 import logging
+import math
 import secrets
 import socket
 import threading
@@ -8,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import FileLock
@@ -17,14 +17,15 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imgcls.checkpoints.run_folder import lock_run_folder
-from imgcls.config.sections import Direction, OptunaConfig
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import sweep, write_text
-from imgcls.tune.samplers import DistinctSampler, make_pruner, make_sampler
-from imgcls.tune.search_space import Space, identity
+from imgcls.tune.pruning import make_pruner
+from imgcls.tune.samplers import DistinctSampler, make_sampler
+from imgcls.tune.search_setup import Task
+from imgcls.tune.search_space import identity
 from imgcls.tune.storage import HEARTBEAT, lock_of, open_storage, patiently
 from imgcls.tune.study_config import SEED, check_configuration, recorded_seed
-from imgcls.tune.trial_states import FOLDER, HOST, INTERRUPTED, REASON, counts, is_dead, loss_of, requeue
+from imgcls.tune.trial_states import FOLDER, HOST, INTERRUPTED, LOSS, REASON, counts, is_dead, requeue
 
 log = logging.getLogger(__name__)
 
@@ -48,50 +49,34 @@ class TrialClaim:
 
 
 class SharedStudy:
-    """An Optuna study in a database that several workers use.
-
-    Args:
-        config: The section ``optuna``.
-        space: The search space.
-        directions: ``maximize`` or ``minimize`` for each metric.
-        folder: The tune folder.
-        name: Name of the study.
-        base: The configuration shared by all trials.
-        drawn_seed: Whether this process drew ``seed_everything``; the recorded seed of the study then has priority.
+    """The Optuna study of a search, in a database that several workers use; opened, or created.
 
     Raises:
         ConfigError: If the database cannot be used or contains another search of that name.
     """
 
-    def __init__(
-        self,
-        config: OptunaConfig,
-        space: Space,
-        directions: list[Direction],
-        folder: Path,
-        name: str,
-        base: dict[str, Any],
-        drawn_seed: bool = False,
-    ) -> None:
-        self.config = config
-        self.space = space
-        self.folder = folder
-        make_sampler(config, space, number=0)  # fails for an unsuitable space before anything is written
-        self.storage: RDBStorage = open_storage(config.storage, folder, requeue)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.config, self.space, self.folder = task.config, task.space, task.folder
+        make_sampler(self.config, self.space, number=0)  # fails for an unsuitable space before anything is written
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.storage: RDBStorage = open_storage(self.config.storage, self.folder, requeue)
         self.study = optuna.create_study(
             storage=self.storage,
-            study_name=name,
-            directions=directions,
-            pruner=make_pruner(config, base["trainer"]["max_epochs"]),
+            study_name=task.name,
+            directions=task.directions,
+            pruner=make_pruner(self.config, task.base["trainer"]["max_epochs"]),
             load_if_exists=True,
         )
-        self._lock = lock_of(self.storage, self.study, folder)
+        self._lock = lock_of(self.storage, self.study, self.folder)
         with self.exclusive():
-            self.seed = recorded_seed(self.study, base.get(SEED)) if drawn_seed else base.get(SEED)
+            seed = task.base.get(SEED)
+            self.seed = recorded_seed(self.study, seed) if task.drawn_seed else seed
             self._id = self._check_folder()
-            sweep(folder)
-            section = vars(config) | {"search_spaces": space.given, "direction": directions}
-            check_configuration(self.study, base | {SEED: self.seed, "optuna": section})
+            sweep(self.folder)
+            section = vars(self.config) | {"search_spaces": self.space.given, "direction": task.directions}
+            fixed = task.base | {"images": task.images, SEED: self.seed, "optuna": section}
+            check_configuration(self.study, fixed)
 
     def close(self) -> None:
         """Close the connections to the database."""
@@ -127,16 +112,20 @@ class SharedStudy:
         return [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
 
     @property
-    def best(self) -> FrozenTrial | None:
-        """The best trial, or None; with several metrics the one of the Pareto front with the best first metric.
+    def ranked(self) -> list[FrozenTrial]:
+        """Complete trials by their first metric, the best first; with several metrics, those of the Pareto front.
 
         Ties are broken by the lower ``validation_loss``, then by the lower number.
         """
-        if not self.complete:
-            return None
-        sign = 1 if self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
-        front = self.study.best_trials
-        return max(front, key=lambda trial: (sign * trial.values[0], -loss_of(trial), -trial.number))
+        sign = -1 if self.task.directions[0] == "maximize" else 1
+        trials = self.complete if len(self.task.metrics) == 1 else self.study.best_trials
+        losses = {trial.number: trial.user_attrs.get(LOSS, math.inf) for trial in trials}
+        return sorted(trials, key=lambda trial: (sign * trial.values[0], losses[trial.number], trial.number))
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The first of the ranked trials; None if no trial is complete."""
+        return next(iter(self.ranked), None)
 
     def remaining(self) -> int:
         """Return the number of trials that may still start, limited by the untried combinations."""

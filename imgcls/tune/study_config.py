@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from imgcls.config.overrides import leaves, public_class
+from imgcls.config.overrides import leaves
 from imgcls.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,6 @@ def check_configuration(study: optuna.Study, configuration: dict[str, Any]) -> N
         study.set_user_attr(_CONFIGURATION, ours)
         return
     theirs = _fixed(recorded)
-    for key in {"model.class_path", "data.class_path"} & theirs.keys():  # of a study of an older version
-        theirs[key] = public_class(theirs[key])
     changed = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
     if changed:
         key = changed[0]

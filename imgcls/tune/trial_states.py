@@ -1,6 +1,5 @@
 """Which trials count, which are dead, and how a killed or interrupted trial is queued again."""
 
-import math
 import socket
 from pathlib import Path
 
@@ -63,8 +62,3 @@ def is_dead(trial: FrozenTrial) -> bool:
             return True
     except Timeout:
         return False
-
-
-def loss_of(trial: FrozenTrial) -> float:
-    """Return the validation loss of a trial's best epoch; infinite if it was not recorded."""
-    return float(trial.user_attrs.get(LOSS, math.inf))

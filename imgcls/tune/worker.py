@@ -20,10 +20,9 @@ from imgcls.config.overrides import Config, with_values
 from imgcls.config.sections import Fidelity
 from imgcls.errors import FullDiskError, NotLoggedError, RunError, did_you_mean, first_line, size_in_words
 from imgcls.runtime.error_messages import reason
-from imgcls.tune.pruning_callback import PruningCallback
+from imgcls.runtime.progress import duration
+from imgcls.tune.pruning import SCREEN, PruningCallback, screening_config, survives
 from imgcls.tune.results import Results
-from imgcls.tune.screening import SCREEN, screening_config, survives
-from imgcls.tune.search_setup import Task
 from imgcls.tune.search_space import KEY, short_names, shown
 from imgcls.tune.study import SharedStudy, TrialClaim
 from imgcls.tune.study_config import SEED
@@ -36,17 +35,12 @@ _MAX_FAILURES = 5  # in a row
 
 
 class Worker:
-    """Runs trials of a search in this process.
+    """Runs trials of a search in this process."""
 
-    Args:
-        task: The search.
-        study: Its study.
-    """
-
-    def __init__(self, task: Task, study: SharedStudy) -> None:
-        self.task = task
+    def __init__(self, study: SharedStudy) -> None:
+        self.task = study.task
         self.study = study
-        self.results = Results(study, task.metrics)
+        self.results = Results(study)
         self.start = time.monotonic()
         self.done_before = len(study.done)
         self.failures = 0  # in a row
@@ -180,7 +174,7 @@ class Worker:
             text += f" · best so far: trial {best.number}, {self.task.metrics[0]} {best.values[0]:.4f}"
         if done < total:
             seconds = (time.monotonic() - self.start) / max(done - self.done_before, 1)  # of all workers
-            text += f" · about {_duration((total - done) * seconds)} left"
+            text += f" · about {duration((total - done) * seconds)} left"
         return text
 
 
@@ -199,7 +193,3 @@ def _finite_values(row: dict[str, Any], metrics: list[str]) -> list[float]:
 def _listed(values: dict[str, Any]) -> str:
     names = short_names(list(values))
     return ", ".join(f"{name} {shown(value)}" for name, value in zip(names, values.values(), strict=True))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

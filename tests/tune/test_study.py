@@ -20,6 +20,7 @@ from imgcls.cli.main import main
 from imgcls.config.sections import OptunaConfig, SearchSpace
 from imgcls.runtime.warning_filters import quieten
 from imgcls.tune.results import Results
+from imgcls.tune.search_setup import Task
 from imgcls.tune.search_space import Space, short_names, shown
 from imgcls.tune.study import SharedStudy
 from imgcls.tune.trial_states import INTERRUPTED
@@ -55,6 +56,15 @@ def uniform(low: float = 1e-4, high: float = 1e-2) -> dict[str, Any]:
 
 def tune_line(config: Path, photos: Path, model: Path, out: Path, *more: str) -> list[str]:
     return ["tune", f"--config={config}", *arguments(photos, model, out, *more)]
+
+
+def search_task(config: OptunaConfig, folder: Path, name: str = "study") -> Task:
+    """A search over one key, whose trials are not fitted."""
+    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
+    base = {"trainer": {"max_epochs": 2}}
+    return Task(
+        config, ["validation_accuracy"], ["maximize"], base, {}, space, folder, name, lambda *_: None, drawn_seed=False
+    )
 
 
 def trials_in(url: str, name: str) -> list[FrozenTrial]:
@@ -256,9 +266,7 @@ def test_trial_that_was_taken_for_dead_is_left_to_the_other_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     quieten()
-    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
-    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
-    with closing(SharedStudy(OptunaConfig(), space, ["maximize"], tmp_path, "study", base)) as study:
+    with closing(SharedStudy(search_task(OptunaConfig(), tmp_path))) as study:
         claim = study.claim()
         assert claim is not None
         study.study.tell(claim.trial.number, state=TrialState.FAIL)
@@ -381,13 +389,10 @@ def test_key_that_changes_what_is_validated_is_refused(
 def test_folder_of_another_study_is_not_taken_for_that_of_a_trial(tmp_path: Path) -> None:
     """A server's trial 0, of another machine; here, another study lies at the place of its folder."""
     quieten()
-    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
-    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
     there, here = tmp_path / "there", tmp_path / "here"
     config = OptunaConfig(storage=f"sqlite:///{tmp_path / 'server.db'}")
     for folder in (there, here):
-        folder.mkdir()
-        with closing(SharedStudy(config, space, ["maximize"], folder, "study", base)) as study:
+        with closing(SharedStudy(search_task(config, folder))) as study:
             claim = study.claim()
             assert claim is not None
             study.finish(claim, TrialState.FAIL, reason=INTERRUPTED)
@@ -398,16 +403,14 @@ def test_folder_of_another_study_is_not_taken_for_that_of_a_trial(tmp_path: Path
 
 def test_table_of_trials_in_a_folder_of_any_name(tmp_path: Path) -> None:
     quieten()
-    space = Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()
     storage = f"sqlite:///{tmp_path}/study.db"  # the URL of a database is UTF-8
-    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
-    with closing(SharedStudy(OptunaConfig(storage=storage), space, ["maximize"], folder, "study", base)) as study:
+    with closing(SharedStudy(search_task(OptunaConfig(storage=storage), folder))) as study:
         claim = study.claim()
         assert claim is not None
         study.finish(claim, TrialState.PRUNED)
-        Results(study, ["validation_accuracy"]).write()
+        Results(study).write()
     table = pd.read_csv(folder / "trials.csv", encoding_errors="surrogateescape", dtype=object)
     assert table["folder"].tolist() == [str(claim.folder)]
 

@@ -25,12 +25,11 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import text
 
 from imgcls.cli.main import main
-from imgcls.config.sections import OptunaConfig, SearchSpace
-from imgcls.tune.search_space import Space
+from imgcls.config.sections import OptunaConfig
 from imgcls.tune.storage import open_storage
 from imgcls.tune.study import SharedStudy, TrialClaim
 from tests.helpers.runs import program
-from tests.tune.test_study import LR, STOPPING, trials_in, trials_of, tune_line, uniform, write_config
+from tests.tune.test_study import LR, STOPPING, search_task, trials_in, trials_of, tune_line, uniform, write_config
 
 
 def start(line: list[str]) -> "subprocess.Popen[str]":
@@ -250,15 +249,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # heartbeats
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
 def test_one_worker_at_a_time_changes_a_study_on_a_server(server: str, tmp_path: Path) -> None:
-    config, space = OptunaConfig(storage=server), Space({LR: SearchSpace("uniform", low=0.1, high=0.7)})
-    base: dict[str, Any] = {"trainer": {"max_epochs": 2}}
-    first, second = (SharedStudy(config, space, ["maximize"], tmp_path, "locked", base) for _ in range(2))
+    task = search_task(OptunaConfig(storage=server), tmp_path, "locked")
+    first, second = (SharedStudy(task) for _ in range(2))
     claims: list[TrialClaim | None] = []
     other = threading.Thread(target=lambda: claims.append(second.claim()))
     with closing(first), closing(second):
         with first.exclusive():
             other.start()
-            trial = first.study.ask(space.distributions)  # needs rows that the lock leaves free
+            trial = first.study.ask(task.space.distributions)  # needs rows that the lock leaves free
             first.study.set_user_attr("mine", 1)
             first.study.tell(trial, 0.5)
             other.join(1)
