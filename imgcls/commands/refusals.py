@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
-    Checkpoint,
     GradientAccumulationScheduler,
     ModelCheckpoint,
     ModelPruning,
-    ProgressBar,
     StochasticWeightAveraging,
     Timer,
 )
@@ -67,11 +65,6 @@ def _containing(*kinds: type) -> Finds:
     return lambda value, _: [type(item).__name__ for item in as_list(value) if isinstance(item, kinds)]
 
 
-def _off_beside(kind: type) -> Finds:
-    """Find a flag that is false although ``trainer.callbacks`` has a callback of its kind."""
-    return lambda value, options: _containing(kind)(options["callbacks"], options) if value is False else []
-
-
 def _beside_max_steps(value: Any, options: Options) -> Sequence[object]:
     return [f"{value} and trainer.max_steps: {options['max_steps']}"] if value and options["max_steps"] != -1 else []
 
@@ -99,7 +92,6 @@ REFUSED = (
     Refused("limit_train_batches", _zero, " must be above 0, got {}", commands="fit"),
     Refused("limit_val_batches", _zero, " must be above 0, got {}", commands="validate"),
     Refused("limit_test_batches", _zero, " must be above 0, got {}", commands="test"),
-    Refused("limit_predict_batches", _zero, " must be above 0, got {}", commands="predict"),
     # predict writes a row for each image
     Refused("limit_predict_batches", _cuts, ": {} would leave images without a prediction", "leave it out", "predict"),
     Refused(
@@ -129,18 +121,6 @@ REFUSED = (
     ),
     Refused("max_time", _beside_timer, " has no effect beside {} in trainer.callbacks", "leave out one of them"),
     # options that contradict each other
-    Refused(
-        "enable_checkpointing",
-        _off_beside(Checkpoint),
-        ": false, but trainer.callbacks contains {}",
-        "leave out one of them",
-    ),
-    Refused(
-        "enable_progress_bar",
-        _off_beside(ProgressBar),
-        ": false, but trainer.callbacks contains {}",
-        "leave out one of them",
-    ),
     Refused("min_epochs", _beside_max_steps, ": {} contradict each other", "leave out one of them"),
     Refused("min_steps", _beside_max_steps, ": {} contradict each other", "leave out one of them"),
     # callbacks
@@ -200,10 +180,6 @@ REFUSED = (
 def check_options(options: Options, command: str) -> None:
     """Refuse options that cannot run, before data and model are read.
 
-    Args:
-        options: The Trainer's arguments, callbacks made.
-        command: The command that they are for.
-
     Raises:
         ConfigError: Names the option, what was found, and what to type instead.
     """
@@ -232,9 +208,9 @@ def _try_devices(options: Options) -> None:
 
 
 def _try_values(options: Options) -> None:
-    """Let Lightning check the plain arguments before a run folder is made."""
+    """Let Lightning check the plain arguments and callbacks before a run folder is made."""
     values: Options = {key: value for key, value in options.items() if isinstance(value, (bool, int, float, str))}
     try:
-        Trainer(**values | {"devices": options["devices"]} | SILENT)
+        Trainer(**values | {"devices": options["devices"], "callbacks": as_list(options["callbacks"]), "logger": False})
     except LIGHTNING_ERRORS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error

@@ -335,7 +335,8 @@ def test_flag_and_list_that_disagree_are_refused(
     line = ["fit", *arguments(photos, tiny_model, tmp_path, f"--trainer.callbacks=[{saver}]")]
     code, message = fails([*line, "--trainer.enable_checkpointing=false"], capsys)
     assert code == 2
-    assert "trainer.enable_checkpointing: false, but trainer.callbacks contains ModelCheckpoint" in message
+    assert "trainer: Trainer was configured with `enable_checkpointing=False` but found `ModelCheckpoint`" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_checkpoints_the_last_weights_are_evaluated(
