@@ -1,7 +1,6 @@
 """Read a configuration file in YAML: its values as JSON has them, with their lines."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from imgcls.errors import ConfigError, similar_path
 
 _MERGE = "tag:yaml.org,2002:merge"
 _DEEPEST = 50  # levels of a configuration, within Python's limit of recursion
-_MOST_VALUES = 1_000_000
 _TOO_DEEP = f"holds more than {_DEEPEST} levels, one within the other"
 
 Place = tuple[str | int, ...]
@@ -46,37 +44,27 @@ def compose_yaml(path: str) -> yaml.MappingNode:
     return node
 
 
-def find_fault(
-    node: yaml.Node, above: tuple[yaml.Node, ...] = (), left: Iterator[int] | None = None
-) -> tuple[yaml.Node, str] | None:
+def find_fault(node: yaml.Node, above: tuple[yaml.Node, ...] = ()) -> tuple[yaml.Node, str] | None:
     """Return the first node that is YAML and yet no configuration, with what is wrong; None if there is none.
 
-    Args:
-        node: The node, and what it holds.
-        above: The nodes that hold it.
-        left: Runs out where a few lines of aliases stand for more values than a machine can hold.
+    ``above`` are the nodes that hold it.
     """
-    left = iter(range(_MOST_VALUES)) if left is None else left
     if node in above:
         return node, "holds itself, by the alias of its own anchor; write out what is meant"
     if len(above) == _DEEPEST:
         return node, _TOO_DEEP
-    if next(left, None) is None:
-        return (*above, node)[1], f"expands to more than {_MOST_VALUES} values"  # the value of a section
     inner = list(node.value) if isinstance(node, yaml.SequenceNode) else []
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if not isinstance(key, yaml.ScalarNode):
             return key, "a key is a text, and no list or mapping; put quotes around a text with braces"
         inner.append(value)
-    return next((fault for item in inner if (fault := find_fault(item, (*above, node), left))), None)
+    return next((fault for item in inner if (fault := find_fault(item, (*above, node)))), None)
 
 
 class Content:
     """The value of a node, with the lines of its keys and list items, and the keys that are given twice.
 
-    Args:
-        node: The node.
-        within: The keys that lead to it.
+    ``within`` are the keys that lead to the node.
     """
 
     def __init__(self, node: yaml.Node, within: Place = ()) -> None:
