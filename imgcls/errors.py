@@ -53,13 +53,7 @@ class ImageError(ValueError):
 
 
 def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
-    """Return a hint naming the closest known name; empty if none is close.
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-        before: Prefix of the hint's name, joined with a dot.
-    """
+    """Return a hint naming the closest known name; empty if none is close. ``before`` is its parent key."""
     close = difflib.get_close_matches(name, list(known), 1)
     if not close:
         return ""
@@ -77,13 +71,7 @@ def similar_path(path: str | os.PathLike[str]) -> str:
 
 
 def known_names(name: str, known: Iterable[str], before: str = "") -> str:
-    """Return a hint naming the closest known name, else all known names if they are few.
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-        before: Prefix of the closest name, joined with a dot.
-    """
+    """Return a hint naming the closest known name, as ``did_you_mean`` does, else all known names if they are few."""
     names = list(known)
     listed = f"; there are {', '.join(names)}" if 0 < len(names) <= _FEW else ""
     return did_you_mean(name, names, before) or listed

@@ -21,11 +21,8 @@ _PATHS = {
 def make_absolute(section: Namespace) -> None:
     """Make the paths of a parsed configuration absolute and the names of our classes short, in place.
 
-    Folders that contain the folders of splits are replaced by these.
-
-    Args:
-        section: The configuration of a command, not instantiated. A model or data class of the user may have other
-            arguments.
+    Folders that contain the folders of splits are replaced by these. A model or data class of the user may have other
+    arguments than ours.
     """
     section["experiment.output_dir"] = _absolute(section["experiment.output_dir"])
     for key in ("model.class_path", "data.class_path"):

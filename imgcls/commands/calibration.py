@@ -23,33 +23,22 @@ log = logging.getLogger(__name__)
 _SPLIT = "validation"
 
 
-def _why_not(model: ImageClassifier) -> str:
-    """Return why a temperature would not reach the probabilities of a model; empty if it does."""
-    kind = type(model)
-    own = [name for name in ("forward", "classify") if getattr(kind, name) is not getattr(InferenceModule, name)]
-    return f"{kind.__name__} has its own {own[0]}" if own else ""
-
-
 def validate_and_calibrate(
     evaluate: Callable[[], dict[str, float]], trainer: Trainer, model: ImageClassifier, path: Path
 ) -> tuple[dict[str, float], Temperature | None]:
     """Validate a checkpoint at the temperature 1, fit the temperature, and validate again if it is another.
 
     The second validation takes as long as that of an epoch. It makes values and files those that ``imgcls validate``
-    gives, also for metrics and steps of the user's own.
-
-    Args:
-        evaluate: Validates the checkpoint, and returns the logged values.
-        trainer: The trainer.
-        model: The model.
-        path: The checkpoint.
+    gives, also for metrics and steps of the user's own. ``evaluate`` validates, and returns the logged values.
 
     Returns:
         The values of the calibrated checkpoint, and the temperature; None, logged, if it could not be fitted.
     """
-    if reason := _why_not(model):
-        log.info("Temperature 1: %s", reason)
-        return evaluate(), None
+    kind = type(model)
+    for name in ("forward", "classify"):  # which a temperature would not reach
+        if getattr(kind, name) is not getattr(InferenceModule, name):
+            log.info("Temperature 1: %s has its own %s", kind.__name__, name)
+            return evaluate(), None
     with _collecting(trainer, model) as collector:
         values = evaluate()
     found = None
@@ -102,12 +91,7 @@ def _log(fitted: Temperature) -> None:
 
 
 def about_temperature(fitted: Temperature, class_names: list[str]) -> dict[str, Any]:
-    """Return what results.json has of a temperature.
-
-    Args:
-        fitted: The temperature.
-        class_names: The classes, in the order of the logits.
-    """
+    """Return what results.json has of a temperature; the classes are in the order of the logits."""
     values = fitted.values.tolist()
     about = {
         "temperature": dict(zip(class_names, values, strict=True)) if fitted.values.ndim else values,

@@ -8,7 +8,7 @@ import cv2
 
 from imgcls.check.findings import Fault, Findings, find_copies
 from imgcls.check.html_report import html_page
-from imgcls.check.inputs import Source, images_of_configuration, images_of_folders
+from imgcls.check.inputs import images_of_configuration, images_of_folders
 from imgcls.check.scan import Workers, map_images, scan_image
 from imgcls.check.text_report import TextReport, counted, remarks
 from imgcls.commands.command import Parts
@@ -25,10 +25,7 @@ _ADVICE: dict[Fault, tuple[str, str]] = {
 
 
 class Check:
-    """Checks the data of a configuration, or of folders.
-
-    Args:
-        parts: The configuration and what is made of it; the model is not built.
+    """Checks the data of a configuration, or of folders; no model is built.
 
     Raises:
         ConfigError: If no images are given, or given twice, or a report cannot be written.
@@ -59,7 +56,9 @@ class Check:
             ConfigError: If an image cannot be read or is in several splits, unless that is allowed.
         """
         cv2.setNumThreads(0)  # parallel already, and OpenCV's threads do not survive a fork
-        found = self._scan(images_of_folders(self.images) if self.images else images_of_configuration(self.data))
+        source = images_of_folders(self.images) if self.images else images_of_configuration(self.data)
+        scanned = map_images(scan_image, source.images, self.workers, "scanning images")
+        found = Findings(source, scanned, find_copies(source.images, scanned, self.workers))
         TextReport(found, self.files["json"]).print()
         if self.files["json"] is not None:
             self._write("json", json.dumps(found.as_json(), indent=1) + "\n")
@@ -68,10 +67,6 @@ class Check:
             self._write("html", html_page(found, self.workers))
             print(f"Page: {self.files['html']}")
         self._conclude(found)
-
-    def _scan(self, source: Source) -> Findings:
-        scanned = map_images(scan_image, source.images, self.workers, "scanning images")
-        return Findings(source, scanned, find_copies(source.images, scanned, self.workers))
 
     def _write(self, kind: str, text: str) -> None:
         write_text(Path(str(self.files[kind])).expanduser(), text)

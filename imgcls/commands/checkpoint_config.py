@@ -79,11 +79,9 @@ class Recorded:
         return {key: value for key, value in values.items() if key not in self.given}
 
     def changed(self, saved: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-        """Return those of the keys that the user gives, with another value than the checkpoint's.
+        """Return those of the full dotted keys that the user gives with another value than the checkpoint's.
 
-        Args:
-            saved: The configuration of the command as plain values.
-            keys: Full dotted keys.
+        ``saved`` is the configuration of the command as plain values.
         """
         found: dict[str, Any] = {}
         for key in keys:

@@ -69,12 +69,7 @@ class Parts:
 
 
 class Command(ABC):
-    """A command that runs a Trainer.
-
-    Args:
-        parts: The configuration and what is made of it.
-        start: The checkpoint that it starts from; None for a new run.
-    """
+    """A command that runs a Trainer; ``start`` is None for a new run."""
 
     trainer: ImgclsTrainer
 

@@ -33,9 +33,6 @@ def user_callbacks(options: Mapping[str, Any]) -> list[Callback]:
 
     Lightning 2.6 refuses two callbacks that keep their state under one name.
 
-    Args:
-        options: The Trainer's arguments.
-
     Raises:
         ConfigError: If two of them use one name for different metrics.
     """
@@ -74,9 +71,7 @@ def shown_callbacks(
 def moving_average(callbacks: Sequence[Callback], start_averages: bool | None) -> list[Callback]:
     """Return the moving average of the weights for a run that has none of its own.
 
-    Args:
-        callbacks: The callbacks.
-        start_averages: Whether the resumed run averages; None for a new run.
+    ``start_averages`` is whether the resumed run averages; None for a new run.
     """
     if start_averages is False or any(_has(callbacks, kind) for kind in (WeightAveraging, StochasticWeightAveraging)):
         return []
@@ -93,12 +88,8 @@ def early_stopping(
 ) -> list[Callback]:
     """Return early stopping for a run that has none of its own, and monitors a value.
 
-    Args:
-        callbacks: The callbacks.
-        monitored: The values of the run.
-        patience: Epochs without a better value; None for no early stopping.
-        options: The Trainer's arguments; Lightning counts patience in validations, of which an epoch may have several,
-            or less than one.
+    ``patience`` is in epochs; None: no early stopping. Lightning counts it in validations, of which an epoch may have
+    several, or less than one.
     """
     if patience is None or monitored.monitor is None or _has(callbacks, EarlyStopping):
         return []
@@ -125,11 +116,7 @@ def run_callbacks(
 ) -> list[Callback]:
     """Return what every fit has besides the given callbacks: its history, and best.ckpt and last.ckpt.
 
-    Args:
-        callbacks: The callbacks so far; the user's ModelCheckpoints get the run folder where they have no ``dirpath``.
-        monitored: The values of the run.
-        folder: The run folder; None where nothing is kept.
-        keep_checkpoints: Whether best.ckpt and last.ckpt are wanted.
+    The user's ModelCheckpoints get the run folder where they have no ``dirpath``. It is None where nothing is kept.
     """
     if folder is None:
         return [History(None, monitored.monitor)]

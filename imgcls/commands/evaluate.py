@@ -25,13 +25,7 @@ _SPLITS = {"validate": "validation", "test": "test"}
 
 
 class Evaluation(Command):
-    """Evaluate a checkpoint.
-
-    Args:
-        parts: The configuration and what is made of it.
-        start: The checkpoint.
-        recorded: Its configuration, for what the user does not give.
-    """
+    """Evaluate a checkpoint; its recorded configuration holds for what the user does not give."""
 
     start: Start
 
@@ -76,7 +70,7 @@ class Evaluation(Command):
         self.show({split: values})
         if is_first_process():
             if folder is not None and self.parts.experiment.report:
-                report_run(folder, split, self.data, [split], maps=(self.model, self.trainer.strategy.root_device))
+                report_run(folder, split, self.data, [split], (self.model, self.trainer.strategy.root_device))
             self.results.log()
         path = self.start.path
         typed = run_folder_of(path) if path.name == BEST else None  # which stands for its best checkpoint

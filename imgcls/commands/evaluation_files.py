@@ -48,12 +48,6 @@ _LIMITS = {"validation": "trainer.limit_val_batches", "test": "trainer.limit_tes
 class EvaluationFiles:
     """The files of ``validate`` or ``test``.
 
-    Args:
-        parts: The configuration and what is made of it.
-        split: ``validation`` or ``test``.
-        start: The checkpoint.
-        recorded: Its configuration.
-
     Raises:
         ConfigError: If ``--output`` has such files, is a run folder, or cannot be written.
     """
@@ -64,7 +58,6 @@ class EvaluationFiles:
         self.parts = parts
         self.changed = _changed(parts, split, recorded)
         self.output: Path | None = None if parts.section["output"] is None else Path(parts.section["output"])
-        self.keeps = not parts.options["fast_dev_run"]
         self.folder: Path | None = None
         self.is_new = False
         if self.output is not None:
@@ -75,7 +68,7 @@ class EvaluationFiles:
 
     def choose(self) -> Path | None:
         """Return the folder, made if it is new; None, logged, if nothing is kept."""
-        if not self.keeps:
+        if self.parts.options["fast_dev_run"]:
             log.info("trainer.fast_dev_run: results are not kept")
             return None
         run = self.output or run_folder_of(self.start.path)
@@ -93,10 +86,7 @@ class EvaluationFiles:
     def write(self, values: Mapping[str, float], counts: ClassCounts | None, splitter: Splitter) -> None:
         """Write the metrics and the scores of the classes; of an evaluation of its own also what it was of.
 
-        Args:
-            values: Logged name -> value.
-            counts: The counts of the classes; None if they are unknown.
-            splitter: The splits of the evaluation.
+        ``counts`` is None if the counts of the classes are unknown.
         """
         if self.folder is None:
             return
@@ -152,9 +142,7 @@ def _refuse_run_folder(folder: Path) -> None:
 def about_evaluation(parts: Parts, path: Path | None) -> dict[str, Any]:
     """Return what results say of the checkpoint that they are of, its model, the size of the images and the task.
 
-    Args:
-        parts: The configuration and what is made of it, after the evaluation.
-        path: The checkpoint; None for the last weights.
+    ``path`` is None for the last weights. The size is known after the evaluation.
     """
     checkpoint = {} if path is None else {"checkpoint": str(path.absolute()), "checkpoint_id": checkpoint_id(path)}
     size = parts.data.pipelines.sizes.get("eval")  # unknown for the loaders of a user's own datamodule

@@ -13,12 +13,7 @@ _NAME = 30  # characters of a class name, so that the table fits into 80 columns
 
 
 def print_classes(split: str, counts: ClassCounts) -> None:
-    """Print precision, recall, F1 and support of each class, and the most confused pairs.
-
-    Args:
-        split: ``validation`` or ``test``.
-        counts: The counts of its images.
-    """
+    """Print precision, recall, F1 and support of each class of a split, and the most confused pairs."""
     scores = counts.scores()
     print()
     if len(scores) > _ALL:
@@ -37,8 +32,7 @@ def print_classes(split: str, counts: ClassCounts) -> None:
 def class_details(counts: Mapping[str, ClassCounts | None]) -> dict[str, Any]:
     """Return what result files say of the classes: images, scores of each class and confused pairs, by split.
 
-    Args:
-        counts: Split -> the counts of its images; None if they are unknown.
+    The counts of a split are None if they are unknown.
     """
     known = {split: found for split, found in counts.items() if found is not None}
     confused = {split: found.most_confused() for split, found in known.items()}

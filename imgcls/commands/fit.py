@@ -14,13 +14,13 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 
 from imgcls.callbacks.ema import EMA
 from imgcls.callbacks.run_files import RunFiles
-from imgcls.checkpoints.content import Content
+from imgcls.checkpoints.calibration import without_calibration
 from imgcls.commands.best_epoch import Evaluated, best_row, checkpoint_saver, evaluate_best_epoch
 from imgcls.commands.calibration import about_temperature
 from imgcls.commands.command import Command, Parts, print_once
 from imgcls.commands.evaluation_files import about_evaluation
 from imgcls.commands.fit_callbacks import Trial, monitoring_callbacks, with_run_files
-from imgcls.commands.fit_report import about_run, log_end, write_fit_results
+from imgcls.commands.fit_report import about_run, log_end, log_stop_reason, write_fit_results
 from imgcls.commands.fit_start import CREATE_DATASET, choose_run_folder, claim_run_folder, original_settings, slurm_job
 from imgcls.commands.lr_and_batch_size_finders import (
     recorded,
@@ -39,9 +39,8 @@ from imgcls.commands.model_setup import (
 )
 from imgcls.commands.refusals import check_options
 from imgcls.commands.report_files import report_run
-from imgcls.commands.resume import find_requeued, find_start, for_training
+from imgcls.commands.resume import find_requeued, find_start
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete
-from imgcls.commands.stop_reason import log_stop_reason
 from imgcls.commands.trackers import TrackerGuard, close, complete, trackers
 from imgcls.commands.trainer import build_trainer, choose_precision, log_device
 from imgcls.config.overrides import leaves, with_values
@@ -55,12 +54,7 @@ log = logging.getLogger(__name__)
 
 
 class Fit(Command):
-    """Train; then evaluate the best checkpoint.
-
-    Args:
-        parts: The configuration and what is made of it.
-        trial: Set within a search.
-    """
+    """Train; then evaluate the best checkpoint. Within a search, it is a trial."""
 
     def __init__(self, parts: Parts, trial: Trial | None = None) -> None:
         self.begun = time.monotonic()
@@ -72,7 +66,9 @@ class Fit(Command):
         start = find_requeued(parts.runs_folder, job)
         self.weights_only = parts.experiment.only_weights_load and start is None
         start = start or find_start(parts.ckpt_path, parts.runs_folder, self.weights_only)
-        super().__init__(parts, None if start is None else for_training(start))
+        if start is not None:  # a fit trains at the temperature 1
+            start = replace(start, content=without_calibration(start.content))
+        super().__init__(parts, start)
         self.resumed = None if self.weights_only else self.start
         if trial is not None and trial.base is not None:
             share_datasets(parts, trial.base)
@@ -85,7 +81,8 @@ class Fit(Command):
                 "leave it out"
             )
         warn_of_options(self.model, self.data, self.start is None)
-        callbacks, self.monitored = monitoring_callbacks(parts, self._resumed_content, trial)
+        resumed = None if self.resumed is None else self.resumed.content
+        callbacks, monitored = monitoring_callbacks(parts, resumed, trial)
         callbacks, self.finders = take_finders(callbacks)
         refuse_several_devices(self.finders, options)
         self.complete = self._check_resumed(callbacks)
@@ -95,15 +92,9 @@ class Fit(Command):
         self.folder = choose_run_folder(parts, trial, self.start)
         self.lock = claim_run_folder(self.folder, parts, trial, job)
         config = None if self.complete else dump_yaml(self.parts.saved)
-        callbacks = with_run_files(
-            callbacks, self.monitored, parts, self.folder, trial, config, self._keep_cache_decision
-        )
+        callbacks = with_run_files(callbacks, monitored, parts, self.folder, trial, config, self._keep_cache_decision)
         self.trainer = build_trainer(options, [*callbacks, TrackerGuard()], self.files, self.folder)
         self.trackers = trackers(self.trainer.loggers)
-
-    @property
-    def _resumed_content(self) -> Content | None:
-        return None if self.resumed is None else self.resumed.content
 
     def _set_up(self) -> None:
         if self.resumed is not None:
@@ -234,7 +225,7 @@ class Fit(Command):
         if self.trainer.is_global_zero:
             for split in list(results)[-1:] if self.parts.experiment.report else []:
                 maps = self.model, self.trainer.strategy.root_device
-                report_run(folder, split, self.data, self.data.splitter.fit_splits, self.trainer.loggers, maps)
+                report_run(folder, split, self.data, self.data.splitter.fit_splits, maps, self.trainer.loggers)
             saver = checkpoint_saver(self.trainer)
             log_end(folder, saver, self.data.has_test, time.monotonic() - self.begun)
             if self.complete:  # again, since the evaluation moved it out of sight

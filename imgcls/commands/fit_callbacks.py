@@ -61,10 +61,7 @@ def monitoring_callbacks(
 ) -> tuple[list[Callback], Monitored]:
     """Return the user's callbacks and the default ones, and the values that they monitor.
 
-    Args:
-        parts: The configuration and what is made of it; the classes of the data are known.
-        resumed: The checkpoint of the run that is resumed; None for a new run.
-        trial: Set within a search.
+    The classes of the data are known. ``resumed`` is the checkpoint of the run that is resumed; None for a new run.
     """
     options, experiment, data = parts.options, parts.experiment, parts.data
     callbacks = user_callbacks(options)
@@ -97,7 +94,7 @@ def with_run_files(
     Args:
         callbacks: The callbacks of ``monitoring_callbacks``, without finders.
         monitored: The values that they monitor.
-        parts: The configuration and what is made of it.
+        parts: The parts of the fit.
         folder: The run folder; None if nothing is kept.
         trial: Set within a search.
         config: The content of config.yaml; None if nothing is left to train, so that the file stays as it is.

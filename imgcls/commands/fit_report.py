@@ -1,4 +1,4 @@
-"""The end of a fit: its result files, and lines that say where everything is and what to type next."""
+"""The end of a fit: why it stopped, its result files, where everything is, and what to type next."""
 
 import logging
 import shlex
@@ -9,6 +9,8 @@ from textwrap import fill
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from imgcls.callbacks.checkpoint_saver import CheckpointSaver
 from imgcls.checkpoints.run_folder import BEST, CHECKPOINTS, RESULTS, results_file
@@ -24,6 +26,27 @@ log = logging.getLogger(__name__)
 _SUFFIXES = {".csv", ".html", ".json", ".yaml"}
 _NOT_SHOWN = {"schema.json", "hparams.yaml", "thumbnails.csv"}  # for editors, TensorBoard and the report
 _COLUMNS = 80
+
+
+def log_stop_reason(trainer: Trainer, options: dict[str, Any]) -> None:
+    """Log each rule that stopped a fit early: early stopping, a time limit, ``max_epochs`` before ``max_steps``."""
+    for item in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(item, EarlyStopping) and item.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            log.info("Stopped early: %s did not improve for %d validations", item.monitor, item.wait_count)
+        elif isinstance(item, EarlyStopping) and item.stopping_reason_message:
+            log.info("Stopped early: %s", item.stopping_reason_message.replace(" Signaling Trainer to stop.", ""))
+        remaining = item.time_remaining() if isinstance(item, Timer) else None
+        if remaining is not None and remaining <= 0:
+            key = "trainer.max_time" if options["max_time"] is not None else "the duration of Timer"
+            log.info("Stopped: %s is over", key)
+    epochs, steps = options["max_epochs"], options["max_steps"]
+    if trainer.current_epoch == epochs and trainer.global_step < steps:
+        log.info(
+            "trainer.max_epochs: %d ended the run after %d of max_steps: %d; to reach them, set max_epochs: -1",
+            epochs,
+            trainer.global_step,
+            steps,
+        )
 
 
 def write_fit_results(
@@ -70,14 +93,7 @@ def about_run(
 
 
 def log_end(folder: Path, saver: CheckpointSaver | None, has_test: bool, seconds: float) -> None:
-    """Log the total time, the files, and the commands that use the best checkpoint.
-
-    Args:
-        folder: The run folder.
-        saver: The callback that keeps the best checkpoint; None if there is none.
-        has_test: Whether the run has test data.
-        seconds: Duration of the run.
-    """
+    """Log the total time, the files, and the commands that use the best checkpoint, if one is kept."""
     log.info("Total time: %s", duration(max(seconds, 1)))
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.name not in _NOT_SHOWN)
     if saver is not None and saver.best.exists():

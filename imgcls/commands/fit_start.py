@@ -1,6 +1,9 @@
 """What a fit starts with: the settings that a continued run began with, its run folder, and the lock of that folder."""
 
+import hashlib
+import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from imgcls.checkpoints.content import data_state
 from imgcls.checkpoints.run_folder import lock_run_folder, new_run_folder, write_job
 from imgcls.commands.command import Parts
 from imgcls.commands.fit_callbacks import Trial
-from imgcls.commands.resume import Start, job_of
+from imgcls.commands.resume import Start
 from imgcls.commands.trainer import is_first_process
 from imgcls.config.overrides import value_at, with_values
 from imgcls.runtime.atomic_files import sweep
@@ -22,20 +25,22 @@ CREATE_DATASET = "data.init_args.create_dataset"
 
 
 def slurm_job(parts: Parts) -> str | None:
-    """Return the SLURM job that a fit belongs to; None outside of SLURM."""
+    """Return the number of the SLURM job of a fit, with a digest of its configuration; None outside of SLURM.
+
+    A requeued job finds its own runs by it, since one job may run several fits.
+    """
+    number = os.environ.get("SLURM_JOB_ID")
+    if number is None:
+        return None
     seed = parts.drawn_seed or parts.saved["seed_everything"]
-    return job_of(parts.saved | {"ckpt_path": parts.ckpt_path, "seed_everything": seed})
+    config = parts.saved | {"ckpt_path": parts.ckpt_path, "seed_everything": seed}
+    return f"{number} {hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()}"
 
 
 def original_settings(parts: Parts, start: Start | None, weights_only: bool) -> dict[str, Any]:
     """Return the configuration to save, with checkpoint and seed that the run began with, so that it can be repeated.
 
-    A seed that the resumed run drew is set again.
-
-    Args:
-        parts: The configuration and what is made of it.
-        start: The checkpoint; None for a new run.
-        weights_only: Whether a new run uses its weights; else its run is resumed.
+    A seed that the resumed run drew is set again. With ``weights_only``, the checkpoint starts a new run.
     """
     saved = parts.saved
     if start is None:
@@ -73,14 +78,8 @@ def choose_run_folder(parts: Parts, trial: Trial | None, start: Start | None) ->
 def claim_run_folder(folder: Path | None, parts: Parts, trial: Trial | None, job: str | None) -> FileLock | None:
     """Lock a run folder, sign it with the SLURM job, and remove what a killed process left.
 
-    Args:
-        folder: The run folder; None if nothing is kept.
-        parts: The configuration and what is made of it.
-        trial: Set within a search, which locks its folders itself.
-        job: The SLURM job.
-
     Returns:
-        The lock, to be released at the end.
+        The lock, to be released at the end; None within a search, which locks its folders itself.
     """
     if folder is None or not is_first_process():
         return None

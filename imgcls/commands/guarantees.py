@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from imgcls.checkpoints.run_folder import EVALUATION, results_file
 from imgcls.commands.resume import Start
 from imgcls.errors import ConfigError
 from imgcls.predictions.predicted_texts import ABSTAIN, Selection
-from imgcls.results.predictions import EvaluatedSplit, read_predictions, read_record
+from imgcls.results.predictions import read_predictions, read_record
 from imgcls.runtime.tables import short_path
 from imgcls.statistics.selective import (
     coverage_interval,
@@ -47,7 +48,7 @@ class Guarantee(NamedTuple):
 
     risk: float | None = None
     coverage: float | None = None
-    calibrate_on: Path | None = None
+    calibrate_on: str | os.PathLike[str] | None = None
 
 
 class _Scores(NamedTuple):
@@ -63,10 +64,7 @@ class _Scores(NamedTuple):
 def find_selection(start: Start, guarantee: Guarantee, changed: Mapping[str, Any]) -> Selection:
     """Return the least probabilities that give the guarantees, and log what they mean.
 
-    Args:
-        start: The checkpoint.
-        guarantee: What is asked for.
-        changed: The settings that differ from those of the run: they change probabilities.
+    ``changed`` are the settings that differ from those of the run: they change probabilities.
 
     Raises:
         ConfigError: If it cannot be guaranteed; says what could be.
@@ -77,7 +75,11 @@ def find_selection(start: Start, guarantee: Guarantee, changed: Mapping[str, Any
             raise ConfigError("--calibrate_on is used with --risk or --coverage; add --risk 0.02, or --coverage 0.9")
         return Selection()
     _check(start, guarantee)
-    scores = _of_table(start, calibrate_on, changed) if calibrate_on else _of_checkpoint(start, changed)
+    scores = (
+        _of_checkpoint(start, changed)
+        if calibrate_on is None
+        else _of_table(start, Path(calibrate_on).expanduser(), changed)
+    )
     least = None if risk is None else _least_confidence(scores, risk)
     in_set = None if coverage is None else _least_in_set(scores, coverage)
     if scores.chose:
@@ -126,14 +128,9 @@ def _of_table(start: Start, path: Path, changed: Mapping[str, Any]) -> _Scores:
             f"of which); type: imgcls test {start.path} PHOTOS"
         )
     _refuse_changed(changed, read_record(path.with_name(EVALUATION)).get("changed", {}), str(path))
-    return _scores_of(table, f"images of {short_path(path)}")
-
-
-def _scores_of(table: EvaluatedSplit, name: str) -> _Scores:
-    rows = np.arange(len(table))
     probs = table.probs.astype(np.float32)
-    correct = probs.argmax(axis=1) == table.labels
-    return _Scores(probs.max(axis=1), correct, probs[rows, table.labels], name, table.chose_epoch)
+    correct, of_truth = probs.argmax(axis=1) == table.labels, probs[np.arange(len(table)), table.labels]
+    return _Scores(probs.max(axis=1), correct, of_truth, f"images of {short_path(path)}", table.chose_epoch)
 
 
 def _refuse_changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str) -> None:

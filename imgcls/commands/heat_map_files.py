@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.needed_size import needed_side
-from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.explain.frame import SeenPhoto
 from imgcls.explain.heat_maps import HeatMaps
 from imgcls.explain.overlay import overlay
@@ -48,10 +46,10 @@ class Wanted(NamedTuple):
 
 
 def wanted_maps(found: EvaluatedSplit, images: Mapping[str, SplitIndex]) -> dict[str, Wanted]:
-    """Return path -> what its heat map shows, for images with predictions: why this class, and not the true one.
+    """Return path -> what its heat map shows: why this class, and not the true one.
 
     Args:
-        found: The evaluated images.
+        found: The evaluated images; those without a prediction get no heat map.
         images: Path -> split and index of the images with a thumbnail.
     """
     wanted = {}
@@ -63,34 +61,28 @@ def wanted_maps(found: EvaluatedSplit, images: Mapping[str, SplitIndex]) -> dict
     return {path: wanted[path] for path in images if path in wanted}
 
 
-def overlays_or_none(
-    model: InferenceModule, device: torch.device, data: ImageDataModule, wanted: Sequence[Wanted], side: int
-) -> list[NDArray[np.uint8]]:
-    """Return what ``heat_map_overlays`` does; none, and a line, where that fails, since a report may do without."""
-    with optional_part("No heat maps in the report", "it has the images alone"):
-        return heat_map_overlays(model, device, data, wanted, side) if wanted else []
-    return []
-
-
 def heat_map_overlays(
     model: InferenceModule, device: torch.device, data: ImageDataModule, wanted: Sequence[Wanted], side: int
 ) -> list[NDArray[np.uint8]]:
-    """Return images with their heat maps, as many as the time allows.
+    """Return images with their heat maps, as many as the time allows; none if that fails, which is logged.
 
     Args:
         model: The classifier, which is on the CPU again afterwards.
         device: Where it computes.
         data: The data of the run.
-        wanted: The images, the most important first.
+        wanted: The images, the most important first; at least one.
         side: Longer side of the pictures in pixels.
 
     Returns:
-        uint8 ``(H, W, 3)`` each. None of them if no layer has a usable spatial grid, which is logged.
+        uint8 ``(H, W, 3)`` each.
     """
-    try:
-        return _overlays(model.to(device), data, wanted, side)
-    finally:
-        model.to("cpu")
+    drawn: list[NDArray[np.uint8]] = []
+    with optional_part("No heat maps in the report", "it has the images alone"):
+        try:
+            drawn = _overlays(model.to(device), data, wanted, side)
+        finally:
+            model.to("cpu")
+    return drawn
 
 
 def _overlays(
@@ -105,7 +97,12 @@ def _overlays(
         if time.monotonic() - begun > _SECONDS:
             log.info("Heat maps of the first %d of %d images: more would take too long", start, len(wanted))
             break
-        photos = [_seen(each, pipeline, model) for each in part]
+        photos = [
+            SeenPhoto.of(
+                each.split.read(each.number, needed_side(pipeline)), partial(pipeline, seed=0), model.preprocessing
+            )
+            for each in part
+        ]
         images = torch.from_numpy(np.stack([photo.pixels for photo in photos])).permute(0, 3, 1, 2)
         if maps.layer((images.shape[2], images.shape[3])) is None:
             log.info("No heat maps in the report: this network has no layer with a usable spatial grid")
@@ -115,19 +112,8 @@ def _overlays(
     return drawn
 
 
-def _seen(wanted: Wanted, pipeline: Pipeline, model: InferenceModule) -> SeenPhoto:
-    photo = wanted.split.read(wanted.number, needed_side(pipeline))
-    return SeenPhoto.of(photo, partial(pipeline, seed=0), model.preprocessing)
-
-
 def _drawn(photo: SeenPhoto, heat: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     def factor(height: int, width: int) -> float:
         return side / max(height, width)
 
     return overlay(*photo.with_heat(heat, factor))
-
-
-def heat_map_name(thumbnail: str) -> str:
-    """Return the file of the heat map beside a thumbnail."""
-    path = Path(thumbnail)
-    return f"{path.parent}/{path.stem}-heat.webp"

@@ -99,9 +99,6 @@ def search(
         options: The Trainer's arguments of the run.
         averaged: Whether the run averages the weights.
 
-    Returns:
-        The values for the run.
-
     Raises:
         ConfigError: If no value is found.
     """
@@ -162,12 +159,7 @@ def _log_value(finder: Finder, model: ImageClassifier, data: ImageDataModule) ->
 
 
 def recorded(finders: Sequence[Finder], config: dict[str, Any]) -> Values:
-    """Return the values that finders set at the start of a run.
-
-    Args:
-        finders: The finders.
-        config: The configuration in its checkpoint.
-    """
+    """Return the values that finders set at the start of a run, from the configuration in its checkpoint."""
     values = {key: value_at(config, key) for key in (_KEYS[type(finder)] for finder in finders)}
     return {key: value for key, value in values.items() if value is not None}
 

@@ -71,13 +71,7 @@ def set_up_resumed(model: ImageClassifier, data: ImageDataModule, start: Start) 
 
 
 def set_up_evaluated(model: ImageClassifier, data: ImageDataModule, start: Start, recorded: Recorded) -> None:
-    """Give the data what a checkpoint records, and build its network; the weights are not loaded.
-
-    Args:
-        model: The model.
-        data: The data; it gets classes, datasets and evaluation transforms.
-        start: The checkpoint.
-        recorded: Its configuration, for what the user does not give.
+    """Give the data classes, datasets and evaluation transforms of a checkpoint, and build its network without weights.
 
     Raises:
         ConfigError: If the record is invalid, or the weights are not those of its network.

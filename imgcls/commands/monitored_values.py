@@ -50,10 +50,7 @@ class Monitored:
     def require(self, where: str, name: str, more: Sequence[str] = ()) -> None:
         """Refuse a value that nothing logs; await one that only a class of the user's can log.
 
-        Args:
-            where: The option, for the message.
-            name: The value.
-            more: Names that are known besides.
+        ``where`` is the option, for the message; ``more`` are names that are known besides.
 
         Raises:
             ConfigError: Names the value, a similar name, and the values that exist.

@@ -57,7 +57,8 @@ class Prediction(Evaluation):
                     refuse_existing(file, option)  # it is locked: no other process is about to write it
             super().__init__(parts, start, recorded)
             self._check_model()
-            self._selection = find_selection(start, _guarantee(parts.section), changed_settings(parts, recorded))
+            guarantee = Guarantee(parts.section["risk"], parts.section["coverage"], parts.section["calibrate_on"])
+            self._selection = find_selection(start, guarantee, changed_settings(parts, recorded))
             self._about = {
                 "--ckpt_path": checkpoint_id(start.path),
                 "--tta": parts.section["tta"],
@@ -209,12 +210,6 @@ def _output_of(section: Any, start: Start) -> Path:
     file = Path(given).expanduser()
     check_format(file)
     return file
-
-
-def _guarantee(section: Any) -> Guarantee:
-    """Return what ``--risk`` and ``--coverage`` ask for."""
-    table = section["calibrate_on"]
-    return Guarantee(section["risk"], section["coverage"], None if table is None else Path(table).expanduser())
 
 
 def _embeddings_of(section: Any) -> Path | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.checkpoints.run_folder import PROPERTIES, THUMBNAILS, predictions_file
-from imgcls.commands.heat_map_files import SplitIndex, heat_map_name, overlays_or_none, wanted_maps
+from imgcls.commands.heat_map_files import SplitIndex, heat_map_overlays, wanted_maps
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.image_properties import image_properties
 from imgcls.datasets.webdataset_stream import StreamImageDataset
@@ -40,8 +40,8 @@ def report_run(
     split: str,
     data: ImageDataModule,
     splits: Sequence[str],
+    maps: tuple[InferenceModule, torch.device],
     loggers: Sequence[Logger] = (),
-    maps: tuple[InferenceModule, torch.device] | None = None,
 ) -> None:
     """Write image properties, thumbnails and report of a folder with predictions, and log where the page is.
 
@@ -52,8 +52,8 @@ def report_run(
         split: The split that was evaluated last.
         data: The data of the run, whose images are read again.
         splits: The splits whose images may be read.
+        maps: The model for heat maps, with its evaluated weights, and where it computes.
         loggers: Those that get the pictures, where they can.
-        maps: The model for heat maps, with its evaluated weights, and where it computes; None for no heat maps.
     """
     if not (folder / predictions_file(split)).exists():
         return  # the evaluation has logged why
@@ -76,28 +76,23 @@ def _write_pictures(
     found: EvaluatedSplit,
     images: Mapping[str, SplitIndex],
     data: ImageDataModule,
-    maps: tuple[InferenceModule, torch.device] | None,
+    maps: tuple[InferenceModule, torch.device],
 ) -> None:
     """Write thumbnails, their heat maps, and ``thumbnails.csv`` that lists them."""
     files = write_thumbnails(folder, images)
     heat: dict[str, str] = {}
-    if maps is not None:
-        wanted = wanted_maps(found, {path: images[path] for path in files})
-        for path, pixels in zip(wanted, overlays_or_none(*maps, data, list(wanted.values()), SIDE), strict=False):
-            heat[path] = heat_map_name(files[path])
+    if wanted := wanted_maps(found, {path: images[path] for path in files}):
+        for path, pixels in zip(wanted, heat_map_overlays(*maps, data, list(wanted.values()), SIDE), strict=False):
+            heat[path] = files[path].replace(".webp", "-heat.webp")
             write_thumbnail(folder / heat[path], pixels)
     rows = [(path, file, heat.get(path, "")) for path, file in files.items()]
     write_rows(folder / THUMBNAILS, ("path", "file", "heat_map"), rows)
 
 
 def write_thumbnails(folder: Path, images: Mapping[str, SplitIndex]) -> dict[str, str]:
-    """Write small WebP pictures of images into ``thumbnails/``; return path -> file in the folder.
+    """Write small WebP pictures of images into ``thumbnails/``; return path -> file in the run folder.
 
     Images of a stream are not read again, and have none.
-
-    Args:
-        folder: The run folder.
-        images: Path -> split and index of each image.
     """
     target = folder / Path(THUMBNAILS).stem
     target.mkdir(exist_ok=True)
@@ -120,11 +115,7 @@ def write_thumbnails(folder: Path, images: Mapping[str, SplitIndex]) -> dict[str
 
 
 def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write an image of at most ``SIDE`` pixels as WebP.
-
-    Args:
-        path: The file.
-        pixels: uint8 ``(H, W, 3)``, RGB.
+    """Write an RGB image, uint8 ``(H, W, 3)``, as WebP of at most ``SIDE`` pixels.
 
     Raises:
         WriteError: If it cannot be written.

@@ -1,16 +1,13 @@
 """Find the checkpoint that a command starts from: to resume its run, or for its weights alone."""
 
-import hashlib
 import json
 import logging
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgcls.checkpoints.calibration import without_calibration
 from imgcls.checkpoints.content import CONFIG_KEY, Content
 from imgcls.checkpoints.io import DamagedError, read_checkpoint
 from imgcls.checkpoints.run_folder import CHECKPOINTS, newest_best, newest_checkpoints, run_folder_of
@@ -106,32 +103,8 @@ def find_start(given: str | None, parent: Path, weights_only: bool) -> Start | N
     return start
 
 
-def for_training(start: Start) -> Start:
-    """Return a checkpoint without its calibration: a fit trains at the temperature 1."""
-    return replace(start, content=without_calibration(start.content))
-
-
-def job_of(config: Mapping[str, Any]) -> str | None:
-    """Identify a fit within a SLURM job, so that a requeued job finds its own runs.
-
-    Args:
-        config: The configuration as plain values, since one job may run several fits.
-
-    Returns:
-        The job's number and a digest of the configuration; None outside of SLURM.
-    """
-    number = os.environ.get("SLURM_JOB_ID")
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    return None if number is None else f"{number} {digest}"
-
-
 def find_requeued(parent: Path, job: str | None) -> Start | None:
-    """Find the checkpoint to resume from in a job that SLURM has requeued; None in any other.
-
-    Args:
-        parent: The folder of the runs of that name.
-        job: The identity that ``job_of`` returned.
-    """
+    """Find the checkpoint to resume from in a job that SLURM has requeued; None in any other."""
     restarted = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     return _newest_intact(parent, job) if restarted and job is not None else None
 

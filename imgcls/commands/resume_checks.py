@@ -55,10 +55,7 @@ def check_same_model(start: Start, model_name: str) -> None:
 def check_resumable(start: Start, config: Mapping[str, Any], averages: bool) -> None:
     """Refuse values that the checkpoint would override silently: seed, optimizer, schedule and split.
 
-    Args:
-        start: The checkpoint to resume from.
-        config: The configuration as plain values.
-        averages: Whether the run averages its weights.
+    ``averages`` is whether the run averages its weights.
 
     Raises:
         ConfigError: Names the key, its value, and the checkpoint's.
@@ -96,12 +93,7 @@ def _has_validation_data(config: Mapping[str, Any]) -> bool:
 
 
 def resume_message(start: Start, config: Mapping[str, Any]) -> str:
-    """Return one line that says from where a run resumes, and which keys of model and data have changed.
-
-    Args:
-        start: The checkpoint.
-        config: The configuration as plain values.
-    """
+    """Return one line that says from where a run resumes, and which keys of model and data have changed."""
     before = start.config
     ours, theirs = (leaves({key: one.get(key) for key in ("model", "data")}) for one in (config, before))
     ours = json.loads(json.dumps(ours))
@@ -117,13 +109,7 @@ def _shown(value: Any) -> Any:
 
 
 def why_complete(start: Start, options: dict[str, Any], callbacks: Sequence[Callback]) -> str:
-    """Return why nothing is left to train and what to change; empty if something is left.
-
-    Args:
-        start: The checkpoint to resume from.
-        options: The Trainer's arguments.
-        callbacks: The callbacks of the resumed run.
-    """
+    """Return why nothing is left to train and what to change; empty if something is left."""
     epochs, steps = epochs_completed(start.content), start.content["global_step"]
     for done, key in ((epochs, "max_epochs"), (steps, "max_steps")):
         if options[key] is not None and 0 <= options[key] <= done:

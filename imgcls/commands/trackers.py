@@ -37,14 +37,7 @@ class TrackerGuard(Callback):
 
 
 def complete(found: Sequence[Logger], folder: Path, values: Mapping[str, float], step: int) -> None:
-    """Give trackers the values of the test, and the files of the run; an error is logged and not raised.
-
-    Args:
-        found: The trackers.
-        folder: The run folder.
-        values: Logged name -> value.
-        step: Optimizer steps of the run.
-    """
+    """Give trackers the values of the test, and the files of the run; an error is logged and not raised."""
     files = [folder / name for name in _FILES if (folder / name).is_file()]
     for logger in found:
         with _guard(logger):
@@ -70,10 +63,7 @@ def close(found: Sequence[Logger], failed: bool = False) -> None:
 def name_of_trial(config: dict[str, Any], name: str, group: str) -> dict[str, Any]:
     """Return the configuration of a trial whose trackers have its name and that of the search, unless they have one.
 
-    Args:
-        config: The configuration of a fit.
-        name: Name of the trial.
-        group: Name of the search, which W&B groups runs by.
+    W&B groups runs by the name of the search.
     """
     given = config["trainer"].get("logger")
     specs = given if isinstance(given, list) else [given]

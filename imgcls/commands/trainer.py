@@ -98,19 +98,11 @@ class ImgclsTrainer(Trainer):
         return min([super().estimated_stepping_batches, *limits])
 
     def tune(self, search: Callable[[], None]) -> None:
-        """Search the best values of configuration keys with Optuna.
-
-        Args:
-            search: Runs the trials, each with a Trainer of its own.
-        """
+        """Search the best values of configuration keys with Optuna."""
         search()
 
     def check(self, scan: Callable[[], None]) -> None:
-        """Check the data before training.
-
-        Args:
-            scan: Reads the images and reports.
-        """
+        """Check the data before training."""
         scan()
 
 
@@ -129,13 +121,7 @@ def as_list(value: Any) -> list[Any]:
 def build_trainer(
     options: dict[str, Any], callbacks: list[Callback], files: AtomicCheckpointIO, folder: Path | None = None
 ) -> ImgclsTrainer:
-    """Build the Trainer.
-
-    Args:
-        options: The Trainer's arguments as configured.
-        callbacks: All callbacks.
-        files: Reads and writes the checkpoints.
-        folder: The run folder; None if nothing is kept.
+    """Build the Trainer; ``folder`` is None if nothing is kept.
 
     Raises:
         ConfigError: If an argument of the Trainer is wrong.
@@ -160,20 +146,12 @@ def build_trainer(
         trainer.val_check_interval = options["val_check_interval"]
     # After SIGTERM, Lightning 2.6 trains to the end of the epoch and communicates with the other processes within a
     # step; imgcls handles the signal itself (runtime/signals.py). May go when Lightning has a public switch.
-    trainer._signal_connector._sigterm_notifier_fn = _ignore  # type: ignore[method-assign, assignment] # noqa: SLF001
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign] # noqa: SLF001
     return trainer
 
 
-def _ignore(*_: Any) -> None:
-    pass
-
-
 def choose_precision(options: dict[str, Any]) -> str | None:
-    """Return the precision to train in; None if a plugin decides.
-
-    Args:
-        options: The Trainer's arguments.
-    """
+    """Return the precision to train in; None if a plugin decides."""
     return _possible(options, best_precision(_uses_gpu(options)))
 
 
@@ -182,10 +160,6 @@ def evaluation_precision(options: dict[str, Any], trained: str | None) -> str | 
 
     It is float32 unless the user gives another, since probabilities in bfloat16 differ by up to 0.1 from those of the
     exported model. Weights that were trained in another number format, such as bf16-true, keep it.
-
-    Args:
-        options: The Trainer's arguments.
-        trained: The precision that the checkpoint was trained in, if known.
     """
     return _possible(options, "32-true" if trained is None or trained.endswith(MIXED) else trained)
 
@@ -221,12 +195,7 @@ def _uses_gpu(options: dict[str, Any]) -> bool:
 
 
 def log_device(trainer: Trainer, automatic: bool = False) -> None:
-    """Log the device and the precision.
-
-    Args:
-        trainer: The Trainer of the run.
-        automatic: Whether the configuration leaves the precision open.
-    """
+    """Log the device and the precision, and how to change one that was chosen automatically."""
     why = " (to change it: --trainer.precision 32)" if automatic and trainer.precision != "32-true" else ""
     log.info("%s, precision %s%s", device_name(trainer), trainer.precision, why)
 

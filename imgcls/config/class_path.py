@@ -23,12 +23,9 @@ def class_path_of(spec: Any, where: str) -> str:
 
 
 def find_class(class_path: str, package: str, where: str) -> Callable[..., Any]:
-    """Import a class or function.
+    """Import a class or function by its dotted path; a bare name is looked up in ``package``.
 
-    Args:
-        class_path: Its dotted path; a bare name is looked up in ``package``.
-        package: The package of bare names.
-        where: The config key, for messages.
+    ``where`` is the config key, for messages.
 
     Raises:
         ConfigError: If the import fails or there is no such class.

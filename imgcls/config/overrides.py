@@ -86,14 +86,7 @@ def _set(config: Config, key: str, value: Any) -> None:
 
 
 def _key_or_index(parent: Any, part: str, owner: str | None, before: list[str], key: str) -> Any:
-    """Return the key or index of a part of a dotted key.
-
-    Args:
-        parent: The dict or list.
-        part: The part.
-        owner: The class whose arguments ``parent`` holds.
-        before: The parts before it.
-        key: The whole key.
+    """Return the key or index of a part of a dotted key, within ``parent``, which holds the arguments of ``owner``.
 
     Raises:
         _NoSuchKeyError: If there is none.

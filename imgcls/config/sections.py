@@ -25,12 +25,7 @@ def section(name: str, parent: str = "") -> ConfigDict:
 
 
 def check_owners(values: Mapping[str, Any], key: str, owners: Mapping[str, set[str]]) -> None:
-    """Refuse a parameter that the chosen ``name`` does not have.
-
-    Args:
-        values: The values of a section, with its ``name``.
-        key: The key of the section.
-        owners: Parameter -> the names that have it.
+    """Refuse a parameter of a section that the chosen ``name`` does not have; owners: parameter -> names that have it.
 
     Raises:
         ValueError: Names the key and the names.

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
@@ -186,8 +185,7 @@ class Classifier:
             raise ConfigError(f"tta must be one of {', '.join(get_args(TTA))}, got {tta!r}")
         check_top_k(top_k, len(self.class_names), "top_k")
         changed = {name: value for name, value in {"tta": tta, "raw": raw}.items() if value not in ("none", False)}
-        guarantee = Guarantee(risk, coverage, None if calibrate_on is None else Path(calibrate_on).expanduser())
-        selection = find_selection(self._start, guarantee, changed)
+        selection = find_selection(self._start, Guarantee(risk, coverage, calibrate_on), changed)
         data = InputDataset(inputs, self._max_pixels)
         self.model.tta, self.model.uncalibrated = tta, raw
         probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)

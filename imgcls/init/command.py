@@ -16,13 +16,7 @@ DEFAULT = "imgcls.yaml"
 
 
 def init(arguments: list[str]) -> str:
-    """Write the configuration.
-
-    Args:
-        arguments: The command line after ``init``.
-
-    Returns:
-        What was found and written, and the next command to type.
+    """Write the configuration; return what was found and written, and the next command to type.
 
     Raises:
         ConfigError: If the folder cannot be used, or the file exists.

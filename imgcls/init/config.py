@@ -22,18 +22,11 @@ _LISTED = 20  # classes
 
 
 def config_text(root: str, folder: PhotoFolder, machine: Machine, model: str | None = None) -> str:
-    """Return the configuration.
-
-    Args:
-        root: The folder as the user named it.
-        folder: What it contains.
-        machine: The machine to train on.
-        model: The model; None chooses one.
-    """
+    """Return the configuration for a folder, as the user named it, and a machine; without a model, one is chosen."""
     parts = [
         f"# yaml-language-server: $schema={files('imgcls.cli').joinpath('schema.json')}",
         f"# Made by `imgcls init {_printable(root)}` for: {machine}. To train: imgcls fit --config THIS_FILE",
-        *_comment(_classes(folder)),
+        *textwrap.wrap(_classes(folder), _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False),
         *_model(folder, machine, model),
         *_data(folder, machine, model),
         *_trainer(folder),
@@ -143,10 +136,6 @@ def _batch_size(folder: PhotoFolder, machine: Machine) -> int:
     while size > 8 and _trained(folder) < 10 * size:
         size //= 2
     return size
-
-
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
 
 
 def _printable(name: str) -> str:

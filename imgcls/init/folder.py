@@ -74,8 +74,7 @@ class PhotoFolder:
 def read_folder(root: str) -> PhotoFolder:
     """List a folder, and read the headers of a sample of its images.
 
-    Args:
-        root: A folder with one folder per class, or with folders ``train``, ``val``, ``test`` of such folders.
+    It has one folder per class, or folders ``train``, ``val``, ``test`` of such folders.
 
     Raises:
         ConfigError: If it does not exist, or has no images in at least two classes.

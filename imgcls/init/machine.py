@@ -5,9 +5,9 @@ import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from imgcls.runtime.cores import available_cores
+from imgcls.runtime.serialize import versions
 
 _SECONDS = 10  # that nvidia-smi may take
 
@@ -38,16 +38,9 @@ def this_machine() -> Machine:
     cores = available_cores()
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return Machine(cores, "Apple GPU")
-    if "+cpu" in _torch_version() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if "+cpu" in versions().get("torch", "") or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return Machine(cores)
     return Machine(cores, *_nvidia())
-
-
-def _torch_version() -> str:
-    try:
-        return version("torch")
-    except PackageNotFoundError:  # made known in another way than by an installer
-        return ""
 
 
 def _nvidia() -> tuple[str | None, float | None]:

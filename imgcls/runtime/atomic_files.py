@@ -26,11 +26,6 @@ class PartialFile(io.BufferedWriter):
     """A temporary file that will be renamed to its target.
 
     On a full disk it keeps counting bytes, so that the error can state how many are needed.
-
-    Args:
-        target: Final path.
-        path: Temporary path.
-        handle: File descriptor.
     """
 
     def __init__(self, target: Path, path: Path, handle: int) -> None:
@@ -130,11 +125,7 @@ def naming(path: Path) -> Iterator[None]:
 def full_disk(path: Path, error: OSError, needed: int | None = None, taken: int = 0) -> FullDiskError:
     """Return the error for a file that does not fit on the disk.
 
-    Args:
-        path: The file.
-        error: The error of the operating system.
-        needed: Size of the file in bytes; None if unknown.
-        taken: Bytes already written, which become free when the file is removed.
+    Sizes are in bytes: ``needed`` for the file, None if unknown; ``taken`` become free when the file is removed.
     """
     free = "an unknown number of bytes"
     with suppress(OSError):
@@ -163,9 +154,7 @@ def link(source: Path, target: Path) -> None:
 def sweep(folder: Path, names: str = f"**/.*{PARTIAL}") -> None:
     """Remove the temporary files of killed processes; those of live processes are locked.
 
-    Args:
-        folder: The folder.
-        names: Glob pattern; by default it includes subfolders.
+    The glob pattern ``names`` includes subfolders by default.
     """
     found: list[Path] = []
     with suppress(OSError):  # a folder may be removed in the meantime
@@ -177,12 +166,7 @@ def sweep(folder: Path, names: str = f"**/.*{PARTIAL}") -> None:
 
 
 def reopen(target: Path, path: Path, size: int) -> PartialFile:
-    """Open a temporary file that outlives its process; what is beyond ``size`` bytes is cut.
-
-    Args:
-        target: Final path.
-        path: Temporary path; a new file is made if the size is 0.
-        size: Bytes to keep.
+    """Open a temporary file that outlives its process, cut to ``size`` bytes; a new file if that is 0.
 
     Raises:
         WriteError: If it cannot be opened.

@@ -5,9 +5,5 @@ from pathlib import Path
 
 
 def cache_folder(given: str | None = None) -> Path:
-    """Return the cache folder: ``given``, else ``$IMGCLS_CACHE``, else ``~/.cache/imgcls``.
-
-    Args:
-        given: A folder, where ``~`` is the home folder; None for the default.
-    """
+    """Return the cache folder: ``given``, else ``$IMGCLS_CACHE``, else ``~/.cache/imgcls``; expands ``~``."""
     return Path(given or os.environ.get("IMGCLS_CACHE") or "~/.cache/imgcls").expanduser().absolute()

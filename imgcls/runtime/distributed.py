@@ -53,11 +53,7 @@ class ProcessWatch(Callback):
 
 
 def watch(processes: Sequence["Popen[bytes]"]) -> None:
-    """End this process as the first of others that fails, even if it waits for that one, as under NCCL.
-
-    Args:
-        processes: Those that this one has started.
-    """
+    """End this process as the first of those that it has started fails, even while it waits for it, as under NCCL."""
     end_with_this(processes)
     threading.Thread(target=_end_as_the_first, args=(processes,), daemon=True).start()
 
@@ -80,9 +76,6 @@ def _end_as_the_first(processes: Sequence["Popen[bytes]"]) -> None:
 @contextmanager
 def ending_together(trainer: pl.Trainer) -> Iterator[None]:
     """End the other processes of a run with this one; if one of them failed first, end with its exit code.
-
-    Args:
-        trainer: The Trainer of the run.
 
     Raises:
         SystemExit: With the exit code of the process that failed, and broke the connection to this one.
@@ -122,9 +115,7 @@ def end_others(processes: Sequence["Popen[bytes]"]) -> None:
 def code_of_others(error: BaseException, processes: Sequence["Popen[bytes]"]) -> int | None:
     """Return the exit code of another process that failed, reported why, and broke the connection; None if none did.
 
-    Args:
-        error: What this process ends with.
-        processes: Those that it has started, if it is the first one.
+    The first process has started the others, which have no ``processes``.
     """
     _ENDING.set()
     if not processes and "by peer" in str(error):  # gloo: connection closed, or reset

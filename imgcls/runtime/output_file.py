@@ -46,10 +46,6 @@ def check_output(path: str | os.PathLike[str], option: str = "--output", example
 def refuse_existing(path: Path, option: str = "--output") -> None:
     """Refuse to replace a file.
 
-    Args:
-        path: The file.
-        option: The option that names it.
-
     Raises:
         ConfigError: If it exists.
     """
@@ -60,12 +56,8 @@ def refuse_existing(path: Path, option: str = "--output") -> None:
 def check_page(path: str, *, overwrite: bool) -> None:
     """Check that an HTML page can be written, as :func:`check_output` does.
 
-    Args:
-        path: The file of ``--output``.
-        overwrite: Whether an existing file is replaced.
-
     Raises:
-        ConfigError: If it cannot be written, its name does not end with ``.html``, or it exists.
+        ConfigError: If it cannot be written, its name does not end with ``.html``, or it exists and is not overwritten.
     """
     check_output(path, example="report.html")
     file = Path(path).expanduser()
@@ -77,10 +69,6 @@ def check_page(path: str, *, overwrite: bool) -> None:
 
 def lock_output(path: Path, option: str = "--output") -> FileLock:
     """Lock a file for this process; remove the temporary files of killed processes.
-
-    Args:
-        path: The file.
-        option: The option that names it.
 
     Raises:
         ConfigError: If another process writes it.

@@ -12,12 +12,7 @@ from imgcls.runtime.atomic_files import PARTIAL, hidden, naming
 
 
 class FolderKind(NamedTuple):
-    """What a folder holds.
-
-    Args:
-        name: In a sentence.
-        marker: The file by which such a folder is recognised.
-    """
+    """What a folder holds, in a sentence, and the file by which such a folder is recognised."""
 
     name: str
     marker: str
@@ -52,11 +47,6 @@ def refuse_folder(folder: Path, overwrite: bool, kind: FolderKind) -> None:
 @contextmanager
 def writing_folder(target: Path, overwrite: bool, kind: FolderKind) -> Iterator[Path]:
     """Yield a hidden folder beside the target that becomes the target if the block succeeds, else is removed.
-
-    Args:
-        target: The folder; its parent is made.
-        overwrite: Whether it may replace an earlier folder of the same kind.
-        kind: What it holds.
 
     Raises:
         ConfigError: If the target exists and may not be replaced, or its parent cannot be written to.

@@ -9,10 +9,6 @@ from imgcls.errors import ConfigError, did_you_mean
 def parse_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """Parse a command line, and name the option that an unknown one may have meant.
 
-    Args:
-        parser: The parser; its ``prog`` names the command.
-        arguments: The command line after the command.
-
     Raises:
         ConfigError: If there is an unknown option, or a value too many.
         SystemExit: After the help, or with 2 for a value that is missing or has the wrong type.

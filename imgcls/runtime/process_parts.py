@@ -16,9 +16,6 @@ class ProcessParts:
     """Hidden files with the rows of each process, which the first process joins when all are complete.
 
     One process writes each file as a whole.
-
-    Args:
-        outputs: The files.
     """
 
     def __init__(self, outputs: Sequence[Output]) -> None:

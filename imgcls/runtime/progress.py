@@ -18,12 +18,9 @@ _Item = TypeVar("_Item")
 
 
 def tracked(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
-    """Yield the items and show how many are done, unless the work is quick.
+    """Yield ``total`` items and show how many are done, unless the work is quick.
 
-    Args:
-        items: The items.
-        total: Their number.
-        what: The work, for example ``reading headers``.
+    ``what`` is the work, for example ``reading headers``.
     """
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -117,11 +117,7 @@ def ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def postponed(waits: bool = False) -> Iterator[None]:
-    """Postpone signals to the end of the block.
-
-    Args:
-        waits: Whether a signal may also be raised while ``waited`` waits for its next item.
-    """
+    """Postpone signals to the end of the block; with ``waits`` as in :class:`Hold`."""
     hold = Hold(waits)
     hold.begin()
     try:
