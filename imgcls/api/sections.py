@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.config.overrides import full_key, public_class
+from imgcls.config.overrides import Config, full_key, public_class
 from imgcls.errors import ConfigError, join_keys
 
-Config = dict[str, Any]
 _SHORT = {"data": "data.dataset_classes.train", "model": "model.model_name"}  # section -> the key that a text means
 
 

@@ -70,7 +70,7 @@ class Fit(Command):
             start = replace(start, content=without_calibration(start.content))
         super().__init__(parts, start)
         self.resumed = None if self.weights_only else self.start
-        if trial is not None and trial.base is not None:
+        if trial is not None:
             share_datasets(parts, trial.base)
         self._save(original_settings(parts, self.start, self.weights_only))
         self.data.pipelines.check()

@@ -1,7 +1,7 @@
 """The callbacks of a fit: the user's, the default ones, and those that write the run folder."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
@@ -42,16 +42,16 @@ class Trial:
     """
 
     folder: Path
-    callbacks: Sequence[Callback] = field(default_factory=list)
-    base: Parts | None = None
-    evaluates: bool = False
+    callbacks: Sequence[Callback]
+    base: Parts
+    evaluates: bool
 
     @property
     def modes(self) -> dict[str, str]:
         """``max`` or ``min`` of each metric of the search, where ``optuna.direction`` is configured."""
-        if self.base is None or self.base.section["optuna"].direction is None:
-            return {}
         config = self.base.section["optuna"]
+        if config.direction is None:
+            return {}
         modes = ("max" if direction == "maximize" else "min" for direction in as_list(config.direction))
         return dict(zip(as_list(config.metric), modes, strict=False))
 

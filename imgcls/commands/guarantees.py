@@ -36,21 +36,6 @@ _OTHERS = (
 )
 
 
-class Guarantee(NamedTuple):
-    """The guarantees that predictions must have.
-
-    Args:
-        risk: The largest share of wrong predictions, above 0 and below 1, at a confidence level of 95 %; None: the
-            model never abstains.
-        coverage: The share of label sets that contain the true class, above 0 and below 1; None for no sets.
-        calibrate_on: The table of an evaluation whose images calibrate; None for the scores in the checkpoint.
-    """
-
-    risk: float | None = None
-    coverage: float | None = None
-    calibrate_on: str | os.PathLike[str] | None = None
-
-
 class _Scores(NamedTuple):
     """Scores of calibration images, each ``(N,)``, and what they are of."""
 
@@ -61,20 +46,31 @@ class _Scores(NamedTuple):
     chose: bool  # the epoch, and the temperature
 
 
-def find_selection(start: Start, guarantee: Guarantee, changed: Mapping[str, Any]) -> Selection:
-    """Return the least probabilities that give the guarantees, and log what they mean.
+def find_selection(
+    start: Start,
+    changed: Mapping[str, Any],
+    risk: float | None,
+    coverage: float | None,
+    calibrate_on: str | os.PathLike[str] | None,
+) -> Selection:
+    """Return the least probabilities of predictions and in label sets that give guarantees, and log what they mean.
 
-    ``changed`` are the settings that differ from those of the run: they change probabilities.
+    Args:
+        start: The checkpoint.
+        changed: The settings that differ from those of the run: they change probabilities.
+        risk: The largest share of wrong predictions, above 0 and below 1, at a confidence level of 95 %; None: the
+            model never abstains.
+        coverage: The share of label sets that contain the true class, above 0 and below 1; None for no sets.
+        calibrate_on: The table of an evaluation whose images calibrate; None for the scores in the checkpoint.
 
     Raises:
         ConfigError: If it cannot be guaranteed; says what could be.
     """
-    risk, coverage, calibrate_on = guarantee
     if risk is None and coverage is None:
         if calibrate_on is not None:
             raise ConfigError("--calibrate_on is used with --risk or --coverage; add --risk 0.02, or --coverage 0.9")
         return Selection()
-    _check(start, guarantee)
+    _check(start, risk, coverage)
     scores = (
         _of_checkpoint(start, changed)
         if calibrate_on is None
@@ -91,16 +87,15 @@ def find_selection(start: Start, guarantee: Guarantee, changed: Mapping[str, Any
     return Selection(least, in_set)
 
 
-def _check(start: Start, guarantee: Guarantee) -> None:
-    for name in ("risk", "coverage"):
-        value = getattr(guarantee, name)
+def _check(start: Start, risk: float | None, coverage: float | None) -> None:
+    for name, value in (("risk", risk), ("coverage", coverage)):
         if value is not None and not 0 < value < 1:
             percent = value if 1 <= value < 100 else 10
             hint = f"for {percent:g} % type --{name} {percent / 100:g}"
             raise ConfigError(f"--{name} must be above 0 and below 1, got {value:g}; {hint}")
     if start.record.get("multilabel"):
         raise ConfigError("--risk and --coverage need a single-label model; this one is multi-label")
-    if guarantee.risk is not None and ABSTAIN in start.record["class_names"]:
+    if risk is not None and ABSTAIN in start.record["class_names"]:
         raise ConfigError(f"--risk: a class is named {ABSTAIN!r}, the prediction of images on which the model abstains")
 
 

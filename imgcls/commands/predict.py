@@ -16,7 +16,7 @@ from imgcls.commands.checkpoint_config import Recorded
 from imgcls.commands.command import Parts, print_once
 from imgcls.commands.evaluate import Evaluation
 from imgcls.commands.evaluation_files import EVALUATION_KEYS, changed_settings
-from imgcls.commands.guarantees import Guarantee, find_selection
+from imgcls.commands.guarantees import find_selection
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import is_first_process, log_device
 from imgcls.datasets.dataset import PathListDataset
@@ -57,8 +57,8 @@ class Prediction(Evaluation):
                     refuse_existing(file, option)  # it is locked: no other process is about to write it
             super().__init__(parts, start, recorded)
             self._check_model()
-            guarantee = Guarantee(parts.section["risk"], parts.section["coverage"], parts.section["calibrate_on"])
-            self._selection = find_selection(start, guarantee, changed_settings(parts, recorded))
+            guarantees = {name: parts.section[name] for name in ("risk", "coverage", "calibrate_on")}
+            self._selection = find_selection(start, changed_settings(parts, recorded), **guarantees)
             self._about = {
                 "--ckpt_path": checkpoint_id(start.path),
                 "--tta": parts.section["tta"],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from imgcls.commands.guarantees import Guarantee, find_selection
+from imgcls.commands.guarantees import find_selection
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import evaluation_precision
 from imgcls.config.class_path import Spec
@@ -185,7 +185,7 @@ class Classifier:
             raise ConfigError(f"tta must be one of {', '.join(get_args(TTA))}, got {tta!r}")
         check_top_k(top_k, len(self.class_names), "top_k")
         changed = {name: value for name, value in {"tta": tta, "raw": raw}.items() if value not in ("none", False)}
-        selection = find_selection(self._start, Guarantee(risk, coverage, calibrate_on), changed)
+        selection = find_selection(self._start, changed, risk, coverage, calibrate_on)
         data = InputDataset(inputs, self._max_pixels)
         self.model.tta, self.model.uncalibrated = tta, raw
         probs, errors = self._apply(self.model.predict_step, data, len(self.class_names), progress)

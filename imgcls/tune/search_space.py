@@ -16,8 +16,6 @@ from imgcls.config.overrides import full_key
 from imgcls.config.sections import DIVIDING, SearchSpace
 from imgcls.errors import ConfigError
 
-Number = IntDistribution | FloatDistribution
-
 log = logging.getLogger(__name__)
 
 KEY = "optuna.search_spaces"
@@ -170,7 +168,7 @@ def _dimension(key: str, space: SearchSpace) -> Dimension:
     return Dimension(key, distribution)
 
 
-def _number(space: SearchSpace, where: str) -> Number:
+def _number(space: SearchSpace, where: str) -> IntDistribution | FloatDistribution:
     low, high, step = float(space.low or 0), float(space.high or 0), space.step
     logarithmic = space.log or space.distribution == "loguniform"
     with warnings.catch_warnings():
