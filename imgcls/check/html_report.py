@@ -10,10 +10,10 @@ import numpy as np
 from imgcls.check.findings import Copies, Findings
 from imgcls.check.inputs import CheckedImage
 from imgcls.check.scan import Workers, map_images
-from imgcls.check.text_report import counted, described, remarks
+from imgcls.check.text_report import described, remarks
 from imgcls.datasets.labels import to_text
 from imgcls.errors import ImageError
-from imgcls.runtime.tables import shown
+from imgcls.runtime.tables import counted, shown
 
 _SIDE = 192  # of a thumbnail, in pixels
 _MOST = 200  # groups of each kind

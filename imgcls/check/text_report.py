@@ -6,7 +6,7 @@ from imgcls.check.findings import LONG, Copies, Findings
 from imgcls.check.inputs import LABELLED
 from imgcls.check.near_duplicates import SMALLEST
 from imgcls.datasets.labels import to_text
-from imgcls.runtime.tables import print_table, shown
+from imgcls.runtime.tables import counted, print_table, shown
 
 _FEW = 10  # examples of each kind
 _CLASSES = 50  # rows of the table
@@ -89,11 +89,6 @@ def described(group: Copies) -> str:
     near = f"difference {group.difference:.4f} (of aligned details, 0 to 1)"
     kinds = {"bytes": "the same file", "pixels": "the same pixels", "near": near}
     return kinds[group.kind]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _marked(groups: Sequence[Copies]) -> list[str]:

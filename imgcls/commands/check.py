@@ -10,11 +10,12 @@ from imgcls.check.findings import Fault, Findings, find_copies
 from imgcls.check.html_report import html_page
 from imgcls.check.inputs import images_of_configuration, images_of_folders
 from imgcls.check.scan import Workers, map_images, scan_image
-from imgcls.check.text_report import TextReport, counted, remarks
+from imgcls.check.text_report import TextReport, remarks
 from imgcls.commands.command import Parts
 from imgcls.errors import ConfigError
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.output_file import check_output
+from imgcls.runtime.tables import counted
 
 log = logging.getLogger(__name__)
 

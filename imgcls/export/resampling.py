@@ -4,7 +4,6 @@ The result equals that of the libraries in every value: their weights are intege
 depends on the order. A graph with these operations accepts images of any size.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -194,12 +193,7 @@ def _bicubic(x: Tensor) -> Tensor:
 
 
 def _lanczos(x: Tensor) -> Tensor:
-    return torch.where(x.abs() < 3, _sinc(x) * _sinc(x / 3), 0.0)
-
-
-def _sinc(x: Tensor) -> Tensor:
-    angle = torch.where(x == 0, 1.0, x * math.pi)
-    return torch.where(x == 0, 1.0, torch.sin(angle) / angle)
+    return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), 0.0)
 
 
 _FILTERS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _bilinear, "bicubic": _bicubic, "lanczos": _lanczos}

@@ -123,8 +123,11 @@ class Chart:
         height = round(share * (self.bottom - self.top) / 5, 1)
         self.bars.append(Bar(left + 1, self.bottom - height, max(round(right - left - 2, 1), 1), height, text))
 
-    def add_dot(self, x: float, y: float, low: float, high: float, text: str, *, marked: bool = False) -> None:
-        """Add a point with a whisker from ``low`` to ``high``."""
+    def add_dot(
+        self, x: float, y: float, text: str, whisker: tuple[float, float] | None = None, *, marked: bool = False
+    ) -> None:
+        """Add a point, with a whisker if it has one."""
+        low, high = whisker or (y, y)
         self.dots.append(Dot(self.at_x(x), self.at_y(y), self.at_y(low), self.at_y(high), text, marked))
 
 

@@ -56,7 +56,7 @@ def _epochs(history: pd.DataFrame, metric: str, best: int | None) -> Chart:
     for name, column in zip(columns, values.T, strict=True):
         chart.add_line(name.partition("_")[0], epochs.tolist(), column.tolist())
         if len(epochs) == 1 and np.isfinite(column[0]):
-            chart.add_dot(float(epochs[0]), column[0], column[0], column[0], f"{name}: {column[0]:.4f}")
+            chart.add_dot(float(epochs[0]), column[0], f"{name}: {column[0]:.4f}")
     if best is not None and best + 1 in epochs:
         chart.rules.append(Tick(chart.at_x(best + 1), f"best epoch {best + 1}"))
     return chart
@@ -98,9 +98,7 @@ def calibration_charts(found: EvaluatedSplit, bins: list[Bin]) -> list[Chart]:
         low, high = each.band
         chart.add_bar(each.low, each.high, each.n / largest, text)
         chart.add_band(each.confidence, low, high, 12, f"perfect model: {low:.3f} to {high:.3f}")
-        chart.add_dot(
-            each.confidence, each.accuracy, each.accuracy, each.accuracy, text, marked=not low <= each.accuracy <= high
-        )
+        chart.add_dot(each.confidence, each.accuracy, text, marked=not low <= each.accuracy <= high)
     red = "Red points are outside. " if any(dot.marked for dot in chart.dots) else ""
     chart.note = (
         "Grey bands: where a perfectly calibrated model of this size would be in 95 % of such sets. "
@@ -144,11 +142,11 @@ def _property(
     chart = Chart(title, title, "share wrong", (0.5, len(rows) + 0.5), (0.0, max(each.high for each in shares) * 1.05))
     middles = values.groupby(groups, observed=True).median() if numeric else None
     chart.x_ticks = []
-    for number, ((text, each), (low, high)) in enumerate(zip(rows, shares, strict=True), 1):
+    for number, ((text, each), interval) in enumerate(zip(rows, shares, strict=True), 1):
         share = float(each.mean())
         label = text if middles is None else _value(name, float(middles.iloc[number - 1]))
         chart.x_ticks.append(Tick(chart.at_x(number), label[:12]))
-        chart.add_dot(number, share, low, high, f"{text}: {100 * share:.1f} % of {len(each):,} wrong")
+        chart.add_dot(number, share, f"{text}: {100 * share:.1f} % of {len(each):,} wrong", interval)
     chart.note = "Five groups of equal size, at their medians." if numeric else ""
     return chart
 

@@ -86,11 +86,8 @@ def headlines(found: EvaluatedSplit, constant: Constant, areas: ClassCurve | Non
     predicted = decided(found.predicted, found.probs.shape[1])
     ranking = [] if areas is None else _ranking(found, constant, areas)
     scores = [*_of_predictions(found, constant, predicted), *ranking, *_probabilities(found, constant)]
-    return [_defined(each) for each in scores if math.isfinite(each.value)]
-
-
-def _defined(each: Headline) -> Headline:
-    return replace(each, baseline=None) if each.baseline is not None and math.isnan(each.baseline) else each
+    known = [each for each in scores if math.isfinite(each.value)]
+    return [replace(each, baseline=None) if math.isnan(each.baseline or 0) else each for each in known]
 
 
 def _of_predictions(found: EvaluatedSplit, constant: Constant, predicted: Floats) -> list[Headline]:

@@ -95,6 +95,11 @@ def short_path(path: str | Path) -> str:
     return str(Path(text).relative_to(here)) if Path(text).is_absolute() and here in Path(text).parents else text
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number and a noun: ``1 image``, ``1,024 images``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def shown(text: str) -> str:
     """Return a text in one line, with escapes for unprintable characters."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
+from imgcls.report.advice.finding import Advice, Finding, fit_again, percent
 from imgcls.report.classes import counts_by_class, images_by_class
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
+from imgcls.runtime.tables import counted
 from imgcls.statistics.intervals import proportion
 
 FEW = 25  # training images

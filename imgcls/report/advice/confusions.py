@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes, images_of_split
-from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again, p_value, percent
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, fit_again, p_value, percent
 from imgcls.report.advice.label_errors import suspected_errors
 from imgcls.report.confusion import confusion
 from imgcls.results.run import Run
+from imgcls.runtime.tables import counted
 from imgcls.statistics.paired import holm
 
 _IMAGES = 3

@@ -58,11 +58,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number and a noun: ``1 image``, ``1,024 images``."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def p_value(value: float) -> str:
     """Return a p-value as text: ``p = 0.003``."""
     return f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"

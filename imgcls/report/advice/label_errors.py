@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.report.advice.class_counts import few_classes
-from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, fit_again
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, fit_again
 from imgcls.report.advice.training_curves import trained_too_short
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
+from imgcls.runtime.tables import counted
 from imgcls.statistics.paired import holm
 
 SEARCHED = ("test", "validation", "train")

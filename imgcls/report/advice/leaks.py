@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, p_value, percent
+from imgcls.report.advice.finding import Advice, Finding, fit_again, p_value, percent
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.results.run import Run
+from imgcls.runtime.tables import counted
 
 _SOURCES = {"test": ("train", "validation"), "validation": ("train",)}
 """Evaluated split -> splits by whose images the model was made."""

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, counted, percent
+from imgcls.report.advice.finding import CONFIDENCE, Advice, Finding, percent
 from imgcls.report.advice.properties import WORDS, properties_of
 from imgcls.results.run import Run
+from imgcls.runtime.tables import counted
 from imgcls.statistics.intervals import Interval, wilson
 
 _NUISANCES = ("brightness", "saturation", "width", "height", "aspect", "format")

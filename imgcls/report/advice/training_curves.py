@@ -8,8 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from imgcls.config.overrides import value_at
-from imgcls.report.advice.finding import Advice, Finding, counted, fit_again, percent
+from imgcls.report.advice.finding import Advice, Finding, fit_again, percent
 from imgcls.results.run import Run
+from imgcls.runtime.tables import counted
 from imgcls.statistics.intervals import wilson
 
 _LOSS = "validation_loss"
