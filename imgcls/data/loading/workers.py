@@ -27,9 +27,10 @@ FORK = "fork" if sys.platform == "linux" else None
 
 _LONGEST = 1024  # bytes of a path that are stored
 _MOST = 256  # workers with a row
+_ROW = np.dtype([("process", "<i4"), ("path", f"S{_LONGEST}")])
 
-# one row per worker, in shared memory: process id (4 bytes), length (2 bytes), path
-_BOARD = torch.zeros(_MOST, 6 + _LONGEST, dtype=torch.uint8).share_memory_().numpy()  # type: ignore[no-untyped-call]
+# one row per worker, in shared memory
+_BOARD = torch.zeros(_MOST * _ROW.itemsize, dtype=torch.uint8).share_memory_().numpy().view(_ROW)  # type: ignore[no-untyped-call]
 
 
 class WatchedLoader(DataLoader[_Item]):
@@ -102,11 +103,8 @@ def _show_error(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 def note(path: str) -> None:
     """Record the file that this worker is about to read; "" if it waits for work."""
-    info = get_worker_info()
-    if info is not None:
-        text = os.fsencode(path)[-_LONGEST:]
-        entry = os.getpid().to_bytes(4, "little") + len(text).to_bytes(2, "little") + text
-        _BOARD[os.getpid() % _MOST, : len(entry)] = np.frombuffer(entry, np.uint8)
+    if get_worker_info() is not None:
+        _BOARD[os.getpid() % _MOST] = os.getpid(), os.fsencode(path)[-_LONGEST:]
 
 
 @contextmanager
@@ -181,9 +179,4 @@ def _kill() -> None:
 
 def _workers() -> dict[int, str]:
     """Return the file that each worker is reading, by process id; "" if it waits for work."""
-    found = {}
-    for row in _BOARD:
-        if number := int.from_bytes(row[:4].tobytes(), "little"):
-            length = int.from_bytes(row[4:6].tobytes(), "little")
-            found[number] = os.fsdecode(row[6 : 6 + length].tobytes())
-    return found
+    return {process: os.fsdecode(path) for process, path in _BOARD.tolist() if process}
