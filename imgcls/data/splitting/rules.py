@@ -60,13 +60,11 @@ class SplitRules:
             ConfigError: If the column is missing, or the expression does not match a path.
         """
         if isinstance(data, JoinedDataset):  # the roots and columns of its parts may differ
-            found = [self.groups(part, required) for part in data.parts]
-            if all(groups is None for groups in found):
+            found = [(part, self.groups(part, required)) for part in data.parts]
+            if all(groups is None for _, groups in found):
                 return None
-            none = [np.full(len(part.samples), "", object) for part in data.parts]
-            return np.concatenate(
-                [absent if names is None else names for names, absent in zip(found, none, strict=True)]
-            )
+            joined = [np.full(len(part.samples), "", object) if groups is None else groups for part, groups in found]
+            return np.concatenate(joined)
         if self.group_regex is not None:
             root = getattr(data, "root", None)
             return np.array([self._match(str(path), root, required) for path in data.samples["path"]], dtype=object)
