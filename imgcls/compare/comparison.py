@@ -109,12 +109,17 @@ def compare(runs: Sequence[Run]) -> Comparison:
         ConfigError: If they cannot be compared.
     """
     images, groups = common_images(runs), grouped(runs)
-    metrics = _metrics(images.labels.ndim == 2)
     predictions = [decided(each, len(images.class_names)) for each in images.predicted]
+    given = {metric: predictions if metric.of_predictions else images.probs for metric in _metrics(images)}
+    metrics = [  # without those that these images do not define, such as AUROC where all have one class
+        metric
+        for metric, probs in given.items()
+        if not any(np.isnan(metric.score(images.labels, run)) for run in probs)
+    ]
     strata = images.labels.astype(np.int64) if images.labels.ndim == 1 else None
     drawn, configurations = {}, [_configuration(runs, group, number) for number, group in enumerate(groups)]
     for metric in metrics:
-        probs = predictions if metric.of_predictions else images.probs
+        probs = given[metric]
         found = resample(metric.score, images.labels, probs, strata=strata) if metric.paired else None
         for each in configurations:
             each.values[metric.name] = _value(metric, images, probs, found, each.runs)
@@ -129,8 +134,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
     )
 
 
-def _metrics(several: bool) -> list[Metric]:
+def _metrics(images: CommonImages) -> list[Metric]:
     """Return the scores of single-label, or of multi-label data."""
+    several = images.labels.ndim == 2
     ranking = Metric(average_precision, "mAP") if several else Metric(auroc, "AUROC")
     return [
         Metric(accuracy, "Exact match" if several else "Accuracy", of_predictions=True, share=True),

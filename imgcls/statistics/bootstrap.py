@@ -41,6 +41,9 @@ def bca_interval(
     Returns:
         The interval; NaN if the score is undefined.
     """
+    found = score(labels, probs)
+    if np.isnan(found):
+        return Interval(np.nan, np.nan)
     n, rng = len(probs), np.random.default_rng(0)
     weighted = score.weighted(*_with_mistakes(labels, probs, rng))
     ones = np.append(np.ones((1, n)), np.full((1, _MISTAKES), 1 / _MISTAKES), axis=1)
@@ -49,7 +52,6 @@ def bca_interval(
         extra = rng.poisson(1 / _MISTAKES, (len(block), _MISTAKES)).astype(np.float64)
         values.append(weighted(np.append(block, extra, axis=1)))
     low, high = _bca(weighted(ones)[0], np.concatenate(values), _acceleration(weighted, ones, n))
-    found = score(labels, probs)
     return Interval(min(low, found), max(high, found))
 
 
@@ -58,7 +60,7 @@ def _bca(estimate: float, values: Floats, acceleration: float) -> Interval:
     from scipy.stats import norm  # takes half a second
 
     values = values[~np.isnan(values)]
-    if np.isnan(estimate) or not len(values):
+    if not len(values):
         return Interval(np.nan, np.nan)
     below = ((values < estimate).sum() + (values == estimate).sum() / 2) / len(values)
     bias = norm.ppf(np.clip(below, 1 / (len(values) + 1), len(values) / (len(values) + 1)))

@@ -73,6 +73,15 @@ def test_how_many_images_would_tell(tmp_path: Path) -> None:
     assert "more test images would tell them apart" in verdict(found, pair)
 
 
+def test_a_score_that_one_class_does_not_define_is_left_out(tmp_path: Path) -> None:
+    labels = np.zeros(100, np.int64)
+    for name, wrong, rate in (("a", 10, 0.1), ("b", 12, 0.2)):
+        write_run(tmp_path / name, labels, answers(labels, right(wrong, images=100)), settings=config(lr=rate))
+    found = compared(tmp_path / "a", tmp_path / "b")
+    assert [metric.name for metric in found.metrics] == ["accuracy", "macro_f1", "log_loss", "ece"]
+    assert other_scores(found, found.pairs[0]) == ""
+
+
 def test_equal_runs_have_the_same_accuracy(tmp_path: Path) -> None:
     found = compared(run(tmp_path / "a", 20), run(tmp_path / "b", 20, 50, settings=config(seed=2)))
     assert verdict(found, found.pairs[0]).endswith("p = 1.00); their accuracy is the same")

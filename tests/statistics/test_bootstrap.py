@@ -88,6 +88,7 @@ def test_an_undefined_score_has_no_interval() -> None:
     labels, probs = draw(20, 3.0, np.random.default_rng(0))
     undefined = Score("undefined", lambda labels, probs: lambda weights: np.full(len(weights), np.nan))
     assert np.isnan(bca_interval(undefined, labels, probs)).all()
+    assert np.isnan(bca_interval(auroc, np.zeros(20, np.int64), probs)).all()  # all images have one class
 
 
 def test_interval_of_the_calibration_error_begins_at_zero_for_a_perfect_model() -> None:
