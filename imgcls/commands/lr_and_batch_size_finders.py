@@ -102,6 +102,7 @@ def search(
     Raises:
         ConfigError: If no value is found.
     """
+    values: Values = {}
     for finder in finders:
         with tempfile.TemporaryDirectory(prefix="imgcls-search-") as folder:
             choices = {**options, **_SEARCH, "default_root_dir": folder}
@@ -110,8 +111,8 @@ def search(
             around = _scaled_rates() if isinstance(finder, LearningRateFinder) else _without_features(model)
             with around, postponed(waits=True):
                 trainer.fit(model, datamodule=data)
-        _log_value(finder, model, data)
-    return {_KEYS[type(finder)]: _value(finder, model, data) for finder in finders}
+        values[_KEYS[type(finder)]] = _value(finder, model, data)
+    return values
 
 
 @contextmanager
@@ -140,14 +141,10 @@ def _without_features(model: ImageClassifier) -> Iterator[None]:
 
 
 def _value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> float | int:
-    return model.lr if isinstance(finder, LearningRateFinder) else data.batch_size
-
-
-def _log_value(finder: Finder, model: ImageClassifier, data: ImageDataModule) -> None:
-    key = _KEYS[type(finder)]
+    """Return what a finder has set, and log it."""
     if isinstance(finder, BatchSizeFinder):
-        log.info("%s: %d, found by BatchSizeFinder", key, data.batch_size)
-        return
+        log.info("%s: %d, found by BatchSizeFinder", BATCH_SIZE, data.batch_size)
+        return data.batch_size
     found = finder.optimal_lr.suggestion() if finder.optimal_lr else None
     if found is None:
         raise ConfigError(
@@ -155,7 +152,8 @@ def _log_value(finder: Finder, model: ImageClassifier, data: ImageDataModule) ->
             "its max_lr"
         )
     unused = "" if model.lr == found else f"; not used, since update_attr is false: {model.lr:.3g}"
-    log.info("%s: %.3g, found by LearningRateFinder%s", key, found, unused)
+    log.info("%s: %.3g, found by LearningRateFinder%s", LR, found, unused)
+    return model.lr
 
 
 def recorded(finders: Sequence[Finder], config: dict[str, Any]) -> Values:
