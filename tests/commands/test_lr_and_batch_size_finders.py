@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch  # noqa: F401  # whose log handler keeps the stderr of its import, and a test's is closed
 import pytest
 import yaml
 from torch import Tensor
