@@ -123,27 +123,21 @@ class MetricsLogger(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Buffer the outputs."""
-        self._stages["validation"].add(*usable_outputs(outputs, batch))
+        self._stages["test" if trainer.testing else "validation"].add(*usable_outputs(outputs, batch))
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """Buffer the outputs."""
-        self._stages["test"].add(*usable_outputs(outputs, batch))
+    on_test_batch_end = on_validation_batch_end
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the values of the epoch, unless it was resumed after its last batch."""
         if self._has_trained:
-            self._log("train", pl_module)
+            pl_module.log_dict(self._stages["train"].compute())  # over all processes
         self._has_trained = False
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the values of the epoch."""
-        self._log("validation", pl_module)
+        pl_module.log_dict(self._stages["test" if trainer.testing else "validation"].compute())
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the values."""
-        self._log("test", pl_module)
+    on_test_epoch_end = on_validation_epoch_end
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the training metrics within an epoch; empty between epochs."""
@@ -152,10 +146,6 @@ class MetricsLogger(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the metrics are built."""
         self._resumed = state_dict.get("train", {})
-
-    def _log(self, stage: str, pl_module: pl.LightningModule) -> None:
-        # already computed over all processes
-        pl_module.log_dict(self._stages[stage].compute())
 
 
 def usable_outputs(outputs: Any, batch: Any, accumulated: int = 1) -> tuple[dict[str, Tensor], int]:

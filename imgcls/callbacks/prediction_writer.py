@@ -24,8 +24,8 @@ class PredictionsWriter(Callback):
     :class:`Unfinished`; several processes write parts.
 
     Args:
-        table: Of predictions.
-        features: None to write none.
+        table: The table.
+        features: The array; None to write none.
         about: What a resumed command must agree in: option -> plain value.
         total: Number of images.
     """

@@ -85,7 +85,7 @@ class EvaluationSummary(Callback):
         if size is None:  # a user's own loaders
             return
         rest = len(data.split(split)) - (data.predicted if split == "predict" else 0)
-        images = min(rest, int(sum(batches)) * data.batch_size * trainer.world_size)
+        images = int(min(rest, sum(batches) * data.batch_size * trainer.world_size))
         what = "Prediction" if split == "predict" else split.capitalize()
         numbers = f"{images:,} image{'s' * (images != 1)}, {len(data.class_names)} classes"
         log.info("%s: %s, %d x %d pixels", what, numbers, *size)

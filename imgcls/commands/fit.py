@@ -75,7 +75,7 @@ class Fit(Command):
         self._save(original_settings(parts, self.start, self.weights_only))
         self.data.pipelines.check()
         self._set_up()
-        if options["sync_batchnorm"] and (kinds := self.model.fused_norms):
+        if options["sync_batchnorm"] and (kinds := self.model.built().fused_norms()):
             raise ConfigError(
                 f"trainer.sync_batchnorm: true would remove the activations of this network's {', '.join(kinds)}; "
                 "leave it out"

@@ -38,7 +38,6 @@ from imgcls.models.tta import TTA
 from imgcls.predictions.predicted_texts import Selection, predicted_texts
 from imgcls.predictions.prediction_rows import Columns, check_top_k, top_classes
 from imgcls.runtime.malloc import keep_freed_memory
-from imgcls.runtime.seeding import derive_seed
 from imgcls.types import Batch
 
 log = logging.getLogger(__name__)
@@ -283,8 +282,7 @@ class Classifier:
             return iter(())
         split = Split(data, labels=None)
         pipeline, _, min_side = self._pipeline(split)
-        explainer = Explainer(self._heat_maps, split, data.paths, pipeline, min_side, question)
-        return explainer.explain([(index, derive_seed(self._seed, 0, index)) for index in range(len(split))])
+        return Explainer(self._heat_maps, split, data.paths, pipeline, self._seed, min_side, question).explain()
 
     @cached_property
     def _heat_maps(self) -> HeatMaps:

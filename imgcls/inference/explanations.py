@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgcls.data.loading.batches import augment
-from imgcls.data.loading.samplers import Key
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.datasets.labels import SEPARATOR
@@ -23,6 +22,7 @@ from imgcls.explain.overlay import overlay, panel_scale, side_by_side
 from imgcls.explain.smooth_grad import SIDE
 from imgcls.images import Pixels
 from imgcls.predictions.predicted_texts import PredictedTexts, predicted_texts
+from imgcls.runtime.seeding import derive_seed
 
 _BATCH = 16
 
@@ -107,37 +107,45 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains images by their index, in evaluation transforms.
+    """Explains images.
 
-    ``paths`` are "" for images without a file, ``min_side`` is the shorter side in pixels to which decoding may shrink
-    an image; None: it is decoded exactly.
+    Args:
+        maps: The heat maps of the model.
+        split: The images.
+        paths: Their paths, "" for none.
+        pipeline: The evaluation transforms.
+        seed: For transforms that are random.
+        min_side: Shorter side in pixels to which decoding may shrink an image; None: exactly.
+        question: What is to be explained.
     """
 
     maps: HeatMaps
     split: Split
     paths: Sequence[str]
     pipeline: Pipeline
+    seed: int
     min_side: int | None
     question: Question
 
-    def explain(self, keys: Sequence[Key]) -> Iterator[Explanation]:
-        """Yield the explanation of each image, in the order of the ``(index, seed)`` keys."""
-        for start in range(0, len(keys), _BATCH):
-            part = keys[start : start + _BATCH]
-            read = [self._read(*key) for key in part]
+    def explain(self) -> Iterator[Explanation]:
+        """Yield the explanation of each image, in their order."""
+        indices = range(len(self.split))
+        for start in indices[::_BATCH]:
+            part = indices[start : start + _BATCH]
+            read = [self._read(index) for index in part]
             found = self._explained([each for each in read if isinstance(each, SeenPhoto)])
-            for (index, _), each in zip(part, read, strict=True):
+            for index, each in zip(part, read, strict=True):
                 explanation = next(found) if isinstance(each, SeenPhoto) else Explanation("", error=each)
                 yield replace(explanation, path=self.paths[index])
 
-    def _read(self, index: int, seed: int) -> SeenPhoto | str:
+    def _read(self, index: int) -> SeenPhoto | str:
         """Return an image, or why it cannot be read."""
         path = self.split.path(index)
         try:
             photo = self.split.read(index, self.min_side)
         except ImageError as error:
             return str(error).removeprefix(f"{path}: ")
-        steps, where = partial(self.pipeline, seed=seed), self.pipeline.where
+        steps, where = partial(self.pipeline, seed=derive_seed(self.seed, 0, index)), self.pipeline.where
         return SeenPhoto.of(photo, lambda image: augment(steps, image, path, where), self.maps.model.preprocessing)
 
     def _explained(self, photos: Sequence[SeenPhoto]) -> Iterator[Explanation]:

@@ -89,11 +89,6 @@ class ImageClassifier(OptimizedModule):
         self.fit_hooks = FitHooks()
 
     @property
-    def fused_norms(self) -> set[str]:
-        """Names of the network's layer classes that are BatchNorm and more."""
-        return self.built().fused_norms()
-
-    @property
     def chosen(self) -> dict[str, float]:
         """Dotted key of an argument -> the default in use where the configuration has null, if it has an effect."""
         found: dict[str, float] = {}

@@ -199,6 +199,7 @@ def test_loaders_without_a_length(schedule: str, task: str, tiny_model: Path, tm
     assert 0 <= rate < 0.01 if schedule == "cosine" else rate > 0
     main([*given[:1], *more, *given[1:], "--trainer.max_epochs=4", "--ckpt_path=last"])
     assert len(table(tmp_path)) == 4
+    main(["validate", f"--ckpt_path={last(tmp_path)}", f"--config={tmp_path / 'run/version_0/config.yaml'}"])
 
 
 def test_loaders_of_pairs(task: str, tiny_model: Path, tmp_path: Path) -> None:

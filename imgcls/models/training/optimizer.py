@@ -93,7 +93,7 @@ def choose_rates(config: OptimizerConfig, batch_normalized: bool, pretrained: bo
     """Return the configured rates, with defaults for those that are None.
 
     Args:
-        config: The configured ones.
+        config: The section ``optimizer_config``.
         batch_normalized: Whether most norms of the network are BatchNorm.
         pretrained: Whether its weights are pretrained.
         block_count: Number of encoder blocks.

@@ -57,7 +57,7 @@ def make_scheduler(
     """Build the schedule over all steps of the run, except ``plateau``.
 
     Args:
-        config: Its section.
+        config: The section ``scheduler_config``.
         optimizer: The optimizer, whose groups have their peak rates.
         total_steps: Optimizer steps of the run; infinite if it has no end.
         steps_per_epoch: Optimizer steps per epoch.
