@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 
@@ -44,17 +44,14 @@ def explain(
     """
     files = find_images(list(images))
     found = classifier.explain(files, target, against)
+    hidden = len(files) == 1 or not sys.stdout.isatty()  # elsewhere, an empty line would stay of the bar
+    bar = track(found, "Images", len(files), transient=True, disable=hidden)
     folder = output or default_explanations(run_folder_of(classifier.path))
     with writing_folder(folder, overwrite, EXPLANATIONS) as partial:
-        rows = [_write(each, partial, name) for each, name in zip(_shown(found, files), _names(files), strict=True)]
+        rows = [_write(each, partial, name) for each, name in zip(bar, _names(files), strict=True)]
         write_table(partial / EXPLANATIONS.marker, pd.DataFrame(rows))
     _log(rows)
     return folder
-
-
-def _shown(found: Iterator[Explanation], files: Sequence[str]) -> Iterator[Explanation]:
-    hidden = len(files) == 1 or not sys.stdout.isatty()  # elsewhere, an empty line would stay of it
-    return iter(track(found, "Images", len(files), transient=True, disable=hidden))
 
 
 def _names(files: Sequence[str]) -> list[str]:

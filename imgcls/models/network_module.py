@@ -66,7 +66,8 @@ class NetworkModule(pl.LightningModule):
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         data = getattr(trainer, "datamodule", None)
-        image_size = _image_size(data)
+        wanted = getattr(data, "image_size", None)
+        image_size = wanted if isinstance(wanted, tuple) else None  # a user's data may mean something else by the name
         if self.backbone is None:
             multilabel = isinstance(data, ClassifiedData) and data.multilabel
             self.build(self._class_names(data), multilabel=multilabel, image_size=image_size)
@@ -221,12 +222,6 @@ class NetworkModule(pl.LightningModule):
         if shared and len(shared) < len(self.class_names):
             left.append(f"the head's rows of {listed([name for name in self.class_names if name not in shared])}")
         log.info("loaded %d of %d weights%s", len(fitting), len(own), f"; new: {', '.join(left[:6])}" if left else "")
-
-
-def _image_size(data: object) -> Size | None:
-    """Return the size that the configuration asks for; a user's datamodule may mean something else by the name."""
-    size = getattr(data, "image_size", None)
-    return size if isinstance(size, tuple) else None
 
 
 def recorded_preprocessing(record: Mapping[str, Any]) -> Preprocessing:

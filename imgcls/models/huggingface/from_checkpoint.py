@@ -112,19 +112,15 @@ def _check_value(value: Any, where: str) -> None:
     """Refuse values other than bounded numbers, names, and lists and dicts of them."""
     if isinstance(value, (Mapping, list, tuple)):
         if len(value) > _MOST_ITEMS:
-            raise _refusal(where, f"must have at most {_MOST_ITEMS} values, got {len(value)}")
+            raise ConfigError(f"the checkpoint's {where} must have at most {_MOST_ITEMS} values, got {len(value)}")
         keys, items = (value.keys(), value.values()) if isinstance(value, Mapping) else ((), value)
         for item in (*keys, *items):
             _check_value(item, where)
     elif isinstance(value, str):
         if len(value) > _LONGEST_TEXT or _NO_NAME.search(value):
-            raise _refusal(where, f"must be a name, got {value!r:.80}")
+            raise ConfigError(f"the checkpoint's {where} must be a name, got {value!r:.80}")
     elif value is not None and not (isinstance(value, (bool, int, float)) and abs(value) <= _LARGEST):
-        raise _refusal(where, f"must be a number up to {_LARGEST}, got {value!r:.80}")
-
-
-def _refusal(where: str, reason: str) -> ConfigError:
-    return ConfigError(f"the checkpoint's {where} {reason}")
+        raise ConfigError(f"the checkpoint's {where} must be a number up to {_LARGEST}, got {value!r:.80}")
 
 
 def _limits(weights: Mapping[str, Tensor], classes: int) -> dict[str, int]:
