@@ -210,7 +210,9 @@ def _try_devices(options: Options) -> None:
 def _try_values(options: Options) -> None:
     """Let Lightning check the plain arguments and callbacks before a run folder is made."""
     values: Options = {key: value for key, value in options.items() if isinstance(value, (bool, int, float, str))}
+    # one of each class, since several MetricsLoggers are joined later
+    callbacks = list({type(callback): callback for callback in as_list(options["callbacks"])}.values())
     try:
-        Trainer(**values | {"devices": options["devices"], "callbacks": as_list(options["callbacks"]), "logger": False})
+        Trainer(**values | {"devices": options["devices"], "callbacks": callbacks, "logger": False})
     except LIGHTNING_ERRORS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error
