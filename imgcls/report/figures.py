@@ -36,7 +36,7 @@ def training_charts(run: Run, best: int | None) -> list[Chart]:
         best: The best epoch, counted from 0; None if there is none.
     """
     history = run.history
-    if history is None or "epoch" not in history or history.empty:
+    if history is None or history.empty:
         return []
     monitored = (run.config.get("experiment") or {}).get("monitor") or "validation_f1_score"
     first = ["loss", str(monitored).partition("_")[2], "accuracy"]

@@ -9,6 +9,7 @@ from imgcls.report.classes import ClassRow
 from imgcls.report.numbers import Numbers, numbers_of
 from imgcls.report.page import render
 from imgcls.report.png_files import write_pngs
+from imgcls.results.predictions import read_record
 from imgcls.results.run import Run, read_run
 from imgcls.runtime.atomic_files import write_text
 from imgcls.runtime.tables import write_rows
@@ -81,6 +82,6 @@ def _write_intervals(folder: Path, numbers: Numbers) -> None:
     split = numbers.found.split
     for path in (folder / RESULTS, folder / results_file(split)):
         if path.exists():
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_record(path)
             intervals = content.get("intervals", {}) | {split: numbers.intervals()}
             write_text(path, json.dumps(content | {"intervals": intervals}, indent=2) + "\n")

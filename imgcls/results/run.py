@@ -58,7 +58,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame | None:
         """The rows of ``metrics.csv``, one per epoch; None if there is none."""
-        return read_table(self.home / HISTORY)
+        return read_table(self.home / HISTORY, ("epoch",))
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Run:
         """Return path -> hash of the content of the evaluated images of a split, as far as they are known."""
         table = _splits(self.folder)
         table = self.splits if table is None and not self.is_of_other_data else table
-        if table is None or "content" not in table:
+        if table is None:
             return {}
         rows = table[(table["split"] == split) & (table["content"] != "")]
         return dict(zip(rows["path"], rows["content"], strict=True))
@@ -217,4 +217,5 @@ def read_table(path: Path, columns: Collection[str] = (), **options: Any) -> pd.
 
 
 def _splits(folder: Path) -> pd.DataFrame | None:
-    return read_table(folder / SPLITS, ("path", "label", "split"), dtype=object, keep_default_na=False)
+    columns = ("path", "label", "split", "content")
+    return read_table(folder / SPLITS, columns, dtype=object, keep_default_na=False)

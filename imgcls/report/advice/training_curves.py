@@ -50,7 +50,7 @@ def overfitted(run: Run) -> Iterator[Finding]:
     """Find a run whose loss on validation rose after an early minimum while train got better than validation."""
     table = _epochs_with(run, [*_ACCURACIES, _LOSS])
     validation = run.evaluation("validation")
-    if validation is None or len(table) < 5:
+    if not validation or len(table) < 5:
         return
     loss = _losses(table)
     at, rise = int(loss.argmin()), float(loss[-1] / loss.min() - 1)
@@ -65,7 +65,7 @@ def limiting_encoder(run: Run) -> Iterator[Finding]:
     """Find a frozen encoder where train is not classified better than validation, and both have errors."""
     table, validation = _epochs_with(run, _ACCURACIES), run.evaluation("validation")
     is_frozen = value_at(run.config, "model.init_args.freeze_encoder") in (True, 1)
-    if not is_frozen or validation is None or not len(table):
+    if not is_frozen or not validation or not len(table):
         return
     train, held_out = table[_ACCURACIES].iloc[-1].tolist()
     low = wilson(round((1 - held_out) * len(validation)), len(validation)).low  # of the share of errors

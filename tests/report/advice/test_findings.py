@@ -41,6 +41,19 @@ def test_damaged_properties_are_named(content: str, reason: str, tmp_path: Path)
         advise(read_run(tmp_path))
 
 
+def test_validation_without_a_prediction_has_no_curve_advice(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)
+    write_history(
+        tmp_path,
+        train_accuracy=[0.5] * 8,
+        validation_accuracy=[0.5] * 8,
+        train_loss=FLAT,
+        validation_loss=FLAT[::-1],
+    )
+    (tmp_path / "validation_predictions.csv").write_text("path,label,prediction,probability,prob_ant,prob_bee,error\n")
+    assert kinds(read_run(run.folder)) == []
+
+
 def test_nothing_is_found_in_a_run_of_right_predictions(tmp_path: Path) -> None:
     assert advise(fake_run(tmp_path, LABELS, probabilities(LABELS, 4, np.random.default_rng(0), {}), NAMES)) == []
 
