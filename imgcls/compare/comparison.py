@@ -71,13 +71,6 @@ class Pair:
     only: tuple[int, int] | None  # images correct in only the first run, in only the second; None for several seeds
     needed: int | None  # images that would tell their accuracy apart; None if no number would
 
-    def better(self, metric: Metric) -> int | None:
-        """Return the index of the configuration that is better beyond chance; None if they cannot be told apart."""
-        if self.adjusted[metric.name] >= ALPHA:
-            return None
-        first = (self.differences[metric.name].value > 0) == metric.higher_is_better
-        return self.one if first else self.other
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -95,8 +88,10 @@ class Comparison:
 
     def better(self, pair: Pair, metric: Metric) -> str | None:
         """Return the name of the configuration that is better beyond chance; None if they cannot be told apart."""
-        index = pair.better(metric)
-        return None if index is None else self.configurations[index].name
+        if pair.adjusted[metric.name] >= ALPHA:
+            return None
+        is_first = (pair.differences[metric.name].value > 0) == metric.higher_is_better
+        return self.names(pair)[0 if is_first else 1]
 
 
 def compare(runs: Sequence[Run]) -> Comparison:

@@ -32,7 +32,7 @@ def render(found: Comparison) -> str:
         found=found,
         version=imgcls.__version__,
         verdicts=[
-            (pair, verdict(found, pair), pair.better(found.metrics[0]), other_scores(found, pair))
+            (verdict(found, pair), found.better(pair, found.metrics[0]), other_scores(found, pair))
             for pair in found.pairs
         ],
         rows=[

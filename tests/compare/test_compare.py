@@ -43,7 +43,7 @@ def test_the_better_run_is_named(tmp_path: Path) -> None:
     p_value = binomtest(0, 40).pvalue
     assert pair.differences["accuracy"].p_value == pytest.approx(p_value)
     assert pair.only == (0, 40)
-    assert pair.better(found.metrics[0]) == 1
+    assert found.better(pair, found.metrics[0]) == "B"
     assert verdict(found, pair).startswith("B is better than A by 10.0 points of accuracy (95 % interval 7.")
     assert verdict(found, pair).endswith("p < 0.001)")
     assert [tuple(each) for each in found.settings] == [("model.optimizer_config.lr", ["0.001", "0.1"])]
@@ -276,7 +276,7 @@ def test_multi_label(tmp_path: Path) -> None:
     expected = ((close > 0.5) == labels).all(axis=1).mean()
     assert found.configurations[0].values["accuracy"].value == pytest.approx(expected)
     assert verdict(found, found.pairs[0]).startswith("A is better than B by")
-    assert all(found.pairs[0].better(metric) == 0 for metric in found.metrics if metric.paired)
+    assert all(found.better(found.pairs[0], metric) == "A" for metric in found.metrics if metric.paired)
     assert "paired bootstrap over images. Beside a verdict" in method(found)  # multi-label: not within classes
 
 
