@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
-from imgcls.api.sections import read_sections
+from imgcls.api.configuration import read_sections
 from imgcls.checkpoints.run_folder import RESULTS
 from imgcls.cli import precheck
 from imgcls.cli.parser import ImgclsCLI

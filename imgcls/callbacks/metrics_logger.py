@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imgcls.config.class_path import Spec
 from imgcls.metrics.build import Described, check_distinct, check_spec, describe
-from imgcls.metrics.stage import StageMetrics
+from imgcls.metrics.stage_metrics import StageMetrics
 from imgcls.types import LR_SCALE
 
 STAGES = ("train", "validation", "test")

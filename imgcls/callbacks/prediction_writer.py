@@ -12,7 +12,7 @@ from imgcls.predictions.feature_file import FeatureFile
 from imgcls.predictions.prediction_file import PredictionFile
 from imgcls.runtime.host_copy import Deferred
 from imgcls.runtime.process_parts import ProcessParts
-from imgcls.runtime.unfinished import Unfinished
+from imgcls.runtime.resumable_output import Unfinished
 
 log = logging.getLogger(__name__)
 

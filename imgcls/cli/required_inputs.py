@@ -88,7 +88,7 @@ def _refuse_without_checkpoint(given: dict[str, Any], typed: list[str]) -> None:
 def _check_output(given: dict[str, Any]) -> None:
     from imgcls.checkpoints.run_folder import run_folder_of
     from imgcls.runtime.output_file import refuse_existing
-    from imgcls.runtime.unfinished import refuse_unfinished
+    from imgcls.runtime.resumable_output import refuse_unfinished
 
     if given.get("overwrite"):
         return

@@ -11,7 +11,7 @@ from imgcls.commands.default_callbacks import shown_callbacks, user_callbacks
 from imgcls.commands.evaluation_files import EvaluationFiles
 from imgcls.commands.lr_and_batch_size_finders import take_finders
 from imgcls.commands.model_setup import set_up_evaluated
-from imgcls.commands.refusals import check_options
+from imgcls.commands.refused_options import check_options
 from imgcls.commands.report_files import report_run
 from imgcls.commands.resume import Start
 from imgcls.commands.trainer import build_trainer, evaluation_precision, is_first_process, log_device

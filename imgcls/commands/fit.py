@@ -37,7 +37,7 @@ from imgcls.commands.model_setup import (
     share_datasets,
     warn_of_options,
 )
-from imgcls.commands.refusals import check_options
+from imgcls.commands.refused_options import check_options
 from imgcls.commands.report_files import report_run
 from imgcls.commands.resume import find_requeued, find_start
 from imgcls.commands.resume_checks import check_resumable, resume_message, why_complete

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from imgcls.data.datamodule import ImageDataModule
 from imgcls.data.splitting.split import Split
 from imgcls.data.transforms.needed_size import needed_side
-from imgcls.explain.frame import SeenPhoto
 from imgcls.explain.heat_maps import HeatMaps
 from imgcls.explain.overlay import overlay
+from imgcls.explain.seen_photo import SeenPhoto
 from imgcls.models.inference import InferenceModule
 from imgcls.results.predictions import EvaluatedSplit
 from imgcls.runtime.optional_part import optional_part

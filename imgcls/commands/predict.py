@@ -29,9 +29,9 @@ from imgcls.predictions.predicted_texts import ABSTAIN
 from imgcls.predictions.prediction_file import PredictionFile, check_format
 from imgcls.predictions.prediction_rows import check_top_k
 from imgcls.runtime.output_file import check_output, lock_output, refuse_existing, release_output
+from imgcls.runtime.resumable_output import refuse_unfinished
 from imgcls.runtime.signals import postponed
 from imgcls.runtime.tables import print_table, shown
-from imgcls.runtime.unfinished import refuse_unfinished
 
 log = logging.getLogger(__name__)
 

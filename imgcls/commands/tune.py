@@ -18,7 +18,7 @@ from imgcls.checkpoints.run_folder import CHECKPOINTS, LAST, LOCK
 from imgcls.commands.command import Parts
 from imgcls.commands.fit_callbacks import monitoring_callbacks
 from imgcls.commands.monitored_values import Monitored
-from imgcls.commands.refusals import check_options
+from imgcls.commands.refused_options import check_options
 from imgcls.commands.trainer import as_list
 from imgcls.commands.tune_workers import WORKER, run_workers
 from imgcls.config.overrides import Config, value_at, with_values

@@ -17,7 +17,7 @@ from imgcls.commands.command import Parts
 from imgcls.commands.fit import Fit
 from imgcls.commands.fit_callbacks import Trial
 from imgcls.commands.lr_and_batch_size_finders import refuse_in_trials
-from imgcls.commands.refusals import check_options
+from imgcls.commands.refused_options import check_options
 from imgcls.commands.trackers import name_of_trial
 from imgcls.commands.trainer import as_list
 from imgcls.models.huggingface.hub import load_config

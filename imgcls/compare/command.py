@@ -5,8 +5,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from imgcls.compare.comparison import compare
+from imgcls.compare.json_record import as_record
 from imgcls.compare.page import render
-from imgcls.compare.record import as_record
 from imgcls.compare.terminal import conclusions, print_tables
 from imgcls.errors import ConfigError
 from imgcls.results.run import Run, read_run

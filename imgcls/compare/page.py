@@ -19,7 +19,7 @@ from imgcls.compare.sentences import (
     unbroken,
     verdict,
 )
-from imgcls.report.formats import environment
+from imgcls.report.page_templates import environment
 
 
 def render(found: Comparison) -> str:

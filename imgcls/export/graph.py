@@ -17,8 +17,8 @@ from torch.export import Dim, ExportedProgram
 
 from imgcls.export.card import description
 from imgcls.export.formats import ExportOptions, Written
+from imgcls.export.graph_modules import Network, NetworkInput, pixels_of, single
 from imgcls.export.pixel_steps import is_exact, read_steps
-from imgcls.export.program import Network, NetworkInput, pixels_of, single
 from imgcls.inference.classifier import Classifier
 from imgcls.runtime.serialize import versions
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from imgcls.errors import ConfigError
 from imgcls.export.formats import BATCHED, ExportOptions, Written
 from imgcls.export.graph import metadata, network_input, whole_graph, written
+from imgcls.export.graph_modules import Network
 from imgcls.export.onnx_file import OPSET, save_onnx
-from imgcls.export.program import Network
 from imgcls.export.quantize import quantize
 from imgcls.inference.classifier import Classifier
 

@@ -15,9 +15,9 @@ from imgcls.errors import ConfigError, ImageError
 from imgcls.export.classify import Model
 from imgcls.export.formats import INT8, ExportOptions
 from imgcls.export.graph import image_input, metadata, network_input
+from imgcls.export.graph_modules import Network, NetworkInput, pixels_of, single
 from imgcls.export.images import SPLITS, Labelled, evenly_spread, images_of
 from imgcls.export.onnx_file import save_onnx
-from imgcls.export.program import Network, NetworkInput, pixels_of, single
 from imgcls.images import Pixels, load_image
 from imgcls.inference.classifier import Classifier
 from imgcls.statistics.intervals import wilson

@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from imgcls.images.headers import UPRIGHT, Unreadable, jpeg_header, jpeg_scale, refuse_bombs, webp_size
+from imgcls.images.exif_orientation import UPRIGHT
+from imgcls.images.headers import jpeg_header, jpeg_scale, webp_size
+from imgcls.images.unreadable import Unreadable, refuse_bombs
 
 _JPEG = b"\xff\xd8\xff"
 _SCAN = re.compile(rb"(?s)\xff\xda\0[\x06-\x0e]")

@@ -1,35 +1,9 @@
-"""Headers of JPEG and WebP files, and checks of an image before its pixels are decoded."""
+"""Read the headers of JPEG and WebP files."""
 
-import re
 import struct
-import zlib
 from typing import NamedTuple
 
-from PIL import ExifTags, Image
-
-# Exceptions that Pillow raises on damaged files; its plugins do not catch struct, zlib and lookup errors.
-DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    ArithmeticError,
-    AssertionError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
-
-class Unreadable(ValueError):
-    """A file that cannot be used as an image; the text is the reason without the path."""
-
+from imgcls.images.exif_orientation import parse_orientation
 
 _SEGMENT = struct.Struct(">BBH")  # 0xFF, marker, length with its own two bytes
 _FRAME = struct.Struct(">BHHB")  # bits, height, width, components
@@ -40,9 +14,6 @@ _APP1 = 0xE1
 _SKIPPED = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, restarts, comments, applications' data
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
-
-UPRIGHT = 1  # the EXIF orientation that needs no rotation
-_INTEGERS = {3: "H", 4: "I"}  # EXIF types SHORT, the standard for orientation, and LONG, which some writers use
 
 _WEBP = struct.Struct("<4sI8sI3x3sHH2x")  # RIFF header and the first bytes of a single chunk, a VP8 key frame
 
@@ -77,7 +48,7 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
     if bits != 8 or components not in (1, 3) or not width or not height:
         return None
     xmp = [data[at:end] for kind, at, end in segments if kind == _APP1 and data.startswith(_XMP, at)]
-    orientation = _orientation(exif[0] if exif else b"", xmp[-1] if xmp else b"")
+    orientation = parse_orientation(exif[0] if exif else b"", xmp[-1] if xmp else b"")
     return JpegHeader(width, height, kind == _PROGRESSIVE, orientation)
 
 
@@ -93,29 +64,6 @@ def _segments(data: bytes) -> list[tuple[int, int, int]] | None:
             return None
         found.append((marker, at + 4, at + 2 + length))
         at += 2 + length
-    return None
-
-
-def _orientation(exif: bytes, xmp: bytes) -> int:
-    # as in Pillow: EXIF before XMP, and a broken EXIF block counts as upright
-    try:
-        found = _exif_orientation(exif) if exif else None
-    except (KeyError, struct.error):
-        return UPRIGHT
-    if found is None and (match := re.search(rb'tiff:Orientation(="|>)([0-9])', xmp)):
-        found = int(match[2])
-    return UPRIGHT if found is None else found
-
-
-def _exif_orientation(exif: bytes) -> int | None:
-    # Pillow's EXIF reader takes ten times as long and warns of unrelated tags
-    order = {b"II*\0": "<", b"MM\0*": ">"}[exif[6:10]]
-    entry = 8 + struct.unpack_from(f"{order}I", exif, 10)[0]  # offsets are relative to the byte order mark
-    for _ in range(struct.unpack_from(f"{order}H", exif, entry - 2)[0]):
-        tag, kind, number = struct.unpack_from(f"{order}HHI", exif, entry)
-        if tag == ExifTags.Base.Orientation and kind in _INTEGERS and number == 1:
-            return int(struct.unpack_from(order + _INTEGERS[kind], exif, entry + 8)[0])
-        entry += 12
     return None
 
 
@@ -144,25 +92,3 @@ def jpeg_scale(width: int, height: int, min_side: int | None) -> int:
     if min_side is None:
         return 1
     return next((scale for scale in (8, 4, 2) if -(-min(width, height) // scale) >= min_side), 1)
-
-
-def refuse_bombs(width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image whose header says that it has more pixels than the caller allows.
-
-    Raises:
-        Unreadable: If it has.
-    """
-    if width * height > max_pixels:
-        raise Unreadable(f"has {width} x {height} pixels, more than max_pixels {max_pixels}")
-
-
-def orientation_of(image: Image.Image) -> object:
-    """Return the orientation in EXIF or XMP: 1 to 8, or any invalid value of the file.
-
-    A PNG must be loaded, or have no pixels, since EXIF may follow them.
-    """
-    try:
-        # not PngImageFile.getexif, which decodes the pixels
-        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, UPRIGHT)
-    except DAMAGED:
-        return UPRIGHT  # broken EXIF, as in _orientation

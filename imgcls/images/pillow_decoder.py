@@ -1,32 +1,18 @@
 """Decoding with Pillow: every format and variant that the fast decoders leave out."""
 
-from collections.abc import Callable
 from typing import BinaryIO
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from imgcls.images.headers import Unreadable, jpeg_scale, orientation_of, refuse_bombs
+from imgcls.images.exif_orientation import Pixels, make_upright, orientation_of, upright_size
+from imgcls.images.headers import jpeg_scale
 from imgcls.images.pillow_formats import open_image
 from imgcls.images.pillow_settings import while_reading
 from imgcls.images.png import png_without_pixels, refuse_broken_png, refuse_short_png
+from imgcls.images.unreadable import Unreadable, refuse_bombs
 
-Pixels = npt.NDArray[np.uint8]
-
-# EXIF orientation -> the operation that makes the image upright
-_ROTATIONS: dict[object, Callable[[Pixels], npt.NDArray[np.generic]]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: lambda pixels: cv2.transpose(pixels),
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
-_SIDEWAYS = {5, 6, 7, 8}  # width and height are exchanged
 _PNG_TYPE_OFFSET = 24  # of bit depth and colour type
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # colour type -> channels, if more than 1
 _MOST_BITS = 16
@@ -101,17 +87,6 @@ def size_with_pillow(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
         if isinstance(image, TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2:
             return image.size  # Pillow reports the upright size
         return upright_size(*image.size, orientation_of(image))
-
-
-def make_upright(pixels: Pixels, orientation: object) -> Pixels:
-    """Rotate or mirror pixels ``(H, W, 3)`` according to their EXIF orientation; unknown values change nothing."""
-    rotate = _ROTATIONS.get(orientation)
-    return pixels if rotate is None else np.asarray(rotate(pixels), dtype=np.uint8)
-
-
-def upright_size(width: int, height: int, orientation: object) -> tuple[int, int]:
-    """Return width and height after ``make_upright``."""
-    return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
 def _refuse_deep(image: Image.Image) -> None:

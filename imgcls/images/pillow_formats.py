@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-from imgcls.images.headers import Unreadable
+from imgcls.images.unreadable import Unreadable
 
 # Without EPS, which Pillow passes to Ghostscript, and formats without pixels.
 _FORMATS = ["AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"]

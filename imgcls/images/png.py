@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from imgcls.images.headers import Unreadable
+from imgcls.images.unreadable import Unreadable
 
 _CHUNK = struct.Struct(">I4s")  # length, type
 _BLOCK = 2**20  # bytes read at a time

@@ -8,17 +8,12 @@ from io import BytesIO
 from PIL import Image
 
 from imgcls.errors import ImageError
+from imgcls.images.exif_orientation import Pixels, make_upright, upright_size
 from imgcls.images.fast_decoders import decode_fast
-from imgcls.images.headers import DAMAGED, Unreadable, jpeg_header, refuse_bombs
-from imgcls.images.pillow_decoder import (
-    Pixels,
-    convert_pillow,
-    decode_with_pillow,
-    make_upright,
-    size_with_pillow,
-    upright_size,
-)
+from imgcls.images.headers import jpeg_header
+from imgcls.images.pillow_decoder import convert_pillow, decode_with_pillow, size_with_pillow
 from imgcls.images.png import png_size
+from imgcls.images.unreadable import DAMAGED, Unreadable, refuse_bombs
 
 # Above this size Pillow warns of a decompression bomb; imgcls refuses the image.
 MAX_PIXELS = 89_478_485

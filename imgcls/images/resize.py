@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcls.images.pillow_decoder import Pixels
+from imgcls.images.exif_orientation import Pixels
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Kernel = Literal["torchvision", "pillow"]

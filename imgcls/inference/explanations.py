@@ -16,9 +16,9 @@ from imgcls.data.transforms.pipeline import Pipeline
 from imgcls.datasets.labels import SEPARATOR
 from imgcls.errors import ConfigError, ImageError, known_names
 from imgcls.explain.find_layer import Layer
-from imgcls.explain.frame import SeenPhoto
 from imgcls.explain.heat_maps import Heat, HeatMaps
 from imgcls.explain.overlay import overlay, panel_scale, side_by_side
+from imgcls.explain.seen_photo import SeenPhoto
 from imgcls.explain.smooth_grad import SIDE
 from imgcls.images import Pixels
 from imgcls.predictions.predicted_texts import PredictedTexts, predicted_texts

@@ -21,7 +21,7 @@ from imgcls.models.training.losses import (
     balanced_weights,
     make_mixer,
 )
-from imgcls.models.training.optimization import OptimizedModule
+from imgcls.models.training.optimized_module import OptimizedModule
 from imgcls.models.training.optimizer import OptimizerConfig
 from imgcls.models.training.scheduler import SchedulerConfig
 from imgcls.models.training.torch_compile import compile_in_place

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imgcls.runtime.atomic_files import PartialFile
 from imgcls.runtime.process_parts import concatenate
-from imgcls.runtime.unfinished import Output
+from imgcls.runtime.resumable_output import Output
 
 
 class FeatureFile:

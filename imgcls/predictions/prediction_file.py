@@ -16,7 +16,7 @@ from imgcls.runtime.atomic_files import PartialFile
 from imgcls.runtime.distributed import gather
 from imgcls.runtime.output_file import check_output
 from imgcls.runtime.process_parts import concatenate
-from imgcls.runtime.unfinished import Output, Progress
+from imgcls.runtime.resumable_output import Output, Progress
 
 PARQUET = ".parquet"
 

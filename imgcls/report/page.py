@@ -12,11 +12,11 @@ from imgcls.report.about_run import balance_of, facts, settings, unused_files
 from imgcls.report.advice import Advice
 from imgcls.report.confusion import FULL, PAIRS, clustered, confused_pairs, confusion_picture
 from imgcls.report.figures import calibration_charts, property_charts, ranking_charts, training_charts
-from imgcls.report.formats import environment, source, text_of
 from imgcls.report.headline import MOST_RANKED
 from imgcls.report.images import GALLERY, Examples, read_thumbnails
 from imgcls.report.numbers import Numbers
-from imgcls.report.words import (
+from imgcls.report.page_templates import environment, source, text_of
+from imgcls.report.sentences import (
     calibration_in_words,
     constant_in_words,
     evaluated_again,

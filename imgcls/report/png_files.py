@@ -12,8 +12,8 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 from imgcls.report.confusion import FULL, clustered, row_shares
-from imgcls.report.formats import text_of
 from imgcls.report.numbers import Numbers
+from imgcls.report.page_templates import text_of
 from imgcls.results.run import Run
 from imgcls.runtime.atomic_files import replacing
 from imgcls.runtime.tables import short_path

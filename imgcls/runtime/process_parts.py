@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from imgcls.runtime.atomic_files import PartialFile, hidden, naming, replacing
 from imgcls.runtime.distributed import gather
-from imgcls.runtime.unfinished import Output
+from imgcls.runtime.resumable_output import Output
 
 
 class ProcessParts:

@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 import imgcls
-from imgcls.api.sections import read_sections
+from imgcls.api.configuration import read_sections
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError
 from imgcls.runtime.signals import listening, postponed, stop_if_heard

@@ -14,9 +14,9 @@ from imgcls.callbacks.metrics_logger import MetricsLogger
 from imgcls.cli.main import main
 from imgcls.errors import ConfigError, RunError
 from imgcls.metrics import build as building
-from imgcls.metrics import stage as module
+from imgcls.metrics import stage_metrics as module
 from imgcls.metrics.build import build
-from imgcls.metrics.stage import StageMetrics
+from imgcls.metrics.stage_metrics import StageMetrics
 from tests.helpers.runs import arguments
 
 NAMES = ["a", "b", "c"]

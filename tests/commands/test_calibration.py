@@ -17,7 +17,7 @@ from imgcls.checkpoints.io import read_checkpoint
 from imgcls.cli.main import main
 from imgcls.commands import calibration
 from imgcls.errors import ConfigError, WriteError
-from imgcls.export.program import Network
+from imgcls.export.graph_modules import Network
 from imgcls.statistics.temperature import Temperature
 from tests.helpers.runs import arguments, load, table_of, weights
 from tests.helpers.tiny_classifier import tiny_classifier

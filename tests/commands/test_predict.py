@@ -14,15 +14,15 @@ import torch
 
 import imgcls
 from imgcls.cli.main import main
-from imgcls.runtime import unfinished
+from imgcls.runtime import resumable_output
 from tests.helpers.runs import arguments, fails, load
 
 KILLED = """
 import sys
 from imgcls.cli.main import main
-from imgcls.runtime import unfinished
+from imgcls.runtime import resumable_output
 
-unfinished.RECORD_SECONDS = 0.0
+resumable_output.RECORD_SECONDS = 0.0
 main(sys.argv[1:])
 """
 ENDS = "--trainer.callbacks={class_path: tests.helpers.killer.EndPrediction, init_args: {batch: 3, number: %d}}"
@@ -275,7 +275,7 @@ def test_rows_that_are_all_there_are_completed(
         raise OSError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(unfinished.Unfinished, "finish", refuse)
+        patch.setattr(resumable_output.Unfinished, "finish", refuse)
         fails([*stopped, "--resume"], capsys)
     assert json.loads((tmp_path / ".p.csv.unfinished.json").read_text())["rows"] == 19
     main([*stopped, "--resume"])

@@ -25,9 +25,9 @@ from imgcls.export import onnx
 from imgcls.export.export import export
 from imgcls.export.formats import FORMATS, ExportOptions, Written
 from imgcls.export.graph import image_input
+from imgcls.export.graph_modules import NetworkInput, pixels_of
 from imgcls.export.onnx_file import save_onnx
 from imgcls.export.parity import check_parity
-from imgcls.export.program import NetworkInput, pixels_of
 from imgcls.export.quantize import join
 from imgcls.images import load_image
 from imgcls.inference.classifier import Classifier

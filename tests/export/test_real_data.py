@@ -15,9 +15,9 @@ from transformers import pipeline
 
 from imgcls.export.formats import FORMATS, ExportOptions
 from imgcls.export.graph import image_input
+from imgcls.export.graph_modules import NetworkInput, pixels_of
 from imgcls.export.onnx_file import save_onnx
 from imgcls.export.parity import check_parity
-from imgcls.export.program import NetworkInput, pixels_of
 from imgcls.images import load_image
 from imgcls.inference.classifier import Classifier
 from tests.helpers.real_data import write_efficientnet_lite0, write_elpv

@@ -19,8 +19,9 @@ from sklearn.datasets import load_sample_image
 
 from imgcls.errors import ImageError
 from imgcls.images import Pixels, check_header, load_image, pillow_decoder, reader
+from imgcls.images.exif_orientation import make_upright
 from imgcls.images.fast_decoders import decode_fast
-from imgcls.images.pillow_decoder import decode_with_pillow, make_upright
+from imgcls.images.pillow_decoder import decode_with_pillow
 from imgcls.images.pillow_formats import open_image
 from imgcls.images.pillow_settings import while_reading
 from tests.helpers.encoders import STORED, encoded, exif, png, quarters, stored

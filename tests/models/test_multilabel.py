@@ -30,7 +30,7 @@ from imgcls.datasets.dataset import ImageDataset
 from imgcls.datasets.folder import FolderImageDataset
 from imgcls.datasets.labels import read_names, to_text
 from imgcls.errors import ConfigError
-from imgcls.metrics.stage import StageMetrics
+from imgcls.metrics.stage_metrics import StageMetrics
 from imgcls.models.thresholds import thresholds_of
 from imgcls.models.training.losses import LossConfig, MultilabelLoss
 from imgcls.models.tta import averaged

@@ -267,7 +267,7 @@ def test_warm_up_is_an_epoch_however_the_end_is_given(
         return make_scheduler(config, optimizer, total, per_epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imgcls.models.training.optimization.make_scheduler", make)
+        patch.setattr("imgcls.models.training.optimized_module.make_scheduler", make)
         main(["fit", *arguments(photos, tiny_model, tmp_path, *more)])
     assert made == [(steps, 6)]
 

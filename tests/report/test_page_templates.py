@@ -2,7 +2,7 @@
 
 import pytest
 
-from imgcls.report.formats import commands, exact, percent, short, text_of
+from imgcls.report.page_templates import commands, exact, percent, short, text_of
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from imgcls.data.transforms.build import build_pipeline
 from imgcls.data.transforms.model_transforms import eval_specs
-from imgcls.explain.frame import measure_frame, place, scaled, to_pixels
 from imgcls.explain.overlay import overlay, panel_scale, side_by_side
+from imgcls.explain.seen_photo import measure_frame, place, scaled, to_pixels
 from imgcls.images import Pixels
 from imgcls.types import Preprocessing
 
