@@ -82,7 +82,10 @@ def _refuse_without_checkpoint(given: dict[str, Any], typed: list[str]) -> None:
     words = f" {shlex.join(rest)}" if rest else _EXAMPLES.get(command, "")
     run = shlex.quote(str(newest.parents[1])) if newest else "runs/NAME/version_N"
     train = "" if newest else "; to train one: imgcls fit PHOTOS"
-    raise ConfigError(f"{command} needs the checkpoint of a trained model; type: imgcls {command} {run}{words}{train}")
+    found = f", such as {newest}" if newest else ""
+    raise ConfigError(
+        f"{command} needs the checkpoint of a trained model{found}; type: imgcls {command} {run}{words}{train}"
+    )
 
 
 def _check_output(given: dict[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """The images named on the command line: files, folders and CSV files."""
 
+import logging
 import os
 
 from imgcls.datasets.csv_table import columns_in_words, read_table
 from imgcls.datasets.folder_scan import scan_folder
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, listed
+
+log = logging.getLogger(__name__)
 
 
 def find_images(paths: list[str]) -> list[str]:
@@ -35,9 +38,12 @@ def expand_path(path: str) -> list[str]:
     """
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        files, _ = scan_folder(path)
+        files, ignored = scan_folder(path)
         if not files:
             raise ConfigError(f"{path}: the folder contains no image")
+        if ignored:
+            names = [f"{os.path.relpath(file, path)} ({rule})" for file, rule in sorted(ignored.items())]
+            log.info("%s: ignoring %s", path, listed(names, 3))
         return files
     if not os.path.lexists(path):
         raise ConfigError(f"{path}: no such file or folder")

@@ -9,7 +9,7 @@ from imgcls.cli.positional_arguments import expand
 from tests.helpers.runs import fails
 
 REFUSED = {  # command line -> what is said
-    "": "export needs the checkpoint of a trained model; type: imgcls export runs/cats/version_0",
+    "": "such as runs/cats/version_0/checkpoints/best.ckpt; type: imgcls export runs/cats/version_0",
     "--ckpt_path bset.ckpt": "--ckpt_path bset.ckpt: no such file; did you mean 'best.ckpt'?",
     "bset.ckpt": "'bset.ckpt': no such file or folder; did you mean 'best.ckpt'?",
     "best.ckpt --format onx": "--format must be 'hf', 'onnx' or 'torch', got 'onx'; did you mean 'onnx'?",

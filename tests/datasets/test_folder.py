@@ -266,6 +266,14 @@ def test_find_images_sorts_and_takes_each_file_once(tmp_path: Path, monkeypatch:
     assert found == ["d/1.jpg", "d/2.jpg", "other.png"]
 
 
+def test_find_images_says_what_it_ignores(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "1.jpg", "sub/notes.txt", "sub/2.jpg", ".hidden")
+    with caplog.at_level(logging.INFO):
+        assert below(tmp_path, find_images([str(tmp_path)])) == ["1.jpg", "sub/2.jpg"]
+    names = "'.hidden (hidden)', 'sub/notes.txt (a text file by its extension)'"
+    assert caplog.messages == [f"{tmp_path}: ignoring {names}"]
+
+
 def test_find_images_reads_paths_relative_to_the_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absolute = tmp_path / "abs.jpg"
     names = [b"sub/a.jpg", b'"with,comma and\nnewline.jpg"', b"caf\xe9.jpg", os.fsencode(absolute)]
