@@ -34,7 +34,7 @@ def test_fit_and_test_leave_a_report(
     assert page.numbers["macro_f1"] == pytest.approx(results["test_f1_score"], abs=1e-6)
     assert page.numbers["balance.train.0"] + page.numbers["balance.validation.0"] == 20
     assert results["intervals"]["test"]["accuracy"] == [page.numbers["accuracy.low"], page.numbers["accuracy.high"]]
-    assert results["run"].keys() == {"seconds", "resumed", "finished", "device", "precision", "versions"}
+    assert results["run"].keys() == {"seconds", "resumed", "finished", "defaults", "device", "precision", "versions"}
     assert results["run"]["versions"]["torch"] in page.text
     _check_thumbnails(folder, test_photos)
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
