@@ -127,7 +127,7 @@ def build_trainer(
         ConfigError: If an argument of the Trainer is wrong.
     """
     chosen = {
-        "callbacks": [*callbacks, ProcessWatch()],
+        "callbacks": list(callbacks),
         "plugins": [*as_list(options["plugins"]), files],
         "logger": _logger(options["logger"], folder),
         # all batches have one shape, so that cuDNN measures its kernels once; their rounding differs between runs
@@ -142,6 +142,8 @@ def build_trainer(
         trainer = ImgclsTrainer(**options | chosen | flags)
     except LIGHTNING_ERRORS as error:
         raise ConfigError(f"trainer: {first_line(error)}") from error
+    if trainer.strategy.launcher is not None:  # Lightning calls each hook of each callback in each step
+        trainer.callbacks.insert(0, ProcessWatch())  # type: ignore[attr-defined]
     if not hasattr(trainer, "val_check_interval"):  # Lightning 2.6 leaves it out for a time; EarlyStopping reads it
         trainer.val_check_interval = options["val_check_interval"]
     # After SIGTERM, Lightning 2.6 trains to the end of the epoch and communicates with the other processes within a
