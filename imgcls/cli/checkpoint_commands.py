@@ -30,13 +30,10 @@ def run_export(arguments: list[str]) -> None:
     """
     from imgcls.export.export import export, load_exact  # takes a while
 
-    line = CommandLine(arguments)
-    given: Any = parser_of("export").parse_args(line.arguments[1:])
-    checkpoint = trained_checkpoint("export", given.ckpt_path, given.experiment.output_dir)
+    given = _read(arguments)
     options = ExportOptions(given.batched, given.quantize, given.from_network_input)
-    classifier = load_exact(checkpoint, given.config)
-    output = Path(given.output).expanduser() if given.output else None
-    print(export(classifier, given.format, output, line.images, options, overwrite=given.overwrite))
+    classifier = load_exact(given.checkpoint, given.config)
+    print(export(classifier, given.format, given.folder, given.files, options, overwrite=given.overwrite))
 
 
 def run_explain(arguments: list[str]) -> None:
@@ -48,9 +45,16 @@ def run_explain(arguments: list[str]) -> None:
     from imgcls.inference.explain import explain  # takes a while
     from imgcls.inference.load import load
 
+    given = _read(arguments)
+    classifier = load(given.checkpoint, config=given.config, precision="32-true")
+    print(explain(classifier, given.files, given.folder, given.target, given.against, overwrite=given.overwrite))
+
+
+def _read(arguments: list[str]) -> Any:
+    """Return the options of a command; also its ``checkpoint``, output ``folder`` (None: not given) and image ``files``."""
     line = CommandLine(arguments)
-    given: Any = parser_of("explain").parse_args(line.arguments[1:])
-    checkpoint = trained_checkpoint("explain", given.ckpt_path, given.experiment.output_dir)
-    classifier = load(checkpoint, config=given.config, precision="32-true")
-    output = Path(given.output).expanduser() if given.output else None
-    print(explain(classifier, line.images, output, given.target, given.against, overwrite=given.overwrite))
+    given: Any = parser_of(line.command).parse_args(line.arguments[1:])
+    given.checkpoint = trained_checkpoint(line.command, given.ckpt_path, given.experiment.output_dir)
+    given.folder = Path(given.output).expanduser() if given.output else None
+    given.files = line.images
+    return given
