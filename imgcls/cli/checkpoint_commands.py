@@ -51,7 +51,7 @@ def run_explain(arguments: list[str]) -> None:
 
 
 def _read(arguments: list[str]) -> Any:
-    """Return the options of a command; also its ``checkpoint``, output ``folder`` (None: not given) and image ``files``."""
+    """Return the options, with the ``checkpoint``, the images as ``files`` and the output as ``folder`` (or None)."""
     line = CommandLine(arguments)
     given: Any = parser_of(line.command).parse_args(line.arguments[1:])
     given.checkpoint = trained_checkpoint(line.command, given.ckpt_path, given.experiment.output_dir)
